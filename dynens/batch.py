@@ -1,0 +1,117 @@
+"""Encoded rows: the one layout shared by training, evaluation and serving.
+
+A row is `dense` (float32) and `ids` (int32). Every sparse field owns `width` consecutive columns of
+`ids`: one for a categorical field, `max_len` for a multi-valued one, filled from the left and
+padded with `PADDING`. The exported ONNX graphs take exactly these two arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+Indexer = slice | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
+
+OUT_OF_VOCABULARY = 0
+MISSING = 1
+FIRST_VALUE_ID = 2
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class SparseField:
+    """One sparse field of the encoded row.
+
+    `num_embeddings` counts the ids 0 (out of vocabulary), 1 (missing) and 2… (values);
+    `width` is the number of columns of `ids` it owns (> 1 only for multi-valued fields).
+    """
+
+    name: str
+    num_embeddings: int
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class FeatureLayout:
+    """Names and positions of everything in an encoded row."""
+
+    dense: tuple[str, ...]
+    fields: tuple[SparseField, ...]
+
+    @property
+    def num_dense(self) -> int:
+        return len(self.dense)
+
+    @property
+    def ids_width(self) -> int:
+        return sum(field.width for field in self.fields)
+
+    def columns(self) -> Iterator[tuple[SparseField, slice]]:
+        """Each field with its columns of `ids`, in order."""
+        start = 0
+        for field in self.fields:
+            yield field, slice(start, start + field.width)
+            start += field.width
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "dense": list(self.dense),
+            "fields": [[f.name, f.num_embeddings, f.width] for f in self.fields],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, object]) -> FeatureLayout:
+        dense, fields = data["dense"], data["fields"]
+        assert isinstance(dense, list)
+        assert isinstance(fields, list)
+        return cls(tuple(dense), tuple(SparseField(*field) for field in fields))
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Encoded rows, NumPy only.
+
+    Attributes:
+        dense: (B, num_dense) float32, finite.
+        ids: (B, ids_width) int32, in [0, num_embeddings) or `PADDING` (multi-valued fields only).
+        labels: (B,) float32 in {0, 1}, or None when unlabelled.
+        sample_weight: (B,) float32 > 0, or None for ones.
+        groups: (B,) int64 group codes for GAUC, or None.
+        stats: (B, num_stats) float32 leakage-free target and count encodings of *training* rows
+            (out-of-fold or past-only), or None: then the frozen tables give them from `ids`.
+    """
+
+    dense: FloatArray
+    ids: IntArray
+    labels: FloatArray | None = None
+    sample_weight: FloatArray | None = None
+    groups: npt.NDArray[np.int64] | None = None
+    stats: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.dense) != len(self.ids):
+            raise ValueError(f"dense has {len(self.dense)} rows and ids {len(self.ids)}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: Indexer) -> EncodedBatch:
+        """The rows at `index` (a slice gives views, an array copies)."""
+
+        def at(array: npt.NDArray[np.generic] | None) -> npt.NDArray[np.generic] | None:
+            return None if array is None else array[index]
+
+        return replace(
+            self,
+            dense=self.dense[index],
+            ids=self.ids[index],
+            labels=at(self.labels),
+            sample_weight=at(self.sample_weight),
+            groups=at(self.groups),
+            stats=at(self.stats),
+        )

@@ -1,0 +1,1 @@
+"""The Ray Serve endpoint, its admission and its load generator."""

@@ -1,0 +1,1 @@
+"""Training pipeline: the stages of a run as Ray tasks."""
