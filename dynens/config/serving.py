@@ -1,0 +1,68 @@
+"""Settings of the scoring engine and of the server around it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dynens.config.base import FrozenConfig
+
+System = Literal["dynamic", "student", "ensemble", "ensemble_with_student"]
+
+
+class EngineConfig(FrozenConfig):
+    """How the engine spends time.
+
+    Attributes:
+        intra_op_threads: threads of each ONNX Runtime session.
+        chunk_ms: predicted duration of one chunk of ensemble work between two looks at the clock.
+        max_chunk_rows: rows of one chunk at most, whatever the prediction says.
+        safety_margin: share added to every predicted cost before it is compared with the time left.
+        warm_up_rows: batch sizes run while warming up; the cost model is fitted on them.
+        warm_up_repeats: runs per size; the median counts.
+    """
+
+    intra_op_threads: int = Field(default=1, ge=1)
+    chunk_ms: float = Field(default=1.0, gt=0)
+    max_chunk_rows: int = Field(default=512, ge=1)
+    safety_margin: float = Field(default=0.15, ge=0)
+    warm_up_rows: tuple[int, ...] = (1, 8, 32, 64, 100, 200)
+    warm_up_repeats: int = Field(default=7, ge=1)
+
+
+class LimitsConfig(FrozenConfig):
+    """What a request may ask for; beyond it the answer is 4xx (413 for bodies)."""
+
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    max_rows: int = Field(default=10_000, ge=1)
+    max_string_chars: int = Field(default=4096, ge=1)
+    max_budget_ms: float = Field(default=60_000.0, gt=0)
+
+
+class ServingConfig(FrozenConfig):
+    """One server.
+
+    Attributes:
+        system: what answers: the routed pair, the student alone, or the trio on every row.
+        threshold: difficulty above which a row is hard; None keeps the bundle's own.
+            `-.inf` sends every row to the ensemble.
+        latency_budget_ms: default budget of a request; None keeps the bundle's own.
+        replicas: scoring processes.
+        max_queued: requests one replica holds at a time before it sheds.
+        bearer_token_env: name of an environment variable whose value clients must send as
+            `Authorization: Bearer …`; None asks for nothing. Health stays open.
+        drain_s: how long a stopping replica may finish what it has accepted.
+        object_store_mb: shared memory given to a Ray started by the server.
+    """
+
+    system: System = "dynamic"
+    threshold: float | None = None
+    latency_budget_ms: float | None = Field(default=None, gt=0)
+    replicas: int = Field(default=1, ge=1)
+    max_queued: int = Field(default=64, ge=1)
+    bearer_token_env: str | None = None
+    drain_s: float = Field(default=10.0, ge=0)
+    object_store_mb: int = Field(default=100, ge=80)
+    engine: EngineConfig = EngineConfig()
+    limits: LimitsConfig = LimitsConfig()

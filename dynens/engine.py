@@ -1,0 +1,372 @@
+"""The scoring engine: a bundle's graphs run inside a latency budget. No torch, no Ray.
+
+The student scores every row, which gives the answer of last resort and each row's difficulty. What
+is left of the budget goes to the ensemble, hardest rows first, in chunks with a look at the clock
+before each. `Engine.steps` is the work as a generator that pauses between chunks, so that an event
+loop can serve other requests in between; `Engine.score` runs it to the end.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, IntArray
+from dynens.budget import CostModel, hardest_first, next_chunk
+from dynens.bundle import Bundle, load_bundle
+from dynens.config.serving import EngineConfig, System
+from dynens.data.encoders import RowEncoder
+from dynens.errors import BundleError
+
+Clock = Callable[[], float]
+
+ROUTE_STUDENT, ROUTE_ENSEMBLE = 0, 1
+_STUDENT_CHUNK_ROWS = 2048
+_STUDENT_OUTPUTS = ("logit", "probability", "difficulty")
+_ENSEMBLE_OUTPUTS = ("probability", "trio_probability")
+DEGRADED_BUDGET = "budget"
+
+
+class BudgetSpentError(Exception):
+    """The deadline passed before every row had an answer."""
+
+
+class Pause(enum.Enum):
+    """Where `Engine.steps` stands when it yields."""
+
+    ENSEMBLE = "every row has the student's answer; ensemble work is about to begin"
+    CHUNK = "between two chunks"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Answers for N rows.
+
+    Attributes:
+        probability: (N,) float32 in [0, 1], on one calibrated scale whatever the route.
+        route: (N,) int32, what answered: 0 the student, 1 the ensemble.
+        hard_wanted: rows that the router wanted to send to the ensemble.
+        hard_granted: rows that the ensemble answered.
+        degraded: None, or why fewer rows were granted than wanted.
+    """
+
+    probability: FloatArray
+    route: IntArray
+    hard_wanted: int
+    hard_granted: int
+    degraded: str | None = None
+
+
+Steps = Generator[Pause, None, Scores]
+
+
+class Graph:
+    """One ONNX session that takes whatever subset of the engine's inputs its graph names."""
+
+    def __init__(self, path: Path, outputs: tuple[str, ...], config: EngineConfig) -> None:
+        """Open the graph.
+
+        Raises:
+            BundleError: not loadable, or without the outputs and inputs the engine needs.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = config.intra_op_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as e:  # onnxruntime raises its own unrelated classes
+            raise BundleError(
+                f"{path} cannot be loaded by onnxruntime; export the bundle again."
+            ) from e
+        self._inputs = frozenset(i.name for i in self._session.get_inputs())
+        unknown = self._inputs - {"dense", "ids", "student_logit"}
+        missing = set(outputs) - {o.name for o in self._session.get_outputs()}
+        if unknown or missing:
+            raise BundleError(
+                f"{path} has unknown inputs {sorted(unknown)} or lacks outputs {sorted(missing)}; "
+                "export the bundle with the installed dynens."
+            )
+
+    def run(
+        self,
+        outputs: tuple[str, ...],
+        dense: FloatArray,
+        ids: IntArray,
+        student_logit: FloatArray | None = None,
+    ) -> list[FloatArray]:
+        """The named outputs, each (N,) float32."""
+        feeds: dict[str, Any] = {"dense": dense, "ids": ids, "student_logit": student_logit}
+        used = {name: feeds[name] for name in self._inputs}
+        result: list[FloatArray] = self._session.run(outputs, used)
+        return result
+
+
+class Engine:
+    """A loaded, warmed-up bundle. Not for use by several threads at once."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        config: EngineConfig,
+        encoder: RowEncoder,
+        *,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self.bundle = bundle
+        self.config = config
+        self.encoder = encoder
+        self.clock = clock
+        self.student = Graph(bundle.student, _STUDENT_OUTPUTS, config)
+        self.ensemble = Graph(bundle.ensemble, _ENSEMBLE_OUTPUTS, config)
+        self.student_cost = CostModel(1e-4, 1e-6)
+        self.ensemble_cost = CostModel(1e-3, 1e-5)
+
+    @classmethod
+    def load(
+        cls,
+        bundle_dir: Path,
+        config: EngineConfig | None = None,
+        *,
+        verify: bool = True,
+        clock: Clock = time.perf_counter,
+    ) -> Engine:
+        """Open a bundle (or a run directory that holds one) and warm it up.
+
+        Raises:
+            BundleError: missing, corrupt or incompatible.
+        """
+        bundle = load_bundle(bundle_dir, verify=verify)
+        try:
+            encoder = RowEncoder.load(bundle.encoder)
+        except (OSError, ValueError, KeyError) as e:
+            raise BundleError(
+                f"the encoder of {bundle.directory} cannot be read ({e}); export the bundle again."
+            ) from e
+        if encoder.layout != bundle.layout:
+            raise BundleError(
+                f"the encoder of {bundle.directory} has another layout than its manifest; "
+                "export the bundle again."
+            )
+        engine = cls(bundle, config or EngineConfig(), encoder, clock=clock)
+        try:
+            engine.warm_up()
+        except BundleError:
+            raise
+        except Exception as e:  # onnxruntime raises its own unrelated classes
+            raise BundleError(
+                f"the graphs of {bundle.directory} do not run on rows of its layout; "
+                "export the bundle again."
+            ) from e
+        return engine
+
+    @property
+    def layout(self) -> FeatureLayout:
+        return self.bundle.layout
+
+    @property
+    def threshold(self) -> float:
+        return self.bundle.manifest.router.threshold
+
+    def warm_up(self) -> None:
+        """Run both graphs on several batch sizes and fit their cost models."""
+        sizes = self.config.warm_up_rows
+        student_s, ensemble_s = [], []
+        for rows in sizes:
+            batch = _typical_rows(self.layout, rows)
+            logit = np.zeros(rows, np.float32)
+            student_s.append(self._median_seconds(lambda b=batch: self._run_student(b)))
+            ensemble_s.append(
+                self._median_seconds(
+                    lambda b=batch, z=logit: self.ensemble.run(("probability",), b.dense, b.ids, z)
+                )
+            )
+        self.student_cost = CostModel.fit(sizes, student_s)
+        self.ensemble_cost = CostModel.fit(sizes, ensemble_s)
+
+    def score(
+        self,
+        batch: EncodedBatch,
+        *,
+        system: System = "dynamic",
+        deadline_s: float | None = None,
+        threshold: float | None = None,
+    ) -> Scores:
+        """Score rows at once; see `steps`."""
+        steps = self.steps(batch, system=system, deadline_s=deadline_s, threshold=threshold)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                scores: Scores = stop.value
+                return scores
+
+    def steps(
+        self,
+        batch: EncodedBatch,
+        *,
+        system: System = "dynamic",
+        deadline_s: float | None = None,
+        threshold: float | None = None,
+    ) -> Steps:
+        """Score rows, pausing between chunks.
+
+        Args:
+            batch: N encoded rows.
+            system: "dynamic" routes; "student" never asks the ensemble; "ensemble" asks the
+                members alone for every row; "ensemble_with_student" sends every row to the hard
+                route, student's voice included.
+            deadline_s: reading of the engine's clock by which the scores must be complete, or
+                None for no limit.
+            threshold: overrides the bundle's (dynamic only).
+
+        Raises:
+            BudgetSpentError: rows would be left without any answer at the deadline. The
+                dynamic system always falls back on the student for hard rows; the static ones
+                cannot, by their definition.
+        """
+        if system in ("dynamic", "student"):
+            return self._student_first(batch, system, deadline_s, threshold)
+        return self._every_row(batch, system, deadline_s)
+
+    def _student_first(
+        self,
+        batch: EncodedBatch,
+        system: System,
+        deadline_s: float | None,
+        threshold: float | None,
+    ) -> Steps:
+        logit, probability, difficulty = yield from self._student_chunks(batch, deadline_s)
+        route = np.zeros(len(batch), np.int32)
+        if system == "student":
+            return Scores(probability, route, 0, 0)
+        limit = self.threshold if threshold is None else threshold
+        hard = hardest_first(difficulty, limit)
+        if not len(hard):
+            return Scores(probability, route, 0, 0)
+        yield Pause.ENSEMBLE
+        granted = 0
+        while granted < len(hard):
+            rows = self._next_chunk(len(hard) - granted, deadline_s)
+            if not rows:
+                break
+            chosen = hard[granted : granted + rows]
+            probability[chosen] = self._run_ensemble("probability", batch, chosen, logit)
+            route[chosen] = ROUTE_ENSEMBLE
+            granted += rows
+            if granted < len(hard):
+                yield Pause.CHUNK
+        degraded = None if granted == len(hard) else DEGRADED_BUDGET
+        return Scores(probability, route, len(hard), granted, degraded)
+
+    def _student_chunks(
+        self, batch: EncodedBatch, deadline_s: float | None
+    ) -> Generator[Pause, None, tuple[FloatArray, FloatArray, FloatArray]]:
+        """Logit, probability and difficulty of every row; the arrays are the caller's own."""
+        parts: list[list[FloatArray]] = []
+        for start in range(0, len(batch), _STUDENT_CHUNK_ROWS):
+            if start:
+                yield Pause.CHUNK
+            part = batch
+            if len(batch) > _STUDENT_CHUNK_ROWS:
+                part = batch.take(slice(start, start + _STUDENT_CHUNK_ROWS))
+            now = self.clock()
+            rows_left = len(batch) - start
+            if deadline_s is not None and (
+                now + self.student_cost.seconds(rows_left, now) > deadline_s
+            ):
+                raise BudgetSpentError
+            parts.append(self._run_student(part))
+            after = self.clock()
+            self.student_cost.observe(len(part), after - now, after)
+        if not parts:
+            return np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
+        if len(parts) == 1:
+            logit, probability, difficulty = parts[0]
+        else:
+            logit, probability, difficulty = (
+                np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+            )
+        return logit, probability, difficulty
+
+    def _every_row(self, batch: EncodedBatch, system: System, deadline_s: float | None) -> Steps:
+        output = "trio_probability" if system == "ensemble" else "probability"
+        if system == "ensemble":
+            logit = np.zeros(len(batch), np.float32)
+        else:
+            logit, _, _ = yield from self._student_chunks(batch, deadline_s)
+        yield Pause.ENSEMBLE
+        probability = np.empty(len(batch), np.float32)
+        done = 0
+        while done < len(batch):
+            rows = self._next_chunk(len(batch) - done, deadline_s)
+            if not rows:
+                raise BudgetSpentError
+            chosen = slice(done, done + rows)
+            probability[chosen] = self._run_ensemble(output, batch, chosen, logit)
+            done += rows
+            if done < len(batch):
+                yield Pause.CHUNK
+        return Scores(probability, np.ones(len(batch), np.int32), len(batch), len(batch))
+
+    def _next_chunk(self, rows_left: int, deadline_s: float | None) -> int:
+        now = self.clock()
+        return next_chunk(
+            rows_left,
+            None if deadline_s is None else deadline_s - now,
+            self.ensemble_cost,
+            now,
+            margin=self.config.safety_margin,
+            chunk_s=self.config.chunk_ms / 1e3,
+            max_rows=self.config.max_chunk_rows,
+        )
+
+    def _run_student(self, batch: EncodedBatch) -> list[FloatArray]:
+        return self.student.run(_STUDENT_OUTPUTS, batch.dense, batch.ids)
+
+    def _run_ensemble(
+        self,
+        output: str,
+        batch: EncodedBatch,
+        chosen: npt.NDArray[np.int64] | slice,
+        logit: FloatArray,
+    ) -> FloatArray:
+        start = self.clock()
+        (probability,) = self.ensemble.run(
+            (output,), batch.dense[chosen], batch.ids[chosen], logit[chosen]
+        )
+        end = self.clock()
+        self.ensemble_cost.observe(len(probability), end - start, end)
+        return probability
+
+    def _median_seconds(self, work: Callable[[], object]) -> float:
+        """Median time of `work` over the configured repeats, after one run that is discarded."""
+        work()
+        seconds = []
+        for _ in range(self.config.warm_up_repeats):
+            start = self.clock()
+            work()
+            seconds.append(self.clock() - start)
+        return float(np.median(seconds))
+
+
+def _typical_rows(layout: FeatureLayout, rows: int) -> EncodedBatch:
+    """Valid rows with ids spread over each field's range, so that warm-up touches real memory."""
+    rng = np.random.default_rng(0)
+    ids = np.empty((rows, layout.ids_width), np.int32)
+    for field, columns in layout.columns():
+        ids[:, columns] = rng.integers(0, field.num_embeddings, (rows, field.width))
+    return EncodedBatch(rng.standard_normal((rows, layout.num_dense)).astype(np.float32), ids)
