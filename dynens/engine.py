@@ -188,12 +188,9 @@ class Engine:
         for rows in sizes:
             batch = _typical_rows(self.layout, rows)
             logit = np.zeros(rows, np.float32)
-            student_s.append(self._median_seconds(lambda b=batch: self._run_student(b)))
-            ensemble_s.append(
-                self._median_seconds(
-                    lambda b=batch, z=logit: self.ensemble.run(("probability",), b.dense, b.ids, z)
-                )
-            )
+            student_s.append(self._median_seconds(partial(self._run_student, batch)))
+            hard_route = partial(self.ensemble.run, ("probability",), batch.dense, batch.ids, logit)
+            ensemble_s.append(self._median_seconds(hard_route))
         self.student_cost = CostModel.fit(sizes, student_s)
         self.ensemble_cost = CostModel.fit(sizes, ensemble_s)
 
