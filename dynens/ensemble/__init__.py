@@ -1,0 +1,1 @@
+"""Combining base learners: blends, weights and the choice of the serving trio."""

@@ -1,0 +1,73 @@
+"""Scoring encoded rows with exported learners: the pool as evaluation and distillation see it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from dynens.batch import EncodedBatch
+from dynens.ensemble.blend import Logits
+
+CHUNK_ROWS = 4096
+
+
+def open_session(path: Path, num_threads: int = 1) -> ort.InferenceSession:
+    """An ONNX Runtime CPU session with `num_threads` intra-op threads and no spinning."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+class PoolScorer:
+    """Logits of several exported learners.
+
+    Args:
+        paths: ONNX file of every learner (inputs `dense`, `ids`, output `logit`).
+        num_threads: ONNX Runtime threads per session.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], num_threads: int = 1) -> None:
+        self.names = tuple(paths)
+        self._sessions = {name: open_session(path, num_threads) for name, path in paths.items()}
+
+    def logits(self, batch: EncodedBatch) -> dict[str, Logits]:
+        """Logits (B,) float32 of every learner."""
+        return {name: self._run(session, batch) for name, session in self._sessions.items()}
+
+    def cost_us_per_row(
+        self, batch: EncodedBatch, *, rows: int = 100, repeats: int = 50
+    ) -> dict[str, float]:
+        """Median time of `rows` rows of `batch` per learner, divided by `rows`, in µs.
+
+        The learners take turns, so a slow moment of the machine hits all of them alike.
+        """
+        feed = {"dense": batch.dense[:rows], "ids": batch.ids[:rows]}
+        times: dict[str, list[float]] = {name: [] for name in self.names}
+        for repeat in range(repeats + 5):
+            for name, session in self._sessions.items():
+                start = time.perf_counter()
+                session.run(["logit"], feed)
+                if repeat >= 5:
+                    times[name].append(time.perf_counter() - start)
+        count = len(feed["ids"])
+        return {name: float(np.median(t)) / count * 1e6 for name, t in times.items()}
+
+    @staticmethod
+    def _run(session: ort.InferenceSession, batch: EncodedBatch) -> Logits:
+        parts = [
+            session.run(
+                ["logit"],
+                {
+                    "dense": batch.dense[start : start + CHUNK_ROWS],
+                    "ids": batch.ids[start : start + CHUNK_ROWS],
+                },
+            )[0]
+            for start in range(0, len(batch), CHUNK_ROWS)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
