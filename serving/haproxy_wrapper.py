@@ -1,0 +1,102 @@
+"""Stands where Ray Serve expects the HAProxy binary: edits the configuration, then becomes it.
+
+Ray renders HAProxy's configuration from a template of its own. That template stamps no arrival
+time, which the latency budget needs, and binds the statistics and metrics listeners on every
+interface. Before each start and reload this program rewrites the rendered file in place (Ray
+recognises its HAProxy by that path) and then replaces itself with the real binary, so the process
+keeps the pid that Ray knows.
+
+It runs once per reload under `python -I -S`, so it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+
+BINARY_VARIABLE = "DYNENS_HAPROXY_BINARY"
+DIRECTORY_VARIABLE = "DYNENS_RUNTIME_DIRECTORY"
+
+# Rules at the head of the public frontend. A client's own values never get through. `date(0,us)`
+# is microseconds since the epoch, read when the request's headers have arrived. Ray watches each
+# request for disconnection with an extra task; the application does that itself, and only where
+# work is long enough to be worth stopping.
+ARRIVAL_RULES = (
+    "    http-request del-header x-request-start",
+    "    http-request set-header x-request-start t=%[date(0,us)]",
+    "    http-request set-header x-request-disconnect-disabled ?1",
+    "    http-request del-header x-request-timeout-seconds",
+)
+
+# HAProxy's own answers, in the words of the HTTP contract: no replica could take the request.
+_UNAVAILABLE = '{\\"error\\": \\"no replica can take this request now; try again\\"}'
+ERROR_RULES = tuple(
+    f"    http-error status {status} content-type application/json "
+    f'string "{_UNAVAILABLE}" hdr retry-after 1'
+    for status in (502, 503, 504)
+)
+
+
+def confine(text: str, directory: str) -> str:
+    """The configuration with arrival stamps and with every side door closed.
+
+    Args:
+        text: HAProxy configuration as Ray rendered it.
+        directory: private folder for the statistics and metrics sockets.
+    """
+    lines: list[str] = []
+    section = ""
+    for line in text.splitlines():
+        if line and not line[0].isspace():
+            section = " ".join(line.split())
+        confined = _confine_line(line, section, directory)
+        if confined is not None:
+            lines.append(confined)
+        if section == "frontend http_frontend" and line.lstrip().startswith("bind "):
+            lines.extend(rule for rule in ARRIVAL_RULES if rule not in text)
+        if section == "defaults" and line.split() == ["mode", "http"]:
+            lines.extend(rule for rule in ERROR_RULES if rule not in text)
+    return "\n".join(lines) + "\n"
+
+
+def _confine_line(line: str, section: str, directory: str) -> str | None:
+    stripped = line.strip()
+    if stripped.startswith("bind ") and section in ("frontend prometheus", "listen stats"):
+        name = "metrics" if section == "frontend prometheus" else "stats"
+        return f"    bind unix@{directory}/haproxy-{name}.sock mode 600"
+    if stripped.startswith("stats socket "):
+        return re.sub(r"\bmode \d+", "mode 600", line)
+    if stripped.startswith("log ") and "127.0.0.1:514" in stripped:
+        return None
+    if re.match(r"errorfile 50[234] ", stripped):
+        return None
+    return line
+
+
+def configuration_path(arguments: Sequence[str]) -> str | None:
+    """The file after `-f`, or None."""
+    for flag, value in itertools.pairwise(arguments):
+        if flag == "-f":
+            return value
+    return None
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Confine the configuration and become HAProxy."""
+    binary = environment[BINARY_VARIABLE]
+    path = configuration_path(arguments)
+    if path is not None:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        staging = f"{path}.confined"
+        with open(staging, "w", encoding="utf-8") as file:
+            file.write(confine(text, environment[DIRECTORY_VARIABLE]))
+        os.replace(staging, path)
+    os.execv(binary, [binary, *arguments])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:], os.environ)
