@@ -1,0 +1,116 @@
+"""Configuration of one base learner. Every default is meant to be good on any table.
+
+`None` means "chosen from the table": `dynens/models/defaults.py` holds the rules, and
+docs/LEARNERS.md what they were fitted on.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dynens.config.base import FrozenConfig
+
+ModelName = Literal["lr", "fm", "dnn", "deepfm", "dcnv2", "ipnn", "masknet", "finalmlp", "xgboost"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class OptimizerConfig(FrozenConfig):
+    """How a neural learner is trained. Ignored by xgboost."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Adam step size at the start."""
+    batch_size: int | None = Field(default=None, ge=8)
+    """Rows per step; None: 4096, less on small tables."""
+    max_epochs: int = Field(default=40, ge=1)
+    evaluations_per_epoch: int = Field(default=1, ge=1)
+    """Validation points per epoch; more of them catch an early optimum on large tables."""
+    patience: int = Field(default=1, ge=1)
+    """Validation points without a better AUC before the learning rate falls."""
+    decay_factor: float = Field(default=0.1, gt=0, lt=1)
+    """The learning rate is multiplied by this on a plateau."""
+    max_decays: int = Field(default=2, ge=0)
+    """Plateaus survived; the next one ends training."""
+    restart_from_best: bool = True
+    """Go back to the best weights when the learning rate falls."""
+    embedding_l2: float | None = Field(default=None, ge=0)
+    """λ of ½λ‖W‖² on the embedding tables; None: scaled to the table."""
+    dense_l2: float = Field(default=0.0, ge=0)
+    """λ of ½λ‖W‖² on every other weight."""
+    clip_norm: float = Field(default=10.0, gt=0)
+    """Largest L2 norm of the whole gradient."""
+    embedding_optimizer: Literal["auto", "adam", "fused_rowwise_adagrad"] = "auto"
+    """Fused row-wise Adagrad touches only the rows of the batch; auto: above 20 million weights."""
+    snapshots: int = Field(default=0, ge=0)
+    """Members of a snapshot ensemble (cyclic cosine learning rate); 0 or 1: an ordinary run."""
+    epochs_per_snapshot: int = Field(default=3, ge=1)
+    precision: Precision = "auto"
+    """Arithmetic of the training step; auto: bf16 where the CPU or GPU has it in hardware."""
+
+
+class TreesConfig(FrozenConfig):
+    """Gradient-boosted trees. Ignored by the neural learners."""
+
+    num_trees: int = Field(default=300, ge=1, le=5000)
+    """Upper limit; early stopping may use fewer. 300 cost about 1 ms for 100 rows."""
+    max_depth: int = Field(default=6, ge=1, le=12)
+    learning_rate: float = Field(default=0.1, gt=0, le=1)
+    min_child_weight: float = Field(default=20.0, ge=0)
+    """Least sum of p(1-p) in a leaf."""
+    subsample: float = Field(default=0.8, gt=0, le=1)
+    colsample_bytree: float = Field(default=0.8, gt=0, le=1)
+    reg_lambda: float = Field(default=5.0, ge=0)
+    early_stopping_rounds: int = Field(default=30, ge=1)
+
+
+class LearnerConfig(FrozenConfig):
+    """One base learner of the pool."""
+
+    model: ModelName = "dnn"
+    name: str = ""
+    """Name in run directories and reports; empty: the model's."""
+    embedding_dim: int = Field(default=16, ge=1, le=512)
+    hidden_units: tuple[int, ...] = (256, 128, 64)
+    """Widths of the hidden layers, from the input up."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Dropped share of hidden units; None: scaled to the table."""
+    embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropped share of the embeddings' components."""
+    cross_layers: int = Field(default=3, ge=1)
+    """Cross layers of dcnv2."""
+    mask_blocks: int = Field(default=3, ge=1)
+    """Parallel mask blocks of masknet."""
+    fusion_heads: int = Field(default=2, ge=1)
+    """Heads of finalmlp's bilinear fusion."""
+    use_stats: bool = True
+    """Give neural learners the target and count encodings as further dense inputs."""
+    fields: tuple[str, ...] | None = None
+    """Names of the features to use (a diversity knob); None: all."""
+    bootstrap: bool = False
+    """Train on rows drawn with replacement (a diversity knob)."""
+    num_threads: int = Field(default=1, ge=1)
+    """CPU threads of one learner; learners run side by side."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    trees: TreesConfig = TreesConfig()
+
+    @property
+    def display_name(self) -> str:
+        return self.name or self.model
+
+    @model_validator(mode="after")
+    def _check(self) -> LearnerConfig:
+        if any(units < 1 for units in self.hidden_units):
+            raise ValueError(f"hidden_units {list(self.hidden_units)} must all be positive")
+        if self.model == "finalmlp" and self.hidden_units:
+            last, heads = self.hidden_units[-1], self.fusion_heads
+            if last % heads:
+                raise ValueError(
+                    f"the last of hidden_units, {last}, must be a multiple of fusion_heads, {heads}"
+                )
+        if self.model == "xgboost" and self.optimizer.snapshots > 1:
+            raise ValueError(
+                f"optimizer.snapshots is {self.optimizer.snapshots} but model is xgboost; "
+                "snapshots need a neural model"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Building blocks of the neural learners (PyTorch), grouped by role."""

@@ -1,0 +1,154 @@
+"""Sparse ids to dense vectors: TorchRec in training, one flat Gather in the inference twin.
+
+Both share one weight layout. Every field owns `1 + num_embeddings` consecutive rows of one flat
+table; the first of them is all zero and stands for padding, so `row = id + offset` holds for every
+id, `PADDING = -1` included, with offsets pointing one past the padding row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchrec import (
+    EmbeddingBagCollection,
+    EmbeddingBagConfig,
+    KeyedJaggedTensor,
+    PoolingType,
+)
+
+from dynens.batch import SparseField
+
+_TABLE = "fields"
+_INIT_STD = 0.01
+
+
+def field_offsets(fields: Sequence[SparseField]) -> list[int]:
+    """Offset of each field in the flat table: `row = id + offset`."""
+    offsets, start = [], 0
+    for field in fields:
+        offsets.append(start + 1)
+        start += 1 + field.num_embeddings
+    return offsets
+
+
+def num_flat_rows(fields: Sequence[SparseField]) -> int:
+    return sum(1 + field.num_embeddings for field in fields)
+
+
+class FlatIndex(nn.Module):
+    """Positions of fields in `ids` and in the flat table, as tensors that move with the module."""
+
+    offsets: Tensor
+    pooling: Tensor
+
+    def __init__(self, fields: Sequence[SparseField]) -> None:
+        super().__init__()
+        self.num_fields = len(fields)
+        self.single_valued = all(field.width == 1 for field in fields)
+        widths = torch.tensor([field.width for field in fields], dtype=torch.int64)
+        offsets = torch.tensor(field_offsets(fields), dtype=torch.int32)
+        owner = torch.repeat_interleave(torch.arange(len(fields)), widths)
+        pooling = torch.zeros(len(owner), len(fields))
+        pooling[torch.arange(len(owner)), owner] = 1.0
+        self.register_buffer("offsets", offsets.repeat_interleave(widths), persistent=False)
+        self.register_buffer("pooling", pooling, persistent=False)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """(B, W) ids → (B, W) rows of the flat table."""
+        return ids + self.offsets
+
+    def pool(self, vectors: Tensor, ids: Tensor) -> Tensor:
+        """(B, W, E) row vectors, zero at padding → (B, F, E) means over the values present."""
+        if self.single_valued:
+            return vectors
+        summed = torch.matmul(vectors.transpose(1, 2), self.pooling).transpose(1, 2)
+        counts = torch.matmul((ids >= 0).to(vectors.dtype), self.pooling)
+        return summed / counts.clamp(min=1.0).unsqueeze(2)
+
+
+class SparseEmbeddings(nn.Module):
+    """Mean-pooled embeddings of every sparse field, held by a TorchRec `EmbeddingBagCollection`.
+
+    The collection has one flat table and one feature, and the (B, F) bags of a batch form one
+    `KeyedJaggedTensor` of B·F bags: a single pooled lookup however many fields there are.
+    `training/distributed.py` uses one table per field instead, so that tables can be sharded,
+    and converts its weights to this layout.
+    """
+
+    def __init__(self, fields: Sequence[SparseField], embedding_dim: int) -> None:
+        super().__init__()
+        self.fields = tuple(fields)
+        self.embedding_dim = embedding_dim
+        self.index = FlatIndex(fields)
+        if not fields:
+            return
+        self.collection = EmbeddingBagCollection(
+            tables=[
+                EmbeddingBagConfig(
+                    name=_TABLE,
+                    embedding_dim=embedding_dim,
+                    num_embeddings=num_flat_rows(fields),
+                    feature_names=[_TABLE],
+                    pooling=PoolingType.SUM if self.index.single_valued else PoolingType.MEAN,
+                )
+            ]
+        )
+        self.reset_parameters()
+
+    @property
+    def weight(self) -> Tensor:
+        """The flat table, (rows, embedding_dim)."""
+        if not self.fields:
+            return torch.zeros(0, self.embedding_dim)
+        weight = self.collection.embedding_bags[_TABLE].weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.01), zero for padding rows."""
+        if not self.fields:
+            return
+        with torch.no_grad():
+            self.weight.normal_(0.0, _INIT_STD)
+            self.weight[torch.tensor(field_offsets(self.fields)) - 1] = 0.0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, W) int32 ids → (B, F, E) float32."""
+        if not self.fields:
+            return ids.new_zeros((len(ids), 0, self.embedding_dim), dtype=torch.float32)
+        pooled: Tensor = self.collection(self._bags(ids)).values()
+        return pooled.view(len(ids), self.index.num_fields, self.embedding_dim)
+
+    def _bags(self, ids: Tensor) -> KeyedJaggedTensor:
+        num_bags = len(ids) * self.index.num_fields
+        rows = self.index.rows(ids)
+        if self.index.single_valued:
+            values = rows.view(-1)
+            offsets = torch.arange(num_bags + 1, dtype=ids.dtype, device=ids.device)
+            lengths = torch.ones(num_bags, dtype=ids.dtype, device=ids.device)
+        else:
+            present = ids >= 0
+            values = rows[present]
+            lengths = torch.matmul(present.float(), self.index.pooling).to(ids.dtype).view(-1)
+            offsets = torch.nn.functional.pad(lengths.cumsum(0, dtype=ids.dtype), (1, 0))
+        return KeyedJaggedTensor(
+            keys=[_TABLE], values=values, lengths=lengths, offsets=offsets, stride=num_bags
+        )
+
+
+class FlatEmbeddings(nn.Module):
+    """The inference form of `SparseEmbeddings`: Gather, then a mean over the values present."""
+
+    def __init__(self, fields: Sequence[SparseField], weight: Tensor) -> None:
+        super().__init__()
+        self.index = FlatIndex(fields)
+        self.weight = nn.Parameter(weight.detach().clone().float(), requires_grad=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(N, W) int32 ids → (N, F, E) float32."""
+        if self.index.num_fields == 0:
+            return self.weight.new_zeros((1, 0, self.weight.shape[1])).expand(ids.shape[0], -1, -1)
+        vectors = torch.nn.functional.embedding(self.index.rows(ids), self.weight)
+        return self.index.pool(vectors, ids)

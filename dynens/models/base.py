@@ -1,0 +1,119 @@
+"""What every learner is: the protocol, its reports and the statistics it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
+from dynens.config.learner import LearnerConfig
+
+
+class StatSource(Protocol):
+    """The frozen target and count encodings (`dynens.data.statistics.StatTables`)."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def table(self) -> FloatArray: ...
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One validation point. `epoch` counts passes over the training rows and may be fractional."""
+
+    epoch: float
+    train_loss: float
+    valid_auc: float
+    valid_logloss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What `fit` did: the training curve, wall time in seconds, and the point it kept."""
+
+    curve: tuple[CurvePoint, ...]
+    seconds: float
+    best_epoch: float
+    best_auc: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Sent to the `progress` callback after every validation point.
+
+    `fraction` is a rough share of the work done, in [0, 1].
+    """
+
+    learner: str
+    fraction: float
+    point: CurvePoint
+
+
+ProgressCallback = Callable[[FitProgress], None]
+
+
+class BaseLearner(Protocol):
+    """A base learner of the pool. Same seed, rows and thread count give the same learner."""
+
+    config: LearnerConfig
+    layout: FeatureLayout
+    seed: int
+
+    def __init__(
+        self, config: LearnerConfig, layout: FeatureLayout, stats: StatSource, seed: int
+    ) -> None: ...
+
+    def fit(
+        self,
+        train: EncodedBatch,
+        valid: EncodedBatch,
+        *,
+        checkpoint_dir: Path | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> FitReport:
+        """Train on `train` (its `.stats` are leakage-free); `valid` only stops training early.
+
+        With a `checkpoint_dir` that holds the checkpoint of an interrupted run of the same
+        learner, training continues there and ends as the undisturbed run would have.
+
+        Raises:
+            TrainingError: the loss stopped being finite; the last good checkpoint is kept.
+        """
+        ...
+
+    def predict_logits(self, batch: EncodedBatch) -> FloatArray:
+        """(B,) float32 logits; target and count encodings come from the frozen tables."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write everything `load` needs: JSON and arrays, nothing pickled."""
+        ...
+
+    @classmethod
+    def load(cls, directory: Path) -> Self: ...
+
+    def export_onnx(self, path: Path) -> None:
+        """Write a graph with inputs `dense` (N, D) and `ids` (N, W) and output `logit` (N,)."""
+        ...
+
+
+def positive_rate(labels: FloatArray, weight: FloatArray | None) -> float:
+    """Weighted share of positive rows, kept inside (0, 1) so that its logit is finite."""
+    rate = float(np.average(labels, weights=weight)) if len(labels) else 0.5
+    return min(max(rate, 1e-6), 1 - 1e-6)
+
+
+def bootstrap_rows(num_rows: int, seed: int) -> npt.NDArray[np.int64]:
+    """`num_rows` row numbers drawn with replacement."""
+    return np.random.default_rng([seed, 0xB007]).integers(0, num_rows, num_rows)

@@ -1,0 +1,41 @@
+"""DCN-V2, parallel form: a cross network beside a deep network over the same input.
+
+`x_0 = [dense, e_1, …, e_F]`, `c = Cross(x_0)`, `h = MLP(x_0)`, `logit = wᵀ[c, h] + b`, with
+`x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l`.
+
+References:
+    Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021, eq. 1 and figure 1(b).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dynens.config.learner import LearnerConfig
+from dynens.layers.blocks import MLP
+from dynens.layers.interactions import CrossNetwork
+from dynens.models.net_learner import NetLearner
+from dynens.models.network import Head, HeadShape, flatten
+
+
+class DCNv2Head(Head):
+    """(B, D), (B, F, E) → (B,)."""
+
+    def __init__(self, shape: HeadShape, config: LearnerConfig) -> None:
+        super().__init__(shape, config)
+        self.cross = CrossNetwork(shape.flat_dim, config.cross_layers)
+        self.mlp = MLP(shape.flat_dim, config.hidden_units, config.dropout or 0.0)
+        self.output = nn.Linear(shape.flat_dim + self.mlp.output_dim, 1)
+
+    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+        x0 = flatten(dense, embeddings)
+        return torch.cat([self.cross(x0), self.mlp(x0)], dim=1)
+
+    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.output(self.features(dense, embeddings))
+        return logits.squeeze(1)
+
+
+class DCNv2Learner(NetLearner):
+    head_class = DCNv2Head

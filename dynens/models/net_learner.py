@@ -1,0 +1,129 @@
+"""`NetLearner`: a neural learner is a head class plus everything here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
+from dynens.config.learner import LearnerConfig
+from dynens.models.base import FitReport, ProgressCallback, StatSource
+from dynens.models.defaults import resolve_config
+from dynens.models.network import CTRNetwork, HeadClass, MeanLogits, inference_twin
+from dynens.models.onnx_export import export_module
+from dynens.models.optim import reproducible
+from dynens.models.training import Trainer, predict_logits
+
+LEARNER_FILE = "learner.json"
+WEIGHTS_FILE = "weights.npz"
+
+
+class SavedStats:
+    """The statistics' flat table as a saved learner carries it."""
+
+    def __init__(self, table: FloatArray, columns: tuple[str, ...]) -> None:
+        self.table = table
+        self.columns = columns
+
+
+class NetLearner:
+    """A `BaseLearner` over `CTRNetwork`; subclasses name their head.
+
+    After `fit`, `networks_` holds the network, or the members of a snapshot ensemble, whose
+    logits are averaged.
+    """
+
+    head_class: ClassVar[HeadClass]
+
+    def __init__(
+        self, config: LearnerConfig, layout: FeatureLayout, stats: StatSource, seed: int
+    ) -> None:
+        self.config = config
+        self.layout = layout
+        self.stats = stats
+        self.seed = seed
+        self.networks_: list[CTRNetwork] = []
+
+    def build_network(self, config: LearnerConfig) -> CTRNetwork:
+        """A fresh network, initialised from torch's current random state."""
+        return CTRNetwork(self.layout, config, self.head_class, self.stats)
+
+    def fit(
+        self,
+        train: EncodedBatch,
+        valid: EncodedBatch,
+        *,
+        checkpoint_dir: Path | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> FitReport:
+        config = resolve_config(self.config, self.layout, len(train))
+        with reproducible(self.seed, config.num_threads):
+            network = self.build_network(config)
+            network.fit_stats(train.stats)
+            trainer = Trainer(network, config, self.seed, checkpoint_dir, progress)
+            report = trainer.fit(train, valid)
+            self.networks_ = [network]
+            if trainer.state.snapshots:
+                self.networks_ = [
+                    self._network_with(config, weights) for weights in trainer.state.snapshots
+                ]
+        self.config = config
+        return report
+
+    def predict_logits(self, batch: EncodedBatch) -> FloatArray:
+        return predict_logits(self._scorer(), batch)
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            f"{member}/{name}": value.numpy()
+            for member, network in enumerate(self.networks_)
+            for name, value in network.state_dict().items()
+        }
+        np.savez(directory / WEIGHTS_FILE, **arrays)
+        data = {
+            "config": self.config.model_dump(mode="json"),
+            "layout": self.layout.to_dict(),
+            "stats_columns": list(self.stats.columns),
+            "seed": self.seed,
+            "members": len(self.networks_),
+        }
+        (directory / LEARNER_FILE).write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
+        layout = FeatureLayout.from_dict(data["layout"])
+        # The networks' own buffers carry the statistics; this only gives the table's shape.
+        num_rows = sum(1 + field.num_embeddings for field in layout.fields)
+        stats = SavedStats(np.zeros((num_rows, 2), np.float32), tuple(data["stats_columns"]))
+        config = LearnerConfig.model_validate(data["config"])
+        learner = cls(config, layout, stats, data["seed"])
+        with np.load(directory / WEIGHTS_FILE, allow_pickle=False) as arrays:
+            for member in range(data["members"]):
+                prefix = f"{member}/"
+                weights = {
+                    name.removeprefix(prefix): torch.from_numpy(arrays[name])
+                    for name in arrays.files
+                    if name.startswith(prefix)
+                }
+                learner.networks_.append(learner._network_with(config, weights))
+        return learner
+
+    def export_onnx(self, path: Path) -> None:
+        twins = [inference_twin(network) for network in self.networks_]
+        export_module(twins[0] if len(twins) == 1 else MeanLogits(twins), self.layout, path)
+
+    def _scorer(self) -> nn.Module:
+        return self.networks_[0] if len(self.networks_) == 1 else MeanLogits(self.networks_)
+
+    def _network_with(self, config: LearnerConfig, weights: dict[str, torch.Tensor]) -> CTRNetwork:
+        with torch.random.fork_rng(devices=[]):
+            network = self.build_network(config)
+        network.load_state_dict(weights)
+        return network.eval()

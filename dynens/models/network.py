@@ -1,0 +1,200 @@
+"""`CTRNetwork`: embeddings, statistics and a head; and its inference twin."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynens.batch import FeatureLayout, FloatArray
+from dynens.config.learner import LearnerConfig
+from dynens.layers.embeddings import FlatEmbeddings, FlatIndex, SparseEmbeddings
+from dynens.models.base import StatSource
+from dynens.models.selection import FeatureSelection, select_features
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """Sizes of a head's inputs: dense (B, num_dense), embeddings (B, num_fields, embedding_dim)."""
+
+    num_dense: int
+    num_fields: int
+    embedding_dim: int
+
+    @property
+    def flat_dim(self) -> int:
+        return self.num_dense + self.num_fields * self.embedding_dim
+
+
+class Head(nn.Module, ABC):
+    """From dense inputs and field embeddings to a logit. Every architecture is one head."""
+
+    def __init__(self, shape: HeadShape, config: LearnerConfig) -> None:
+        super().__init__()
+        self.shape = shape
+
+    @staticmethod
+    def embedding_width(config: LearnerConfig) -> int:
+        """Columns of the embedding table the head needs per field."""
+        return config.embedding_dim
+
+    @abstractmethod
+    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+        """(B, D), (B, F, E) → (B, H): the last hidden representation."""
+
+    @abstractmethod
+    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+        """(B, D), (B, F, E) → (B,) logits."""
+
+
+HeadClass = type[Head]
+
+
+def flatten(dense: Tensor, embeddings: Tensor) -> Tensor:
+    """(B, D), (B, F, E) → (B, D + F·E)."""
+    return torch.cat([dense, embeddings.flatten(1)], dim=1)
+
+
+class StatInputs(nn.Module):
+    """Target and count encodings as standardised dense inputs.
+
+    Training rows bring leakage-free values; every other row reads the frozen table. Both go
+    through the mean and standard deviation of the leakage-free values.
+    """
+
+    table: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, selection: FeatureSelection, table: FloatArray) -> None:
+        super().__init__()
+        self.index = FlatIndex(selection.fields)
+        width = len(selection.stat_columns)
+        self.register_buffer("table", torch.from_numpy(np.array(table, dtype=np.float32)))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def fit(self, stats: FloatArray) -> None:
+        """Learn the standardisation from the (rows, columns) values of the training rows."""
+        self.mean.copy_(torch.from_numpy(stats.mean(axis=0, dtype=np.float64)))
+        std = stats.std(axis=0, dtype=np.float64)
+        self.scale.copy_(torch.from_numpy(1.0 / np.maximum(std, 1e-3)))
+
+    def standardise(self, stats: Tensor) -> Tensor:
+        return (stats - self.mean) * self.scale
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, W) ids → (B, 2F) standardised encodings, read from the frozen table."""
+        vectors = torch.nn.functional.embedding(self.index.rows(ids), self.table)
+        return self.standardise(self.index.pool(vectors, ids).flatten(1))
+
+
+class CTRNetwork(nn.Module):
+    """Embeddings, optional statistics and a head.
+
+    Args:
+        layout: the encoded rows.
+        config: sizes and the selection of features.
+        head_class: the architecture.
+        stats: the frozen target and count encodings, used when `config.use_stats`.
+    """
+
+    id_columns: Tensor
+    dense_columns: Tensor
+    stat_columns: Tensor
+
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        config: LearnerConfig,
+        head_class: HeadClass,
+        stats: StatSource | None,
+    ) -> None:
+        super().__init__()
+        selection = select_features(layout, config.fields)
+        self.selects_all = config.fields is None
+        for name, columns in (
+            ("id_columns", selection.id_columns),
+            ("dense_columns", selection.dense_columns),
+            ("stat_columns", selection.stat_columns),
+        ):
+            self.register_buffer(name, torch.tensor(columns, dtype=torch.int64), persistent=False)
+        use_stats = config.use_stats and stats is not None and bool(selection.fields)
+        self.stat_inputs = (
+            StatInputs(selection, selection.table(stats)) if use_stats and stats else None
+        )
+        num_stats = len(selection.stat_columns) if use_stats else 0
+        width = head_class.embedding_width(config)
+        self.shape = HeadShape(
+            len(selection.dense_columns) + num_stats, len(selection.fields), width
+        )
+        self.embeddings: nn.Module = SparseEmbeddings(selection.fields, width)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.head = head_class(self.shape, config)
+
+    def fit_stats(self, stats: FloatArray | None) -> None:
+        """Learn how to standardise the statistics, from those of the training rows."""
+        if self.stat_inputs is not None and stats is not None:
+            self.stat_inputs.fit(np.asarray(stats)[:, self.stat_columns.numpy()])
+
+    def inputs(self, dense: Tensor, ids: Tensor, stats: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the head takes: dense inputs (B, D) and embeddings (B, F, E)."""
+        if not self.selects_all:
+            dense = dense.index_select(1, self.dense_columns)
+            ids = ids.index_select(1, self.id_columns)
+            stats = None if stats is None else stats.index_select(1, self.stat_columns)
+        if self.stat_inputs is not None:
+            values = self.stat_inputs(ids) if stats is None else self.stat_inputs.standardise(stats)
+            dense = torch.cat([dense, values], dim=1)
+        return dense, self.embedding_dropout(self.embeddings(ids))
+
+    def forward(self, dense: Tensor, ids: Tensor, stats: Tensor | None = None) -> Tensor:
+        """Logits of encoded rows.
+
+        Args:
+            dense: (B, num_dense) float32.
+            ids: (B, ids_width) int32.
+            stats: (B, 2F) leakage-free encodings of training rows; None: the frozen tables'.
+
+        Returns:
+            (B,) logits.
+        """
+        logits: Tensor = self.head(*self.inputs(dense, ids, stats))
+        return logits
+
+
+class MeanLogits(nn.Module):
+    """The mean of several networks' logits (the members of a snapshot ensemble)."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, dense: Tensor, ids: Tensor) -> Tensor:
+        """(N, D), (N, W) → (N,) logits."""
+        logits = [member(dense, ids) for member in self.members]
+        return torch.stack(logits).mean(dim=0)
+
+
+def inference_twin(network: CTRNetwork) -> CTRNetwork:
+    """The same function as plain Gathers and matrix products, in evaluation mode, for export.
+
+    TorchRec's collection is replaced by one flat Gather over a copy of its weights; statistics are
+    already a Gather from their table. The twin shares no memory with `network`.
+    """
+    embeddings = network.embeddings
+    assert isinstance(embeddings, SparseEmbeddings)
+    twin = copy.copy(network)
+    twin._buffers = copy.deepcopy(network._buffers)
+    twin._modules = {
+        name: FlatEmbeddings(embeddings.fields, embeddings.weight)
+        if name == "embeddings"
+        else copy.deepcopy(module)
+        for name, module in network._modules.items()
+    }
+    return twin.eval()

@@ -1,0 +1,132 @@
+"""Optimiser, learning-rate schedule and arithmetic, shared by learners and distillation."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from dynens.config.learner import LearnerConfig, OptimizerConfig, Precision
+from dynens.errors import TrainingError
+from dynens.models.network import CTRNetwork
+
+Decision = Literal["improved", "wait", "decay", "stop"]
+# Smaller gains in AUC than this are noise of the last bits, not progress.
+_MIN_GAIN = 1e-5
+
+
+def build_optimizer(network: CTRNetwork, config: LearnerConfig) -> torch.optim.Optimizer:
+    """Adam with one L2 for the embedding tables and another for everything else.
+
+    `config` must be resolved (`dynens.models.defaults.resolve_config`). The L2 is part of the
+    gradient (not decoupled), so that embeddings of rare ids shrink towards zero.
+    """
+    options = config.optimizer
+    tables = list(network.embeddings.parameters())
+    owned = {id(p) for p in tables}
+    dense = [p for p in network.parameters() if id(p) not in owned and p.requires_grad]
+    groups: list[dict[str, Any]] = []
+    if tables:
+        groups.append({"params": tables, "weight_decay": options.embedding_l2 or 0.0})
+    groups.append({"params": dense, "weight_decay": options.dense_l2})
+    return torch.optim.Adam(groups, lr=options.learning_rate, fused=True)
+
+
+def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+@dataclass
+class PlateauSchedule:
+    """Learning rate × factor on a validation plateau; training ends after the last decay.
+
+    `update` takes a score where higher is better. After `patience` points without a gain it
+    answers "decay", and "stop" once `max_decays` decays are spent.
+    """
+
+    patience: int
+    max_decays: int
+    best: float = -math.inf
+    waited: int = 0
+    decays: int = 0
+
+    @classmethod
+    def from_config(cls, options: OptimizerConfig) -> PlateauSchedule:
+        return cls(options.patience, options.max_decays)
+
+    def update(self, score: float) -> Decision:
+        if score > self.best + _MIN_GAIN:
+            self.best, self.waited = score, 0
+            return "improved"
+        self.waited += 1
+        if self.waited < self.patience:
+            return "wait"
+        self.waited = 0
+        self.decays += 1
+        return "decay" if self.decays <= self.max_decays else "stop"
+
+
+def cyclic_cosine(step: int, steps_per_cycle: int, peak: float) -> float:
+    """Snapshot-ensemble learning rate: `peak/2 · (cos(π (step mod C) / C) + 1)`.
+
+    References:
+        Huang et al., "Snapshot Ensembles: Train 1, Get M for Free", ICLR 2017, eq. 2.
+    """
+    return peak / 2 * (math.cos(math.pi * (step % steps_per_cycle) / steps_per_cycle) + 1)
+
+
+def bf16_is_fast() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX)."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def autocast(precision: Precision) -> contextlib.AbstractContextManager[None]:
+    """bfloat16 matrix products where asked for, or where "auto" finds hardware for them."""
+    if precision == "bf16" or (precision == "auto" and bf16_is_fast()):
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def clip_gradients(network: nn.Module, clip_norm: float) -> None:
+    """Scale the gradient so that its L2 norm is at most `clip_norm`."""
+    torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm, foreach=True)
+
+
+def check_finite(loss: float, learner: str, epoch: float) -> None:
+    """Raises:
+    TrainingError: the loss is nan or infinite.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{learner}: the training loss became {loss} in epoch {epoch:.1f}; its last good "
+            "checkpoint is kept. Lower optimizer.learning_rate or optimizer.clip_norm."
+        )
+
+
+@contextlib.contextmanager
+def reproducible(seed: int, num_threads: int) -> Iterator[None]:
+    """Seed torch and fix its thread count inside the block; restore both after it."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

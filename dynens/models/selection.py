@@ -1,0 +1,63 @@
+"""Field subsets: which columns of an encoded row a learner looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynens.batch import FeatureLayout, FloatArray, SparseField
+from dynens.errors import ConfigError
+from dynens.models.base import StatSource
+
+STATS_PER_FIELD = 2
+
+
+@dataclass(frozen=True)
+class FeatureSelection:
+    """The selected features and their columns in `dense`, `ids` and the statistics."""
+
+    fields: tuple[SparseField, ...]
+    dense_columns: tuple[int, ...]
+    id_columns: tuple[int, ...]
+    stat_columns: tuple[int, ...]
+    flat_rows: tuple[tuple[int, int], ...]
+    """Of each selected field: its first and one-past-last row in the full flat table."""
+
+    def table(self, stats: StatSource) -> FloatArray:
+        """The rows of the statistics' flat table that belong to the selected fields."""
+        parts = [np.asarray(stats.table[start:stop]) for start, stop in self.flat_rows]
+        empty = np.zeros((0, STATS_PER_FIELD), np.float32)
+        return np.concatenate([empty, *parts]).astype(np.float32)
+
+
+def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> FeatureSelection:
+    """Resolve `LearnerConfig.fields` against a layout.
+
+    Raises:
+        ConfigError: a name is no feature of the table.
+    """
+    known = {*layout.dense, *(field.name for field in layout.fields)}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"fields names {unknown[0]!r}, which the table lacks; choose from {sorted(known)}."
+        )
+    wanted = known if names is None else set(names)
+    fields: list[SparseField] = []
+    id_columns: list[int] = []
+    stat_columns: list[int] = []
+    flat_rows: list[tuple[int, int]] = []
+    start = 0
+    for position, (field, columns) in enumerate(layout.columns()):
+        stop = start + 1 + field.num_embeddings
+        if field.name in wanted:
+            fields.append(field)
+            id_columns.extend(range(columns.start, columns.stop))
+            stat_columns += [STATS_PER_FIELD * position + k for k in range(STATS_PER_FIELD)]
+            flat_rows.append((start, stop))
+        start = stop
+    dense = tuple(i for i, name in enumerate(layout.dense) if name in wanted)
+    return FeatureSelection(
+        tuple(fields), dense, tuple(id_columns), tuple(stat_columns), tuple(flat_rows)
+    )

@@ -1,0 +1,274 @@
+"""The training loop of the neural learners.
+
+Everything random is drawn from (seed, epoch), and a checkpoint is written after each epoch, so a
+run that was killed and continued ends exactly where an undisturbed one does.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dynens import metrics
+from dynens.batch import EncodedBatch, FloatArray
+from dynens.config.learner import LearnerConfig
+from dynens.models.base import (
+    CurvePoint,
+    FitProgress,
+    FitReport,
+    ProgressCallback,
+    bootstrap_rows,
+)
+from dynens.models.batches import TensorBatch, minibatches, prediction_batches
+from dynens.models.network import CTRNetwork
+from dynens.models.optim import (
+    PlateauSchedule,
+    autocast,
+    build_optimizer,
+    check_finite,
+    clip_gradients,
+    cyclic_cosine,
+    learning_rate,
+    scale_learning_rate,
+    set_learning_rate,
+)
+
+CHECKPOINT = "checkpoint.pt"
+Weights = dict[str, Tensor]
+
+
+def predict_logits(module: torch.nn.Module, batch: EncodedBatch) -> FloatArray:
+    """(B,) float32 logits in evaluation mode and full precision."""
+    training = module.training
+    module.eval()
+    logits = np.empty(len(batch), dtype=np.float32)
+    with torch.inference_mode():
+        for rows, dense, ids in prediction_batches(batch):
+            logits[rows] = module(dense, ids).numpy()
+    module.train(training)
+    return logits
+
+
+def sigmoid(logits: FloatArray) -> npt.NDArray[np.float64]:
+    """1 / (1 + exp(-z)) in float64, without overflow."""
+    z = np.asarray(logits, dtype=np.float64)
+    positive = 1.0 / (1.0 + np.exp(-np.abs(z)))
+    return np.where(z >= 0, positive, 1.0 - positive)
+
+
+def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+    """Weighted mean over rows of -log p(label), from logits."""
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits.float(), labels, weight, reduction="sum"
+    )
+    return loss / (len(labels) if weight is None else weight.sum())
+
+
+@dataclass
+class TrainingState:
+    """Everything that a continued run needs."""
+
+    epoch: int = 0
+    step: int = 0
+    finished: bool = False
+    curve: list[CurvePoint] = field(default_factory=list)
+    best_epoch: float = 0.0
+    best: Weights = field(default_factory=dict)
+    snapshots: list[Weights] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one `CTRNetwork` on labels.
+
+    Args:
+        network: the network; its weights change in place.
+        config: resolved learner configuration.
+        seed: of shuffling, dropout and bootstrap.
+        checkpoint_dir: where checkpoints go; None writes none.
+        progress: called after every validation point.
+    """
+
+    def __init__(
+        self,
+        network: CTRNetwork,
+        config: LearnerConfig,
+        seed: int,
+        checkpoint_dir: Path | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.network = network
+        self.config = config
+        self.options = config.optimizer
+        self.seed = seed
+        self.checkpoint = None if checkpoint_dir is None else checkpoint_dir / CHECKPOINT
+        self.progress = progress
+        self.optimizer = build_optimizer(network, config)
+        self.schedule = PlateauSchedule.from_config(self.options)
+        self.state = TrainingState()
+        self.batch_size = self.options.batch_size or 4096
+
+    def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
+        """Train until the plateau schedule ends, and leave the best weights in the network."""
+        started = time.monotonic()
+        self._resume()
+        rows = bootstrap_rows(len(train), self.seed) if self.config.bootstrap else None
+        snapshots = self.options.snapshots > 1
+        epochs = (
+            self.options.snapshots * self.options.epochs_per_snapshot
+            if snapshots
+            else self.options.max_epochs
+        )
+        while self.state.epoch < epochs and not self.state.finished:
+            self._epoch(train, valid, rows, snapshots)
+            self.state.epoch += 1
+            self._save()
+        if self.state.best:
+            self.network.load_state_dict(self.state.best)
+        return FitReport(
+            curve=tuple(self.state.curve),
+            seconds=time.monotonic() - started,
+            best_epoch=self.state.best_epoch,
+            best_auc=max((p.valid_auc for p in self.state.curve), default=math.nan),
+        )
+
+    def _epoch(
+        self,
+        train: EncodedBatch,
+        valid: EncodedBatch,
+        rows: npt.NDArray[np.int64] | None,
+        snapshots: bool,
+    ) -> None:
+        epoch = self.state.epoch
+        rng = np.random.default_rng([self.seed, epoch])
+        torch.manual_seed(int(rng.integers(2**62)))
+        num_steps = math.ceil(len(train) / self.batch_size)
+        points = 1 if snapshots else min(self.options.evaluations_per_epoch, num_steps)
+        evaluate_at = {num_steps * (k + 1) // points for k in range(points)}
+        cycle = num_steps * self.options.epochs_per_snapshot
+        losses: list[float] = []
+        self.network.train()
+        for step, batch in enumerate(minibatches(train, self.batch_size, rng, rows), start=1):
+            if snapshots:
+                peak = self.options.learning_rate
+                set_learning_rate(self.optimizer, cyclic_cosine(self.state.step, cycle, peak))
+            losses.append(self.train_step(batch))
+            check_finite(losses[-1], self.config.display_name, epoch + step / num_steps)
+            self.state.step += 1
+            if step in evaluate_at:
+                point = self._evaluate(valid, epoch + step / num_steps, float(np.mean(losses)))
+                losses.clear()
+                self._snapshot(point) if snapshots else self._decide(point)
+                self._report(point)
+                if self.state.finished:
+                    return
+
+    def train_step(self, batch: TensorBatch) -> float:
+        """One optimiser step on a batch; returns its loss."""
+        assert batch.labels is not None
+        with autocast(self.options.precision):
+            logits = self.network(batch.dense, batch.ids, batch.stats)
+        loss = weighted_bce(logits, batch.labels, batch.sample_weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_gradients(self.network, self.options.clip_norm)
+        self.optimizer.step()
+        return loss.item()
+
+    def _evaluate(self, valid: EncodedBatch, epoch: float, train_loss: float) -> CurvePoint:
+        probabilities = sigmoid(predict_logits(self.network, valid))
+        labels, weight = valid.labels, valid.sample_weight
+        assert labels is not None
+        point = CurvePoint(
+            epoch=epoch,
+            train_loss=train_loss,
+            valid_auc=metrics.auc(labels, probabilities, weight),
+            valid_logloss=metrics.logloss(labels, probabilities, weight),
+            learning_rate=learning_rate(self.optimizer),
+        )
+        self.state.curve.append(point)
+        return point
+
+    def _decide(self, point: CurvePoint) -> None:
+        """Keep the best weights; lower the learning rate or stop on a plateau."""
+        decision = self.schedule.update(validation_score(point))
+        if decision == "improved":
+            self.state.best = copy_weights(self.network)
+            self.state.best_epoch = point.epoch
+        elif decision == "decay":
+            if self.options.restart_from_best:
+                self.network.load_state_dict(self.state.best)
+            scale_learning_rate(self.optimizer, self.options.decay_factor)
+        elif decision == "stop":
+            self.state.finished = True
+
+    def _snapshot(self, point: CurvePoint) -> None:
+        """Keep the weights at the end of a cosine cycle."""
+        if (self.state.epoch + 1) % self.options.epochs_per_snapshot == 0:
+            self.state.snapshots.append(copy_weights(self.network))
+            self.state.best_epoch = point.epoch
+
+    def _report(self, point: CurvePoint) -> None:
+        if self.progress is None:
+            return
+        by_epochs = point.epoch / self.options.max_epochs
+        by_decays = self.schedule.decays / (self.options.max_decays + 1)
+        fraction = 1.0 if self.state.finished else min(max(by_epochs, by_decays), 1.0)
+        self.progress(FitProgress(self.config.display_name, fraction, point))
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        state = self.state
+        data: dict[str, Any] = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": asdict(self.schedule),
+            "state": {
+                **{k: getattr(state, k) for k in ("epoch", "step", "finished", "best_epoch")},
+                "curve": [asdict(point) for point in state.curve],
+                "best": state.best,
+                "snapshots": state.snapshots,
+            },
+        }
+        write_atomically(self.checkpoint, lambda path: torch.save(data, path))
+
+    def _resume(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        data = torch.load(self.checkpoint, weights_only=True)
+        self.network.load_state_dict(data["network"])
+        self.optimizer.load_state_dict(data["optimizer"])
+        self.schedule = PlateauSchedule(**data["schedule"])
+        state = data["state"]
+        self.state = TrainingState(**{**state, "curve": [CurvePoint(**p) for p in state["curve"]]})
+
+
+def validation_score(point: CurvePoint) -> float:
+    """What early stopping maximises: AUC, or -logloss where validation has a single class."""
+    return -point.valid_logloss if math.isnan(point.valid_auc) else point.valid_auc
+
+
+def copy_weights(network: torch.nn.Module) -> Weights:
+    return copy.deepcopy(dict(network.state_dict()))
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write under a temporary name, then rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,325 @@
+"""Gradient-boosted trees on target and count encodings beside the dense features (XGBoost).
+
+`logit(x) = logit(rate) + Σ_t f_t(x)` over trees `f_t`, with
+`x = [dense, target and count encoding of every sparse field]`. Training rows bring leakage-free
+encodings; every other row reads the frozen tables, which the exported graph holds as Gathers in
+front of its `TreeEnsembleRegressor`.
+
+References:
+    Chen & Guestrin, "XGBoost: A Scalable Tree Boosting System", KDD 2016, eq. 1.
+    Micci-Barreca, "A Preprocessing Scheme for High-Cardinality Categorical Attributes in
+    Classification and Prediction Problems", SIGKDD Explorations 3(1), 2001.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnx
+import torch
+import xgboost
+from onnx import helper
+from torch import Tensor, nn
+
+from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
+from dynens.config.learner import LearnerConfig
+from dynens.errors import TrainingError
+from dynens.layers.embeddings import FlatIndex
+from dynens.models.base import (
+    CurvePoint,
+    FitProgress,
+    FitReport,
+    ProgressCallback,
+    StatSource,
+    bootstrap_rows,
+    positive_rate,
+)
+from dynens.models.batches import prediction_batches
+from dynens.models.net_learner import LEARNER_FILE, SavedStats
+from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module
+from dynens.models.selection import FeatureSelection, select_features
+
+BOOSTER_FILE = "booster.json"
+TABLE_FILE = "stats.npy"
+_FEATURES = "tree_inputs"
+
+
+def exact_sums(table: FloatArray, max_values: int) -> FloatArray:
+    """Round each column to a power-of-two grid on which sums of `max_values` entries are exact.
+
+    Trees compare inputs with thresholds, so the mean of a multi-valued field must come out the same
+    to the last bit in every runtime, whatever the order of its additions.
+    """
+    if max_values <= 1 or len(table) == 0:
+        return table
+    largest = np.abs(table).max(axis=0).astype(np.float64) * max_values
+    step = 2.0 ** (np.ceil(np.log2(np.maximum(largest, 1e-12))) - 23)
+    rounded: FloatArray = (np.round(table / step) * step).astype(np.float32)
+    return rounded
+
+
+class TreeInputs(nn.Module):
+    """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + 2F) float32."""
+
+    table: Tensor
+    id_columns: Tensor
+    dense_columns: Tensor
+
+    def __init__(self, selection: FeatureSelection, table: FloatArray) -> None:
+        super().__init__()
+        self.index = FlatIndex(selection.fields)
+        widest = max((field.width for field in selection.fields), default=1)
+        self.register_buffer("table", torch.from_numpy(exact_sums(table, widest)))
+        self.register_buffer("id_columns", torch.tensor(selection.id_columns, dtype=torch.int64))
+        self.register_buffer(
+            "dense_columns", torch.tensor(selection.dense_columns, dtype=torch.int64)
+        )
+
+    def forward(self, dense: Tensor, ids: Tensor) -> Tensor:
+        dense = dense.index_select(1, self.dense_columns)
+        if self.index.num_fields == 0:
+            return dense
+        ids = ids.index_select(1, self.id_columns)
+        vectors = nn.functional.embedding(self.index.rows(ids), self.table)
+        return torch.cat([dense, self.index.pool(vectors, ids).flatten(1)], dim=1)
+
+
+class XGBoostLearner:
+    """A `BaseLearner` of gradient-boosted trees."""
+
+    def __init__(
+        self, config: LearnerConfig, layout: FeatureLayout, stats: StatSource, seed: int
+    ) -> None:
+        self.config = config
+        self.layout = layout
+        self.stats = stats
+        self.seed = seed
+        self.selection = select_features(layout, config.fields)
+        self.inputs = TreeInputs(self.selection, self.selection.table(stats))
+        self.booster_: xgboost.Booster | None = None
+
+    def fit(
+        self,
+        train: EncodedBatch,
+        valid: EncodedBatch,
+        *,
+        checkpoint_dir: Path | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> FitReport:
+        started = time.monotonic()
+        options = self.config.trees
+        inputs, labels, weight = self._training_inputs(train)
+        matrices = [
+            xgboost.QuantileDMatrix(inputs, labels, weight=weight, nthread=self.config.num_threads)
+        ]
+        matrices.append(
+            xgboost.QuantileDMatrix(
+                self.tree_inputs(valid),
+                valid.labels,
+                weight=valid.sample_weight,
+                ref=matrices[0],
+                nthread=self.config.num_threads,
+            )
+        )
+        callback = _Progress(self.config.display_name, options.num_trees, progress)
+        self.booster_ = xgboost.train(
+            self._parameters(positive_rate(labels, weight)),
+            matrices[0],
+            num_boost_round=options.num_trees,
+            evals=[(matrices[0], "train"), (matrices[1], "valid")],
+            early_stopping_rounds=options.early_stopping_rounds,
+            verbose_eval=False,
+            callbacks=[callback],
+        )
+        best = self.booster_.best_iteration
+        self.booster_ = self.booster_[: best + 1]
+        return callback.report(best, time.monotonic() - started)
+
+    def _training_inputs(
+        self, train: EncodedBatch
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+        """Inputs, labels and weights of the training rows, with leakage-free encodings."""
+        assert train.labels is not None
+        if train.stats is None and self.selection.fields:
+            raise TrainingError(
+                f"{self.config.display_name}: training rows carry no leakage-free statistics; "
+                "prepare the table again."
+            )
+        dense = train.dense[:, list(self.selection.dense_columns)]
+        parts = [dense]
+        if train.stats is not None:
+            parts.append(train.stats[:, list(self.selection.stat_columns)])
+        inputs = np.concatenate(parts, axis=1)
+        if not self.config.bootstrap:
+            return inputs, train.labels, train.sample_weight
+        rows = bootstrap_rows(len(train), self.seed)
+        weight = None if train.sample_weight is None else train.sample_weight[rows]
+        return inputs[rows], train.labels[rows], weight
+
+    def _parameters(self, rate: float) -> dict[str, Any]:
+        options = self.config.trees
+        return {
+            "objective": "binary:logistic",
+            "tree_method": "hist",
+            "max_depth": options.max_depth,
+            "eta": options.learning_rate,
+            "min_child_weight": options.min_child_weight,
+            "subsample": options.subsample,
+            "colsample_bytree": options.colsample_bytree,
+            "lambda": options.reg_lambda,
+            "base_score": rate,
+            "eval_metric": ["logloss", "auc"],
+            "seed": self.seed,
+            "nthread": self.config.num_threads,
+        }
+
+    def tree_inputs(self, batch: EncodedBatch) -> FloatArray:
+        """(B, D' + 2F) inputs of rows that did not train the encodings."""
+        num_inputs = len(self.selection.dense_columns) + len(self.selection.stat_columns)
+        inputs = np.empty((len(batch), num_inputs), dtype=np.float32)
+        for rows, dense, ids in prediction_batches(batch):
+            inputs[rows] = self.inputs(dense, ids).numpy()
+        return inputs
+
+    def predict_logits(self, batch: EncodedBatch) -> FloatArray:
+        booster = self._booster()
+        if len(batch) == 0:
+            return np.zeros(0, dtype=np.float32)
+        booster.set_param({"nthread": self.config.num_threads})
+        logits = booster.inplace_predict(self.tree_inputs(batch), predict_type="margin")
+        return np.asarray(logits, dtype=np.float32).reshape(-1)
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._booster().save_model(directory / BOOSTER_FILE)
+        np.save(directory / TABLE_FILE, np.asarray(self.stats.table), allow_pickle=False)
+        data = {
+            "config": self.config.model_dump(mode="json"),
+            "layout": self.layout.to_dict(),
+            "stats_columns": list(self.stats.columns),
+            "seed": self.seed,
+        }
+        (directory / LEARNER_FILE).write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
+        table = np.load(directory / TABLE_FILE, allow_pickle=False)
+        learner = cls(
+            LearnerConfig.model_validate(data["config"]),
+            FeatureLayout.from_dict(data["layout"]),
+            SavedStats(table, tuple(data["stats_columns"])),
+            data["seed"],
+        )
+        learner.booster_ = xgboost.Booster(model_file=directory / BOOSTER_FILE)
+        return learner
+
+    def export_onnx(self, path: Path) -> None:
+        export_module(self.inputs, self.layout, path, outputs=(_FEATURES,))
+        model = onnx.load(path)
+        append_trees(model, json.loads(bytes(self._booster().save_raw("json"))))
+        onnx.checker.check_model(model)
+        temporary = path.with_name(path.name + ".tmp")
+        onnx.save(model, temporary)
+        os.replace(temporary, path)
+
+    def _booster(self) -> xgboost.Booster:
+        if self.booster_ is None:
+            raise TrainingError(f"{self.config.display_name} is not fitted; call fit first.")
+        return self.booster_
+
+
+class _Progress(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+    """Collects the curve and reports every tenth tree."""
+
+    def __init__(self, learner: str, num_trees: int, progress: ProgressCallback | None) -> None:
+        super().__init__()
+        self.learner = learner
+        self.num_trees = num_trees
+        self.progress = progress
+        self.curve: list[CurvePoint] = []
+
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        train, valid = evals_log["train"], evals_log["valid"]
+        point = CurvePoint(
+            epoch=epoch + 1,
+            train_loss=train["logloss"][-1],
+            valid_auc=valid["auc"][-1],
+            valid_logloss=valid["logloss"][-1],
+            learning_rate=0.0,
+        )
+        self.curve.append(point)
+        if self.progress is not None and (epoch + 1) % 10 == 0:
+            fraction = (epoch + 1) / self.num_trees
+            self.progress(FitProgress(self.learner, fraction, point))
+        return False
+
+    def report(self, best: int, seconds: float) -> FitReport:
+        return FitReport(tuple(self.curve), seconds, best + 1, self.curve[best].valid_auc)
+
+
+def append_trees(model: onnx.ModelProto, booster: dict[str, Any]) -> None:
+    """Feed the graph's output into the booster's trees and make `logit` (N,) the output.
+
+    XGBoost goes left when `x < threshold` in float32, which is `BRANCH_LT` on float32 inputs.
+    """
+    learner = booster["learner"]
+    rate = float(learner["learner_model_param"]["base_score"].strip("[]"))
+    attributes = tree_attributes(learner["gradient_booster"]["model"]["trees"])
+    graph = model.graph
+    graph.node.append(
+        helper.make_node(
+            "TreeEnsembleRegressor",
+            [_FEATURES],
+            ["tree_logit"],
+            domain="ai.onnx.ml",
+            n_targets=1,
+            aggregate_function="SUM",
+            base_values=[math.log(rate / (1 - rate))],
+            **attributes,
+        )
+    )
+    graph.initializer.append(helper.make_tensor("flat_shape", onnx.TensorProto.INT64, [1], [-1]))
+    graph.node.append(helper.make_node("Reshape", ["tree_logit", "flat_shape"], ["logit"]))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("logit", onnx.TensorProto.FLOAT, ["rows"]))
+    del model.opset_import[:]
+    model.opset_import.extend(
+        [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    )
+    model.ir_version = IR_VERSION
+
+
+def tree_attributes(trees: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Attributes of ONNX's `TreeEnsembleRegressor` from XGBoost's JSON trees."""
+    names = ("treeids", "nodeids", "featureids", "values", "truenodeids", "falsenodeids", "modes")
+    nodes: dict[str, list[Any]] = {f"nodes_{name}": [] for name in names}
+    nodes["nodes_missing_value_tracks_true"] = []
+    targets: dict[str, list[Any]] = {
+        f"target_{name}": [] for name in ("treeids", "nodeids", "ids", "weights")
+    }
+    for tree_id, tree in enumerate(trees):
+        for node, left in enumerate(tree["left_children"]):
+            leaf = left == -1
+            nodes["nodes_treeids"].append(tree_id)
+            nodes["nodes_nodeids"].append(node)
+            nodes["nodes_featureids"].append(0 if leaf else tree["split_indices"][node])
+            nodes["nodes_values"].append(0.0 if leaf else tree["split_conditions"][node])
+            nodes["nodes_truenodeids"].append(0 if leaf else left)
+            nodes["nodes_falsenodeids"].append(0 if leaf else tree["right_children"][node])
+            nodes["nodes_modes"].append("LEAF" if leaf else "BRANCH_LT")
+            nodes["nodes_missing_value_tracks_true"].append(
+                0 if leaf else int(tree["default_left"][node])
+            )
+            if leaf:
+                targets["target_treeids"].append(tree_id)
+                targets["target_nodeids"].append(node)
+                targets["target_ids"].append(0)
+                targets["target_weights"].append(tree["split_conditions"][node])
+    return nodes | targets

@@ -1,0 +1,94 @@
+"""Small synthetic tables with planted structure, for tests of learners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynens.batch import PADDING, EncodedBatch, FeatureLayout, SparseField
+
+
+@dataclass(frozen=True)
+class TinyStats:
+    """Frozen encodings in the flat-table layout."""
+
+    table: np.ndarray
+    columns: tuple[str, ...]
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TinyTable:
+    layout: FeatureLayout
+    stats: TinyStats
+    train: EncodedBatch
+    valid: EncodedBatch
+
+
+def tiny_table(
+    *,
+    num_dense: int = 2,
+    num_fields: int = 3,
+    multi_valued: bool = False,
+    rows: int = 600,
+    seed: int = 0,
+) -> TinyTable:
+    """Rows whose click rate depends on dense features and on an effect of every id."""
+    rng = np.random.default_rng(seed)
+    fields = tuple(
+        SparseField(f"c{i}", 6 + 3 * i, 3 if multi_valued and i == num_fields - 1 else 1)
+        for i in range(num_fields)
+    )
+    layout = FeatureLayout(tuple(f"x{i}" for i in range(num_dense)), fields)
+    dense = rng.normal(size=(2 * rows, num_dense)).astype(np.float32)
+    ids, logit = _random_ids(layout, 2 * rows, rng)
+    logit = logit + dense.sum(axis=1)
+    labels = (rng.random(2 * rows) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+    stats = _statistics(layout, ids[:rows], labels[:rows])
+    train_stats = lookup(layout, stats, ids[:rows])
+    train = EncodedBatch(dense[:rows], ids[:rows], labels[:rows], stats=train_stats)
+    valid = EncodedBatch(dense[rows:], ids[rows:], labels[rows:])
+    return TinyTable(layout, stats, train, valid)
+
+
+def _random_ids(
+    layout: FeatureLayout, rows: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.full((rows, layout.ids_width), PADDING, dtype=np.int32)
+    logit = np.zeros(rows)
+    for field, columns in layout.columns():
+        effect = rng.normal(size=field.num_embeddings)
+        lengths = rng.integers(1, field.width + 1, rows)
+        for k, column in enumerate(range(columns.start, columns.stop)):
+            present = k < lengths
+            ids[present, column] = rng.integers(0, field.num_embeddings, present.sum())
+            logit += np.where(present, effect[ids[:, column]] / lengths, 0)
+    return ids, logit
+
+
+def _statistics(layout: FeatureLayout, ids: np.ndarray, labels: np.ndarray) -> TinyStats:
+    parts, offsets, start = [], [], 0
+    for field, columns in layout.columns():
+        flat = ids[:, columns].ravel()
+        clicks = np.repeat(labels, field.width)[flat >= 0]
+        flat = flat[flat >= 0]
+        count = np.bincount(flat, minlength=field.num_embeddings)
+        rate = (np.bincount(flat, clicks, field.num_embeddings) + 1) / (count + 2)
+        values = np.stack([np.log(rate / (1 - rate)), np.log1p(count)], axis=1)
+        parts += [np.zeros((1, 2)), values]
+        offsets.append(start + 1)
+        start += 1 + field.num_embeddings
+    table = np.concatenate([np.zeros((0, 2)), *parts]).astype(np.float32)
+    names = tuple(f"{f.name}:{kind}" for f in layout.fields for kind in ("target", "count"))
+    return TinyStats(table, names, tuple(offsets))
+
+
+def lookup(layout: FeatureLayout, stats: TinyStats, ids: np.ndarray) -> np.ndarray:
+    """(B, 2F): mean over the values present of each field's two encodings."""
+    result = np.zeros((len(ids), 2 * len(layout.fields)), np.float32)
+    for i, (_, columns) in enumerate(layout.columns()):
+        block = ids[:, columns]
+        values = stats.table[block + stats.offsets[i]].sum(axis=1)
+        result[:, 2 * i : 2 * i + 2] = values / np.maximum((block >= 0).sum(axis=1), 1)[:, None]
+    return result

@@ -1,0 +1,157 @@
+"""Every learner against every promise of the `BaseLearner` protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from dynens.batch import EncodedBatch
+from dynens.config.learner import LearnerConfig, OptimizerConfig, TreesConfig
+from dynens.metrics import auc
+from dynens.models.base import BaseLearner, FitProgress
+from dynens.models.registry import MODELS, build_learner, load_learner
+from tests.unit.models.tables import TinyTable, tiny_table
+
+TABLES = {
+    "plain": tiny_table(),
+    "no dense": tiny_table(num_dense=0),
+    "no sparse": tiny_table(num_fields=0, num_dense=3),
+    "multi-valued": tiny_table(multi_valued=True),
+    "one field": tiny_table(num_dense=0, num_fields=1),
+}
+
+every_model = pytest.mark.parametrize("model", sorted(MODELS))
+every_table = pytest.mark.parametrize("table_name", sorted(TABLES))
+
+
+def config_of(model: str, **updates: object) -> LearnerConfig:
+    return LearnerConfig(
+        model=model,  # type: ignore[arg-type]
+        embedding_dim=4,
+        hidden_units=(8, 8),
+        optimizer=OptimizerConfig(max_epochs=3, batch_size=64, learning_rate=0.01),
+        trees=TreesConfig(num_trees=12, max_depth=3, min_child_weight=1),
+    ).model_copy(update=updates)
+
+
+def fitted(model: str, table: TinyTable, seed: int = 1, **updates: object) -> BaseLearner:
+    learner = build_learner(config_of(model, **updates), table.layout, table.stats, seed)
+    learner.fit(table.train, table.valid)
+    return learner
+
+
+def run_onnx(path: Path, batch: EncodedBatch) -> np.ndarray:
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == ["dense", "ids"]
+    (logit,) = session.run(["logit"], {"dense": batch.dense, "ids": batch.ids})
+    return np.asarray(logit)
+
+
+@every_table
+@every_model
+def test_logits_have_one_finite_float_per_row(model: str, table_name: str) -> None:
+    table = TABLES[table_name]
+    logits = fitted(model, table).predict_logits(table.valid)
+    assert logits.shape == (len(table.valid),)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+
+
+@every_table
+@every_model
+def test_exported_onnx_equals_eager(model: str, table_name: str, tmp_path: Path) -> None:
+    table = TABLES[table_name]
+    learner = fitted(model, table)
+    learner.export_onnx(tmp_path / "m.onnx")
+    onnx_logits = run_onnx(tmp_path / "m.onnx", table.valid)
+    assert onnx_logits.shape == (len(table.valid),)
+    np.testing.assert_allclose(onnx_logits, learner.predict_logits(table.valid), atol=1e-5)
+
+
+@every_model
+def test_a_row_does_not_depend_on_its_batch(model: str, tmp_path: Path) -> None:
+    table = TABLES["multi-valued"]
+    learner = fitted(model, table)
+    learner.export_onnx(tmp_path / "m.onnx")
+    whole = table.valid.take(slice(0, 20))
+    rows = [table.valid.take(slice(i, i + 1)) for i in range(20)]
+    eager = np.concatenate([learner.predict_logits(row) for row in rows])
+    exported = np.concatenate([run_onnx(tmp_path / "m.onnx", row) for row in rows])
+    np.testing.assert_allclose(eager, learner.predict_logits(whole), atol=1e-5)
+    np.testing.assert_allclose(exported, run_onnx(tmp_path / "m.onnx", whole), atol=1e-5)
+
+
+@every_model
+def test_exported_graph_takes_no_rows(model: str, tmp_path: Path) -> None:
+    table = TABLES["plain"]
+    learner = fitted(model, table)
+    learner.export_onnx(tmp_path / "m.onnx")
+    empty = table.valid.take(slice(0, 0))
+    assert run_onnx(tmp_path / "m.onnx", empty).shape == (0,)
+    assert learner.predict_logits(empty).shape == (0,)
+
+
+@every_model
+def test_same_seed_gives_the_same_learner_and_another_seed_another(model: str) -> None:
+    table = TABLES["plain"]
+    first, again, other = (
+        fitted(model, table, seed=s, bootstrap=True).predict_logits(table.valid) for s in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-4
+
+
+@every_model
+def test_loaded_learner_equals_saved(model: str, tmp_path: Path) -> None:
+    table = TABLES["multi-valued"]
+    learner = fitted(model, table)
+    learner.save(tmp_path / "saved")
+    loaded = load_learner(model, tmp_path / "saved")
+    np.testing.assert_array_equal(
+        loaded.predict_logits(table.valid), learner.predict_logits(table.valid)
+    )
+    assert loaded.layout == table.layout
+
+
+@every_model
+def test_learns_a_planted_signal(model: str) -> None:
+    table = tiny_table(rows=3000, seed=3)
+    config = config_of(model, optimizer=OptimizerConfig(learning_rate=0.01, max_epochs=15))
+    learner = build_learner(config, table.layout, table.stats, 0)
+    report = learner.fit(table.train, table.valid)
+    labels = table.valid.labels
+    assert labels is not None
+    reached = auc(labels, learner.predict_logits(table.valid))
+    assert reached > 0.75
+    assert reached == pytest.approx(report.best_auc, abs=1e-4)
+
+
+@every_model
+def test_field_subset_ignores_the_other_features(model: str, tmp_path: Path) -> None:
+    table = TABLES["multi-valued"]
+    learner = fitted(model, table, fields=("x1", "c0", "c2"))
+    changed = EncodedBatch(table.valid.dense.copy(), table.valid.ids.copy())
+    changed.dense[:, 0] += 5
+    changed.ids[:, 1] = (changed.ids[:, 1] + 1) % 9
+    np.testing.assert_array_equal(
+        learner.predict_logits(changed), learner.predict_logits(table.valid)
+    )
+    learner.export_onnx(tmp_path / "m.onnx")
+    np.testing.assert_allclose(
+        run_onnx(tmp_path / "m.onnx", table.valid), learner.predict_logits(table.valid), atol=1e-5
+    )
+
+
+@every_model
+def test_progress_reports_the_curve(model: str) -> None:
+    table = TABLES["plain"]
+    seen: list[FitProgress] = []
+    learner = build_learner(config_of(model), table.layout, table.stats, 0)
+    report = learner.fit(table.train, table.valid, progress=seen.append)
+    assert seen
+    assert all(0 <= p.fraction <= 1 for p in seen)
+    assert {p.point for p in seen} <= set(report.curve)
+    assert report.best_epoch > 0
