@@ -1,0 +1,81 @@
+"""How the student is made from the pool: targets, schedules and made-up rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dynens.config.base import FrozenConfig
+
+ScheduleKind = Literal["constant", "linear", "halving", "step"]
+AugmentationKind = Literal[
+    "field_swap", "entity_swap", "field_mask", "cutmix", "feature_noise", "id_dropout"
+]
+
+
+class ScheduleConfig(FrozenConfig):
+    """A value over the run.
+
+    Attributes:
+        kind: `constant`; `linear` from start to end over the run; `halving` from start down to
+            end, halved every `every_epochs`; `step` jumps from start to end after `every_epochs`.
+        start: value at the beginning.
+        end: value at the end (ignored by `constant`).
+        every_epochs: epochs between halvings, or before the step.
+    """
+
+    kind: ScheduleKind = "constant"
+    start: float = 1.0
+    end: float = 1.0
+    every_epochs: float = Field(default=10.0, gt=0)
+
+
+class AugmentationConfig(FrozenConfig):
+    """One way to make rows that were never logged; the teacher labels them.
+
+    Attributes:
+        kind: a key of `dynens.distill.augment.AUGMENTATIONS`.
+        probability: per feature (per value, for id_dropout) chance of being changed.
+        share: relative share of made-up rows of this kind.
+    """
+
+    kind: AugmentationKind
+    probability: float = Field(default=0.5, gt=0, le=1)
+    share: float = Field(default=1.0, gt=0)
+
+
+class DistillConfig(FrozenConfig):
+    """Distillation of the student.
+
+    Attributes:
+        alpha: weight of the teacher's soft label on logged rows; the rest is the click label.
+        temperature: softens both distributions; gradients are rescaled by its square.
+        teacher: `pool` averages every learner's calibrated logit, `ensemble` the serving trio.
+        augmented_per_row: made-up rows per logged row in every batch.
+        augmentations: how they are made; empty: none are.
+        labelling_threads: threads of the teacher that labels made-up rows beside training.
+    """
+
+    alpha: ScheduleConfig = ScheduleConfig(start=0.9)
+    temperature: ScheduleConfig = ScheduleConfig(start=1.0)
+    teacher: Literal["pool", "ensemble"] = "pool"
+    augmented_per_row: float = Field(default=1.0, ge=0, le=16)
+    augmentations: tuple[AugmentationConfig, ...] = (
+        AugmentationConfig(kind="field_swap", probability=0.5),
+    )
+    labelling_threads: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> DistillConfig:
+        for end in (self.alpha.start, self.alpha.end):
+            if not 0 <= end <= 1:
+                raise ValueError(f"alpha {end} must lie in [0, 1]")
+        for end in (self.temperature.start, self.temperature.end):
+            if end <= 0:
+                raise ValueError(f"temperature {end} must be positive")
+        return self
+
+    @property
+    def makes_rows(self) -> bool:
+        return self.augmented_per_row > 0 and bool(self.augmentations)

@@ -1,0 +1,1 @@
+"""Distilling the pool into one small student."""

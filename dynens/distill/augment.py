@@ -1,0 +1,206 @@
+"""Rows that were never logged: tabular augmentations the teacher labels afterwards.
+
+A *unit* is what must change together: all columns of one feature. Values are taken from another
+row's same unit, so that every made-up value has occurred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dynens.batch import MISSING, OUT_OF_VOCABULARY, PADDING, EncodedBatch, FeatureLayout
+from dynens.config.distill import AugmentationConfig
+
+Generator = np.random.Generator
+Columns = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The columns of one feature, and whose property it is (`user`, `item` or `context`)."""
+
+    name: str
+    dense: Columns
+    ids: Columns
+    entity: str
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """What augmentations know of the table.
+
+    Attributes:
+        units: the features.
+        id_counts: per column of `ids`, the training frequency of every id.
+    """
+
+    units: tuple[Unit, ...]
+    id_counts: tuple[npt.NDArray[np.int64], ...]
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        return tuple(sorted({unit.entity for unit in self.units}))
+
+
+def row_space(
+    layout: FeatureLayout,
+    features: Mapping[str, str],
+    id_counts: npt.NDArray[np.int64],
+) -> RowSpace:
+    """Group a layout's columns into units.
+
+    Args:
+        layout: the encoded row.
+        features: feature name → entity. A dense column belongs to the feature with the longest
+            name that begins the column's name; a column of no feature is a unit of its own.
+        id_counts: flat table of training frequencies (one padding row before every field).
+    """
+    dense: dict[str, list[int]] = {}
+    ids: dict[str, list[int]] = {}
+    counts: list[npt.NDArray[np.int64]] = []
+    for position, column in enumerate(layout.dense):
+        dense.setdefault(_owner(column, features), []).append(position)
+    start = 1
+    for field, columns in layout.columns():
+        owner = _owner(field.name, features)
+        ids.setdefault(owner, []).extend(range(columns.start, columns.stop))
+        table = id_counts[start : start + field.num_embeddings]
+        counts.extend([table] * field.width)
+        start += field.num_embeddings + 1
+    names = list(dict.fromkeys([*ids, *dense]))
+    units = tuple(
+        Unit(
+            name,
+            np.array(dense.get(name, []), dtype=np.int64),
+            np.array(ids.get(name, []), dtype=np.int64),
+            features.get(name, "context"),
+        )
+        for name in names
+    )
+    return RowSpace(units, tuple(counts))
+
+
+def _owner(column: str, features: Mapping[str, str]) -> str:
+    if column in features:
+        return column
+    matches = [name for name in features if column.startswith(name)]
+    return max(matches, key=len) if matches else column
+
+
+class Maker:
+    """Makes rows of one batch: copies of `base` with units replaced from `donor`."""
+
+    def __init__(self, base: EncodedBatch, donor: EncodedBatch, space: RowSpace) -> None:
+        self.dense = np.array(base.dense)
+        self.ids = np.array(base.ids)
+        self.donor = donor
+        self.space = space
+
+    def copy_unit(self, unit: Unit, rows: npt.NDArray[np.bool_]) -> None:
+        """Take `unit` of the flagged rows from the donor."""
+        for ours, theirs, columns in (
+            (self.dense, self.donor.dense, unit.dense),
+            (self.ids, self.donor.ids, unit.ids),
+        ):
+            for column in columns:
+                np.copyto(ours[:, column], theirs[:, column], where=rows)
+
+
+Augmentation = Callable[[Maker, AugmentationConfig, Generator], None]
+
+
+def field_swap(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
+    """Every feature, independently, comes from another row with the given probability."""
+    for unit in maker.space.units:
+        maker.copy_unit(unit, generator.random(len(maker.ids)) < config.probability)
+
+
+def entity_swap(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
+    """One entity as a whole (a real user, a real item) comes from another row."""
+    entities = maker.space.entities
+    chosen = generator.integers(0, len(entities), len(maker.ids))
+    for unit in maker.space.units:
+        maker.copy_unit(unit, chosen == entities.index(unit.entity))
+
+
+def cutmix(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
+    """A random share λ ~ U(0, 1) of the features comes from one other row.
+
+    References:
+        after Yun et al., "CutMix", ICCV 2019, with features in place of image regions.
+    """
+    share = generator.random(len(maker.ids))
+    for unit in maker.space.units:
+        maker.copy_unit(unit, generator.random(len(maker.ids)) < share)
+
+
+def field_mask(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
+    """Features become missing: id 1 (and padding behind it), dense columns 0."""
+    for unit in maker.space.units:
+        rows = generator.random(len(maker.ids)) < config.probability
+        for column in unit.dense:
+            maker.dense[rows, column] = 0.0
+        for position, column in enumerate(unit.ids):
+            maker.ids[rows, column] = MISSING if position == 0 else PADDING
+
+
+def feature_noise(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
+    """Gaussian noise of standard deviation `probability` × each dense column's own."""
+    scale = config.probability * maker.donor.dense.std(axis=0, keepdims=True)
+    maker.dense += (generator.standard_normal(maker.dense.shape) * scale).astype(np.float32)
+
+
+def id_dropout(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
+    """Ids become unknown (id 0) with probability p / (1 + log(1 + count)): rare ones more often."""
+    for column, counts in enumerate(maker.space.id_counts):
+        ids = maker.ids[:, column]
+        chance = config.probability / (1.0 + np.log1p(counts[np.maximum(ids, 0)]))
+        drop = (ids > MISSING) & (generator.random(len(ids)) < chance)
+        ids[drop] = OUT_OF_VOCABULARY
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "field_swap": field_swap,
+    "entity_swap": entity_swap,
+    "cutmix": cutmix,
+    "field_mask": field_mask,
+    "feature_noise": feature_noise,
+    "id_dropout": id_dropout,
+}
+
+
+def make_rows(
+    table: EncodedBatch,
+    num_rows: int,
+    policies: Sequence[AugmentationConfig],
+    space: RowSpace,
+    generator: Generator,
+) -> EncodedBatch:
+    """`num_rows` unlabelled rows made from rows of `table`.
+
+    Every policy makes its share of the rows; the values of a made-up row all occur in `table`
+    (except noise).
+    """
+    shares = np.array([policy.share for policy in policies])
+    counts = generator.multinomial(num_rows, shares / shares.sum())
+    parts = []
+    for policy, count in zip(policies, counts, strict=True):
+        if count == 0:
+            continue
+        base = generator.integers(0, len(table), count)
+        donor = generator.integers(0, len(table), count)
+        maker = Maker(_rows(table, base), _rows(table, donor), space)
+        AUGMENTATIONS[policy.kind](maker, policy, generator)
+        parts.append(maker)
+    return EncodedBatch(
+        np.concatenate([part.dense for part in parts]),
+        np.concatenate([part.ids for part in parts]),
+    )
+
+
+def _rows(table: EncodedBatch, index: npt.NDArray[np.int64]) -> EncodedBatch:
+    return EncodedBatch(table.dense.take(index, axis=0), table.ids.take(index, axis=0))

@@ -1,0 +1,1 @@
+"""The difficulty router: which rows deserve the ensemble."""

@@ -1,0 +1,217 @@
+"""Difficulty scores: small modules on top of the student, higher = harder.
+
+Every score sees only what the student's own graph already holds: its logit, its last hidden
+representation and how often the row's ids occurred in training. A score is made by one `fit`
+function on rows that trained neither student nor members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dynens.ensemble.blend import sigmoid
+
+Vector = npt.NDArray[np.floating]
+NUM_RARITY = 2
+HEAD_UNITS = 32
+HEAD_STEPS = 1500
+HEAD_BATCH_ROWS = 1024
+HEAD_LEARNING_RATE = 3e-3
+HEAD_WEIGHT_DECAY = 1e-3
+
+
+@dataclass(frozen=True)
+class RouteRows:
+    """What difficulty scores are fitted on; N rows.
+
+    Attributes:
+        labels: (N,) in {0, 1}.
+        weight: (N,) row weights.
+        student_logit: (N,) raw student logits.
+        hidden: (N, H) the student's last hidden representation.
+        rarity: (N, 2) mean and minimum over fields of log(1 + training frequency).
+        easy_logit: (N,) calibrated logit of the student's route.
+        hard_logit: (N,) calibrated logit of the ensemble's route.
+        member_logits: (N, M) calibrated logits of the ensemble's members.
+    """
+
+    labels: Vector
+    weight: Vector
+    student_logit: Vector
+    hidden: Vector
+    rarity: Vector
+    easy_logit: Vector
+    hard_logit: Vector
+    member_logits: Vector
+
+    def take(self, index: npt.NDArray[np.bool_]) -> RouteRows:
+        return RouteRows(**{name: value[index] for name, value in vars(self).items()})
+
+
+class Difficulty(nn.Module):
+    """(N,) student logit, (N, H) hidden, (N, 2) rarity → (N,) difficulty."""
+
+    def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def score(self, rows: RouteRows) -> npt.NDArray[np.float32]:
+        """(N,) difficulties of NumPy rows."""
+        with torch.no_grad():
+            tensors = (
+                torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))
+                for a in (rows.student_logit, rows.hidden, rows.rarity)
+            )
+            return np.asarray(self(*tensors).numpy(), dtype=np.float32)
+
+
+class Margin(Difficulty):
+    """-|z - c|: nearness to the logit c where the classes meet."""
+
+    def __init__(self, centre: float) -> None:
+        super().__init__()
+        self.centre = centre
+
+    def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
+        return -(logit - self.centre).abs()
+
+
+class Entropy(Difficulty):
+    """H(σ(z)) in nats."""
+
+    def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
+        p = torch.sigmoid(logit)
+        return torch.nn.functional.softplus(logit) - p * logit
+
+
+class Rarity(Difficulty):
+    """-mean log(1 + training frequency): epistemic uncertainty from how little was seen."""
+
+    def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
+        return -rarity[:, 0]
+
+
+class PseudoRandom(Difficulty):
+    """A fixed scramble of the logit: the control that carries no information."""
+
+    def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
+        scrambled = torch.sin(logit * 12345.678) * 43758.547
+        return scrambled - torch.floor(scrambled)
+
+
+class PredictedTarget(Difficulty):
+    """A one-layer perceptron on [hidden, logit, |logit|, rarity] that predicts a target."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, inputs: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", inputs.mean(dim=0))
+        self.register_buffer("scale", 1.0 / inputs.std(dim=0).clamp(min=1e-3))
+        self.layers = nn.Sequential(
+            nn.Linear(inputs.shape[1], HEAD_UNITS), nn.ReLU(), nn.Linear(HEAD_UNITS, 1)
+        )
+
+    @staticmethod
+    def stack(logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
+        z = logit.unsqueeze(1)
+        return torch.cat([hidden, z, z.abs(), rarity], dim=1)
+
+    def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
+        inputs = (self.stack(logit, hidden, rarity) - self.mean) * self.scale
+        predicted: Tensor = self.layers(inputs)
+        return predicted.squeeze(1)
+
+
+DifficultyFitter = Callable[[RouteRows, int], Difficulty]
+
+
+def fit_margin(rows: RouteRows, seed: int) -> Difficulty:
+    """The centre is the logit where positives and negatives are equally dense among the rows.
+
+    It is found as the threshold with the best balanced accuracy, which needs no balanced classes.
+    """
+    order = np.argsort(rows.student_logit)
+    positive = (rows.labels * rows.weight)[order]
+    negative = ((1 - rows.labels) * rows.weight)[order]
+    below = np.cumsum(negative) / max(negative.sum(), 1e-12)
+    missed = np.cumsum(positive) / max(positive.sum(), 1e-12)
+    return Margin(float(rows.student_logit[order][np.argmax(below - missed)]))
+
+
+def fit_predicted_gap(rows: RouteRows, seed: int) -> Difficulty:
+    """Predicts |Δp|: how far the ensemble's probability will be from the student's."""
+    gap = np.abs(sigmoid(rows.hard_logit) - sigmoid(rows.easy_logit))
+    return _fit_head(rows, gap, seed)
+
+
+def fit_predicted_rank_gap(rows: RouteRows, seed: int) -> Difficulty:
+    """Predicts |Δrank|: how far the row moves in the ranking, which is all that AUC sees.
+
+    Ranks are positions among the student's calibrated logits, scaled to [0, 1].
+    """
+    reference = np.sort(rows.easy_logit)
+    easy = np.searchsorted(reference, rows.easy_logit)
+    hard = np.searchsorted(reference, rows.hard_logit)
+    return _fit_head(rows, np.abs(hard - easy) / len(reference), seed)
+
+
+def fit_loss_reduction(rows: RouteRows, seed: int) -> Difficulty:
+    """Predicts the student's logloss minus the ensemble's."""
+    sign = 1 - 2 * rows.labels
+    easy_loss = np.logaddexp(0.0, sign * rows.easy_logit)
+    hard_loss = np.logaddexp(0.0, sign * rows.hard_logit)
+    return _fit_head(rows, easy_loss - hard_loss, seed)
+
+
+def fit_disagreement(rows: RouteRows, seed: int) -> Difficulty:
+    """Predicts the standard deviation of the members' probabilities."""
+    return _fit_head(rows, sigmoid(rows.member_logits).std(axis=1), seed)
+
+
+DIFFICULTY: dict[str, DifficultyFitter] = {
+    "margin": fit_margin,
+    "entropy": lambda rows, seed: Entropy(),
+    "predicted_gap": fit_predicted_gap,
+    "predicted_rank_gap": fit_predicted_rank_gap,
+    "loss_reduction": fit_loss_reduction,
+    "disagreement": fit_disagreement,
+    "rarity": lambda rows, seed: Rarity(),
+    "random": lambda rows, seed: PseudoRandom(),
+}
+
+
+def _fit_head(rows: RouteRows, target: Vector, seed: int) -> Difficulty:
+    """Minimise the weighted squared error of the standardised target; seeded."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inputs = PredictedTarget.stack(
+            *(
+                torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))
+                for a in (rows.student_logit, rows.hidden, rows.rarity)
+            )
+        )
+        head = PredictedTarget(inputs)
+        scale = max(float(np.std(target)), 1e-6)
+        wanted = torch.from_numpy((target / scale).astype(np.float32))
+        weight = torch.from_numpy(np.asarray(rows.weight, dtype=np.float32))
+        standardised = (inputs - head.mean) * head.scale
+        optimizer = torch.optim.AdamW(
+            head.parameters(), lr=HEAD_LEARNING_RATE, weight_decay=HEAD_WEIGHT_DECAY
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, HEAD_STEPS)
+        for _ in range(HEAD_STEPS):
+            index = torch.randint(len(wanted), (min(HEAD_BATCH_ROWS, len(wanted)),))
+            error = head.layers(standardised[index]).squeeze(1) - wanted[index]
+            loss = (weight[index] * error.square()).mean()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return head.eval()
