@@ -4,7 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+
+
+class ByteDropout(nn.Module):
+    """Dropout whose mask costs one random byte per unit.
+
+    In training, `y = x · m / (1 - p)` with `m ~ Bernoulli(1 - p)` and `p` rounded to a multiple
+    of 1/256; the identity otherwise. PyTorch's own mask draws a double per unit, which on one
+    core is 40 % of the time of a DNN step (`benchmarks/training_speed.py`).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.num_dropped = round(256 * p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, kept."""
+        if not self.training or self.num_dropped == 0:
+            return x
+        words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64, device=x.device)
+        random_bytes = words.random_(-(2**63), None).view(torch.uint8)[: x.numel()]
+        keep = (random_bytes >= self.num_dropped).view(x.shape)
+        return x * (keep.to(x.dtype) * (256 / (256 - self.num_dropped)))
 
 
 class MLP(nn.Module):
@@ -19,7 +42,7 @@ class MLP(nn.Module):
         for units in hidden_units:
             layers += [nn.Linear(input_dim, units), nn.ReLU()]
             if dropout > 0:
-                layers.append(nn.Dropout(dropout))
+                layers.append(ByteDropout(dropout))
             input_dim = units
         self.layers = nn.Sequential(*layers)
         self.output_dim = input_dim

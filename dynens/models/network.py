@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dynens.batch import FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig
+from dynens.layers.blocks import ByteDropout
 from dynens.layers.embeddings import FlatEmbeddings, FlatIndex, SparseEmbeddings
 from dynens.models.base import StatSource
 from dynens.models.selection import FeatureSelection, select_features
@@ -134,7 +135,7 @@ class CTRNetwork(nn.Module):
             len(selection.dense_columns) + num_stats, len(selection.fields), width
         )
         self.embeddings: nn.Module = SparseEmbeddings(selection.fields, width)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.embedding_dropout = ByteDropout(config.embedding_dropout)
         self.head = head_class(self.shape, config)
 
     def fit_stats(self, stats: FloatArray | None) -> None:
