@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -61,11 +62,24 @@ class NetLearner:
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
     ) -> FitReport:
+        return self.fit_with(
+            lambda network, config: Trainer(network, config, self.seed, checkpoint_dir, progress),
+            train,
+            valid,
+        )
+
+    def fit_with(
+        self,
+        make_trainer: Callable[[CTRNetwork, LearnerConfig], Trainer],
+        train: EncodedBatch,
+        valid: EncodedBatch,
+    ) -> FitReport:
+        """`fit` with another training loop: distillation brings its own `Trainer`."""
         config = resolve_config(self.config, self.layout, len(train))
         with reproducible(self.seed, config.num_threads):
             network = self.build_network(config)
             network.fit_stats(train.stats)
-            trainer = Trainer(network, config, self.seed, checkpoint_dir, progress)
+            trainer = make_trainer(network, config)
             report = trainer.fit(train, valid)
             self.networks_ = [network]
             if trainer.state.snapshots:
