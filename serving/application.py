@@ -1,0 +1,358 @@
+"""The ASGI application of one replica: routing, admission, the budget, and every answer.
+
+It knows nothing of Ray, so it can be driven by a test or by any ASGI server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from dynens.batch import EncodedBatch
+from dynens.config.serving import ServingConfig
+from dynens.engine import BudgetSpentError, Engine, Scores
+from dynens.errors import DataError
+from serving import metrics as pages
+from serving.admission import Verdict, admit
+from serving.clock import (
+    ARRIVAL_HEADER,
+    BUDGET_HEADER,
+    ReplyReserve,
+    budget_ms,
+    header_map,
+    queue_seconds,
+)
+from serving.codecs import CODECS, Codec, Model
+from serving.errors import ClientGoneError, RequestError, bad_request
+from serving.http import Receive, Response, Scope, Send, read_body
+from serving.metrics import ReplicaMetrics, SnapshotFolder
+from serving.openapi import openapi_document
+from serving.scheduler import OverloadedError, Scheduler
+from serving.v2 import MODEL_NAME, model_metadata
+
+logger = logging.getLogger("dynens.serving")
+
+Handler = Callable[[], Awaitable[Response]]
+_LIVE, _READY = "/v2/health/live", "/v2/health/ready"
+_OPEN_PATHS = frozenset({_LIVE, _READY})
+_RETRY_AFTER_S = 1
+_SHED = {
+    Verdict.FULL: "this replica's queue is full; try again",
+    Verdict.NO_TIME: "too little of the latency budget is left after queueing; try again",
+}
+_SPENT = "the latency budget was spent before an answer was ready"
+
+
+@dataclass
+class Progress:
+    """One request on its way: when it came and when its answer is due."""
+
+    arrival_s: float
+    deadline_s: float
+    budget_ms: float
+
+
+class Application:
+    """Serves one model.
+
+    Args:
+        engine: a warmed-up engine; its clock is the application's.
+        config: settings of the server.
+        folder: where replicas share their counts.
+        token: what clients must send as bearer token, or None.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ServingConfig,
+        *,
+        folder: SnapshotFolder,
+        token: str | None = None,
+    ) -> None:
+        self.config = config
+        self.model = Model.of(engine)
+        self.metrics = ReplicaMetrics(engine.layout, engine.bundle.version)
+        self._folder = folder
+        self._authorization = None if token is None else f"Bearer {token}".encode()
+        self._scheduler = Scheduler()
+        self._reserve = ReplyReserve()
+        self._in_flight = 0
+        self._pages: dict[str, Handler] = {
+            _LIVE: self._live,
+            _READY: self._ready,
+            "/v2": self._server_metadata,
+            f"/v2/models/{MODEL_NAME}": self._model_metadata,
+            f"/v2/models/{MODEL_NAME}/ready": self._ready,
+            "/metrics": self._metrics_page,
+            "/openapi.json": self._openapi,
+        }
+
+    def replace(self, engine: Engine) -> None:
+        """Answer later requests from another engine; those under way keep theirs."""
+        self.model = Model.of(engine)
+        self.metrics.describe(engine.layout, engine.bundle.version)
+
+    async def publish_forever(self, every_s: float = 1.0) -> None:
+        """Keep this replica's counts in the shared folder."""
+        while True:
+            self.publish()
+            await asyncio.sleep(every_s)
+
+    def publish(self) -> None:
+        """Write this replica's counts to the shared folder."""
+        self._folder.write(self._snapshot())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        try:
+            response = await self._respond(scope, receive)
+        except RequestError as e:
+            self.metrics.refuse(e.reason)
+            response = Response.error(e)
+        except ClientGoneError:
+            self.metrics.disconnected += 1
+            response = Response.error(RequestError(499, "the client disconnected"))
+        except Exception:
+            logger.exception("request to %s failed", scope["path"])
+            self.metrics.refuse("internal")
+            response = Response.error(RequestError(500, "internal error"))
+        self.metrics.responded(response.status)
+        await response.send(send)
+
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        path, method = scope["path"], scope["method"]
+        headers = header_map(scope["headers"])
+        if self._authorization is not None and path not in _OPEN_PATHS:
+            self._authorize(headers)
+        codec = CODECS.get(path)
+        if codec is not None:
+            if method != "POST":
+                raise RequestError(405, f"{path} takes POST", reason="bad_request")
+            return await self._score_request(codec, headers, receive)
+        page = self._pages.get(path.rstrip("/") or "/")
+        if page is None:
+            raise RequestError(404, f"there is no {path[:80]}", reason="bad_request")
+        if method not in ("GET", "HEAD"):
+            raise RequestError(405, f"{path[:80]} takes GET", reason="bad_request")
+        return await page()
+
+    def _authorize(self, headers: Mapping[bytes, bytes]) -> None:
+        assert self._authorization is not None
+        given = headers.get(b"authorization", b"")
+        if not hmac.compare_digest(given, self._authorization):
+            raise RequestError(
+                401, "send the server's token as 'Authorization: Bearer'", reason="unauthorized"
+            )
+
+    async def _score_request(
+        self, codec: Codec, headers: Mapping[bytes, bytes], receive: Receive
+    ) -> Response:
+        model = self.model
+        codec.check(model)
+        progress = self._start(model, headers)
+        self._admit(model, progress)
+        self._in_flight += 1
+        try:
+            body = await self._read(headers, receive, progress, model)
+            try:
+                request = codec.parse(body, headers, model, self.config.limits)
+                self._apply_parameter(progress, headers, request.budget)
+                batch = codec.encode(request, model)
+            except DataError as e:
+                raise bad_request(str(e)) from e
+            scores = await self._score(model, batch, progress, receive)
+        finally:
+            self._in_flight -= 1
+        scored_s = model.engine.clock()
+        elapsed_ms = (scored_s - progress.arrival_s) * 1e3
+        response = codec.render(request, scores, model, _report(scores, progress, elapsed_ms))
+        now = model.engine.clock()
+        self._reserve.observe(now - scored_s)
+        if now > progress.deadline_s:
+            raise _spent()
+        self.metrics.answered(scores, batch.ids, elapsed_ms)
+        return response
+
+    def _start(self, model: Model, headers: Mapping[bytes, bytes]) -> Progress:
+        queued_s = queue_seconds(headers.get(ARRIVAL_HEADER), time.time())
+        self.metrics.queue.observe(queued_s * 1e3)
+        arrival_s = model.engine.clock() - queued_s
+        default_ms = self.config.latency_budget_ms or model.default_budget_ms
+        budget = budget_ms(headers.get(BUDGET_HEADER), default_ms, self.config.limits.max_budget_ms)
+        return Progress(arrival_s, arrival_s + budget / 1e3, budget)
+
+    def _apply_parameter(
+        self, progress: Progress, headers: Mapping[bytes, bytes], given: object
+    ) -> None:
+        """The budget in the request's body counts where there is none in the header."""
+        if given is None or BUDGET_HEADER in headers:
+            return
+        budget = budget_ms(given, progress.budget_ms, self.config.limits.max_budget_ms)
+        progress.budget_ms = budget
+        progress.deadline_s = progress.arrival_s + budget / 1e3
+
+    def _admit(self, model: Model, progress: Progress) -> None:
+        now = model.engine.clock()
+        cheapest_s = model.engine.student_cost.seconds(1, now) + self._reserve.seconds
+        verdict = admit(
+            self._in_flight, self.config.max_queued, progress.deadline_s - now, cheapest_s
+        )
+        if verdict is Verdict.ACCEPT:
+            return
+        if verdict is Verdict.SPENT:
+            raise _spent()
+        raise RequestError(
+            503, _SHED[verdict], reason=f"shed_{verdict.name.lower()}", retry_after_s=_RETRY_AFTER_S
+        )
+
+    async def _read(
+        self,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        progress: Progress,
+        model: Model,
+    ) -> bytes:
+        """The body, which may arrive slowly: then the budget's end is the limit."""
+        reading = read_body(headers, receive, self.config.limits.max_body_bytes)
+        left_s = progress.deadline_s - model.engine.clock()
+        try:
+            async with asyncio.timeout(max(left_s, _MIN_BODY_S)):
+                return await reading
+        except TimeoutError as e:
+            raise RequestError(504, _SPENT, reason="budget_spent") from e
+
+    async def _score(
+        self, model: Model, batch: EncodedBatch, progress: Progress, receive: Receive
+    ) -> Scores:
+        watch = DisconnectWatch(receive)
+        try:
+            return await self._scheduler.score(
+                model.engine,
+                batch,
+                system=self.config.system,
+                deadline_s=progress.deadline_s - self._reserve.seconds,
+                threshold=self.config.threshold,
+                on_wait=watch.start,
+            )
+        except BudgetSpentError as e:
+            raise _spent() from e
+        except OverloadedError as e:
+            raise RequestError(
+                503,
+                "the ensemble has no time left for this request; try again",
+                reason="shed_ensemble",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from e
+        except asyncio.CancelledError:
+            watch.raise_if_gone()
+            raise
+        finally:
+            watch.stop()
+
+    async def _live(self) -> Response:
+        return Response.json({"live": True})
+
+    async def _ready(self) -> Response:
+        return Response.json({"ready": True, "bundle_version": self.model.version})
+
+    async def _server_metadata(self) -> Response:
+        return Response.json(
+            {
+                "name": MODEL_NAME,
+                "version": self.model.dynens_version,
+                "extensions": ["binary_tensor_data"],
+            }
+        )
+
+    async def _model_metadata(self) -> Response:
+        return Response.json(model_metadata(self.model.fields, self.model.version))
+
+    async def _openapi(self) -> Response:
+        return Response.json(openapi_document(self.model, self.config))
+
+    async def _metrics_page(self) -> Response:
+        loop = asyncio.get_running_loop()
+        page = await loop.run_in_executor(None, pages.render, self._snapshot(), self._folder)
+        return Response(200, page, pages.CONTENT_TYPE.encode())
+
+    def _snapshot(self) -> dict[str, object]:
+        engine = self.model.engine
+        self.metrics.in_flight = self._in_flight
+        self.metrics.slowdown = engine.ensemble_cost.slowdown_at(engine.clock())
+        return self.metrics.snapshot()
+
+
+# A body that is already here is read whatever the clock says; the budget is checked afterwards.
+_MIN_BODY_S = 1e-3
+
+
+class DisconnectWatch:
+    """Cancels the current task when the client leaves.
+
+    Watching costs a task, so it starts only when work is about to take long.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self._gone = False
+
+    def start(self) -> None:
+        """Watch on behalf of the task that calls this."""
+        owner = asyncio.current_task()
+        assert owner is not None
+        self._task = asyncio.create_task(self._watch(owner))
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def raise_if_gone(self) -> None:
+        """Turn a cancellation by this watch into `ClientGoneError`."""
+        if self._gone:
+            owner = asyncio.current_task()
+            assert owner is not None
+            owner.uncancel()
+            raise ClientGoneError
+
+    async def _watch(self, owner: asyncio.Task[object]) -> None:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._gone = True
+            owner.cancel()
+
+
+def _report(scores: Scores, progress: Progress, elapsed_ms: float) -> dict[str, object]:
+    """What every answer says about itself."""
+    return {
+        "hard_wanted": scores.hard_wanted,
+        "hard_granted": scores.hard_granted,
+        "budget_ms": progress.budget_ms,
+        "elapsed_ms": round(elapsed_ms, 3),
+        "degraded": scores.degraded,
+    }
+
+
+def _spent() -> RequestError:
+    return RequestError(504, _SPENT, reason="budget_spent")
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

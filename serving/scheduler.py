@@ -1,0 +1,164 @@
+"""Runs the engine's steps for many requests on one event loop.
+
+The student's part of a request runs at once. Ensemble work takes turns, earliest deadline first,
+one request at a time: interleaving equal jobs would only make all of them late. Between chunks the
+loop is free for new arrivals and health checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+
+from dynens.batch import EncodedBatch
+from dynens.config.serving import System
+from dynens.engine import Engine, Pause, Scores, Steps
+from serving.admission import ensemble_seconds
+
+# Told that this much ensemble work is about to begin; a request that may last can watch its client.
+OnWait = Callable[[], None]
+
+
+class OverloadedError(Exception):
+    """The ensemble is promised to others, and the system cannot answer without it."""
+
+
+class Turns:
+    """A lock handed on by earliest deadline."""
+
+    def __init__(self) -> None:
+        self._busy = False
+        self._order = itertools.count()
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    @property
+    def busy(self) -> bool:
+        return self._busy
+
+    async def acquire(self, deadline_s: float) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (deadline_s, next(self._order), future))
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release()  # the turn came together with the cancellation
+            raise
+
+    def release(self) -> None:
+        while self._waiting:
+            _, _, future = heapq.heappop(self._waiting)
+            if not future.done():
+                future.set_result(None)
+                return
+        self._busy = False
+
+
+class Scheduler:
+    """Schedules one replica's ensemble work."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.backlog_s = 0.0
+
+    async def score(
+        self,
+        engine: Engine,
+        batch: EncodedBatch,
+        *,
+        system: System,
+        deadline_s: float,
+        threshold: float | None,
+        on_wait: OnWait | None = None,
+    ) -> Scores:
+        """Score `batch` by `deadline_s` (a reading of the engine's clock).
+
+        Args:
+            engine: the bundle that answers.
+            batch: encoded rows.
+            system: which of the engine's systems.
+            deadline_s: when the scores must be complete.
+            threshold: laid over the bundle's, or None.
+            on_wait: called once before work that others may interrupt.
+
+        Raises:
+            BudgetSpentError: no complete answer fits any more.
+            OverloadedError: a static ensemble would have to wait for too long.
+        """
+        steps = engine.steps(batch, system=system, deadline_s=deadline_s, threshold=threshold)
+        try:
+            step = next(steps)
+            while step.pause is Pause.CHUNK:
+                await asyncio.sleep(0)
+                step = next(steps)
+            return await self._ensemble(engine, steps, step.rows_left, system, deadline_s, on_wait)
+        except StopIteration as stop:
+            scores: Scores = stop.value
+            return scores
+        finally:
+            steps.close()
+
+    async def _ensemble(
+        self,
+        engine: Engine,
+        steps: Steps,
+        wanted: int,
+        system: System,
+        deadline_s: float,
+        on_wait: OnWait | None,
+    ) -> Scores:
+        now = engine.clock()
+        allowed = self._allowed_rows(engine, wanted, deadline_s - now, now)
+        promised_s = engine.ensemble_cost.seconds(allowed, now) if allowed else 0.0
+        self.backlog_s += promised_s
+        try:
+            if allowed < wanted and system not in ("dynamic", "student"):
+                raise OverloadedError
+            if not allowed:
+                return _finish(steps, 0)
+            if on_wait is not None and (self.turns.busy or promised_s > _LONG_S):
+                on_wait()
+            await self.turns.acquire(deadline_s)
+            try:
+                return await self._run_chunks(steps, allowed)
+            finally:
+                self.turns.release()
+        finally:
+            self.backlog_s = max(self.backlog_s - promised_s, 0.0)
+
+    async def _run_chunks(self, steps: Steps, allowed: int) -> Scores:
+        try:
+            steps.send(allowed)
+            while True:
+                await asyncio.sleep(0)
+                next(steps)
+        except StopIteration as stop:
+            scores: Scores = stop.value
+            return scores
+
+    def _allowed_rows(self, engine: Engine, wanted: int, seconds_left: float, now: float) -> int:
+        if self.backlog_s <= 0:
+            return wanted  # alone: the engine itself grants what fits
+        usable_s = ensemble_seconds(seconds_left, self.backlog_s)
+        cost, margin = engine.ensemble_cost, engine.config.safety_margin
+        return min(wanted, cost.rows_within(usable_s, now, margin))
+
+
+# Work predicted to take longer than this is worth watching the client's connection for.
+_LONG_S = 2e-3
+
+
+def _finish(steps: Steps, allowed: int) -> Scores:
+    """Run steps to the end without pausing."""
+    try:
+        steps.send(allowed)
+        while True:
+            next(steps)
+    except StopIteration as stop:
+        scores: Scores = stop.value
+        return scores
