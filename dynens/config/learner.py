@@ -102,7 +102,9 @@ class LearnerConfig(FrozenConfig):
     def _check(self) -> LearnerConfig:
         if any(units < 1 for units in self.hidden_units):
             raise ValueError(f"hidden_units {list(self.hidden_units)} must all be positive")
-        if self.model == "finalmlp" and self.hidden_units:
+        if self.model in ("finalmlp", "masknet") and not self.hidden_units:
+            raise ValueError(f"hidden_units is empty but model is {self.model}; give one or more")
+        if self.model == "finalmlp":
             last, heads = self.hidden_units[-1], self.fusion_heads
             if last % heads:
                 raise ValueError(

@@ -92,7 +92,7 @@ class StatInputs(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """(B, W) ids → (B, 2F) standardised encodings, read from the frozen table."""
         vectors = torch.nn.functional.embedding(self.index.rows(ids), self.table)
-        return self.standardise(self.index.pool(vectors, ids).flatten(1))
+        return self.standardise(self.index.pool(vectors, ids).transpose(1, 2).flatten(1))
 
 
 class CTRNetwork(nn.Module):

@@ -8,12 +8,24 @@ from dynens.batch import FeatureLayout
 from dynens.config.learner import LearnerConfig
 from dynens.models.base import BaseLearner, StatSource
 from dynens.models.dcnv2 import DCNv2Learner
+from dynens.models.deepfm import DeepFMLearner
 from dynens.models.dnn import DNNLearner
+from dynens.models.finalmlp import FinalMLPLearner
+from dynens.models.fm import FMLearner
+from dynens.models.ipnn import IPNNLearner
+from dynens.models.lr import LRLearner
+from dynens.models.masknet import MaskNetLearner
 from dynens.models.xgboost import XGBoostLearner
 
 MODELS: dict[str, type[BaseLearner]] = {
+    "lr": LRLearner,
+    "fm": FMLearner,
     "dnn": DNNLearner,
+    "deepfm": DeepFMLearner,
     "dcnv2": DCNv2Learner,
+    "ipnn": IPNNLearner,
+    "masknet": MaskNetLearner,
+    "finalmlp": FinalMLPLearner,
     "xgboost": XGBoostLearner,
 }
 

@@ -15,7 +15,10 @@ STATS_PER_FIELD = 2
 
 @dataclass(frozen=True)
 class FeatureSelection:
-    """The selected features and their columns in `dense`, `ids` and the statistics."""
+    """The selected features and their columns in `dense`, `ids` and the statistics.
+
+    Statistics hold the target encodings of all fields, then the count encodings of all fields.
+    """
 
     fields: tuple[SparseField, ...]
     dense_columns: tuple[int, ...]
@@ -46,7 +49,7 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
     wanted = known if names is None else set(names)
     fields: list[SparseField] = []
     id_columns: list[int] = []
-    stat_columns: list[int] = []
+    positions: list[int] = []
     flat_rows: list[tuple[int, int]] = []
     start = 0
     for position, (field, columns) in enumerate(layout.columns()):
@@ -54,10 +57,15 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
         if field.name in wanted:
             fields.append(field)
             id_columns.extend(range(columns.start, columns.stop))
-            stat_columns += [STATS_PER_FIELD * position + k for k in range(STATS_PER_FIELD)]
+            positions.append(position)
             flat_rows.append((start, stop))
         start = stop
     dense = tuple(i for i, name in enumerate(layout.dense) if name in wanted)
+    stat_columns = [
+        kind * len(layout.fields) + position
+        for kind in range(STATS_PER_FIELD)
+        for position in positions
+    ]
     return FeatureSelection(
         tuple(fields), dense, tuple(id_columns), tuple(stat_columns), tuple(flat_rows)
     )

@@ -87,7 +87,8 @@ class TreeInputs(nn.Module):
             return dense
         ids = ids.index_select(1, self.id_columns)
         vectors = nn.functional.embedding(self.index.rows(ids), self.table)
-        return torch.cat([dense, self.index.pool(vectors, ids).flatten(1)], dim=1)
+        stats = self.index.pool(vectors, ids).transpose(1, 2).flatten(1)
+        return torch.cat([dense, stats], dim=1)
 
 
 class XGBoostLearner:

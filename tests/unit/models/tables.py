@@ -80,15 +80,17 @@ def _statistics(layout: FeatureLayout, ids: np.ndarray, labels: np.ndarray) -> T
         offsets.append(start + 1)
         start += 1 + field.num_embeddings
     table = np.concatenate([np.zeros((0, 2)), *parts]).astype(np.float32)
-    names = tuple(f"{f.name}:{kind}" for f in layout.fields for kind in ("target", "count"))
+    names = tuple(f"{f.name}:{kind}" for kind in ("target", "count") for f in layout.fields)
     return TinyStats(table, names, tuple(offsets))
 
 
 def lookup(layout: FeatureLayout, stats: TinyStats, ids: np.ndarray) -> np.ndarray:
-    """(B, 2F): mean over the values present of each field's two encodings."""
+    """(B, 2F): means over the values present, all target encodings before all counts."""
     result = np.zeros((len(ids), 2 * len(layout.fields)), np.float32)
     for i, (_, columns) in enumerate(layout.columns()):
         block = ids[:, columns]
         values = stats.table[block + stats.offsets[i]].sum(axis=1)
-        result[:, 2 * i : 2 * i + 2] = values / np.maximum((block >= 0).sum(axis=1), 1)[:, None]
+        result[:, [i, i + len(layout.fields)]] = (
+            values / np.maximum((block >= 0).sum(axis=1), 1)[:, None]
+        )
     return result
