@@ -1,0 +1,223 @@
+"""The training loop: schedule, faults, continuation, snapshots, regularisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynens.config.learner import LearnerConfig, OptimizerConfig
+from dynens.errors import ConfigError, TrainingError
+from dynens.models.base import FitProgress
+from dynens.models.batches import minibatches
+from dynens.models.defaults import default_batch_size, resolve_config
+from dynens.models.dnn import DNNHead, DNNLearner
+from dynens.models.network import CTRNetwork
+from dynens.models.optim import (
+    PlateauSchedule,
+    autocast,
+    build_optimizer,
+    cyclic_cosine,
+    learning_rate,
+    reproducible,
+    scale_learning_rate,
+)
+from dynens.models.training import CHECKPOINT, sigmoid, weighted_bce
+from tests.unit.models.tables import tiny_table
+
+TABLE = tiny_table(multi_valued=True)
+
+
+def config_of(**optimizer: object) -> LearnerConfig:
+    options = {"batch_size": 64, "learning_rate": 0.01, "max_epochs": 4, **optimizer}
+    return LearnerConfig(
+        embedding_dim=4, hidden_units=(8,), optimizer=OptimizerConfig.model_validate(options)
+    )
+
+
+def learner_of(config: LearnerConfig, seed: int = 0) -> DNNLearner:
+    return DNNLearner(config, TABLE.layout, TABLE.stats, seed)
+
+
+def test_plateau_schedule_decays_then_stops() -> None:
+    schedule = PlateauSchedule(patience=2, max_decays=1)
+    scores = [0.7, 0.8, 0.79, 0.8, 0.81, 0.5, 0.5]
+    expected = ["improved", "improved", "wait", "decay", "improved", "wait", "stop"]
+    assert [schedule.update(score) for score in scores] == expected
+
+
+def test_cyclic_cosine_by_hand() -> None:
+    assert cyclic_cosine(0, 4, 1.0) == pytest.approx(1.0)
+    assert cyclic_cosine(2, 4, 1.0) == pytest.approx(0.5)
+    assert cyclic_cosine(4, 4, 1.0) == pytest.approx(1.0)
+    assert cyclic_cosine(3, 4, 2.0) == pytest.approx(1 - math.sqrt(0.5))
+
+
+def test_embeddings_and_dense_weights_have_their_own_l2() -> None:
+    config = resolve_config(config_of(embedding_l2=0.5, dense_l2=0.25), TABLE.layout, 100)
+    network = CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats)
+    tables, dense = build_optimizer(network, config).param_groups
+    assert tables["weight_decay"] == 0.5
+    assert dense["weight_decay"] == 0.25
+    assert tables["params"] == list(network.embeddings.parameters())
+    assert len(tables["params"]) + len(dense["params"]) == len(list(network.parameters()))
+
+
+def test_padding_rows_stay_zero_through_training() -> None:
+    learner = learner_of(config_of(embedding_l2=1e-2))
+    learner.fit(TABLE.train, TABLE.valid)
+    weight = learner.networks_[0].get_parameter(
+        "embeddings.collection.embedding_bags.fields.weight"
+    )
+    padding_rows = [0, 7, 17]
+    assert torch.equal(weight[padding_rows], torch.zeros(3, 4))
+    assert weight.abs().sum() > 0
+
+
+def test_weighted_bce_by_hand() -> None:
+    logits, labels = torch.tensor([0.0, math.log(3)]), torch.tensor([1.0, 0.0])
+    weight = torch.tensor([3.0, 1.0])
+    # p = .5 and .75: (3·ln 2 + 1·ln 4) / 4
+    expected = (3 * math.log(2) + math.log(4)) / 4
+    assert weighted_bce(logits, labels, weight).item() == pytest.approx(expected)
+
+
+def test_sigmoid_of_extreme_logits() -> None:
+    np.testing.assert_allclose(sigmoid(np.float32([-1e4, 0, 1e4])), [0, 0.5, 1])
+
+
+def test_minibatches_cover_every_row_once() -> None:
+    batches = list(minibatches(TABLE.train, 64, np.random.default_rng(0)))
+    assert [len(b) for b in batches] == [64] * 9 + [24]
+    index = np.concatenate([b.index for b in batches])
+    np.testing.assert_array_equal(np.sort(index), np.arange(600))
+    first = batches[0]
+    np.testing.assert_array_equal(first.ids.numpy(), TABLE.train.ids[first.index])
+
+
+def test_non_finite_loss_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
+    seen: list[FitProgress] = []
+    poisoned = dataclasses.replace(TABLE.train, dense=TABLE.train.dense.copy())
+    config = config_of(max_epochs=3)
+    learner_of(config).fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=seen.append)
+    good = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    poisoned.dense[5] = np.inf
+    longer = config_of(max_epochs=5)
+    with pytest.raises(TrainingError, match=r"dnn: the training loss became (nan|inf) in epoch 3\."):
+        learner_of(longer).fit(poisoned, TABLE.valid, checkpoint_dir=tmp_path)
+    kept = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert kept["state"]["epoch"] == good["state"]["epoch"] == 3
+    for name, value in good["network"].items():
+        assert torch.equal(value, kept["network"][name])
+        assert value.isfinite().all()
+
+
+class KilledError(Exception):
+    """Stands for the death of the worker."""
+
+
+@pytest.mark.parametrize("snapshots", [0, 2])
+def test_continued_run_equals_undisturbed_run(tmp_path: Path, snapshots: int) -> None:
+    config = config_of(max_epochs=6, snapshots=snapshots, epochs_per_snapshot=3)
+
+    def kill_in_fourth_epoch(progress: FitProgress) -> None:
+        if progress.point.epoch > 3.5:
+            raise KilledError
+
+    undisturbed = learner_of(config)
+    expected = undisturbed.fit(TABLE.train, TABLE.valid)
+    with pytest.raises(KilledError):
+        learner_of(config).fit(
+            TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill_in_fourth_epoch
+        )
+    continued = learner_of(config)
+    epochs: list[float] = []
+    report = continued.fit(
+        TABLE.train,
+        TABLE.valid,
+        checkpoint_dir=tmp_path,
+        progress=lambda p: epochs.append(p.point.epoch),
+    )
+    assert epochs[0] == 4.0
+    assert report.curve == expected.curve
+    np.testing.assert_array_equal(
+        continued.predict_logits(TABLE.valid), undisturbed.predict_logits(TABLE.valid)
+    )
+
+
+def test_snapshot_ensemble_averages_its_members_logits(tmp_path: Path) -> None:
+    learner = learner_of(config_of(snapshots=3, epochs_per_snapshot=1))
+    learner.fit(TABLE.train, TABLE.valid)
+    assert len(learner.networks_) == 3
+    whole = learner.predict_logits(TABLE.valid)
+    members = []
+    for network in learner.networks_:
+        single = learner_of(learner.config)
+        single.networks_ = [network]
+        members.append(single.predict_logits(TABLE.valid))
+    assert np.abs(members[0] - members[2]).max() > 1e-3
+    np.testing.assert_allclose(whole, np.mean(members, axis=0), atol=1e-6)
+    learner.save(tmp_path)
+    np.testing.assert_array_equal(DNNLearner.load(tmp_path).predict_logits(TABLE.valid), whole)
+
+
+def test_statistics_of_training_rows_are_the_ones_they_bring() -> None:
+    config = resolve_config(config_of(), TABLE.layout, 600)
+    network = CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats).eval()
+    network.fit_stats(TABLE.train.stats)
+    rows = TABLE.train.take(slice(0, 8))
+    dense, ids = torch.from_numpy(rows.dense), torch.from_numpy(rows.ids)
+    assert rows.stats is not None
+    own = torch.from_numpy(rows.stats)
+    # Here the rows' statistics equal the frozen tables', so both ways agree …
+    torch.testing.assert_close(network(dense, ids, own), network(dense, ids))
+    # … and others do not.
+    assert (network(dense, ids, own + 1) - network(dense, ids)).abs().max() > 1e-4
+
+
+def test_unknown_field_is_named() -> None:
+    config = config_of().model_copy(update={"fields": ("c0", "nope")})
+    with pytest.raises(ConfigError, match="'nope'"):
+        learner_of(config).fit(TABLE.train, TABLE.valid)
+
+
+def test_bf16_and_fp32_training_agree_in_auc() -> None:
+    table = tiny_table(rows=3000, seed=5)
+    reached = []
+    for precision in ("fp32", "bf16"):
+        config = config_of(precision=precision, max_epochs=8)
+        learner = DNNLearner(config, table.layout, table.stats, 0)
+        reached.append(learner.fit(table.train, table.valid).best_auc)
+    assert reached[0] == pytest.approx(reached[1], abs=0.01)
+
+
+def test_autocast_asked_for_is_on() -> None:
+    with autocast("bf16"):
+        assert torch.is_autocast_enabled("cpu")
+    with autocast("fp32"):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_reproducible_restores_threads_and_random_state() -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    with reproducible(3, threads + 1):
+        assert torch.get_num_threads() == threads + 1
+        torch.rand(4)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_scale_learning_rate() -> None:
+    config = resolve_config(config_of(), TABLE.layout, 100)
+    optimizer = build_optimizer(CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats), config)
+    scale_learning_rate(optimizer, 0.1)
+    assert learning_rate(optimizer) == pytest.approx(0.001)
+
+
+def test_default_batch_size_grows_with_the_table() -> None:
+    sizes = [default_batch_size(rows) for rows in (1, 500, 20_000, 1_000_000)]
+    assert sizes == [64, 64, 512, 4096]
