@@ -42,6 +42,9 @@ class OptimizerConfig(FrozenConfig):
     """Largest L2 norm of the whole gradient."""
     embedding_optimizer: Literal["auto", "adam", "fused_rowwise_adagrad"] = "auto"
     """Fused row-wise Adagrad touches only the rows of the batch; auto: above 20 million weights."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Validate and keep an exponential moving average of the weights with this decay a step; 0:
+    the weights themselves."""
     snapshots: int = Field(default=0, ge=0)
     """Members of a snapshot ensemble (cyclic cosine learning rate); 0 or 1: an ordinary run."""
     epochs_per_snapshot: int = Field(default=3, ge=1)

@@ -82,6 +82,54 @@ class PlateauSchedule:
         return "decay" if self.decays <= self.max_decays else "stop"
 
 
+class WeightAverage:
+    """Exponential moving average of a network's parameters: `a ← d·a + (1 - d)·w` each step.
+
+    The decay warms up as `min(d, (1 + t) / (10 + t))`, so that the start is forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self._live: list[torch.Tensor] = list(network.parameters())
+        self._average = [p.detach().clone() for p in self._live]
+
+    def update(self) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, self._live, 1 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network holds the average inside the block and its own weights after it."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def restart(self) -> None:
+        """Make the average equal to the current weights."""
+        with torch.no_grad():
+            torch._foreach_copy_(self._average, self._live)
+
+    def _swap(self) -> None:
+        with torch.no_grad():
+            for live, average in zip(self._live, self._average, strict=True):
+                kept = live.clone()
+                live.copy_(average)
+                average.copy_(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "average": self._average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        with torch.no_grad():
+            torch._foreach_copy_(self._average, state["average"])
+
+
 def cyclic_cosine(step: int, steps_per_cycle: int, peak: float) -> float:
     """Snapshot-ensemble learning rate: `peak/2 · (cos(π (step mod C) / C) + 1)`.
 

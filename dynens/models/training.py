@@ -6,6 +6,7 @@ run that was killed and continued ends exactly where an undisturbed one does.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
@@ -33,7 +34,9 @@ from dynens.models.base import (
 from dynens.models.batches import TensorBatch, minibatches, prediction_batches
 from dynens.models.network import CTRNetwork
 from dynens.models.optim import (
+    Decision,
     PlateauSchedule,
+    WeightAverage,
     autocast,
     build_optimizer,
     check_finite,
@@ -115,6 +118,9 @@ class Trainer:
         self.progress = progress
         self.optimizer = build_optimizer(network, config)
         self.schedule = PlateauSchedule.from_config(self.options)
+        self.average = (
+            WeightAverage(network, self.options.ema_decay) if self.options.ema_decay else None
+        )
         self.state = TrainingState()
         self.batch_size = self.options.batch_size or 4096
 
@@ -166,9 +172,11 @@ class Trainer:
             check_finite(losses[-1], self.config.display_name, epoch + step / num_steps)
             self.state.step += 1
             if step in evaluate_at:
-                point = self._evaluate(valid, epoch + step / num_steps, float(np.mean(losses)))
+                with self.average.applied() if self.average else contextlib.nullcontext():
+                    point = self._evaluate(valid, epoch + step / num_steps, float(np.mean(losses)))
+                    decision = self._keep(point, snapshots)
                 losses.clear()
-                self._snapshot(point) if snapshots else self._decide(point)
+                self._act(decision)
                 self._report(point)
                 if self.state.finished:
                     return
@@ -183,6 +191,8 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         clip_gradients(self.network, self.options.clip_norm)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return loss.item()
 
     def _evaluate(self, valid: EncodedBatch, epoch: float, train_loss: float) -> CurvePoint:
@@ -199,24 +209,29 @@ class Trainer:
         self.state.curve.append(point)
         return point
 
-    def _decide(self, point: CurvePoint) -> None:
-        """Keep the best weights; lower the learning rate or stop on a plateau."""
+    def _keep(self, point: CurvePoint, snapshots: bool) -> Decision:
+        """Copy the weights just validated if they are the best, or end a cosine cycle."""
+        if snapshots:
+            if (self.state.epoch + 1) % self.options.epochs_per_snapshot == 0:
+                self.state.snapshots.append(copy_weights(self.network))
+                self.state.best_epoch = point.epoch
+            return "wait"
         decision = self.schedule.update(validation_score(point))
         if decision == "improved":
             self.state.best = copy_weights(self.network)
             self.state.best_epoch = point.epoch
+        return decision
+
+    def _act(self, decision: Decision) -> None:
+        """Lower the learning rate or stop on a plateau."""
+        if decision == "stop":
+            self.state.finished = True
         elif decision == "decay":
+            scale_learning_rate(self.optimizer, self.options.decay_factor)
             if self.options.restart_from_best:
                 self.network.load_state_dict(self.state.best)
-            scale_learning_rate(self.optimizer, self.options.decay_factor)
-        elif decision == "stop":
-            self.state.finished = True
-
-    def _snapshot(self, point: CurvePoint) -> None:
-        """Keep the weights at the end of a cosine cycle."""
-        if (self.state.epoch + 1) % self.options.epochs_per_snapshot == 0:
-            self.state.snapshots.append(copy_weights(self.network))
-            self.state.best_epoch = point.epoch
+                if self.average is not None:
+                    self.average.restart()
 
     def _report(self, point: CurvePoint) -> None:
         if self.progress is None:
@@ -234,6 +249,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": asdict(self.schedule),
+            "average": None if self.average is None else self.average.state_dict(),
             "state": {
                 **{k: getattr(state, k) for k in ("epoch", "step", "finished", "best_epoch")},
                 "curve": [asdict(point) for point in state.curve],
@@ -250,6 +266,8 @@ class Trainer:
         self.network.load_state_dict(data["network"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.schedule = PlateauSchedule(**data["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(data["average"])
         state = data["state"]
         self.state = TrainingState(**{**state, "curve": [CurvePoint(**p) for p in state["curve"]]})
 

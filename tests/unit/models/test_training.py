@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError, TrainingError
+from dynens.metrics import auc
 from dynens.models.base import FitProgress
 from dynens.models.batches import minibatches
 from dynens.models.defaults import default_batch_size, resolve_config
@@ -19,6 +21,7 @@ from dynens.models.dnn import DNNHead, DNNLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.optim import (
     PlateauSchedule,
+    WeightAverage,
     autocast,
     build_optimizer,
     cyclic_cosine,
@@ -107,7 +110,8 @@ def test_non_finite_loss_stops_with_the_last_good_checkpoint(tmp_path: Path) -> 
     good = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     poisoned.dense[5] = np.inf
     longer = config_of(max_epochs=5)
-    with pytest.raises(TrainingError, match=r"dnn: the training loss became (nan|inf) in epoch 3\."):
+    message = r"dnn: the training loss became (nan|inf) in epoch 3\."
+    with pytest.raises(TrainingError, match=message):
         learner_of(longer).fit(poisoned, TABLE.valid, checkpoint_dir=tmp_path)
     kept = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert kept["state"]["epoch"] == good["state"]["epoch"] == 3
@@ -120,9 +124,11 @@ class KilledError(Exception):
     """Stands for the death of the worker."""
 
 
-@pytest.mark.parametrize("snapshots", [0, 2])
-def test_continued_run_equals_undisturbed_run(tmp_path: Path, snapshots: int) -> None:
-    config = config_of(max_epochs=6, snapshots=snapshots, epochs_per_snapshot=3)
+@pytest.mark.parametrize(
+    "options", [{}, {"ema_decay": 0.9}, {"snapshots": 2, "epochs_per_snapshot": 3}]
+)
+def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str, object]) -> None:
+    config = config_of(max_epochs=6, **options)
 
     def kill_in_fourth_epoch(progress: FitProgress) -> None:
         if progress.point.epoch > 3.5:
@@ -147,6 +153,27 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, snapshots: int) ->
     np.testing.assert_array_equal(
         continued.predict_logits(TABLE.valid), undisturbed.predict_logits(TABLE.valid)
     )
+
+
+def test_weight_average_by_hand() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    average = WeightAverage(layer, decay=0.5)
+    with torch.no_grad():
+        layer.weight.fill_(3.0)
+    average.update()  # decay min(.5, 2/11): 1·2/11 + 3·9/11
+    with average.applied():
+        assert layer.weight.item() == pytest.approx(29 / 11)
+    assert layer.weight.item() == pytest.approx(3.0)
+
+
+def test_kept_weights_are_the_averaged_ones_that_were_validated() -> None:
+    learner = learner_of(config_of(ema_decay=0.99))
+    report = learner.fit(TABLE.train, TABLE.valid)
+    labels = TABLE.valid.labels
+    assert labels is not None
+    assert auc(labels, learner.predict_logits(TABLE.valid)) == pytest.approx(report.best_auc)
 
 
 def test_snapshot_ensemble_averages_its_members_logits(tmp_path: Path) -> None:
