@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -38,7 +39,11 @@ class PoolScorer:
 
     def logits(self, batch: EncodedBatch) -> dict[str, Logits]:
         """Logits (B,) float32 of every learner."""
-        return {name: self._run(session, batch) for name, session in self._sessions.items()}
+        return self.logits_of(self.names, batch)
+
+    def logits_of(self, names: Sequence[str], batch: EncodedBatch) -> dict[str, Logits]:
+        """Logits (B,) float32 of the named learners."""
+        return {name: self._run(self._sessions[name], batch) for name in names}
 
     def cost_us_per_row(
         self, batch: EncodedBatch, *, rows: int = 100, repeats: int = 50
@@ -47,27 +52,27 @@ class PoolScorer:
 
         The learners take turns, so a slow moment of the machine hits all of them alike.
         """
-        feed = {"dense": batch.dense[:rows], "ids": batch.ids[:rows]}
+        feeds = {name: _feed(s, batch.take(slice(0, rows))) for name, s in self._sessions.items()}
         times: dict[str, list[float]] = {name: [] for name in self.names}
         for repeat in range(repeats + 5):
             for name, session in self._sessions.items():
                 start = time.perf_counter()
-                session.run(["logit"], feed)
+                session.run(["logit"], feeds[name])
                 if repeat >= 5:
                     times[name].append(time.perf_counter() - start)
-        count = len(feed["ids"])
+        count = min(rows, len(batch))
         return {name: float(np.median(t)) / count * 1e6 for name, t in times.items()}
 
     @staticmethod
     def _run(session: ort.InferenceSession, batch: EncodedBatch) -> Logits:
         parts = [
-            session.run(
-                ["logit"],
-                {
-                    "dense": batch.dense[start : start + CHUNK_ROWS],
-                    "ids": batch.ids[start : start + CHUNK_ROWS],
-                },
-            )[0]
+            session.run(["logit"], _feed(session, batch.take(slice(start, start + CHUNK_ROWS))))[0]
             for start in range(0, len(batch), CHUNK_ROWS)
         ]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _feed(session: ort.InferenceSession, batch: EncodedBatch) -> dict[str, Any]:
+    """The inputs the graph names, which may be fewer than both."""
+    arrays = {"dense": batch.dense, "ids": batch.ids}
+    return {entry.name: arrays[entry.name] for entry in session.get_inputs()}

@@ -1,0 +1,323 @@
+"""The command line: the one place that puts data, training, serving and reports together.
+
+Imports of the heavy packages happen inside the commands, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from dynens import __version__
+from dynens.errors import ConfigError, DynensError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dynens.config.run import RunConfig
+    from dynens.schema import DatasetConfig
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Dynamic ensemble distillation: an ensemble's accuracy at one model's latency and cost.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Datasets that dynens knows.")
+schema_app = typer.Typer(no_args_is_help=True, help="What the columns of a table mean.")
+app.add_typer(data_app, name="data")
+app.add_typer(schema_app, name="schema")
+
+
+class SystemName(StrEnum):
+    """Who answers."""
+
+    dynamic = "dynamic"
+    student = "student"
+    ensemble = "ensemble"
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    table = "table"
+    json = "json"
+
+
+RunArgument = Annotated[Path, typer.Argument(help="Run directory of a `dynens fit`.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"dynens {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    full: Annotated[bool, typer.Option(help="Use all of MovieLens-1M, not a sample.")] = False,
+    out: Annotated[Path, typer.Option(help="Run directory (replaced).")] = Path("runs/demo"),
+) -> None:
+    """Train, distil, serve and load-test on MovieLens-1M, end to end."""
+    from dynens.demo import run_demo
+
+    run_demo(full=full, out=out, console=_console())
+
+
+@app.command()
+def fit(
+    out: Annotated[Path, typer.Option(help="Run directory to create.")],
+    data: Annotated[str | None, typer.Option(help="Preset name or dataset.yaml.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--dir", help="Folder with the preset's files.")
+    ] = None,
+    train: Annotated[str | None, typer.Option(help="Training table (CSV, Parquet, .gz).")] = None,
+    valid: Annotated[str | None, typer.Option(help="Validation table; cut if absent.")] = None,
+    test: Annotated[str | None, typer.Option(help="Test table; cut if absent.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column of --train.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with run settings.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a killed run from its finished stages.")
+    ] = False,
+) -> None:
+    """Train the pool, distil the student, fit the router and write the bundle."""
+    dataset = _dataset(data, data_dir, train, valid, test, label)
+    run_config = load_run_config(config, settings or [])
+    run_fit(dataset, run_config, out, resume=resume, console=_console())
+
+
+def run_fit(
+    dataset: DatasetConfig, config: RunConfig, out: Path, *, resume: bool, console: Console
+) -> dict[str, Any]:
+    """`fit` and the report, with progress on `console`; returns the metrics."""
+    from dynens.report.console import print_metrics
+    from dynens.report.write import write_report
+    from training.console import ConsoleWatcher
+    from training.pipeline import fit as fit_run
+
+    with ConsoleWatcher(console) as watcher:
+        run = fit_run(dataset, config, out, resume=resume, watcher=watcher)
+    with console.status("evaluating"):
+        metrics = write_report(run)
+    print_metrics(console, metrics)
+    console.print(f"report: {run.report / 'report.html'}", soft_wrap=True)
+    return metrics
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled table to use instead of the test split.")
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+) -> None:
+    """Measure every system of a run on the test split or on another table."""
+    import json
+
+    from dynens.report.console import print_metrics
+    from dynens.report.write import evaluate_run
+    from dynens.run import RunDirectory, finite
+
+    metrics, _, _ = evaluate_run(RunDirectory.open(run), data)
+    if output is Format.json:
+        typer.echo(json.dumps(finite(metrics), indent=1))
+    else:
+        print_metrics(_console(), metrics)
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Table to score.")],
+    out: Annotated[Path, typer.Option(help="Where to write (.csv or .parquet).")],
+    system: Annotated[SystemName, typer.Option(help="Who answers.")] = SystemName.dynamic,
+) -> None:
+    """Score a table: its rows with `probability` and `route`."""
+    from dynens.predict import predict_file
+    from dynens.run import RunDirectory
+
+    rows = predict_file(RunDirectory.open(run), source, out, system.value)
+    typer.echo(f"{rows} rows written to {out}")
+
+
+@app.command()
+def serve(
+    run: RunArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    replicas: Annotated[int | None, typer.Option(help="Scoring processes.", min=1)] = None,
+    latency_budget_ms: Annotated[
+        float | None, typer.Option(help="Default budget of a request, in ms.", min=0.1)
+    ] = None,
+    system: Annotated[SystemName, typer.Option(help="Who answers.")] = SystemName.dynamic,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One serving setting, as key=value.")
+    ] = None,
+) -> None:
+    """Serve a run over HTTP until stopped (Ctrl-C or SIGTERM drains first)."""
+    from dynens.config.base import apply_overrides, validate
+    from dynens.config.serving import ServingConfig
+    from dynens.report.write import run_config
+    from dynens.run import RunDirectory
+    from serving.server import serve as serve_run
+
+    directory = RunDirectory.open(run)
+    given: dict[str, Any] = run_config(directory).serving.model_dump(mode="json")
+    given["system"] = system.value
+    if replicas is not None:
+        given["replicas"] = replicas
+    if latency_budget_ms is not None:
+        given["latency_budget_ms"] = latency_budget_ms
+    given = apply_overrides(given, settings or [])
+    serve_run(run, host=host, port=port, config=validate(ServingConfig, given, "serving settings"))
+
+
+@app.command()
+def loadtest(
+    url: Annotated[str, typer.Argument(help="Base URL of the server.")],
+    run: Annotated[Path, typer.Option(help="Run whose test split is replayed.")],
+    rate: Annotated[float, typer.Option(help="Requests per second.", min=0.1)],
+    duration_s: Annotated[float, typer.Option("--duration-s", help="Seconds.", min=1)],
+    rows_per_request: Annotated[int, typer.Option(help="Candidates per request.", min=1)] = 100,
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+) -> None:
+    """Replay users and candidates of the test split at a constant arrival rate (k6)."""
+    from serving.loadtest import print_result, run_loadtest
+
+    result = run_loadtest(
+        url, run, rate_qps=rate, duration_s=duration_s, rows_per_request=rows_per_request
+    )
+    print_result(_console(), result, as_json=output is Format.json)
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Evaluate a run again and rewrite its report."""
+    from dynens.report.console import print_metrics
+    from dynens.report.write import write_report
+    from dynens.run import RunDirectory
+
+    directory = RunDirectory.open(run)
+    print_metrics(_console(), write_report(directory))
+    typer.echo(f"report: {directory.report / 'report.html'}")
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """The presets, with where their data comes from."""
+    from dynens.data.presets import list_presets
+
+    for line in list_presets():
+        typer.echo(line)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Preset.")],
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where to put it, or a local copy.")
+    ] = None,
+) -> None:
+    """Download a preset's files (or check a local copy) and say where they are."""
+    from dynens.data.presets import fetch
+
+    typer.echo(f"{name}: {fetch(name, directory, lambda line: typer.echo(line, err=True))}")
+
+
+@schema_app.command("infer")
+def schema_infer(
+    file: Annotated[str, typer.Argument(help="Table to look at.")],
+    label: Annotated[str, typer.Option(help="Label column.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; standard output if absent.")
+    ] = None,
+) -> None:
+    """Write a first dataset.yaml for a table, with the reason for every field."""
+    from dynens.data.infer import infer_schema
+    from dynens.run import write_text
+
+    inferred = infer_schema(file, label)
+    for warning in inferred.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if out is None:
+        typer.echo(inferred.to_yaml())
+    else:
+        write_text(out, inferred.to_yaml())
+        typer.echo(f"{out} written; check it, then: dynens fit --data {out} --out RUN")
+
+
+def load_run_config(path: Path | None, settings: list[str]) -> RunConfig:
+    """The run configuration from defaults, a YAML file and `--set`, in that order."""
+    from dynens.config.base import apply_overrides, load_yaml, validate
+    from dynens.config.run import RunConfig
+
+    data = apply_overrides(load_yaml(path) if path else {}, settings)
+    return validate(RunConfig, data, str(path) if path else "settings")
+
+
+def _dataset(
+    data: str | None,
+    data_dir: Path | None,
+    train: str | None,
+    valid: str | None,
+    test: str | None,
+    label: str | None,
+) -> DatasetConfig:
+    from dynens.data.presets import dataset_for, dataset_from_files
+
+    if (data is None) == (train is None):
+        raise ConfigError("give either --data (a preset or dataset.yaml) or --train with --label.")
+    if data is not None:
+        if label or valid or test:
+            raise ConfigError("--valid, --test and --label go with --train, not with --data.")
+        return dataset_for(data, data_dir)
+    assert train is not None
+    if label is None:
+        raise ConfigError("--train needs --label COL, the column that says clicked or not.")
+    return dataset_from_files(train, valid, test, label)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one line on stderr and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Exit as e:
+        code = e.exit_code
+    except click.ClickException as e:
+        print(f"dynens: {e.format_message()}", file=sys.stderr)
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        print("dynens: stopped.", file=sys.stderr)
+        code = 130
+    except DynensError as e:
+        print(f"dynens: {_one_line(e)}", file=sys.stderr)
+        code = e.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""One ONNX graph for the whole ensemble: members side by side, blends on top."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from dynens.batch import FeatureLayout
+from dynens.ensemble.blend import Blend
+from dynens.errors import TrainingError
+
+SHARED_INPUTS = ("dense", "ids")
+STUDENT_LOGIT = "student_logit"
+
+
+def fuse_ensemble(
+    members: Mapping[str, Path], outputs: Mapping[str, Blend], layout: FeatureLayout, path: Path
+) -> None:
+    """Write a graph that runs every member on the same rows and blends their logits.
+
+    Args:
+        members: exported learners (inputs `dense`, `ids`; output `logit`).
+        outputs: probability outputs by name; a blend may also name "student", whose logit then
+            comes in through the input `student_logit` (N,).
+        layout: the encoded rows.
+        path: the file to write.
+
+    Raises:
+        TrainingError: the members' graphs use different operator sets.
+    """
+    nodes: list[NodeProto] = []
+    initializers: list[TensorProto] = []
+    opsets: dict[str, int] = {}
+    ir_version = 0
+    logit_of = {"student": STUDENT_LOGIT}
+    for position, (name, file) in enumerate(members.items()):
+        model = onnx.load(str(file))
+        ir_version = max(ir_version, model.ir_version)
+        for entry in model.opset_import:
+            if opsets.setdefault(entry.domain, entry.version) != entry.version:
+                raise TrainingError(
+                    f"{file} uses operator set {entry.version} of {entry.domain or 'ai.onnx'} and "
+                    f"another member {opsets[entry.domain]}; export both with one version."
+                )
+        logit_of[name] = _append_member(model, f"m{position}_", nodes, initializers)
+    for output, blend in outputs.items():
+        _append_blend(output, blend, logit_of, nodes, initializers)
+    graph = helper.make_graph(
+        nodes,
+        "ensemble",
+        _inputs(layout),
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows"]) for name in outputs],
+        initializers,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(d, v) for d, v in opsets.items()],
+        ir_version=ir_version,
+        producer_name="dynens",
+    )
+    _write(model, path)
+
+
+def _inputs(layout: FeatureLayout) -> list[onnx.ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info("dense", TensorProto.FLOAT, ["rows", layout.num_dense]),
+        helper.make_tensor_value_info("ids", TensorProto.INT32, ["rows", layout.ids_width]),
+        helper.make_tensor_value_info(STUDENT_LOGIT, TensorProto.FLOAT, ["rows"]),
+    ]
+
+
+def _append_member(
+    model: ModelProto, prefix: str, nodes: list[NodeProto], initializers: list[TensorProto]
+) -> str:
+    """Add a member's nodes under a prefix; returns the name of its logit."""
+    renamed = onnx.compose.add_prefix(model, prefix)
+    names = {prefix + name: name for name in SHARED_INPUTS}
+    for node in renamed.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        nodes.append(node)
+    initializers.extend(renamed.graph.initializer)
+    return prefix + "logit"
+
+
+def _append_blend(
+    output: str,
+    blend: Blend,
+    logit_of: Mapping[str, str],
+    nodes: list[NodeProto],
+    initializers: list[TensorProto],
+) -> None:
+    """σ(bias + Σ w z) as Mul, Sum, Add and Sigmoid."""
+    terms = []
+    for name, weight in blend.weights.items():
+        constant = f"{output}_w_{name}"
+        initializers.append(numpy_helper.from_array(np.array([weight], np.float32), constant))
+        terms.append(f"{output}_wz_{name}")
+        nodes.append(helper.make_node("Mul", [logit_of[name], constant], [terms[-1]]))
+    bias = f"{output}_bias"
+    initializers.append(numpy_helper.from_array(np.array([blend.bias], np.float32), bias))
+    nodes.append(helper.make_node("Sum", [*terms, bias], [f"{output}_logit"]))
+    nodes.append(helper.make_node("Sigmoid", [f"{output}_logit"], [output]))
+
+
+def _write(model: ModelProto, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        onnx.checker.check_model(model)
+        onnx.save(model, str(temporary))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Offline evaluation of a run: every system on the same rows."""

@@ -1,0 +1,237 @@
+"""Evaluating a run: `report/metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynens.batch import EncodedBatch
+from dynens.bootstrap import auc_draws, interval
+from dynens.config.run import ReportConfig
+from dynens.evaluation.costs import BLOCK_ROWS, cost_us_per_row
+from dynens.evaluation.systems import (
+    SYSTEMS,
+    RunSystems,
+    Scored,
+    redundancy,
+    score_rows,
+)
+from dynens.metrics import auc, evaluate_probabilities, gauc, logloss
+from dynens.run import RunDirectory, read_json
+
+CURVE_FRACTIONS = (
+    *np.round(np.arange(0, 0.105, 0.02), 2).tolist(),
+    *np.round(np.arange(0.15, 1.001, 0.05), 2).tolist(),
+)
+RANDOM_CURVE_DRAWS = 5
+PAIRS = (
+    ("dynamic", "static_ensemble"),
+    ("dynamic", "baseline"),
+    ("dynamic", "random_route"),
+    ("student", "baseline"),
+    ("student", "best_single"),
+    ("static_ensemble", "best_single"),
+    ("full_pool", "static_ensemble"),
+)
+
+
+def evaluate_rows(
+    systems: RunSystems,
+    batch: EncodedBatch,
+    *,
+    dataset: str,
+    seed: int,
+    rows: Mapping[str, int],
+    options: ReportConfig,
+    stability: float | None = None,
+) -> tuple[dict[str, Any], Scored]:
+    """Every figure of `metrics.json` on labelled rows, and the scores behind them.
+
+    Undefined metrics (a single class, no groups) are NaN here and become null in JSON.
+    """
+    assert batch.labels is not None
+    scored = score_rows(systems, batch)
+    costs = cost_us_per_row(systems, batch, repeats=options.cost_repeats)
+    table = _system_table(systems, scored, batch, costs, options, seed)
+    metrics = {
+        "dataset": dataset,
+        "seed": seed,
+        "rows": dict(rows),
+        "systems": table,
+        "auc_cost_curve": _curves(systems, scored, batch, seed),
+        "gain_kept": _share(table, "dynamic", "static_ensemble"),
+        "transfer_efficiency": {
+            "gain_share": _share(table, "student", "full_pool"),
+            **_agreement(systems, scored),
+        },
+        "redundancy": redundancy(systems, scored.logits, _auc_of(batch)),
+        "stability": stability,
+        "paired": _paired(scored, batch, options, seed),
+    }
+    return metrics, scored
+
+
+def _auc_of(batch: EncodedBatch) -> Any:
+    labels, weight = batch.labels, batch.sample_weight
+    assert labels is not None
+    return lambda z: auc(labels, z, weight)
+
+
+def _system_table(
+    systems: RunSystems,
+    scored: Scored,
+    batch: EncodedBatch,
+    costs: Mapping[str, float],
+    options: ReportConfig,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    table: dict[str, dict[str, Any]] = {}
+    for name in SYSTEMS:
+        if name == "random_route":
+            values = _random_route(scored, batch, options.random_route_draws, seed)
+        else:
+            values = _metrics(batch, scored.probabilities[name])
+        table[name] = {**values, "cost_us_per_row": costs[name]}
+    table["best_single"]["name"] = systems.best_single
+    table["static_ensemble"]["members"] = list(systems.members)
+    for name in ("dynamic", "random_route"):
+        table[name]["hard_fraction"] = scored.hard_fraction
+    return table
+
+
+def _metrics(batch: EncodedBatch, probability: npt.NDArray[np.floating]) -> dict[str, float]:
+    assert batch.labels is not None
+    return vars(
+        evaluate_probabilities(batch.labels, probability, batch.sample_weight, batch.groups)
+    )
+
+
+def _random_route(scored: Scored, batch: EncodedBatch, draws: int, seed: int) -> dict[str, float]:
+    """Mean metrics over draws that send as many rows to the ensemble as the router did."""
+    results = [
+        _metrics(batch, p) for p in _random_draws(scored, int(scored.route.sum()), draws, seed)
+    ]
+    return {key: float(np.mean([r[key] for r in results])) for key in results[0]}
+
+
+def _random_draws(
+    scored: Scored, count: int, draws: int, seed: int
+) -> list[npt.NDArray[np.float32]]:
+    generator = np.random.default_rng([seed, 0xDA])
+    routed = []
+    for _ in range(draws):
+        hard = np.zeros(len(scored.route), dtype=bool)
+        hard[generator.permutation(len(hard))[:count]] = True
+        routed.append(scored.routed(hard))
+    return routed
+
+
+def _curves(
+    systems: RunSystems, scored: Scored, batch: EncodedBatch, seed: int
+) -> dict[str, list[dict[str, float]]]:
+    """Router, random and oracle routing at fixed hard fractions.
+
+    Cost is the engine's fitted model for 100 rows: student on all, ensemble on the hard share.
+    The oracle knows the labels (it sends the rows whose loss the ensemble lowers most) and bounds
+    what any router could do.
+    """
+    orders = {
+        "router": np.argsort(-scored.difficulty, kind="stable"),
+        "oracle": np.argsort(-_true_loss_reduction(scored, batch), kind="stable"),
+    }
+    curves: dict[str, list[dict[str, float]]] = {"router": [], "random": [], "oracle": []}
+    for fraction in CURVE_FRACTIONS:
+        count = round(fraction * len(batch))
+        cost = _modelled_cost(systems, fraction)
+        for name, order in orders.items():
+            hard = np.zeros(len(batch), dtype=bool)
+            hard[order[:count]] = True
+            curves[name].append(_point(batch, [scored.routed(hard)], fraction, cost))
+        random = _random_draws(scored, count, RANDOM_CURVE_DRAWS, seed)
+        curves["random"].append(_point(batch, random, fraction, cost))
+    return curves
+
+
+def _modelled_cost(systems: RunSystems, fraction: float) -> float:
+    engine = systems.engine
+    total = engine.student_cost.fixed_s + engine.student_cost.per_row_s * BLOCK_ROWS
+    if fraction > 0:
+        hard = fraction * BLOCK_ROWS
+        total += engine.ensemble_cost.fixed_s + engine.ensemble_cost.per_row_s * hard
+    return total / BLOCK_ROWS * 1e6
+
+
+def _point(
+    batch: EncodedBatch, routed: list[npt.NDArray[np.float32]], fraction: float, cost: float
+) -> dict[str, float]:
+    assert batch.labels is not None
+    y, w, g = batch.labels, batch.sample_weight, batch.groups
+    return {
+        "hard_fraction": fraction,
+        "auc": float(np.mean([auc(y, p, w) for p in routed])),
+        "gauc": float("nan") if g is None else float(np.mean([gauc(y, p, g, w) for p in routed])),
+        "logloss": float(np.mean([logloss(y, p, w) for p in routed])),
+        "cost_us_per_row": cost,
+    }
+
+
+def _true_loss_reduction(scored: Scored, batch: EncodedBatch) -> npt.NDArray[np.float64]:
+    assert batch.labels is not None
+
+    def loss(name: str) -> npt.NDArray[np.float64]:
+        p = np.clip(scored.probabilities[name].astype(np.float64), 1e-7, 1 - 1e-7)
+        return np.asarray(-np.where(np.asarray(batch.labels) > 0.5, np.log(p), np.log1p(-p)))
+
+    return loss("student") - loss("static_ensemble_with_student")
+
+
+def _share(table: Mapping[str, Mapping[str, Any]], system: str, ceiling: str) -> float:
+    """(system - baseline) / (ceiling - baseline) in AUC; NaN where the ceiling adds nothing."""
+    base = table["baseline"]["auc"]
+    gain = table[ceiling]["auc"] - base
+    return float((table[system]["auc"] - base) / gain) if gain > 0 else float("nan")
+
+
+def _agreement(systems: RunSystems, scored: Scored) -> dict[str, float]:
+    """How close the student is to the full pool, which taught it."""
+    pool = systems.blends["full_pool"].logit(scored.logits).astype(np.float64)
+    student = systems.blends["student"].logit(scored.logits).astype(np.float64)
+    constant = len(pool) < 2 or pool.std() == 0 or student.std() == 0
+    gap = scored.probabilities["student"] - scored.probabilities["full_pool"]
+    return {
+        "logit_correlation": float("nan") if constant else float(np.corrcoef(pool, student)[0, 1]),
+        "mean_abs_dp": float(np.abs(gap).mean()) if len(gap) else float("nan"),
+    }
+
+
+def _paired(
+    scored: Scored, batch: EncodedBatch, options: ReportConfig, seed: int
+) -> dict[str, dict[str, float]]:
+    """Differences in AUC between systems with paired 95 % bootstrap intervals."""
+    assert batch.labels is not None
+    probabilities = dict(scored.probabilities)
+    probabilities["random_route"] = _random_draws(scored, int(scored.route.sum()), 1, seed)[0]
+    draws = auc_draws(
+        batch.labels,
+        probabilities,
+        draws=options.bootstrap_draws,
+        seed=seed,
+        sample_weight=batch.sample_weight,
+    )
+    value = {name: auc(batch.labels, p, batch.sample_weight) for name, p in probabilities.items()}
+    return {
+        f"{a}_minus_{b}": vars(interval(value[a] - value[b], draws[a] - draws[b])) for a, b in PAIRS
+    }
+
+
+def student_stability(run: RunDirectory) -> float | None:
+    """Coefficient of variation of the student's training loss over the last half of its run."""
+    curve = read_json(run.student / "fit.json")["curve"]
+    losses = [p["train_loss"] for p in curve if p["train_loss"] is not None]
+    late = np.array(losses[len(losses) // 2 :], dtype=np.float64)
+    if len(late) < 2 or late.mean() == 0:
+        return None
+    return float(late.std() / late.mean())

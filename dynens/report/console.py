@@ -1,0 +1,84 @@
+"""The table of systems on a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+LABELS = {
+    "baseline": "baseline (student's size, labels only)",
+    "best_single": "best single model",
+    "student": "student (distilled)",
+    "static_ensemble": "static ensemble (trio, every row)",
+    "static_ensemble_with_student": "static ensemble + student's voice",
+    "full_pool": "full pool",
+    "dynamic": "dynamic (routed)",
+    "random_route": "random routing, same fraction",
+}
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure, or a dash where it is undefined."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def describe(name: str, system: Mapping[str, Any]) -> str:
+    """A system's name with what is particular to it."""
+    if "members" in system:
+        return f"static ensemble ({', '.join(system['members'])})"
+    if "name" in system:
+        return f"{LABELS[name]}: {system['name']}"
+    if "hard_fraction" in system:
+        return f"{LABELS[name]}, {system['hard_fraction']:.0%} hard"
+    return LABELS[name]
+
+
+def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
+    """Print the table of systems and the two sentences that matter."""
+    rows = metrics["rows"]
+    title = f"{metrics['dataset']}: {rows['test']:,} test rows, seed {metrics['seed']}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("system", overflow="fold")
+    for column in ("AUC", "GAUC", "logloss", "ECE", "µs/row"):
+        table.add_column(column, justify="right")
+    for name, system in metrics["systems"].items():
+        table.add_row(
+            describe(name, system),
+            number(system["auc"]),
+            number(system["gauc"]),
+            number(system["logloss"]),
+            number(system["ece"]),
+            number(system["cost_us_per_row"], 2),
+        )
+    console.print(table)
+    for sentence in headline(metrics):
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def headline(metrics: Mapping[str, Any]) -> list[str]:
+    """What the figures mean, in plain sentences."""
+    systems = metrics["systems"]
+    dynamic, static = systems["dynamic"], systems["static_ensemble"]
+    sentences = []
+    kept = metrics["gain_kept"]
+    if kept is not None and not math.isnan(kept):
+        cost = dynamic["cost_us_per_row"] / static["cost_us_per_row"]
+        sentences.append(
+            f"The dynamic system keeps {kept:.0%} of the ensemble's gain over one model at "
+            f"{cost:.0%} of its cost, sending {dynamic['hard_fraction']:.1%} of rows to it."
+        )
+    else:
+        sentences.append(
+            "The ensemble is not better than the baseline on these rows, so there is no gain to "
+            "keep; serve the student."
+        )
+    if dynamic["hard_fraction"] == 0:
+        sentences.append(
+            "The student alone already reaches the ensemble on validation rows, so no row is "
+            "routed to it."
+        )
+    return sentences

@@ -1,0 +1,63 @@
+"""Evaluating a run and writing its report directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dynens.batch import EncodedBatch
+from dynens.config.base import validate
+from dynens.config.run import RunConfig
+from dynens.data.prepared import PreparedData, open_prepared
+from dynens.errors import BadInputError
+from dynens.evaluation.evaluate import evaluate_rows, student_stability
+from dynens.evaluation.systems import RunSystems, Scored
+from dynens.run import RunDirectory, write_json
+
+METRICS_JSON = "metrics.json"
+
+
+def run_config(run: RunDirectory) -> RunConfig:
+    """The configuration a run was made with, its data section apart."""
+    settings = run.read_config()
+    settings.pop("data", None)
+    return validate(RunConfig, settings, str(run.config))
+
+
+def evaluate_run(
+    run: RunDirectory, source: str | None = None
+) -> tuple[dict[str, Any], Scored, EncodedBatch]:
+    """Evaluate a finished run on its test split, or on another labelled table.
+
+    Raises:
+        BundleError: the run is unfinished or damaged.
+        DataError: `source` cannot be read or has no label.
+    """
+    systems = RunSystems.load(run)
+    data = open_prepared(run.data)
+    config = run_config(run)
+    batch = data.split("test") if source is None else data.encode_files([source])
+    if not len(batch):
+        raise BadInputError("the test split is empty; give rows with --data FILE.")
+    rows = dict(data.rows) if source is None else {**data.rows, "test": len(batch)}
+    metrics, scored = evaluate_rows(
+        systems,
+        batch,
+        dataset=data.name if source is None else f"{data.name} on {Path(source).name}",
+        seed=config.seed,
+        rows=rows,
+        options=config.report,
+        stability=student_stability(run),
+    )
+    return metrics, scored, batch
+
+
+def write_report(run: RunDirectory) -> dict[str, Any]:
+    """Evaluate the test split and write `report/`: metrics.json, plots and report.html."""
+    from dynens.report.html import render  # plots need the train extra
+
+    metrics, scored, batch = evaluate_run(run)
+    data: PreparedData = open_prepared(run.data)
+    write_json(run.report / METRICS_JSON, metrics)
+    render(run, metrics, scored, batch, data)
+    return metrics

@@ -1,0 +1,207 @@
+"""The run directory: where everything `dynens fit` makes has its place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from dynens.config.base import load_yaml
+from dynens.errors import BadInputError, BundleError
+
+CONFIG = "config.yaml"
+VERSIONED = ("dynens", "numpy", "onnxruntime", "pyarrow", "torch", "torchrec", "ray", "xgboost")
+
+
+class RunDirectory:
+    """Paths inside a run, and the few files that describe it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / CONFIG
+        self.environment = root / "environment.json"
+        self.data = root / "data"
+        self.learners = root / "learners"
+        self.ensemble = root / "ensemble"
+        self.student = root / "student"
+        self.baseline = root / "baseline"
+        self.router = root / "router"
+        self.bundle = root / "bundle"
+        self.report = root / "report"
+        self.work = root / ".work"
+
+    def learner(self, name: str) -> Path:
+        return self.learners / name
+
+    @classmethod
+    def open(cls, root: Path) -> RunDirectory:
+        """An existing run.
+
+        Raises:
+            BundleError: the directory is no run.
+        """
+        run = cls(root)
+        if not run.config.is_file():
+            raise BundleError(
+                f"{root} is not a run directory (no {CONFIG}); give the --out directory of a "
+                "`dynens fit`."
+            )
+        return run
+
+    def read_config(self) -> dict[str, Any]:
+        return load_yaml(self.config)
+
+    def start(self, config: Mapping[str, Any], *, resume: bool) -> None:
+        """Create the directory and its config.yaml, or check that a resumed run is the same one.
+
+        Raises:
+            BadInputError: the directory holds something else, or the configuration has changed.
+        """
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        if self.root.exists() and not self.root.is_dir():
+            raise BadInputError(f"{self.root} is a file; choose another --out directory.")
+        if self.config.is_file():
+            if not resume:
+                raise BadInputError(
+                    f"{self.root} already holds a run; pass --resume to continue it or choose "
+                    "another --out."
+                )
+            if self.read_config() != yaml.safe_load(text):
+                raise BadInputError(
+                    f"{self.config} differs from the configuration given now; resume with the same "
+                    "one or choose another --out."
+                )
+            return
+        if self.root.is_dir() and any(self.root.iterdir()):
+            raise BadInputError(
+                f"{self.root} is not empty and holds no run; choose another --out directory."
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, text)
+        except OSError as e:
+            raise BadInputError(
+                f"{self.root} cannot be written ({e.strerror}); choose another --out directory."
+            ) from e
+        write_json(self.environment, environment())
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and commit, for `environment.json`."""
+    versions = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "versions": versions,
+        "commit": _commit(),
+        "command": " ".join(["dynens", *sys.argv[1:]]),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _commit() -> str | None:
+    try:
+        output = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return output.stdout.strip()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON under a temporary name, then rename; NaN and infinity become null."""
+    write_text(path, json.dumps(finite(data), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that a run wrote.
+
+    Raises:
+        BundleError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise BundleError(
+            f"{path} is missing or damaged; finish the run with `dynens fit … --resume`."
+        ) from e
+
+
+def replace_directory(source: Path, target: Path) -> None:
+    """Rename a finished directory into place, removing an older one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(source, target)
+
+
+def select_mask(num_rows: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """True for validation rows that select and stop; the others calibrate and fit the router.
+
+    The role of a row is a hash of its number, so it does not depend on how many rows follow.
+    """
+    key = hashlib.blake2b(f"select-{seed}".encode(), digest_size=8).digest()
+    salt = np.frombuffer(key, dtype=np.uint64)[0]
+    with np.errstate(over="ignore"):
+        x = np.arange(num_rows, dtype=np.uint64) + salt
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    return np.asarray((x >> np.uint64(11)).astype(np.float64) / 2**53 < share)
+
+
+def finite(data: Any) -> Any:
+    """The same data as plain JSON values, NaN and infinity as None."""
+    if isinstance(data, Mapping):
+        return {str(k): finite(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(v) for v in data]
+    if isinstance(data, np.generic):
+        data = data.item()
+    if isinstance(data, float) and not np.isfinite(data):
+        return None
+    return data

@@ -1,0 +1,228 @@
+"""A run on Ray: every stage is a task, started as soon as what it needs is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+
+from dynens.config.base import validate
+from dynens.config.run import RayConfig, RunConfig
+from dynens.errors import DynensError, TrainingError
+from dynens.run import RunDirectory, replace_directory, write_json
+from dynens.schema import DatasetConfig
+from training.plan import DONE, StageSpec, finished_stages, plan, ready
+
+POLL_S = 0.3
+PROGRESS_FILE = "progress.jsonl"
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+
+class Watcher:
+    """Told what happens in a run; the command line shows it."""
+
+    def started(self, stage: StageSpec) -> None: ...
+
+    def progress(self, stage: StageSpec, fraction: float, note: str) -> None: ...
+
+    def finished(self, stage: StageSpec, seconds: float, reused: bool) -> None: ...
+
+
+def fit(
+    dataset: DatasetConfig,
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> RunDirectory:
+    """Train, distil, route and bundle: the whole run, in `out`.
+
+    Args:
+        dataset: the table.
+        config: everything else.
+        out: the run directory; must be new unless `resume`.
+        resume: continue from the stages that are complete.
+        watcher: told about progress.
+
+    Raises:
+        BadInputError: the data or the directory cannot be used.
+        TrainingError: a stage failed.
+    """
+    run = RunDirectory(out.resolve())
+    existed = run.root.exists()
+    run.start(
+        {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}, resume=resume
+    )
+    try:
+        with cluster(config.ray) as num_cpus:
+            _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
+    except DynensError as e:
+        if e.exit_code == 2 and not existed:
+            shutil.rmtree(run.root, ignore_errors=True)
+        raise
+    shutil.rmtree(run.work, ignore_errors=True)
+    return run
+
+
+@contextlib.contextmanager
+def cluster(config: RayConfig) -> Iterator[int]:
+    """Connect to a Ray cluster, or start one here and stop it afterwards; yields its cores."""
+    already = ray.is_initialized()
+    if not already:
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if config.address is None:
+            options |= {
+                "num_cpus": config.num_cpus or os.cpu_count(),
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "include_dashboard": False,
+            }
+        try:
+            ray.init(address=config.address, **options)
+        except (ConnectionError, RayError, RuntimeError, ValueError) as e:
+            where = config.address or "on this machine"
+            raise TrainingError(f"Ray {where} could not be reached or started ({e}).") from e
+    try:
+        yield int(ray.cluster_resources().get("CPU", 1))
+    finally:
+        if not already:
+            ray.shutdown()
+
+
+def _execute(
+    run: RunDirectory, config: RunConfig, stages: list[StageSpec], watcher: Watcher
+) -> None:
+    finished = finished_stages(stages)
+    for stage in stages:
+        if stage.name in finished:
+            watcher.finished(stage, 0.0, reused=True)
+    running: dict[Any, tuple[StageSpec, float]] = {}
+    try:
+        while len(finished) < len(stages):
+            started = {stage.name for stage, _ in running.values()}
+            for stage in ready(stages, finished, started):
+                running[_submit(run, config, stage)] = (stage, time.monotonic())
+                watcher.started(stage)
+            done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+            for stage, _ in running.values():
+                _report_progress(run, stage, watcher)
+            for reference in done:
+                stage, start = running.pop(reference)
+                _result(reference, stage, config)
+                finished.add(stage.name)
+                watcher.finished(stage, time.monotonic() - start, reused=False)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _submit(run: RunDirectory, config: RunConfig, stage: StageSpec) -> Any:
+    task = _remote_stage.options(
+        num_cpus=stage.num_cpus, max_retries=config.ray.max_retries, name=stage.name
+    )
+    return task.remote(stage.name, str(stage.directory), str(run.root))
+
+
+def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
+    try:
+        ray.get(reference)
+    except RayTaskError as e:
+        cause = getattr(e, "cause", None)
+        if isinstance(cause, DynensError):
+            raise cause from e
+        if isinstance(cause, OSError):
+            raise TrainingError(f"stage {stage.name} failed: {cause}.") from e
+        raise TrainingError(f"stage {stage.name} failed: {cause or e}") from e
+    except OutOfMemoryError as e:
+        raise TrainingError(
+            f"stage {stage.name} ran out of memory; lower ray.num_cpus (fewer learners side by "
+            "side) or the batch size, and continue with --resume."
+        ) from e
+    except WorkerCrashedError as e:
+        raise TrainingError(
+            f"stage {stage.name}: its worker died {config.ray.max_retries + 1} times; look for a "
+            "killed process or too little memory, and continue with --resume."
+        ) from e
+    except RayError as e:
+        raise TrainingError(f"stage {stage.name}: Ray failed ({e}); continue with --resume.") from e
+
+
+def _report_progress(run: RunDirectory, stage: StageSpec, watcher: Watcher) -> None:
+    line = _last_line(work_directory(run, stage.name) / PROGRESS_FILE)
+    if line is not None:
+        note = f"epoch {line['epoch']:.1f}, valid AUC {line['valid_auc']:.4f}"
+        watcher.progress(stage, float(line["fraction"]), note)
+
+
+def _last_line(path: Path) -> dict[str, Any] | None:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return dict(json.loads(lines[-1])) if lines else None
+    except (OSError, ValueError):
+        return None  # not there yet, or a line is being written; the next poll will see it
+
+
+@ray.remote
+def _remote_stage(name: str, directory: str, root: str) -> None:
+    run_stage(name, Path(directory), RunDirectory(Path(root)))
+
+
+def work_directory(run: RunDirectory, stage: str) -> Path:
+    """Where a stage keeps its checkpoints and unfinished output."""
+    return run.work / stage.replace(":", "-")
+
+
+def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
+    """Run one stage in this process and rename its output into place."""
+    from training.router_stage import build_bundle, build_router
+    from training.stages import (
+        StageContext,
+        build_ensemble,
+        json_progress,
+        prepare_data,
+        train_baseline,
+        train_learner,
+        train_student,
+    )
+
+    functions: dict[str, Callable[[StageContext], None]] = {
+        "prepare": prepare_data,
+        "baseline": train_baseline,
+        "ensemble": build_ensemble,
+        "student": train_student,
+        "router": build_router,
+        "bundle": build_bundle,
+    }
+    settings = run.read_config()
+    dataset = validate(DatasetConfig, settings.pop("data"), str(run.config))
+    config = validate(RunConfig, settings, str(run.config))
+    work = work_directory(run, name)
+    out = work / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    started = time.time()
+    context = StageContext(
+        run=run,
+        dataset=dataset,
+        config=config,
+        out=out,
+        checkpoints=work / "checkpoints",
+        progress=json_progress(work / PROGRESS_FILE),
+    )
+    if name.startswith("learner:"):
+        train_learner(context, name.removeprefix("learner:"))
+    else:
+        functions[name](context)
+    write_json(out / DONE, {"stage": name, "started": started, "seconds": time.time() - started})
+    replace_directory(out, directory)
+    shutil.rmtree(work, ignore_errors=True)

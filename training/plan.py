@@ -1,0 +1,84 @@
+"""What a run consists of: its stages, what each needs, and which may start. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynens.config.run import RunConfig
+from dynens.run import RunDirectory
+
+DONE = "stage.json"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage.
+
+    Attributes:
+        name: unique in the run; learners are "learner:<name>".
+        directory: what the stage fills, inside the run.
+        needs: names of stages that must be complete.
+        num_cpus: cores it is given.
+    """
+
+    name: str
+    directory: Path
+    needs: tuple[str, ...]
+    num_cpus: int = 1
+
+
+def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageSpec]:
+    """The stages of a run in an order that respects their needs."""
+    learners = tuple(f"learner:{name}" for name in config.learners)
+    student_cpus = 2 if config.distill.makes_rows else 1
+    return [
+        StageSpec("prepare", run.data, (), min(2, cluster_cpus)),
+        *(
+            StageSpec(
+                f"learner:{name}",
+                run.learner(name),
+                ("prepare",),
+                min(learner.num_threads, cluster_cpus),
+            )
+            for name, learner in config.learners.items()
+        ),
+        StageSpec("baseline", run.baseline, ("prepare",)),
+        StageSpec("ensemble", run.ensemble, learners),
+        StageSpec("student", run.student, ("ensemble",), min(student_cpus, cluster_cpus)),
+        StageSpec("router", run.router, ("student", "baseline")),
+        StageSpec("bundle", run.bundle, ("router",)),
+    ]
+
+
+def ready(
+    stages: list[StageSpec], finished: Collection[str], started: Collection[str]
+) -> list[StageSpec]:
+    """Stages whose needs are complete and that were not started yet, in plan order."""
+    return [
+        stage
+        for stage in stages
+        if stage.name not in started
+        and stage.name not in finished
+        and all(need in finished for need in stage.needs)
+    ]
+
+
+def is_complete(stage: StageSpec) -> bool:
+    """A stage directory carries its mark only once it was renamed into place."""
+    return (stage.directory / DONE).is_file()
+
+
+def finished_stages(stages: list[StageSpec]) -> set[str]:
+    """Complete stages whose needs are complete too (a stage after a lost one runs again)."""
+    finished: set[str] = set()
+    for stage in stages:
+        if is_complete(stage) and all(need in finished for need in stage.needs):
+            finished.add(stage.name)
+    return finished
+
+
+def total_progress(fractions: Mapping[str, float], stages: list[StageSpec]) -> float:
+    """Share of the run that is done, every stage weighing the same."""
+    return sum(fractions.get(stage.name, 0.0) for stage in stages) / max(len(stages), 1)

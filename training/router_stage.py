@@ -1,0 +1,285 @@
+"""The router stage: fourth voice, calibration of both routes, difficulty, threshold, graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynens.batch import EncodedBatch
+from dynens.bundle import RouterSpec, write_bundle
+from dynens.config.run import RunConfig
+from dynens.ensemble.blend import Blend, fit_logistic, platt
+from dynens.ensemble.fuse import fuse_ensemble
+from dynens.ensemble.scorer import PoolScorer
+from dynens.models.net_learner import NetLearner
+from dynens.models.registry import load_learner
+from dynens.routing.difficulty import DIFFICULTY, RouteRows
+from dynens.routing.student_graph import StudentGraph, StudentTrunk, export_student
+from dynens.routing.threshold import (
+    ThresholdCurve,
+    choose_fraction,
+    fraction_for_cost,
+    threshold_at,
+    threshold_curve,
+)
+from dynens.run import read_json, write_json
+from training.stages import (
+    ENSEMBLE_JSON,
+    MODEL_ONNX,
+    StageContext,
+    labels_of,
+    pool_logits,
+    read_blend,
+    valid_roles,
+    weights_of,
+)
+
+ROUTER_JSON = "router.json"
+STUDENT_ONNX = "student.onnx"
+ENSEMBLE_ONNX = "ensemble.onnx"
+NUM_FOLDS = 3
+# Fractions whose AUC decides between difficulty scores: where routing is worth its cost.
+CHOICE_FRACTIONS = np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+PARTIAL_POOLING_ROWS = 10.0
+
+Vector = npt.NDArray[np.floating]
+Folds = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RouteLogits:
+    """Raw logits of the `route` rows, by model name ("student" among them)."""
+
+    logits: dict[str, npt.NDArray[np.float32]]
+    labels: Vector
+    weight: Vector
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> RouteLogits:
+        return RouteLogits(
+            {name: z[rows] for name, z in self.logits.items()},
+            self.labels[rows],
+            self.weight[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The calibrated blends of both routes, and of the trio on its own."""
+
+    easy: Blend
+    hard: Blend
+    static: Blend
+
+
+def build_router(context: StageContext) -> None:
+    """Fit both routes and the router on `route` rows; export the served graphs."""
+    config, data = context.config, context.prepared()
+    chosen = read_json(context.run.ensemble / ENSEMBLE_JSON)
+    members = tuple(chosen["members"])
+    valid = data.split("valid")
+    route = valid_roles(config, len(valid)).route
+    student = load_learner(config.student.model, context.run.student)
+    assert isinstance(student, NetLearner)
+    trunk = StudentTrunk(student.networks_[0], data.layout, data.id_frequency).eval()
+    rows = valid.take(route)
+    logit, hidden, rarity = trunk.outputs(rows)
+    logits = {n: z[route] for n, z in pool_logits(context.run, members, "valid").items()}
+    source = RouteLogits({**logits, "student": logit}, labels_of(rows), weights_of(rows))
+    static = read_blend(context.run, "static_ensemble")
+    fold = np.random.default_rng(config.seed).permutation(len(rows)) % NUM_FOLDS
+    choice = _choose(source, static, hidden, rarity, fold, config)
+    routes = fit_routes(source, static)
+    final = _route_rows(source, routes, hidden, rarity)
+    difficulty = DIFFICULTY[choice.name](final, config.seed).eval()
+    fraction = _fraction(config, choice.curve, chosen["cost_us_per_row"], members, context)
+    export_student(
+        StudentGraph(trunk, routes.easy, difficulty), data.layout, context.out / STUDENT_ONNX
+    )
+    fuse_ensemble(
+        {m: context.run.learner(m) / MODEL_ONNX for m in members},
+        {"probability": routes.hard, "trio_probability": routes.static},
+        data.layout,
+        context.out / ENSEMBLE_ONNX,
+    )
+    baseline = _baseline_blend(context, valid, route)
+    write_json(
+        context.out / ROUTER_JSON,
+        {
+            "difficulty": choice.name,
+            "hard_fraction": fraction,
+            "threshold": _encode_threshold(threshold_at(difficulty.score(final), fraction)),
+            "difficulty_scores": choice.scores,
+            "curve": _curve_json(choice.curve),
+            "blends": {
+                "student": routes.easy.to_dict(),
+                "static_ensemble": routes.static.to_dict(),
+                "static_ensemble_with_student": routes.hard.to_dict(),
+                "full_pool": read_blend(context.run, "full_pool").to_dict(),
+                "best_single": read_blend(context.run, "best_single").to_dict(),
+                "baseline": baseline.to_dict(),
+            },
+        },
+    )
+
+
+def build_bundle(context: StageContext) -> None:
+    """Put everything serving needs into the bundle."""
+    data = context.prepared()
+    router = read_json(context.run.router / ROUTER_JSON)
+    chosen = read_json(context.run.ensemble / ENSEMBLE_JSON)
+    write_bundle(
+        context.out,
+        dataset=data.name,
+        layout=data.layout,
+        router=RouterSpec(
+            threshold=decode_threshold(router["threshold"]),
+            difficulty=router["difficulty"],
+            hard_fraction=router["hard_fraction"],
+        ),
+        members=chosen["members"],
+        student=context.run.router / STUDENT_ONNX,
+        ensemble=context.run.router / ENSEMBLE_ONNX,
+        encoder=data.encoder,
+        default_budget_ms=context.config.serving.latency_budget_ms or 8.0,
+    )
+
+
+def fit_routes(source: RouteLogits, static: Blend) -> Routes:
+    """Calibrate both routes on one scale; the student joins the members as one more voice.
+
+    The student's weight comes from a logistic regression on (trio logit, student logit) that is
+    pulled towards the trio alone by as much as a handful of rows.
+    """
+    trio = static.logit(source.logits)
+    inputs = np.stack([trio, source.logits["student"]], axis=1)
+    weights, bias = fit_logistic(
+        inputs,
+        source.labels,
+        sample_weight=source.weight,
+        prior_mean=np.array([1.0, 0.0]),
+        l2=PARTIAL_POOLING_ROWS / len(trio),
+    )
+    share = static.scaled(float(weights[0]), bias)
+    hard = Blend({**share.weights, "student": float(weights[1])}, share.bias)
+    return Routes(
+        easy=platt(Blend({"student": 1.0}), source.logits, source.labels, source.weight),
+        hard=hard,
+        static=static,
+    )
+
+
+@dataclass(frozen=True)
+class DifficultyChoice:
+    """The chosen score, its out-of-fold curve and every score's mean AUC gap."""
+
+    name: str
+    curve: ThresholdCurve
+    scores: dict[str, float]
+
+
+def _choose(
+    source: RouteLogits,
+    static: Blend,
+    hidden: Vector,
+    rarity: Vector,
+    fold: Folds,
+    config: RunConfig,
+) -> DifficultyChoice:
+    """Compare difficulty scores out of fold: mean AUC over small hard fractions."""
+    names = config.router.difficulties
+    easy, hard, trio = (np.zeros(len(fold)) for _ in range(3))
+    difficulty = {name: np.zeros(len(fold)) for name in names}
+    for k in range(NUM_FOLDS):
+        inside, outside = fold != k, fold == k
+        routes = fit_routes(source.take(inside), static)
+        logits = source.take(outside).logits
+        easy[outside] = routes.easy.logit(logits)
+        hard[outside] = routes.hard.logit(logits)
+        trio[outside] = static.logit(logits)
+        fitted_on = _route_rows(source.take(inside), routes, hidden[inside], rarity[inside])
+        scored = _route_rows(source.take(outside), routes, hidden[outside], rarity[outside])
+        for name in names:
+            score = DIFFICULTY[name](fitted_on, config.seed).score(scored)
+            difficulty[name][outside] = _fold_ranks(score)
+    curves = {
+        name: threshold_curve(
+            source.labels, source.weight, easy, hard, trio, difficulty[name], seed=config.seed
+        )
+        for name in names
+    }
+    scores = {
+        name: float(np.interp(CHOICE_FRACTIONS, c.fractions, c.gap).mean())
+        for name, c in curves.items()
+    }
+    best = max(scores, key=lambda name: scores[name])
+    return DifficultyChoice(best, curves[best], scores)
+
+
+def _fold_ranks(score: Vector) -> Vector:
+    """Ranks in [0, 1): heads fitted on different folds need not share a scale."""
+    return np.asarray(np.argsort(np.argsort(score)) / max(len(score), 1))
+
+
+def _route_rows(source: RouteLogits, routes: Routes, hidden: Vector, rarity: Vector) -> RouteRows:
+    members = [name for name in source.logits if name != "student"]
+    return RouteRows(
+        labels=source.labels,
+        weight=source.weight,
+        student_logit=source.logits["student"],
+        hidden=hidden,
+        rarity=rarity,
+        easy_logit=routes.easy.logit(source.logits),
+        hard_logit=routes.hard.logit(source.logits),
+        member_logits=np.stack([source.logits[m] for m in members], axis=1),
+    )
+
+
+def _fraction(
+    config: RunConfig,
+    curve: ThresholdCurve,
+    member_costs: dict[str, float],
+    members: tuple[str, ...],
+    context: StageContext,
+) -> float:
+    router = config.router
+    if router.hard_fraction is not None:
+        return router.hard_fraction
+    if router.mean_cost_us_per_row is not None:
+        valid = context.prepared().split("valid")
+        scorer = PoolScorer({"student": context.run.student / MODEL_ONNX})
+        student = scorer.cost_us_per_row(valid)["student"]
+        return fraction_for_cost(
+            router.mean_cost_us_per_row,
+            student,
+            sum(member_costs[m] for m in members),
+            maximum=1.0,
+        )
+    return choose_fraction(curve, maximum=router.max_hard_fraction, tolerance=router.tolerance_auc)
+
+
+def _baseline_blend(
+    context: StageContext, valid: EncodedBatch, route: npt.NDArray[np.bool_]
+) -> Blend:
+    rows = valid.take(route)
+    scorer = PoolScorer({"baseline": context.run.baseline / MODEL_ONNX})
+    return platt(Blend({"baseline": 1.0}), scorer.logits(rows), labels_of(rows), weights_of(rows))
+
+
+def _curve_json(curve: ThresholdCurve) -> dict[str, Any]:
+    return {
+        "fractions": curve.fractions.tolist(),
+        "gap": curve.gap.tolist(),
+        "standard_error": curve.standard_error.tolist(),
+    }
+
+
+def _encode_threshold(threshold: float) -> float | str:
+    """JSON has no infinity: "inf" sends no row to the ensemble, "-inf" every row."""
+    return threshold if np.isfinite(threshold) else str(threshold)
+
+
+def decode_threshold(value: float | str) -> float:
+    return float(value)

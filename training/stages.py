@@ -1,0 +1,300 @@
+"""The stages of a run as plain functions: each reads finished stages and fills one directory.
+
+No Ray here: `training/pipeline.py` decides where and when a stage runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dynens.data.prepare import PreparedData, open_prepared, prepare
+
+from dynens.batch import EncodedBatch
+from dynens.config.learner import LearnerConfig
+from dynens.config.run import RunConfig
+from dynens.distill.augment import row_space
+from dynens.distill.teacher import RowFactory, Teacher
+from dynens.distill.trainer import DistillTrainer
+from dynens.ensemble.blend import Blend, Logits, platt
+from dynens.ensemble.scorer import PoolScorer
+from dynens.ensemble.selection import choose_members
+from dynens.ensemble.weights import choose_weights
+from dynens.metrics import auc
+from dynens.models.base import FitProgress, ProgressCallback
+from dynens.models.net_learner import NetLearner
+from dynens.models.registry import MODELS, build_learner
+from dynens.run import RunDirectory, read_json, select_mask, write_json
+from dynens.schema import DatasetConfig
+
+MODEL_ONNX = "model.onnx"
+ENSEMBLE_JSON = "ensemble.json"
+FIT_REPORT = "fit.json"
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What every stage gets.
+
+    Attributes:
+        run: the run directory.
+        dataset: the table.
+        config: the run's configuration.
+        out: the directory this stage fills (renamed into place when it is complete).
+        checkpoints: survives a killed worker; removed when the stage is complete.
+        progress: told how far the stage is.
+    """
+
+    run: RunDirectory
+    dataset: DatasetConfig
+    config: RunConfig
+    out: Path
+    checkpoints: Path
+    progress: ProgressCallback
+
+    def prepared(self) -> PreparedData:
+        return open_prepared(self.run.data)
+
+
+@dataclass(frozen=True)
+class ValidRoles:
+    """Validation rows by role: `select` stops and chooses, `route` calibrates and routes."""
+
+    select: npt.NDArray[np.bool_]
+
+    @property
+    def route(self) -> npt.NDArray[np.bool_]:
+        return ~self.select
+
+
+def valid_roles(config: RunConfig, num_rows: int) -> ValidRoles:
+    return ValidRoles(select_mask(num_rows, config.router.select_share, config.seed))
+
+
+Stage = Callable[[StageContext], None]
+
+
+def learner_seed(config: RunConfig, name: str) -> int:
+    """A seed of its own for every learner, stable when others are added."""
+    return config.seed * 1000 + sum(name.encode()) % 997
+
+
+def prepare_data(context: StageContext) -> None:
+    """Read, join, split and encode the table."""
+    prepare(context.dataset, context.out, seed=context.config.seed)
+
+
+def train_learner(context: StageContext, name: str) -> None:
+    """Fit one base learner; save it, its graph and its logits on every split."""
+    data = context.prepared()
+    config = context.config.learners[name]
+    config = config.model_copy(update={"name": name})
+    train, valid = data.split("train"), data.split("valid")
+    select = valid_roles(context.config, len(valid)).select
+    learner = build_learner(config, data.layout, data.stats, learner_seed(context.config, name))
+    report = learner.fit(
+        train,
+        valid.take(select),
+        checkpoint_dir=context.checkpoints,
+        progress=context.progress,
+    )
+    learner.save(context.out)
+    learner.export_onnx(context.out / MODEL_ONNX)
+    np.save(context.out / "logits_train.npy", learner.predict_logits(train))
+    scorer = PoolScorer({name: context.out / MODEL_ONNX})
+    for split in ("valid", "test"):
+        np.save(context.out / f"logits_{split}.npy", scorer.logits(data.split(split))[name])
+    write_json(context.out / FIT_REPORT, report.to_dict())
+
+
+def pool_logits(run: RunDirectory, names: tuple[str, ...], split: str) -> dict[str, Logits]:
+    """Saved logits of the pool on one split."""
+    return {name: np.load(run.learner(name) / f"logits_{split}.npy") for name in names}
+
+
+def build_ensemble(context: StageContext) -> None:
+    """Calibrate the pool, choose the serving members and all weights."""
+    config, data = context.config, context.prepared()
+    names = tuple(config.learners)
+    valid = data.split("valid")
+    roles = valid_roles(config, len(valid))
+    labels, weight = labels_of(valid), weights_of(valid)
+    raw = pool_logits(context.run, names, "valid")
+    route = {name: z[roles.route] for name, z in raw.items()}
+    single = {
+        name: platt(Blend({name: 1.0}), route, labels[roles.route], weight[roles.route])
+        for name in names
+    }
+    calibrated = {name: blend.logit(raw)[roles.select] for name, blend in single.items()}
+    y, w = labels[roles.select], weight[roles.select]
+    scorer = PoolScorer({name: context.run.learner(name) / MODEL_ONNX for name in names})
+    cost = scorer.cost_us_per_row(valid)
+    choice = choose_members(
+        calibrated,
+        y,
+        size=config.ensemble.size,
+        cost_us_per_row=cost,
+        cost_cap_us_per_row=config.ensemble.cost_cap_us_per_row,
+        sample_weight=w,
+    )
+    blends, methods = {}, {}
+    for system, members in (("static_ensemble", choice.members), ("full_pool", names)):
+        chosen = choose_weights(
+            np.stack([calibrated[m] for m in members], axis=1),
+            y,
+            methods=config.ensemble.weight_methods,
+            seed=config.seed,
+            sample_weight=w,
+        )
+        blend = combine([single[m] for m in members], chosen.weights)
+        blends[system] = platt(blend, route, labels[roles.route], weight[roles.route])
+        methods[system] = {"method": chosen.method, "out_of_fold_auc": chosen.out_of_fold_auc}
+    scores = {name: auc(y, z, w) for name, z in calibrated.items()}
+    best = max(scores, key=lambda name: scores[name])
+    blends["best_single"] = single[best]
+    write_json(
+        context.out / ENSEMBLE_JSON,
+        {
+            "members": list(choice.members),
+            "best_single": best,
+            "select_auc": scores,
+            "cost_us_per_row": cost,
+            "weights": methods,
+            "candidates": [
+                {"members": m, "auc": a, "cost_us_per_row": c} for m, a, c in choice.candidates[:20]
+            ],
+            "blends": {name: blend.to_dict() for name, blend in blends.items()},
+        },
+    )
+
+
+def combine(blends: list[Blend], weights: npt.NDArray[np.float64]) -> Blend:
+    """The blend whose logit is the weighted sum of the given single-model blends' logits."""
+    total: dict[str, float] = {}
+    bias = 0.0
+    for blend, weight in zip(blends, weights, strict=True):
+        bias += float(weight) * blend.bias
+        for name, value in blend.weights.items():
+            total[name] = total.get(name, 0.0) + float(weight) * value
+    return Blend(total, bias)
+
+
+def read_blend(run: RunDirectory, system: str) -> Blend:
+    """A blend the ensemble stage chose."""
+    return Blend.from_dict(read_json(run.ensemble / ENSEMBLE_JSON)["blends"][system])
+
+
+def train_baseline(context: StageContext) -> None:
+    """The student's architecture and training, on click labels alone."""
+    data = context.prepared()
+    config = context.config.student.model_copy(update={"name": "baseline"})
+    valid = data.split("valid")
+    select = valid_roles(context.config, len(valid)).select
+    learner = build_learner(config, data.layout, data.stats, context.config.seed)
+    report = learner.fit(
+        data.split("train"),
+        valid.take(select),
+        checkpoint_dir=context.checkpoints,
+        progress=context.progress,
+    )
+    learner.save(context.out)
+    learner.export_onnx(context.out / MODEL_ONNX)
+    write_json(context.out / FIT_REPORT, report.to_dict())
+
+
+class StudentLearner:
+    """Builds the student of a run: the configured architecture trained by distillation."""
+
+    def __init__(self, context: StageContext, config: LearnerConfig) -> None:
+        self._context = context
+        self._config = config
+
+    def fit(self) -> NetLearner:
+        """Train; returns a learner that saves and exports like any other."""
+        context, run_config = self._context, self._context.config
+        data = context.prepared()
+        learner_class = MODELS[self._config.model]
+        assert issubclass(learner_class, NetLearner)
+        train, valid = data.split("train"), data.split("valid")
+        select = valid_roles(run_config, len(valid)).select
+        teacher_blend = read_blend(context.run, _TEACHER_SYSTEM[run_config.distill.teacher])
+        names = tuple(teacher_blend.weights)
+        teacher_logits = teacher_blend.logit(pool_logits(context.run, names, "train"))
+        learner = learner_class(self._config, data.layout, data.stats, run_config.seed)
+
+        def trainer(network: Any, config: LearnerConfig) -> DistillTrainer:
+            return DistillTrainer(
+                network,
+                config,
+                run_config.distill,
+                teacher_logits,
+                self._factory(data, train, Blend(teacher_blend.weights, teacher_blend.bias)),
+                run_config.seed,
+                context.checkpoints,
+                context.progress,
+            )
+
+        report = learner.fit_with(trainer, train, valid.take(select))
+        write_json(context.out / FIT_REPORT, report.to_dict())
+        return learner
+
+    def _factory(self, data: PreparedData, train: EncodedBatch, blend: Blend) -> RowFactory | None:
+        run_config = self._context.config
+        if not run_config.distill.makes_rows:
+            return None
+        paths = {name: self._context.run.learner(name) / MODEL_ONNX for name in blend.weights}
+        teacher = Teacher(PoolScorer(paths, run_config.distill.labelling_threads), blend)
+        entities = {field.name: field.entity for field in data.schema.fields}
+        space = row_space(data.layout, entities, data.id_frequency)
+        table = in_memory(train)
+        return RowFactory(teacher, table, data.stats, space, run_config.distill, run_config.seed)
+
+
+_TEACHER_SYSTEM = {"pool": "full_pool", "ensemble": "static_ensemble"}
+
+
+def train_student(context: StageContext) -> None:
+    """Distil the pool into the student."""
+    config = context.config.student.model_copy(update={"name": "student"})
+    learner = StudentLearner(context, config).fit()
+    learner.save(context.out)
+    learner.export_onnx(context.out / MODEL_ONNX)
+
+
+def labels_of(batch: EncodedBatch) -> npt.NDArray[np.float32]:
+    assert batch.labels is not None
+    return np.asarray(batch.labels, dtype=np.float32)
+
+
+def weights_of(batch: EncodedBatch) -> npt.NDArray[np.float32]:
+    """(B,) row weights, ones where the table has none."""
+    if batch.sample_weight is None:
+        return np.ones(len(batch), np.float32)
+    return np.asarray(batch.sample_weight, dtype=np.float32)
+
+
+def in_memory(batch: EncodedBatch) -> EncodedBatch:
+    """The rows of a memory-mapped batch as ordinary arrays."""
+    return batch.take(np.arange(len(batch)))
+
+
+def json_progress(path: Path) -> ProgressCallback:
+    """A callback that appends each point to a JSON-lines file, for whoever watches."""
+
+    def write(progress: FitProgress) -> None:
+        line = {
+            "learner": progress.learner,
+            "fraction": progress.fraction,
+            "epoch": progress.point.epoch,
+            "valid_auc": progress.point.valid_auc,
+            "train_loss": progress.point.train_loss,
+        }
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    return write
