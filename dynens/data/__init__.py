@@ -1,0 +1,1 @@
+"""From tables to encoded rows: sources, schema inference, encoders, statistics, shards."""

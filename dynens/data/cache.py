@@ -1,0 +1,49 @@
+"""Where fetched data lie, and writing there safely."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from dynens.errors import DataError
+
+
+def cache_folder() -> Path:
+    """`$DYNENS_CACHE`, or `dynens` in the user's cache folder."""
+    given = os.environ.get("DYNENS_CACHE")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dynens"
+
+
+def data_home() -> Path | None:
+    """`$DYNENS_DATA_HOME`, a folder with local copies of datasets."""
+    given = os.environ.get("DYNENS_DATA_HOME")
+    return Path(given) if given else None
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """`folder`, built under a temporary name and renamed unless it is there already.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    if folder.is_dir():
+        return folder
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        build(temporary)
+        if not folder.is_dir():
+            temporary.rename(folder)
+    except OSError as e:
+        raise DataError(
+            f"the cache folder {folder} cannot be written ({e.strerror or e}); "
+            "set DYNENS_CACHE to a folder that can."
+        ) from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

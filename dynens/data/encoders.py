@@ -1,0 +1,252 @@
+"""`RowEncoder`: raw rows to encoded rows, the one implementation of training and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, IntArray
+from dynens.data.entities import EncodedEntity
+from dynens.data.fields import FieldEncoder
+from dynens.data.store import read_encoder, write_encoder
+from dynens.errors import DataError
+from dynens.schema import Entity, FieldKind
+
+_ENTITY_ORDER = {"user": 0, "context": 1, "item": 2}
+_VECTORISED_ROWS = 2048  # above, an Arrow column beats a Python loop
+
+
+@dataclass(frozen=True)
+class InputField:
+    """A raw column that requests may carry."""
+
+    name: str
+    kind: FieldKind
+    entity: Entity
+
+
+class RowEncoder:
+    """Encodes raw rows.
+
+    Args:
+        encoders: one per field; laid out user, context, item (each in the order given), so that
+            what a request's candidates share lies together.
+        entities: the encoded user and item tables that keys are joined with.
+        user_key: the user's column, None when there is none.
+        item_key: the item's column, None when there is none.
+
+    Attributes:
+        layout: of the encoded rows.
+        input_fields: the raw columns understood.
+    """
+
+    def __init__(
+        self,
+        encoders: Sequence[FieldEncoder],
+        entities: Sequence[EncodedEntity] = (),
+        user_key: str | None = None,
+        item_key: str | None = None,
+    ) -> None:
+        ordered = sorted(encoders, key=lambda e: _ENTITY_ORDER[e.spec.entity])
+        self.encoders = tuple(ordered)
+        self.entities = tuple(entities)
+        self.user_key, self.item_key = user_key, item_key
+        self.layout = FeatureLayout(
+            tuple(name for e in ordered for name in e.dense),
+            tuple(field for e in ordered for field in e.sparse),
+        )
+        self._slices = _column_slices(self.encoders)
+        self.input_fields = self._find_inputs()
+        self._positions = _positions_by_column(self.encoders)
+        self._missing_dense, self._missing_ids = self._missing_row()
+        self._ranker = _Ranker(self) if self.has_item_entity else None
+
+    @property
+    def has_item_entity(self) -> bool:
+        """Whether an item table was joined, so that candidates can be ranked by key alone."""
+        return any(e.entity == "item" for e in self.entities)
+
+    def _find_inputs(self) -> tuple[InputField, ...]:
+        inputs: dict[str, InputField] = {}
+        for entity in self.entities:
+            inputs[entity.key] = InputField(entity.key, "categorical", entity.entity)
+        for encoder in self.encoders:
+            spec = encoder.spec
+            if spec.source not in inputs or spec.derive is None:
+                inputs[spec.source] = InputField(spec.source, spec.kind, spec.entity)
+        return tuple(inputs.values())
+
+    def _missing_row(self) -> tuple[FloatArray, IntArray]:
+        dense = np.zeros(self.layout.num_dense, np.float32)
+        ids = np.zeros(self.layout.ids_width, np.int32)
+        for encoder, (dense_at, ids_at) in zip(self.encoders, self._slices, strict=True):
+            dense[dense_at], ids[ids_at] = encoder.missing_row()
+        return dense, ids
+
+    def empty(self, num_rows: int) -> tuple[FloatArray, IntArray]:
+        """Rows with every field missing: (dense, ids)."""
+        dense = np.empty((num_rows, self.layout.num_dense), np.float32)
+        ids = np.empty((num_rows, self.layout.ids_width), np.int32)
+        dense[:] = self._missing_dense
+        ids[:] = self._missing_ids
+        return dense, ids
+
+    def encode_table(self, table: pa.Table) -> EncodedBatch:
+        """Encode a table of raw rows (no labels).
+
+        A column that is absent is looked up in the user or item table by key, where that has it;
+        else it is missing.
+        """
+        dense, ids = self.empty(table.num_rows)
+        present = set(table.column_names)
+        for entity in self.entities:
+            if entity.key in present:
+                entity.join(table[entity.key], dense, ids)
+        for encoder, (dense_at, ids_at) in zip(self.encoders, self._slices, strict=True):
+            if encoder.spec.source in present:
+                column = table[encoder.spec.source]
+                encoder.encode(column, dense[:, dense_at], ids[:, ids_at])
+        return EncodedBatch(dense, ids)
+
+    def encode_columns(self, columns: Mapping[str, Any]) -> EncodedBatch:
+        """Encode named columns of raw Python values or NumPy arrays, without joins.
+
+        A column left out is missing in every row; unknown names are ignored.
+
+        Raises:
+            DataError: the columns' lengths differ, or a numeric field holds a text.
+        """
+        lengths = {len(values) for values in columns.values()}
+        if len(lengths) > 1:
+            raise DataError(f"the fields have different numbers of rows: {sorted(lengths)}.")
+        num_rows = lengths.pop() if lengths else 0
+        dense, ids = self.empty(num_rows)
+        if not num_rows:
+            return EncodedBatch(dense, ids)
+        for name, values in columns.items():
+            positions = self._positions.get(name)
+            if positions is not None:
+                self._encode_column(values, positions, dense, ids)
+        return EncodedBatch(dense, ids)
+
+    def _encode_column(
+        self, values: Any, positions: tuple[int, ...], dense: FloatArray, ids: IntArray
+    ) -> None:
+        column = _as_arrow(values) if len(values) > _VECTORISED_ROWS else None
+        if column is None and isinstance(values, np.ndarray):
+            values = list(values) if values.ndim > 1 else values.tolist()
+        for position in positions:
+            encoder = self.encoders[position]
+            dense_at, ids_at = self._slices[position]
+            if column is not None and not _may_hold_bad_numbers(encoder, column):
+                encoder.encode(column, dense[:, dense_at], ids[:, ids_at])
+            else:
+                encoder.encode_values(values, dense[:, dense_at], ids[:, ids_at])
+
+    def encode_rank(
+        self, user_id: Any, context: Mapping[str, Any], candidates: Sequence[Any]
+    ) -> EncodedBatch:
+        """Encode one user against many candidate items, features joined from the tables.
+
+        Args:
+            user_id: the user's key; None when unknown.
+            context: raw values shared by all rows; they win over the user table's.
+            candidates: item keys.
+
+        Raises:
+            DataError: there is no item table, or a numeric field was given a text.
+        """
+        if self._ranker is None:
+            raise DataError("this model has no item table, so it cannot rank candidates by key.")
+        return self._ranker.encode(user_id, context, candidates)
+
+    def save(self, directory: Path) -> None:
+        """Write to a folder (JSON, Arrow and npy files)."""
+        write_encoder(self, directory)
+
+    @classmethod
+    def load(cls, directory: Path) -> RowEncoder:
+        """Read what `save` wrote.
+
+        Raises:
+            BundleError: files are missing or damaged.
+        """
+        encoders, entities, user_key, item_key = read_encoder(directory)
+        return cls(encoders, entities, user_key, item_key)
+
+
+class _Ranker:
+    """The fast road for one user and many items: gathers instead of look-ups per field."""
+
+    def __init__(self, encoder: RowEncoder) -> None:
+        self._encoder = encoder
+        self._items = next(e for e in encoder.entities if e.entity == "item")
+        self._users = next((e for e in encoder.entities if e.entity == "user"), None)
+        self._key_positions = encoder._positions.get(self._items.key, ())
+        self._item_dense, self._item_ids = self._items.ranges()
+
+    def encode(
+        self, user_id: Any, context: Mapping[str, Any], candidates: Sequence[Any]
+    ) -> EncodedBatch:
+        encoder = self._encoder
+        base_dense, base_ids = encoder.empty(1)
+        if user_id is not None:
+            if self._users is not None:
+                self._users.write_row(user_id, base_dense, base_ids)
+            self._write(encoder.user_key, [user_id], base_dense, base_ids)
+        for name, value in context.items():
+            self._write(name, [value], base_dense, base_ids)
+        num_rows = len(candidates)
+        dense = np.repeat(base_dense, num_rows, axis=0)
+        ids = np.repeat(base_ids, num_rows, axis=0)
+        rows = self._items.rows_of(candidates)
+        ids[:, self._item_ids] = self._items.ids[rows]
+        if self._items.dense.shape[1]:
+            dense[:, self._item_dense] = self._items.dense[rows]
+        for position in self._key_positions:
+            dense_at, ids_at = encoder._slices[position]
+            encoder.encoders[position].encode_values(candidates, dense[:, dense_at], ids[:, ids_at])
+        return EncodedBatch(dense, ids)
+
+    def _write(self, name: str | None, values: list[Any], dense: FloatArray, ids: IntArray) -> None:
+        for position in self._encoder._positions.get(name or "", ()):
+            dense_at, ids_at = self._encoder._slices[position]
+            self._encoder.encoders[position].encode_values(
+                values, dense[:, dense_at], ids[:, ids_at]
+            )
+
+
+def _column_slices(encoders: Sequence[FieldEncoder]) -> list[tuple[slice, slice]]:
+    slices, dense, sparse = [], 0, 0
+    for encoder in encoders:
+        width = sum(field.width for field in encoder.sparse)
+        slices.append((slice(dense, dense + len(encoder.dense)), slice(sparse, sparse + width)))
+        dense, sparse = dense + len(encoder.dense), sparse + width
+    return slices
+
+
+def _positions_by_column(encoders: Sequence[FieldEncoder]) -> dict[str, tuple[int, ...]]:
+    positions: dict[str, tuple[int, ...]] = {}
+    for i, encoder in enumerate(encoders):
+        source = encoder.spec.source
+        positions[source] = (*positions.get(source, ()), i)
+    return positions
+
+
+def _as_arrow(values: Any) -> pa.Array | None:
+    """An Arrow array, or None where the values are too mixed for one."""
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return None
+
+
+def _may_hold_bad_numbers(encoder: FieldEncoder, column: pa.Array) -> bool:
+    return encoder.spec.kind == "numeric" and not (
+        pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+    )

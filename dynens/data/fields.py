@@ -1,0 +1,269 @@
+"""One encoder per field: fitted on training rows, then raw column → dense columns and ids."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
+from dynens.data.lists import split_lists
+from dynens.data.times import seconds_of_values, time_part, to_seconds
+from dynens.data.values import number, to_numbers
+from dynens.data.vocabulary import Vocabulary
+from dynens.schema import FieldSpec
+
+MISSING_SUFFIX = "#missing"
+BUCKET_SUFFIX = "#bucket"
+
+
+class FieldEncoder(ABC):
+    """Encodes one field.
+
+    `dense` and `sparse` name what it writes; `encode*` fill (B, len(dense)) float32 and
+    (B, sum of widths) int32 arrays that the caller owns.
+    """
+
+    def __init__(self, spec: FieldSpec) -> None:
+        self.spec = spec
+        self.dense: tuple[str, ...] = ()
+        self.sparse: tuple[SparseField, ...] = ()
+
+    @abstractmethod
+    def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
+        """Encode an Arrow column."""
+
+    @abstractmethod
+    def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
+        """Encode a few Python values; the same result as `encode`, sooner.
+
+        Raises:
+            DataError: a numeric field was given a text that is no number.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What was fitted, as JSON values (vocabularies are stored apart)."""
+
+    def missing_row(self) -> tuple[FloatArray, IntArray]:
+        """What a row without this field holds: (dense, ids)."""
+        dense = np.zeros((1, len(self.dense)), np.float32)
+        ids = np.zeros((1, sum(f.width for f in self.sparse)), np.int32)
+        self.encode_values([None], dense, ids)
+        return dense[0], ids[0]
+
+
+class CategoricalEncoder(FieldEncoder):
+    """Categories (or a part of a date) to ids."""
+
+    def __init__(self, spec: FieldSpec, vocabulary: Vocabulary) -> None:
+        super().__init__(spec)
+        self.vocabulary = vocabulary
+        self.sparse = (SparseField(spec.name, vocabulary.num_embeddings),)
+
+    def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
+        ids[:, 0] = self.vocabulary.encode(derived(column, self.spec))
+
+    def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
+        if self.spec.derive:
+            values = derived_values(values, self.spec)
+        ids[:, 0] = self.vocabulary.encode_values(values)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
+class NumericEncoder(FieldEncoder):
+    """A number to a dense value, an optional missing indicator and optional buckets.
+
+    Args:
+        spec: the field.
+        knots: increasing raw values; the transform interpolates linearly between them.
+        heights: transformed values at the knots. One knot stands for an affine transform
+            `(x - knot) * heights[0]`.
+        has_missing: whether training rows missed values (then an indicator column exists).
+        edges: upper edges of the buckets but the last; empty: no sparse twin.
+    """
+
+    def __init__(
+        self,
+        spec: FieldSpec,
+        knots: npt.NDArray[np.float64],
+        heights: npt.NDArray[np.float64],
+        has_missing: bool,
+        edges: npt.NDArray[np.float64],
+    ) -> None:
+        super().__init__(spec)
+        self.knots, self.heights, self.edges = knots, heights, edges
+        self.has_missing = has_missing
+        self.dense = (spec.name, spec.name + MISSING_SUFFIX) if has_missing else (spec.name,)
+        if len(edges):
+            self.sparse = (SparseField(spec.name + BUCKET_SUFFIX, 2 + len(edges) + 1),)
+
+    def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
+        if self.spec.derive:
+            numbers = time_part(to_seconds(column, self.spec.time_format), self.spec.derive)
+        else:
+            numbers = to_numbers(column).values
+        self._write(numbers, dense, ids)
+
+    def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
+        if self.spec.derive:
+            values = derived_values(values, self.spec)
+        if set(map(type, values)) <= {int, float, bool}:
+            numbers = np.array(values, np.float64)
+            numbers[~np.isfinite(numbers)] = np.nan
+        else:
+            numbers = np.array([number(v, self.spec.source) for v in values], np.float64)
+        self._write(numbers, dense, ids)
+
+    def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
+        missing = np.isnan(numbers)
+        values = self.transform(numbers)
+        any_missing = bool(missing.any())
+        if any_missing:
+            values[missing] = 0.0
+        dense[:, 0] = values
+        if self.has_missing:
+            dense[:, 1] = missing
+        if len(self.edges):
+            buckets = np.searchsorted(self.edges, numbers, side="left") + 2
+            ids[:, 0] = np.where(missing, MISSING, buckets) if any_missing else buckets
+
+    def transform(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The dense value of each number, before missing ones become 0."""
+        if self.spec.transform == "log":
+            numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
+        if len(self.knots) == 1:
+            # Clipped: one absurd value must not swamp every other feature of its row.
+            return np.clip((numbers - self.knots[0]) * self.heights[0], -10.0, 10.0)
+        return np.interp(numbers, self.knots, self.heights)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "knots": self.knots.tolist(),
+            "heights": self.heights.tolist(),
+            "has_missing": self.has_missing,
+            "edges": self.edges.tolist(),
+        }
+
+
+class MultiValuedEncoder(FieldEncoder):
+    """A list of categories to `width` ids, padded on the right."""
+
+    def __init__(self, spec: FieldSpec, vocabulary: Vocabulary, width: int) -> None:
+        super().__init__(spec)
+        self.vocabulary = vocabulary
+        self.width = width
+        self.sparse = (SparseField(spec.name, vocabulary.num_embeddings, width),)
+
+    def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
+        values, lengths = split_lists(column, self.spec.separator)
+        flat = self.vocabulary.encode(values)
+        known = flat != MISSING
+        rows = np.repeat(np.arange(len(lengths)), lengths)[known]
+        self._scatter(flat[known], rows, len(lengths), ids)
+
+    def _scatter(
+        self, flat: IntArray, rows: npt.NDArray[np.int64], num_rows: int, ids: IntArray
+    ) -> None:
+        lengths = np.bincount(rows, minlength=num_rows)
+        starts = np.cumsum(lengths) - lengths
+        places = np.arange(len(flat)) - starts[rows]
+        if self.spec.keep == "last":
+            places -= np.maximum(lengths - self.width, 0)[rows]
+        kept = (places >= 0) & (places < self.width)
+        ids[:] = PADDING
+        ids[rows[kept], places[kept]] = flat[kept]
+        ids[lengths == 0, 0] = MISSING
+
+    def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
+        lists = [self._as_list(value) for value in values]
+        flat = self.vocabulary.encode_values([item for items in lists for item in items])
+        last, padding = self.spec.keep == "last", [PADDING] * self.width
+        rows, start = [], 0
+        for items in lists:
+            row = flat[start : start + len(items)]
+            start += len(items)
+            if MISSING in row:
+                row = [i for i in row if i != MISSING]
+            row = row[-self.width :] if last else row[: self.width]
+            rows.append((row or [MISSING]) + padding[len(row) or 1 :])
+        ids[:] = rows
+
+    def _as_list(self, value: Any) -> Sequence[Any]:
+        if isinstance(value, str):
+            return value.split(self.spec.separator)
+        if isinstance(value, (list, tuple)):
+            return value
+        if isinstance(value, np.ndarray):
+            items: list[Any] = value.tolist()
+            return items
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace").split(self.spec.separator)
+        return () if value is None else (value,)
+
+    def state(self) -> dict[str, Any]:
+        return {"width": self.width}
+
+
+class DenseVectorEncoder(FieldEncoder):
+    """A vector of numbers, each component standardised."""
+
+    def __init__(
+        self, spec: FieldSpec, mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]
+    ) -> None:
+        super().__init__(spec)
+        self.mean, self.scale = mean, scale
+        self.dense = tuple(f"{spec.name}[{i}]" for i in range(len(mean)))
+
+    def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
+        values, lengths = split_lists(column, self.spec.separator)
+        self._write(to_numbers(values).values, lengths, dense)
+
+    def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
+        kept = [v if isinstance(v, str) or v is None else list(v) for v in values]
+        texts = any(isinstance(v, str) for v in kept)
+        self.encode(pa.array(kept, pa.string() if texts else pa.list_(pa.float64())), dense, ids)
+
+    def _write(
+        self, flat: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], dense: FloatArray
+    ) -> None:
+        size = len(self.mean)
+        matrix = vectors(flat, lengths, size)
+        dense[:] = np.nan_to_num(np.clip((matrix - self.mean) * self.scale, -10.0, 10.0))
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+
+
+def vectors(
+    flat: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], size: int
+) -> npt.NDArray[np.float64]:
+    """(B, size) matrix of lists laid end to end: cut at `size`, NaN where a list is shorter."""
+    matrix = np.full((len(lengths), size), np.nan)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    places = np.arange(len(flat)) - (np.cumsum(lengths) - lengths)[rows]
+    kept = places < size
+    matrix[rows[kept], places[kept]] = flat[kept]
+    return matrix
+
+
+def derived(column: pa.Array | pa.ChunkedArray, spec: FieldSpec) -> pa.Array | pa.ChunkedArray:
+    """The column, or the part of its times that the field asks for."""
+    if spec.derive is None:
+        return column
+    return pa.array(time_part(to_seconds(column, spec.time_format), spec.derive))
+
+
+def derived_values(values: Sequence[Any], spec: FieldSpec) -> list[float]:
+    """`derived` for a few Python values."""
+    assert spec.derive is not None
+    parts: list[float] = time_part(
+        seconds_of_values(values, spec.time_format), spec.derive
+    ).tolist()
+    return parts

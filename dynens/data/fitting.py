@@ -1,0 +1,227 @@
+"""Fitting field encoders on the training rows, one chunk at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.fields import (
+    CategoricalEncoder,
+    DenseVectorEncoder,
+    FieldEncoder,
+    MultiValuedEncoder,
+    NumericEncoder,
+    derived,
+    vectors,
+)
+from dynens.data.lists import split_lists
+from dynens.data.times import time_part, to_seconds
+from dynens.data.values import to_numbers
+from dynens.data.vocabulary import ValueCounter, Vocabulary
+from dynens.schema import FieldSpec
+
+SAMPLE_ROWS = 200_000
+MAX_LEN = 20
+_QUANTILES = 200
+
+
+class FieldFitter(ABC):
+    """Sees the training values of one field, then makes its encoder."""
+
+    def __init__(self, spec: FieldSpec) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def add(self, column: pa.Array | pa.ChunkedArray) -> None:
+        """Look at a chunk of training values."""
+
+    @abstractmethod
+    def finish(self) -> FieldEncoder:
+        """The fitted encoder."""
+
+
+def field_fitter(spec: FieldSpec) -> FieldFitter:
+    """The fitter for a field's kind."""
+    return _FITTERS[spec.kind](spec)
+
+
+class CategoricalFitter(FieldFitter):
+    """Counts values."""
+
+    def __init__(self, spec: FieldSpec) -> None:
+        super().__init__(spec)
+        self._counter = ValueCounter()
+
+    def add(self, column: pa.Array | pa.ChunkedArray) -> None:
+        if self.spec.vocabulary.hash_buckets is None:
+            self._counter.add(derived(column, self.spec))
+
+    def finish(self) -> CategoricalEncoder:
+        policy = self.spec.vocabulary
+        vocabulary = Vocabulary(self._counter.most_common(policy), policy.hash_buckets)
+        return CategoricalEncoder(self.spec, vocabulary)
+
+
+class MultiValuedFitter(FieldFitter):
+    """Counts values and list lengths."""
+
+    def __init__(self, spec: FieldSpec) -> None:
+        super().__init__(spec)
+        self._counter = ValueCounter()
+        self._lengths = np.zeros(0, np.int64)
+
+    def add(self, column: pa.Array | pa.ChunkedArray) -> None:
+        values, lengths = split_lists(column, self.spec.separator)
+        counts = np.bincount(lengths, minlength=len(self._lengths))
+        counts[: len(self._lengths)] += self._lengths
+        self._lengths = counts
+        if self.spec.vocabulary.hash_buckets is None:
+            self._counter.add(values)
+
+    def finish(self) -> MultiValuedEncoder:
+        policy = self.spec.vocabulary
+        vocabulary = Vocabulary(self._counter.most_common(policy), policy.hash_buckets)
+        return MultiValuedEncoder(self.spec, vocabulary, self.spec.max_len or self._common_length())
+
+    def _common_length(self) -> int:
+        """The length that 99 % of the lists do not exceed, at most `MAX_LEN`."""
+        if not self._lengths.sum():
+            return 1
+        share = np.cumsum(self._lengths) / self._lengths.sum()
+        return int(np.clip(np.searchsorted(share, 0.99), 1, MAX_LEN))
+
+
+class NumericFitter(FieldFitter):
+    """Keeps a sample of the values that is the same however the rows are chunked."""
+
+    def __init__(self, spec: FieldSpec) -> None:
+        super().__init__(spec)
+        self._sample = SystematicSample(SAMPLE_ROWS)
+        self._has_missing = False
+
+    def add(self, column: pa.Array | pa.ChunkedArray) -> None:
+        if self.spec.derive:
+            numbers = time_part(to_seconds(column, self.spec.time_format), self.spec.derive)
+        else:
+            numbers = to_numbers(column).values
+        self._has_missing = self._has_missing or bool(np.isnan(numbers).any())
+        self._sample.add(numbers)
+
+    def finish(self) -> NumericEncoder:
+        values = self._sample.values()
+        values = values[np.isfinite(values)]
+        knots, heights = _transform_of(values, self.spec)
+        edges = np.zeros(0)
+        if self.spec.buckets and len(values):
+            points = np.linspace(0, 1, self.spec.buckets + 1)[1:-1]
+            edges = np.unique(np.quantile(values, points, method="inverted_cdf"))
+            edges = edges[edges < values.max()]
+        return NumericEncoder(self.spec, knots, heights, self._has_missing, edges)
+
+
+class DenseVectorFitter(FieldFitter):
+    """Keeps a sample of the vectors."""
+
+    def __init__(self, spec: FieldSpec) -> None:
+        super().__init__(spec)
+        assert spec.length is not None
+        self._length = spec.length
+        self._count = np.zeros(spec.length)
+        self._sum = np.zeros(spec.length)
+        self._square = np.zeros(spec.length)
+
+    def add(self, column: pa.Array | pa.ChunkedArray) -> None:
+        values, lengths = split_lists(column, self.spec.separator)
+        matrix = vectors(to_numbers(values).values, lengths, self._length)
+        known = np.isfinite(matrix)
+        matrix = np.where(known, matrix, 0.0)
+        self._count += known.sum(axis=0)
+        self._sum += matrix.sum(axis=0)
+        self._square += (matrix**2).sum(axis=0)
+
+    def finish(self) -> DenseVectorEncoder:
+        count = np.maximum(self._count, 1)
+        mean = self._sum / count
+        deviation = np.sqrt(np.maximum(self._square / count - mean**2, 0.0))
+        scale = np.where(deviation > 1e-12, 1 / np.maximum(deviation, 1e-12), 0.0)
+        return DenseVectorEncoder(self.spec, mean, scale)
+
+
+class SystematicSample:
+    """Every k-th value of a stream, k doubling so that at most `size` · 2 are held.
+
+    Which values are kept depends on their positions alone, not on the chunks they came in.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._step = 1
+        self._seen = 0
+        self._parts: list[npt.NDArray[np.float64]] = []
+        self._held = 0
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        first = -self._seen % self._step
+        part = values[first :: self._step].copy()
+        self._seen += len(values)
+        self._parts.append(part)
+        self._held += len(part)
+        while self._held > 2 * self._size:
+            kept = np.concatenate(self._parts)[::2]
+            self._parts, self._held, self._step = [kept], len(kept), self._step * 2
+
+    def values(self) -> npt.NDArray[np.float64]:
+        return np.concatenate(self._parts) if self._parts else np.zeros(0)
+
+
+def _transform_of(
+    values: npt.NDArray[np.float64], spec: FieldSpec
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(knots, heights) of the field's transform; see `NumericEncoder`."""
+    if spec.transform == "log":
+        values = np.sign(values) * np.log1p(np.abs(values))
+    distinct = np.unique(values)
+    if len(distinct) < 2:
+        return np.array([distinct[0] if len(distinct) else 0.0]), np.array([0.0])
+    if spec.transform == "none":
+        return np.array([0.0]), np.array([1.0])
+    if spec.transform == "quantile" and len(distinct) > 2:
+        return _normal_scores(values, distinct)
+    with np.errstate(over="ignore"):
+        deviation = values.std()
+    mean = float(values.mean())
+    if not np.isfinite(deviation) or not np.isfinite(mean) or deviation <= 0:
+        return _normal_scores(values, distinct)
+    return np.array([mean]), np.array([1 / deviation])
+
+
+def _normal_scores(
+    values: npt.NDArray[np.float64], distinct: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Quantile knots with the normal score of their mid-rank, so that ties share one height."""
+    if len(distinct) > _QUANTILES:
+        points = np.linspace(0, 1, _QUANTILES)
+        distinct = np.unique(np.quantile(values, points, method="inverted_cdf"))
+    ordered = np.sort(values)
+    below = np.searchsorted(ordered, distinct, side="left")
+    up_to = np.searchsorted(ordered, distinct, side="right")
+    ranks = np.clip((below + up_to) / 2 / len(ordered), 0.002, 0.998)
+    normal = NormalDist()
+    heights = np.array([normal.inv_cdf(float(rank)) for rank in ranks])
+    # Centred and scaled over the rows themselves, ties included.
+    transformed = np.interp(ordered, distinct, heights)
+    deviation = transformed.std()
+    scale = 1 / deviation if deviation > 1e-9 else 1.0
+    return distinct, (heights - transformed.mean()) * scale
+
+
+_FITTERS: dict[str, type[FieldFitter]] = {
+    "categorical": CategoricalFitter,
+    "multi_valued": MultiValuedFitter,
+    "numeric": NumericFitter,
+    "dense_vector": DenseVectorFitter,
+}

@@ -1,0 +1,382 @@
+"""Schema inference: what each column is, decided on evidence and explained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dynens.data.entities import RawEntity
+from dynens.data.labels import LabelReader
+from dynens.data.profile import ColumnProfile, Labels, profile_column
+from dynens.data.sources import read_head
+from dynens.data.times import parsable_share, to_seconds
+from dynens.errors import DataError, SchemaError
+from dynens.schema import (
+    Comparison,
+    DatasetConfig,
+    Entity,
+    FeatureSchema,
+    FieldSpec,
+    LabelRule,
+    SourceOptions,
+    VocabularyPolicy,
+    dump_dataset,
+)
+
+SAMPLE_ROWS = 200_000
+BUCKETS = 32
+_MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
+_TEXT_WORDS, _TEXT_LEN = 3.0, 16
+_LEAK_AUC = 0.97
+_COPY_AUC = 0.9999
+
+_USER = re.compile(
+    r"(user|member|customer|visitor|uid|client|account|person|profile)(_?(id|key|no))?$"
+)
+_ITEM = re.compile(
+    r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page)"
+    r"_?(id|key|no)?$"
+)
+_TIME = re.compile(
+    r"(.*_)?(timestamp|time|ts|datetime|date|time_ms|time_s|event_time|created_at|hour)$"
+)
+_ID = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
+_POST = re.compile(
+    r"(is_)?(click(ed|s)?|purchased?|bought|buy|conver(sion|ted)|long_view|likes?|follow(ed)?|"
+    r"comment(ed)?|forward(ed)?|shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|"
+    r"(play|watch|stay|read)_?time(_m?s)?|rating|revenue|add_to_cart|favou?rite|outcome|target|label)$"
+)
+
+
+@dataclass
+class InferredSchema:
+    """A dataset description with the reasons for it.
+
+    Attributes:
+        dataset: ready to be prepared or written as YAML; every field says why it is so.
+        excluded: columns left out, with the reason.
+        warnings: likely leaks and other things to look at.
+    """
+
+    dataset: DatasetConfig
+    excluded: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_yaml(self) -> str:
+        """`dataset.yaml`, warnings and excluded columns as comments at the top."""
+        lines = ["Inferred; correct what is wrong."]
+        lines += [f"WARNING: {warning}" for warning in self.warnings]
+        lines += [f"left out: {name}: {why}" for name, why in self.excluded.items()]
+        return dump_dataset(self.dataset, "\n".join(lines))
+
+
+def infer_schema(
+    path: Path | str, label: str, options: SourceOptions = SourceOptions()
+) -> InferredSchema:
+    """Look at a table and describe it.
+
+    Args:
+        path: a file or glob.
+        label: the label column, or a rule such as `rating >= 4`.
+        options: layout of text files.
+
+    Raises:
+        DataError: the file is bad, the label is absent or not binary, or no column is usable.
+    """
+    rule = label_rule(label)
+    sample = read_head([str(path)], options, SAMPLE_ROWS)
+    draft = DatasetConfig(
+        name=Path(str(path)).name.split(".")[0] or "dataset",
+        files=(str(path),),
+        features=FeatureSchema(label=rule),
+        source=options,
+    )
+    return infer_fields(draft, sample)
+
+
+def label_rule(text: str) -> LabelRule:
+    """A label option: a column's name, or a comparison that makes rows positive."""
+    try:
+        rule = Comparison.parse(text)
+    except SchemaError:
+        return LabelRule(column=text)
+    return LabelRule(column=rule.column, positive=f"{rule.column} {rule.op} {rule.value}")
+
+
+def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> DatasetConfig:
+    """`config`, its fields inferred when it declares none."""
+    if config.features.fields:
+        return config
+    sample = read_head(config.files, config.source, SAMPLE_ROWS)
+    entity_of: dict[str, Entity] = {}
+    for entity in entities:
+        entity_of[entity.key] = entity.entity
+        entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
+        sample = entity.join(sample, entity.columns.column_names)
+    return infer_fields(config, sample, entity_of).dataset
+
+
+def infer_fields(
+    config: DatasetConfig, sample: pa.Table, entity_of: dict[str, Entity] | None = None
+) -> InferredSchema:
+    """Choose fields, keys and timestamp for `config` from a sample of its (joined) rows.
+
+    Raises:
+        DataError: the label is absent or not binary, or no column is usable.
+    """
+    reader = LabelReader(config.features.label)
+    codes = reader.read(sample)
+    kept = codes >= 0
+    sample = sample.filter(pa.array(kept))
+    labels = reader.labels_by_code()[codes[kept]]
+    return _Inference(config, sample, labels, entity_of or {}).run()
+
+
+class _Inference:
+    def __init__(
+        self, config: DatasetConfig, sample: pa.Table, labels: Labels, entity_of: dict[str, Entity]
+    ) -> None:
+        self._config, self._sample, self._labels = config, sample, labels
+        self._entity_of = entity_of
+        self._result = InferredSchema(config)
+        self._fields: list[FieldSpec] = []
+
+    def run(self) -> InferredSchema:
+        features = self._config.features
+        names = [n for n in self._sample.column_names if n not in self._skipped()]
+        profiles = {n: profile_column(n, self._sample[n], self._labels) for n in names}
+        timestamp = features.timestamp or self._find_timestamp(profiles)
+        user = features.user_key or self._find_key(profiles, _USER)
+        item = features.item_key or self._find_key(profiles, _ITEM)
+        for name, profile in profiles.items():
+            if name == timestamp:
+                self._add_time_parts(name)
+            elif not self._leaks(profile) and not self._useless(profile, (user, item)):
+                self._add(profile, user, item)
+        self._limit_buckets()
+        if not self._fields:
+            raise DataError(
+                f"{self._config.files[0]} has no column to predict the label from: "
+                + "; ".join(f"{k} is {v}" for k, v in list(self._result.excluded.items())[:5])
+                + "."
+            )
+        updated = features.model_copy(
+            update={
+                "fields": tuple(self._fields),
+                "timestamp": timestamp,
+                "user_key": user,
+                "item_key": item,
+                "group": features.group or user,
+                "excluded": (*features.excluded, *self._result.excluded),
+            }
+        )
+        self._result.dataset = self._config.model_copy(update={"features": updated})
+        return self._result
+
+    def _skipped(self) -> set[str]:
+        features = self._config.features
+        skipped = {features.label.column, *features.excluded}
+        skipped |= {c for c in (features.request_id, features.sample_weight) if c}
+        for rule in (features.label.comparison("positive"), features.label.comparison("drop")):
+            skipped |= {rule.column} if rule else set()
+        return skipped
+
+    def _find_timestamp(self, profiles: dict[str, ColumnProfile]) -> str | None:
+        for name, profile in profiles.items():
+            if not _TIME.fullmatch(name.lower()) or profile.num_distinct < 3:
+                continue
+            if profile.missing_share > 0.01 or profile.is_list:
+                continue
+            if not profile.is_number and parsable_share(self._sample[name]) < 0.95:
+                continue
+            seconds = to_seconds(self._sample[name])
+            if np.nanmin(seconds) > 6e8 and np.nanmax(seconds) < 4.2e9:  # 1989 to 2103
+                return name
+        return None
+
+    @staticmethod
+    def _find_key(profiles: dict[str, ColumnProfile], names: re.Pattern[str]) -> str | None:
+        found = [p for n, p in profiles.items() if names.fullmatch(n.lower()) and not p.is_list]
+        found = [p for p in found if p.num_distinct > 10 and p.unique_share < 0.9]
+        return max(found, key=lambda p: p.num_distinct).name if found else None
+
+    def _leaks(self, profile: ColumnProfile) -> bool:
+        """Warn of likely leaks; leave out those beyond doubt."""
+        auc = max(profile.auc_by_value, profile.auc_by_bucket)
+        named = bool(_POST.fullmatch(profile.name.lower()))
+        if auc >= _COPY_AUC and profile.num_known > 100:
+            self._exclude(profile.name, "it gives the label away completely (held-out AUC 1)", True)
+            return True
+        if named and (profile.implies_label or auc >= 0.75):
+            why = f"its name speaks of what follows the outcome, and it tells it (AUC {auc:.3f})"
+            self._exclude(profile.name, why, True)
+            return True
+        if auc >= _LEAK_AUC or profile.implies_label:
+            self._warn(
+                f"{profile.name} nearly tells the label by itself (held-out AUC {auc:.3f}); "
+                "leave it out if it is only known afterwards"
+            )
+        elif named:
+            self._warn(
+                f"{profile.name} has the name of something that happens after the outcome; "
+                "leave it out if it does"
+            )
+        return False
+
+    def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
+        if profile.num_known == 0:
+            self._exclude(profile.name, "always missing")
+        elif profile.num_distinct < 2 and profile.num_known == profile.num_rows:
+            self._exclude(profile.name, "constant")
+        elif profile.name in keys or profile.is_list or profile.num_known < 50:
+            return False
+        elif (
+            profile.unique_share > 0.95
+            and profile.is_integer
+            and (profile.sequential or _ID.fullmatch(profile.name.lower()))
+        ):
+            self._exclude(profile.name, "an id, different in (nearly) every row", True)
+        elif profile.unique_share > 0.95 and self._is_unique_text(profile):
+            self._exclude(profile.name, "a text that is different in (nearly) every row", True)
+        else:
+            return False
+        return True
+
+    def _is_unique_text(self, profile: ColumnProfile) -> bool:
+        return (
+            not profile.is_number
+            and not profile.is_temporal
+            and profile.mean_words < _TEXT_WORDS
+            and profile.separator is None
+            and parsable_share(self._sample[profile.name].slice(0, 200)) < 0.95
+        )
+
+    def _exclude(self, name: str, why: str, warn: bool = False) -> None:
+        self._result.excluded[name] = why
+        if warn:
+            self._warn(f"{name} is left out: {why}")
+
+    def _warn(self, text: str) -> None:
+        self._result.warnings.append(text)
+
+    def _entity(self, name: str, user: str | None, item: str | None) -> Entity:
+        if name in self._entity_of:
+            return self._entity_of[name]
+        if name == user or name.lower().startswith("user_"):
+            return "user"
+        return "item" if name == item or name.lower().startswith("item_") else "context"
+
+    def _add_time_parts(self, name: str) -> None:
+        """Parts of the event's time that come back; the time itself never does."""
+        seconds = to_seconds(self._sample[name], self._config.features.time_format)
+        for part, period in (("hour", 3600), ("weekday", 86_400)):
+            if len(np.unique(seconds[np.isfinite(seconds)] // period)) > 1:
+                self._fields.append(
+                    FieldSpec.model_validate(
+                        {
+                            "name": f"{name}.{part}",
+                            "column": name,
+                            "derive": part,
+                            "time_format": self._config.features.time_format,
+                            "why": f"{part} of the time of the row",
+                        }
+                    )
+                )
+
+    def _add(self, profile: ColumnProfile, user: str | None, item: str | None) -> None:
+        entity = self._entity(profile.name, user, item)
+        is_key = profile.name in (user, item)
+        for spec in decide(profile, self._sample[profile.name], is_key):
+            self._fields.append(spec.model_copy(update={"entity": entity}))
+
+    def _limit_buckets(self) -> None:
+        bucketed = [f for f in self._fields if f.buckets]
+        if len(bucketed) <= _MAX_BUCKETED:
+            return
+        self._fields = [
+            f.model_copy(update={"buckets": None}) if f.buckets else f for f in self._fields
+        ]
+
+
+def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:
+    """The field or fields that a column becomes."""
+    name = profile.name
+    if profile.is_list:
+        return [_list_field(profile)]
+    if is_key:
+        return [_categorical(profile, "identifies a user or item")]
+    if profile.is_temporal or _is_date_text(profile, column):
+        why = "a date or time"
+        return [FieldSpec(name=name, kind="numeric", derive="epoch_days", buckets=BUCKETS, why=why)]
+    if profile.is_number and profile.num_distinct > 2:
+        return [_number_field(profile)]
+    if profile.separator is not None and profile.num_distinct > 10:
+        why = f"values are lists of few tokens, separated by {profile.separator!r}"
+        separator = profile.separator
+        return [FieldSpec(name=name, kind="multi_valued", separator=separator, why=why)]
+    if profile.mean_words >= _TEXT_WORDS and profile.num_distinct > 200:
+        return [_text_field(profile)]
+    return [_categorical(profile, "text" if not profile.is_number else "two values")]
+
+
+def _categorical(profile: ColumnProfile, why: str) -> FieldSpec:
+    return FieldSpec(name=profile.name, why=f"{why}, {profile.num_distinct} distinct values")
+
+
+def _list_field(profile: ColumnProfile) -> FieldSpec:
+    if profile.list_of_floats and profile.list_length:
+        why = f"lists of {profile.list_length} floating-point numbers"
+        return FieldSpec(
+            name=profile.name, kind="dense_vector", length=profile.list_length, why=why
+        )
+    why = f"lists over {profile.num_distinct} values"
+    return FieldSpec(name=profile.name, kind="multi_valued", why=why)
+
+
+def _text_field(profile: ColumnProfile) -> FieldSpec:
+    return FieldSpec(
+        name=profile.name,
+        kind="multi_valued",
+        separator=None,
+        max_len=_TEXT_LEN,
+        vocabulary=VocabularyPolicy(min_count=5, max_size=20_000),
+        why=f"free text, {profile.mean_words:.0f} words on average: a bag of words",
+    )
+
+
+def _number_field(profile: ColumnProfile) -> FieldSpec:
+    """Numeric or categorical, by kind of number, repetition and what predicts better."""
+    if not profile.is_integer:
+        return _numeric(profile, "fractions")
+    by_value, by_bucket = profile.auc_by_value, profile.auc_by_bucket
+    repeats = profile.num_known / max(profile.num_distinct, 1)
+    if _ID.fullmatch(profile.name.lower()) and repeats > 1.5:
+        return _categorical(profile, "an id by its name")
+    evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
+    if profile.num_distinct <= 10:
+        return _categorical(profile, "few integers")
+    if by_value > by_bucket + 0.004 and repeats >= 2:
+        return _categorical(
+            profile, f"integers whose value matters more than their size: {evidence}"
+        )
+    return _numeric(profile, f"integers whose size matters: {evidence}")
+
+
+def _numeric(profile: ColumnProfile, why: str) -> FieldSpec:
+    return FieldSpec(
+        name=profile.name,
+        kind="numeric",
+        buckets=BUCKETS,
+        why=f"{why}, {profile.num_distinct} distinct values",
+    )
+
+
+def _is_date_text(profile: ColumnProfile, column: pa.ChunkedArray) -> bool:
+    if profile.is_number or profile.num_distinct < 3 or not 6 <= profile.mean_chars <= 40:
+        return False
+    return parsable_share(column.slice(0, 1000)) > 0.95

@@ -1,0 +1,161 @@
+"""From an outcome column to labels in {0, 1}."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.values import canonical_codes, parse_number, to_numbers
+from dynens.errors import DataError, SchemaError
+from dynens.schema import Comparison, LabelRule
+
+_POSITIVE_WORDS = ("1", "yes", "y", "t", "click", "clicked", "positive", "pos", "buy", "converted")
+_NEGATIVE_WORDS = ("0", "-1", "no", "n", "f", "negative", "neg", "none", "noclick", "not clicked")
+_MAX_DISTINCT = 1000
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.bool_], Any]:
+    """((B,) whether the rule holds, (B,) whether the value is known).
+
+    Raises:
+        SchemaError: an order is asked of values that are no numbers.
+    """
+    limit = parse_number(rule.value)
+    compared = _OPERATORS[rule.op]
+    numbers = to_numbers(column) if limit is not None else None
+    if numbers is not None and not numbers.num_unreadable:
+        with np.errstate(invalid="ignore"):
+            return compared(numbers.values, limit), ~np.isnan(numbers.values)
+    if rule.op not in ("==", "!="):
+        raise SchemaError(
+            f"rule '{rule.column} {rule.op} {rule.value}' orders values that are not numbers; "
+            "compare with == or !=."
+        )
+    texts, codes = canonical_codes(column)
+    value = rule.value.lower()
+    wanted = np.array([compared(t.lower(), value) for t in texts.to_pylist()] + [False])
+    return wanted[codes], codes >= 0
+
+
+class LabelReader:
+    """Reads outcomes chunk by chunk, and settles afterwards which value is positive.
+
+    With a rule, labels are known at once; without one, a row's label is a code until `resolve`.
+    """
+
+    def __init__(self, rule: LabelRule) -> None:
+        self.rule = rule
+        self.num_missing = 0
+        self._values: dict[str, int] = {}
+        self._counts: dict[int, int] = {}
+
+    def read(self, table: pa.Table) -> npt.NDArray[np.int16]:
+        """(B,) codes: -1 row to be dropped, otherwise an index into `labels_by_code`.
+
+        Raises:
+            DataError: the label column is absent or has too many values.
+        """
+        column = _column(table, self.rule.column)
+        positive = self.rule.comparison("positive")
+        if positive is not None:
+            holds, known = compare(_column(table, positive.column), positive)
+            codes = np.where(known, holds, -1).astype(np.int16)
+            self._count(codes)
+        else:
+            codes = self._binary_codes(column)
+        self.num_missing += int((codes < 0).sum())
+        drop = self.rule.comparison("drop")
+        if drop is not None:
+            holds, known = compare(_column(table, drop.column), drop)
+            codes[holds & known] = -1
+        return codes
+
+    def _binary_codes(self, column: pa.ChunkedArray) -> npt.NDArray[np.int16]:
+        texts, codes = canonical_codes(column)
+        mapped = [
+            self._values.setdefault(text.lower(), len(self._values)) for text in texts.to_pylist()
+        ]
+        if len(self._values) > _MAX_DISTINCT:
+            raise DataError(self._not_binary())
+        result = np.array([*mapped, -1], np.int16)[codes]
+        self._count(result)
+        return result
+
+    def _count(self, codes: npt.NDArray[np.int16]) -> None:
+        for code, count in zip(*np.unique(codes[codes >= 0], return_counts=True), strict=True):
+            self._counts[int(code)] = self._counts.get(int(code), 0) + int(count)
+
+    def _not_binary(self) -> str:
+        shown = ", ".join(repr(v) for v in list(self._values)[:5])
+        return (
+            f"label column {self.rule.column!r} is not binary: it has {len(self._values)} or more "
+            f"values ({shown}, …); give a rule such as '{self.rule.column} >= 4'."
+        )
+
+    def labels_by_code(self) -> npt.NDArray[np.float32]:
+        """The label each code stands for.
+
+        Raises:
+            DataError: there are not exactly two classes.
+        """
+        if self.rule.positive is not None:
+            if len(self._counts) < 2:
+                raise DataError(
+                    f"the label rule {self.rule.positive!r} gives one class only; "
+                    "a label needs positive and negative rows."
+                )
+            return np.array([0.0, 1.0], np.float32)
+        present = [v for v, code in self._values.items() if self._counts.get(code)]
+        if len(present) == 1:
+            raise DataError(
+                f"label column {self.rule.column!r} has one value only ({present[0]!r}); "
+                "a label needs positive and negative rows."
+            )
+        if not present:
+            raise DataError(f"label column {self.rule.column!r} has no values.")
+        if len(present) > 2:
+            raise DataError(self._not_binary())
+        positive = self._positive_of(present)
+        labels = np.zeros(len(self._values), np.float32)
+        labels[self._values[positive]] = 1.0
+        return labels
+
+    def _positive_of(self, pair: list[str]) -> str:
+        numbers = [parse_number(v) for v in pair]
+        if None not in numbers:
+            return pair[int(np.argmax(np.array(numbers, np.float64)))]
+        for value, other in (pair, pair[::-1]):
+            if value in _POSITIVE_WORDS or other in _NEGATIVE_WORDS:
+                return value
+            if other in (f"not {value}", f"no {value}", f"non-{value}", f"un{value}"):
+                return value
+        rarer = sorted(pair, key=lambda v: (self._counts[self._values[v]], v))
+        return rarer[0]
+
+    def resolved(self) -> LabelRule:
+        """The rule with its positive value spelled out, so that other files are read alike."""
+        if self.rule.positive is not None:
+            return self.rule
+        labels = self.labels_by_code()
+        value = next(v for v, code in self._values.items() if labels[code] > 0)
+        return self.rule.model_copy(update={"positive": f"{self.rule.column} == {value}"})
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        known = ", ".join(table.column_names[:12])
+        raise DataError(f"the table has no label column {name!r}; its columns are {known}.")
+    return table[name]

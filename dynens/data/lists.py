@@ -1,0 +1,36 @@
+"""Columns whose values are lists, whether stored as Arrow lists or as separated text."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.values import plain
+
+
+def split_lists(
+    column: pa.Array | pa.ChunkedArray, separator: str | None
+) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """A column of lists as (all values end to end, (B,) lengths); a missing list has length 0.
+
+    Args:
+        column: lists, or texts to split, or plain values (lists of one).
+        separator: of texts; None: runs of white space.
+    """
+    column = plain(column)
+    kind = column.type
+    if pa.types.is_string(kind):
+        column = (
+            pc.utf8_split_whitespace(column)
+            if separator is None
+            else pc.split_pattern(column, pattern=separator)
+        )
+    elif pa.types.is_fixed_size_list(kind):
+        column = column.cast(pa.list_(kind.value_type))
+    elif not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        known = column.is_valid().to_numpy(zero_copy_only=False)
+        return column.drop_null(), known.astype(np.int64)
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return plain(column.flatten()), lengths.astype(np.int64)

@@ -1,0 +1,156 @@
+"""Prepared data: what `prepare` wrote, opened without copying."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.ipc as ipc
+
+from dynens.batch import EncodedBatch, FeatureLayout
+from dynens.data.encoders import RowEncoder
+from dynens.data.labels import LabelReader
+from dynens.data.shards import read_shard
+from dynens.data.sources import iter_tables
+from dynens.data.splits import SPLITS
+from dynens.data.staging import group_codes
+from dynens.data.statistics import StatTables
+from dynens.data.values import to_numbers
+from dynens.errors import BundleError, DataError
+from dynens.schema import DatasetConfig, FeatureSchema
+
+
+class PreparedData:
+    """Encoded splits with everything that encoded them; parts are opened when first asked for.
+
+    Attributes:
+        directory: where it lies.
+        name: of the dataset.
+        dataset: the resolved configuration (types inferred, positive label spelled out).
+        rows: rows per split.
+        report: rows dropped, values treated as missing.
+    """
+
+    def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
+        self.directory = directory
+        self.name: str = manifest["name"]
+        self.seed: int = manifest["seed"]
+        self.fingerprint: str = manifest["fingerprint"]
+        self.rows: dict[str, int] = manifest["rows"]
+        self.report: dict[str, Any] = manifest["report"]
+        self.dataset = DatasetConfig.model_validate(manifest["dataset"])
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return self.dataset.features
+
+    @cached_property
+    def encoder(self) -> RowEncoder:
+        return RowEncoder.load(self.directory / "encoder")
+
+    @property
+    def layout(self) -> FeatureLayout:
+        return self.encoder.layout
+
+    @cached_property
+    def stats(self) -> StatTables:
+        return StatTables.load(self.directory / "statistics")
+
+    @cached_property
+    def id_frequency(self) -> npt.NDArray[np.int64]:
+        """(flat rows,) training rows of every id, in the flat-table layout."""
+        frequency: npt.NDArray[np.int64] = np.load(
+            self.directory / "id_frequency.npy", allow_pickle=False
+        )
+        return frequency
+
+    def split(self, name: str) -> EncodedBatch:
+        """`train`, `valid` or `test`, memory-mapped (read-only); train has leakage-free `stats`."""
+        if name not in SPLITS:
+            raise DataError(f"there is no split {name!r}; it is one of {', '.join(SPLITS)}.")
+        return read_shard(self.directory / f"{name}.arrow")
+
+    def raw(self, name: str = "test") -> pa.Table:
+        """The first raw rows of the test split, entity columns joined, label included."""
+        if name != "test":
+            raise DataError(f"raw rows are kept of the test split only, not of {name!r}.")
+        with ipc.open_file(str(self.directory / "raw_test.arrow")) as reader:
+            return reader.read_all()
+
+    def encode_labelled(self, table: pa.Table) -> EncodedBatch:
+        """Encode raw rows with labels, weights and groups; rows that the rule drops are left out.
+
+        Raises:
+            DataError: the label column is absent.
+        """
+        codes = LabelReader(self.schema.label).read(table)
+        kept = codes >= 0
+        table = table.filter(pa.array(kept))
+        labels = codes[kept].astype(np.float32)
+        column = self.schema.sample_weight
+        weights = None
+        if column and column in table.column_names:
+            weights = to_numbers(table[column]).values.astype(np.float32)
+        group = self.schema.group
+        return replace(
+            self.encoder.encode_table(table),
+            labels=labels,
+            sample_weight=weights_of(labels, weights, self.schema.negative_sampling_rate),
+            groups=group_codes(table[group]) if group and group in table.column_names else None,
+        )
+
+    def encode_files(self, patterns: Sequence[str]) -> EncodedBatch:
+        """Read and encode labelled files (for evaluation on new data).
+
+        Raises:
+            DataError: a file is bad, has no label column, or leaves no row.
+        """
+        tables = iter_tables(patterns, self.dataset.source)
+        batches = [self.encode_labelled(table) for _, table in tables]
+        batch = concat(batches)
+        if not len(batch):
+            raise DataError(f"{patterns[0]}: no row is left after the label rule.")
+        return batch
+
+
+def open_prepared(directory: Path) -> PreparedData:
+    """Open what `prepare` wrote.
+
+    Raises:
+        BundleError: the folder holds no prepared data.
+    """
+    try:
+        manifest = json.loads((directory / "prepared.json").read_text(encoding="utf-8"))
+        return PreparedData(directory, manifest)
+    except (OSError, ValueError, KeyError) as e:
+        raise BundleError(f"{directory} holds no prepared data ({e}); prepare it again.") from e
+
+
+def weights_of(
+    labels: npt.NDArray[np.float32], weights: npt.NDArray[np.float32] | None, sampling_rate: float
+) -> npt.NDArray[np.float32] | None:
+    """Row weights with the negatives' sampling undone: a kept negative stands for 1 / rate."""
+    if sampling_rate >= 1.0:
+        return weights
+    correction = np.where(labels > 0, 1.0, 1.0 / sampling_rate).astype(np.float32)
+    return correction if weights is None else weights * correction
+
+
+def concat(batches: Sequence[EncodedBatch]) -> EncodedBatch:
+    """Batches one after the other (all with the same optional parts)."""
+    if len(batches) == 1:
+        return batches[0]
+
+    def join(name: str) -> Any:
+        parts = [getattr(batch, name) for batch in batches]
+        return None if any(part is None for part in parts) else np.concatenate(parts)
+
+    names = ("dense", "ids", "labels", "sample_weight", "groups", "stats")
+    return EncodedBatch(**{name: join(name) for name in names})

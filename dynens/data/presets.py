@@ -1,0 +1,143 @@
+"""Datasets known by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynens.data import kuairand, movielens, synthetic
+from dynens.data.infer import label_rule
+from dynens.errors import DataError
+from dynens.schema import DatasetConfig, FeatureSchema, SourceOptions, SplitConfig, load_dataset
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One known dataset.
+
+    Attributes:
+        about: one line.
+        fetch: (folder or None, progress) → the folder with its files, downloading where that is
+            possible and needed.
+        config: folder → configuration.
+    """
+
+    about: str
+    fetch: Callable[[Path | None, Progress], Path]
+    config: Callable[[Path], DatasetConfig]
+
+
+PRESETS: dict[str, Preset] = {
+    "movielens-1m": Preset(
+        "1 million film ratings, 836 thousand kept; liked (4-5) against disliked (1-2)",
+        movielens.fetch,
+        movielens.dataset,
+    ),
+    "movielens-1m-sample": Preset(
+        "the ratings of a quarter of MovieLens-1M's users",
+        movielens.fetch_sample,
+        movielens.sample_dataset,
+    ),
+    "kuairand-pure": Preset(
+        "impressions of a short-video feed, clicked or not (needs --dir or DYNENS_DATA_HOME)",
+        kuairand.fetch,
+        kuairand.dataset,
+    ),
+    "kuairand-pure-history": Preset(
+        "the same with each user's earlier videos as sequences",
+        kuairand.fetch,
+        kuairand.dataset_with_history,
+    ),
+    "synthetic": Preset(
+        "200,000 rows of a known click model, with its own best possible AUC",
+        synthetic.fetch,
+        synthetic.dataset,
+    ),
+}
+
+
+def list_presets() -> list[tuple[str, str]]:
+    """(name, description) of every preset."""
+    return [(name, preset.about) for name, preset in PRESETS.items()]
+
+
+def fetch(name: str, directory: Path | None = None, progress: Progress | None = None) -> Path:
+    """Make a preset's files available and return their folder.
+
+    Args:
+        name: of the preset.
+        directory: a local copy; None: `DYNENS_DATA_HOME`, then the cache, then a download.
+        progress: told about each step.
+
+    Raises:
+        DataError: the preset is unknown, or its files can be neither found nor fetched.
+    """
+    return _preset(name).fetch(directory, progress or (lambda _: None))
+
+
+def dataset_for(
+    name: str, data_dir: Path | None = None, progress: Progress | None = None
+) -> DatasetConfig:
+    """The configuration of a preset (fetched when needed) or of a `dataset.yaml`.
+
+    Raises:
+        DataError: the preset is unknown or cannot be fetched.
+        ConfigError: the YAML file is wrong.
+    """
+    if name in PRESETS:
+        return PRESETS[name].config(fetch(name, data_dir, progress))
+    if name.lower().endswith((".yaml", ".yml")) or os.sep in name:
+        return load_dataset(Path(name))
+    raise DataError(f"there is no preset {name!r}; {_choices()}, or give a dataset.yaml.")
+
+
+def dataset_from_files(
+    train: Sequence[str | Path] | str | Path,
+    valid: Sequence[str | Path] | str | Path = (),
+    test: Sequence[str | Path] | str | Path = (),
+    *,
+    label: str,
+    source: SourceOptions = SourceOptions(),
+    split: SplitConfig = SplitConfig(),
+) -> DatasetConfig:
+    """A dataset of given files; types are inferred and missing splits cut from train.
+
+    Args:
+        train: file or files (globs allowed).
+        valid: the same, for validation.
+        test: the same, for test.
+        label: the label column, or a rule such as `rating >= 4`.
+        source: layout of text files.
+        split: how missing parts are cut.
+    """
+    files = _absolute(train)
+    stem = Path(files[0]).name.split(".")[0]
+    return DatasetConfig(
+        name=stem if stem.strip("*?[]") else "dataset",
+        files=files,
+        valid_files=_absolute(valid),
+        test_files=_absolute(test),
+        features=FeatureSchema(label=label_rule(label)),
+        source=source,
+        split=split,
+    )
+
+
+def _absolute(files: Sequence[str | Path] | str | Path) -> tuple[str, ...]:
+    if isinstance(files, (str, Path)):
+        files = [files]
+    return tuple(os.path.abspath(file) for file in files)
+
+
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise DataError(f"there is no preset {name!r}; {_choices()}.")
+    return PRESETS[name]
+
+
+def _choices() -> str:
+    return f"known are {', '.join(PRESETS)}"

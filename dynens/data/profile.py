@@ -1,0 +1,210 @@
+"""What a column of a sample looks like: the evidence that schema inference decides on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.lists import split_lists
+from dynens.data.values import canonical_codes, plain, to_numbers
+
+_BUCKETS = 20
+_SMOOTHING = 10.0
+
+Labels = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """Facts about one column.
+
+    Attributes:
+        name: of the column.
+        num_rows: rows of the sample.
+        num_known: rows with a value.
+        num_distinct: distinct values.
+        is_number: whether (nearly) all values are numbers.
+        is_integer: whether all numbers are whole.
+        is_list: whether values are Arrow lists.
+        list_length: the common length of all lists, or None.
+        list_of_floats: whether the lists hold floating-point numbers.
+        is_temporal: whether the Arrow type is a date or time.
+        mean_words: words per text.
+        mean_chars: characters per text.
+        separator: a separator that splits the values into a much smaller set of tokens, or None.
+        sequential: whether numbers only grow (or only fall) from row to row.
+        auc_by_value: AUC, on the other half of the rows, of the label rate per value.
+        auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
+        implies_label: whether the rarer of two values goes almost only with one class.
+    """
+
+    name: str
+    num_rows: int
+    num_known: int
+    num_distinct: int
+    is_number: bool = False
+    is_integer: bool = False
+    is_list: bool = False
+    list_length: int | None = None
+    list_of_floats: bool = False
+    is_temporal: bool = False
+    mean_words: float = 1.0
+    mean_chars: float = 0.0
+    separator: str | None = None
+    sequential: bool = False
+    auc_by_value: float = 0.5
+    auc_by_bucket: float = 0.5
+    implies_label: bool = False
+
+    @property
+    def unique_share(self) -> float:
+        """Distinct values per known value."""
+        return self.num_distinct / max(self.num_known, 1)
+
+    @property
+    def missing_share(self) -> float:
+        return 1.0 - self.num_known / max(self.num_rows, 1)
+
+
+def profile_column(
+    name: str, column: pa.ChunkedArray, labels: Labels | None = None
+) -> ColumnProfile:
+    """Look at one column of a sample, against the labels where they are known."""
+    array = plain(column)
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _profile_lists(name, array)
+    texts, codes = canonical_codes(array)
+    codes = _merge_equal(texts, codes)
+    known = codes >= 0
+    num_distinct = len(np.unique(codes[known]))
+    facts: dict[str, object] = {
+        "is_temporal": pa.types.is_timestamp(kind) or pa.types.is_date(kind),
+    }
+    # A text column is taken for numbers only when nearly every distinct value is one.
+    numbers = to_numbers(array) if not (pa.types.is_time(kind) or facts["is_temporal"]) else None
+    finite = np.isfinite(numbers.values) if numbers is not None else np.zeros(len(array), bool)
+    is_number = bool(known.any()) and finite.sum() >= 0.99 * known.sum()
+    if is_number and numbers is not None:
+        values = numbers.values[finite]
+        steps = np.diff(values)
+        facts |= {
+            "is_number": True,
+            "is_integer": bool((values == np.trunc(values)).all()),
+            "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
+        }
+    elif pa.types.is_string(kind):
+        facts |= _text_facts(texts, num_distinct)
+    if labels is not None and known.any():
+        facts |= _label_facts(codes, numbers.values if numbers and is_number else None, labels)
+    return ColumnProfile(name, len(array), int(known.sum()), num_distinct, **facts)  # type: ignore[arg-type]
+
+
+def _merge_equal(texts: pa.StringArray, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Codes with equal texts made one."""
+    encoded = texts.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return np.append(encoded, -1).astype(np.int64)[codes]
+
+
+def _profile_lists(name: str, array: pa.Array) -> ColumnProfile:
+    values, lengths = split_lists(array, None)
+    known = array.is_valid().to_numpy(zero_copy_only=False)
+    inside = np.unique(lengths[known])
+    return ColumnProfile(
+        name,
+        len(array),
+        int(known.sum()),
+        int(pc.count_distinct(values).as_py()),
+        is_list=True,
+        list_length=int(inside[0]) if len(inside) == 1 and inside[0] > 0 else None,
+        list_of_floats=pa.types.is_floating(values.type),
+    )
+
+
+def _text_facts(texts: pa.StringArray, num_distinct: int) -> dict[str, object]:
+    """Words, characters and separators of the distinct texts."""
+    sample = texts.slice(0, 20_000)
+    if not len(sample):
+        return {}
+    words = pc.list_value_length(pc.utf8_split_whitespace(sample))
+    facts: dict[str, object] = {
+        "mean_words": float(pc.mean(words).as_py() or 0.0),
+        "mean_chars": float(pc.mean(pc.utf8_length(sample)).as_py() or 0.0),
+    }
+    for separator in ("|", ";", ","):
+        parts = pc.split_pattern(sample, pattern=separator)
+        share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
+        tokens = pc.utf8_trim_whitespace(parts.flatten())
+        num_tokens = pc.count_distinct(tokens).as_py()
+        if share > 0.2 and num_tokens < 0.5 * len(sample) and _are_words(tokens):
+            facts["separator"] = separator
+            break
+    return facts
+
+
+def _are_words(tokens: pa.StringArray) -> bool:
+    """Whether tokens are short labels rather than clauses of a sentence."""
+    length = pc.mean(pc.utf8_length(tokens)).as_py()
+    return length is not None and length < 30
+
+
+def _label_facts(
+    codes: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64] | None, labels: Labels
+) -> dict[str, object]:
+    half = _halves(len(codes))
+    by_value = held_out_auc(codes + 1, labels, half)
+    by_bucket = 0.5
+    if numbers is not None:
+        known = numbers[np.isfinite(numbers)]
+        edges = np.unique(np.quantile(known, np.linspace(0, 1, _BUCKETS + 1)[1:-1]))
+        buckets = np.where(np.isfinite(numbers), np.searchsorted(edges, numbers) + 1, 0)
+        by_bucket = held_out_auc(buckets, labels, half)
+    return {
+        "auc_by_value": by_value,
+        "auc_by_bucket": by_bucket,
+        "implies_label": _implies(codes, labels),
+    }
+
+
+def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
+    values, counts = np.unique(codes[codes >= 0], return_counts=True)
+    if len(values) != 2 or counts.min() < 20:
+        return False
+    rate = float(labels[codes == values[np.argmin(counts)]].mean())
+    base = float(labels.mean())
+    return (rate > 0.97 and base < 0.8) or (rate < 0.03 and base > 0.2)
+
+
+def _halves(num_rows: int) -> npt.NDArray[np.bool_]:
+    return np.random.default_rng(0).random(num_rows) < 0.5
+
+
+def held_out_auc(
+    codes: npt.NDArray[np.int64], labels: Labels, half: npt.NDArray[np.bool_]
+) -> float:
+    """AUC of each half's labels under the other half's smoothed label rate per code."""
+    size = int(codes.max()) + 1
+    rate = float(labels.mean())
+    scores = np.zeros(len(codes))
+    for mine in (half, ~half):
+        counts = np.bincount(codes[~mine], minlength=size)
+        positives = np.bincount(codes[~mine], labels[~mine], minlength=size)
+        scores[mine] = ((positives + _SMOOTHING * rate) / (counts + _SMOOTHING))[codes[mine]]
+    both = (_rank_auc(scores[mine], labels[mine]) for mine in (half, ~half))
+    return float(np.mean(list(both)))
+
+
+def _rank_auc(scores: npt.NDArray[np.float64], labels: Labels) -> float:
+    positives = int((labels > 0).sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return 0.5
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks = (ends - (counts - 1) / 2)[inverse]
+    wins = ranks[labels > 0].sum() - positives * (positives + 1) / 2
+    return float(wins / (positives * negatives))

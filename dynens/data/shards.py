@@ -1,0 +1,116 @@
+"""Encoded rows on disk: one memory-mapped Arrow file per split, written as a stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.ipc as ipc
+
+from dynens.batch import EncodedBatch
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "dense": np.float32,
+    "ids": np.int32,
+    "labels": np.float32,
+    "sample_weight": np.float32,
+    "groups": np.int64,
+    "stats": np.float32,
+}
+
+
+class ShardWriter:
+    """Writes one split, chunk by chunk.
+
+    Columns go to plain files first and become one Arrow record batch at the end, so that memory
+    stays flat and readers get each column as one contiguous array without a copy.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files: dict[str, Any] = {}
+        self._widths: dict[str, int] = {}
+        self.num_rows = 0
+
+    def append(self, **columns: npt.NDArray[Any] | None) -> None:
+        """Add rows; every call must give the same columns."""
+        for name, values in columns.items():
+            if values is not None:
+                self._write(name, values)
+        self.num_rows += len(next(v for v in columns.values() if v is not None))
+
+    def append_column(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Add to one column of rows that are there already."""
+        self._write(name, values)
+
+    def _write(self, name: str, values: npt.NDArray[Any]) -> None:
+        if name not in self._files:
+            self._files[name] = self._part(name).open("wb")
+            self._widths[name] = values.shape[1] if values.ndim == 2 else 0
+        values = np.ascontiguousarray(values, dtype=_DTYPES[name])
+        if values.size:
+            self._files[name].write(values.data)
+
+    def _part(self, name: str) -> Path:
+        return self._path.with_suffix(f".{name}.part")
+
+    def view(self, name: str, width: int) -> npt.NDArray[Any]:
+        """The rows of a two-dimensional column written so far, memory-mapped."""
+        self._files[name].flush()
+        shape = (self.num_rows, width)
+        if not self.num_rows or not width:
+            return np.zeros(shape, _DTYPES[name])
+        return np.memmap(self._part(name), dtype=_DTYPES[name], mode="r", shape=shape)
+
+    def finish(self) -> None:
+        """Turn the parts into the Arrow file."""
+        arrays, fields = [], []
+        for name, file in self._files.items():
+            file.close()
+            width = self._widths[name]
+            array = self._array(name, width)
+            arrays.append(array)
+            fields.append(pa.field(name, array.type))
+        batch = pa.record_batch(arrays, schema=pa.schema(fields))
+        with ipc.new_file(str(self._path), batch.schema) as writer:
+            writer.write_batch(batch)
+        for name in self._files:
+            self._part(name).unlink()
+
+    def _array(self, name: str, width: int) -> pa.Array:
+        kind = pa.from_numpy_dtype(_DTYPES[name])
+        size = self.num_rows * (width if self._is_matrix(name) else 1)
+        if size:
+            with pa.memory_map(str(self._part(name))) as source:
+                buffer = source.read_buffer()
+        else:
+            buffer = pa.py_buffer(b"")
+        flat = pa.Array.from_buffers(kind, size, [None, buffer])
+        if not self._is_matrix(name):
+            return flat
+        if width:
+            return pa.FixedSizeListArray.from_arrays(flat, width)
+        return pa.nulls(self.num_rows, pa.null())
+
+    @staticmethod
+    def _is_matrix(name: str) -> bool:
+        return name in ("dense", "ids", "stats")
+
+
+def read_shard(path: Path) -> EncodedBatch:
+    """The rows of one split, memory-mapped and read-only."""
+    batch = ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    columns: dict[str, Any] = {}
+    for name in batch.schema.names:
+        array = batch.column(name)
+        if pa.types.is_null(array.type):
+            columns[name] = np.zeros((len(array), 0), _DTYPES[name])
+        elif pa.types.is_fixed_size_list(array.type):
+            flat = array.values.to_numpy(zero_copy_only=True)
+            columns[name] = flat.reshape(len(array), array.type.list_size)
+        else:
+            columns[name] = array.to_numpy(zero_copy_only=True)
+    return EncodedBatch(**columns)

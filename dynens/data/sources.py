@@ -1,0 +1,292 @@
+"""Tables in: CSV, TSV, Parquet, Arrow IPC and libsvm, plain or compressed, read in chunks.
+
+Text files are read as text: what a value means is decided by the schema (`values.py`), never by
+the block of the file it happens to stand in.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.ipc as ipc
+import pyarrow.parquet as pq
+
+from dynens.data.libsvm import iter_libsvm
+from dynens.data.values import MISSING_SPELLINGS
+from dynens.errors import DataError
+from dynens.schema import SourceOptions
+
+CHUNK_ROWS = 131_072
+_BLOCK_BYTES = 8 << 20
+_COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
+_SNIFF_BYTES = 64 << 10
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """The files that names and globs stand for, in order.
+
+    Raises:
+        DataError: one of them matches nothing.
+    """
+    files: list[Path] = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_file():
+            files.append(path)
+            continue
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; give a file or a pattern such as {path}/*.csv.")
+        found = sorted(Path(p) for p in glob.glob(pattern, recursive=True))
+        if not found:
+            raise DataError(f"{pattern} does not exist; give an existing table.")
+        files += [p for p in found if p.is_file()]
+    return files
+
+
+def file_format(path: Path) -> str:
+    """`csv`, `parquet`, `arrow` or `libsvm`, by suffix and, where that says nothing, by content."""
+    name = path.name.lower()
+    for suffix in _COMPRESSED:
+        name = name.removesuffix(suffix)
+    suffix = Path(name).suffix
+    if suffix in (".parquet", ".pq"):
+        return "parquet"
+    if suffix in (".arrow", ".feather", ".ipc", ".arrows"):
+        return "arrow"
+    if suffix in (".libsvm", ".svm", ".svmlight"):
+        return "libsvm"
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+    except OSError as e:
+        raise DataError(f"{path} cannot be read ({e.strerror}); give a readable table.") from e
+    return {b"PAR1": "parquet", b"ARRO": "arrow"}.get(start[:4], "csv")
+
+
+def iter_tables(
+    patterns: Sequence[str],
+    options: SourceOptions = SourceOptions(),
+    *,
+    columns: Sequence[str] | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Iterator[tuple[Path, pa.Table]]:
+    """The rows of all files in order, in chunks, each with the file it comes from.
+
+    Args:
+        patterns: files and globs.
+        options: layout of text files.
+        columns: only these (those a file does not have are left out); None: all.
+        chunk_rows: rows of a chunk at most (text files: about `_BLOCK_BYTES` of text).
+
+    Raises:
+        DataError: a file is missing, empty, unreadable or malformed.
+    """
+    for path in expand(patterns):
+        rows = 0
+        try:
+            for table in _iter_file(path, options, columns, chunk_rows):
+                rows += table.num_rows
+                if table.num_rows:
+                    yield path, table
+        except (pa.ArrowException, OSError, EOFError, ValueError) as e:
+            if isinstance(e, DataError):
+                raise
+            raise DataError(_explain(path, e)) from e
+        if rows == 0:
+            raise DataError(f"{path} is empty: it has no rows; give a table with rows.")
+
+
+def read_table(patterns: Sequence[str], options: SourceOptions = SourceOptions()) -> pa.Table:
+    """All rows of the files as one table (text files: every column is text).
+
+    Raises:
+        DataError: as `iter_tables`, or the files' columns differ.
+    """
+    tables = [table for _, table in iter_tables(patterns, options)]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as e:
+        detail = str(e).splitlines()[0]
+        raise DataError(f"the files {list(patterns)} do not fit together ({detail}).") from e
+
+
+def read_head(patterns: Sequence[str], options: SourceOptions, num_rows: int) -> pa.Table:
+    """The first `num_rows` rows of the first files."""
+    tables, rows = [], 0
+    for _, table in iter_tables(patterns, options):
+        tables.append(table.slice(0, num_rows - rows))
+        rows += tables[-1].num_rows
+        if rows >= num_rows:
+            break
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def file_schema(path: Path, options: SourceOptions = SourceOptions()) -> pa.Schema:
+    """Columns and types of one file (text files: all text).
+
+    Raises:
+        DataError: it is empty or cannot be read.
+    """
+    if path.stat().st_size and file_format(path) == "parquet":
+        try:
+            return pq.read_schema(path)
+        except (pa.ArrowException, OSError) as e:
+            raise DataError(_explain(path, e)) from e
+    return next(iter_tables([str(path)], options, chunk_rows=1))[1].schema
+
+
+def _iter_file(
+    path: Path, options: SourceOptions, columns: Sequence[str] | None, chunk_rows: int
+) -> Iterator[pa.Table]:
+    kind = file_format(path)
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty; give a table with a header and rows.")
+    if kind == "parquet":
+        yield from _iter_parquet(path, columns, chunk_rows)
+    elif kind == "arrow":
+        yield from _iter_arrow(path, columns)
+    elif kind == "libsvm":
+        with pa.input_stream(str(path), compression="detect") as stream:
+            yield from iter_libsvm(path, stream, chunk_rows)
+    else:
+        yield from _iter_csv(path, options, columns)
+
+
+def _iter_parquet(path: Path, columns: Sequence[str] | None, chunk_rows: int) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        _check_names(path, names)
+        wanted = names if columns is None else [n for n in names if n in set(columns)]
+        for batch in file.iter_batches(chunk_rows, columns=wanted):
+            yield pa.Table.from_batches([batch])
+
+
+def _iter_arrow(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    with pa.input_stream(str(path), compression="detect") as stream:
+        magic = stream.read(6)
+    if magic == b"ARROW1" and path.suffix.lower() not in _COMPRESSED:
+        with ipc.open_file(str(path)) as reader:
+            _check_names(path, reader.schema.names)
+            for i in range(reader.num_record_batches):
+                yield _select(pa.Table.from_batches([reader.get_batch(i)]), columns)
+        return
+    with pa.input_stream(str(path), compression="detect") as stream:
+        opened = ipc.open_file(stream.read()) if magic == b"ARROW1" else ipc.open_stream(stream)
+        batches = (
+            (opened.get_batch(i) for i in range(opened.num_record_batches))
+            if magic == b"ARROW1"
+            else iter(opened)
+        )
+        _check_names(path, opened.schema.names)
+        for batch in batches:
+            yield _select(pa.Table.from_batches([batch]), columns)
+
+
+def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    if columns is None:
+        return table
+    return table.select([n for n in table.column_names if n in set(columns)])
+
+
+def _iter_csv(
+    path: Path, options: SourceOptions, columns: Sequence[str] | None
+) -> Iterator[pa.Table]:
+    first = _first_line(path)
+    delimiter = options.delimiter or _guess_delimiter(path, first)
+    if options.header:
+        names = next(csv.reader([first], delimiter=delimiter), [])
+        names = [n.strip() for n in names]
+    else:
+        names = list(options.columns)
+    _check_names(path, names)
+    wanted = names if columns is None else [n for n in names if n in set(columns)]
+    ragged: list[pacsv.InvalidRow] = []
+
+    def on_ragged(row: pacsv.InvalidRow) -> str:
+        ragged.append(row)
+        return "error"
+
+    parse = pacsv.ParseOptions(
+        delimiter=delimiter,
+        quote_char='"' if options.quoting else False,
+        newlines_in_values=options.quoting,
+        invalid_row_handler=on_ragged,
+    )
+    read = pacsv.ReadOptions(
+        column_names=names,
+        skip_rows=int(options.header),
+        block_size=_BLOCK_BYTES,
+        use_threads=False,
+    )
+    convert = pacsv.ConvertOptions(
+        column_types={name: pa.string() for name in names},
+        include_columns=wanted,
+        null_values=list(MISSING_SPELLINGS),
+        strings_can_be_null=True,
+        check_utf8=True,
+    )
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            reader = pacsv.open_csv(
+                stream, read_options=read, parse_options=parse, convert_options=convert
+            )
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+    except pa.ArrowInvalid as e:
+        if not ragged:
+            raise
+        row = ragged[0]
+        where = f"line {row.number}" if row.number is not None else f"the line {row.text[:60]!r}"
+        raise DataError(
+            f"{path}: {where} has {row.actual_columns} values but the table has "
+            f"{row.expected_columns} columns; correct that line."
+        ) from e
+
+
+def _first_line(path: Path) -> str:
+    with pa.input_stream(str(path), compression="detect") as stream:
+        start = bytes(stream.read(_SNIFF_BYTES))
+    if b"\x00" in start:
+        raise DataError(f"{path} is not a text table (it holds zero bytes); give CSV or Parquet.")
+    line = start.split(b"\n", 1)[0].rstrip(b"\r").removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path} is not UTF-8 text (byte {e.start} of line 1); convert it.") from e
+    if not text.strip():
+        raise DataError(f"{path} is empty: its first line is blank; give a header and rows.")
+    return text
+
+
+def _guess_delimiter(path: Path, line: str) -> str:
+    name = path.name.lower()
+    if ".tsv" in name or ".tab" in name:
+        return "\t"
+    counts = Counter({d: line.count(d) for d in ",\t;|"})
+    delimiter, count = counts.most_common(1)[0]
+    return delimiter if count else ","
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} has two columns called {twice[0]!r}; columns must be unique.")
+    blank = [i for i, name in enumerate(names) if not name]
+    if len(blank) > 1 or (blank and blank[0] != 0):
+        raise DataError(f"{path}: column {blank[-1] + 1} has no name; name every column.")
+
+
+def _explain(path: Path, error: Exception) -> str:
+    detail = " ".join(str(error).split())
+    lowered = detail.lower()
+    if "truncated" in lowered or isinstance(error, EOFError) or "unexpected end" in lowered:
+        return f"{path} is truncated: its compressed data end too early; copy it again."
+    if "utf8" in lowered or "utf-8" in lowered:
+        return f"{path} is not UTF-8 text; convert it, for instance with iconv."
+    return f"{path} cannot be read as a table ({detail[:160]}); give CSV, Parquet or Arrow."

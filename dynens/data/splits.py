@@ -1,0 +1,123 @@
+"""Cutting rows into train, valid and test."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dynens.data.times import seconds_of
+from dynens.errors import DataError
+from dynens.schema import SplitConfig, TimeFormat
+
+SPLITS = ("train", "valid", "test")
+TRAIN, VALID, TEST = range(3)
+Codes = npt.NDArray[np.int8]
+Labels = npt.NDArray[np.float32]
+
+
+def split_rows(
+    split: SplitConfig,
+    labels: Labels,
+    given: Codes,
+    seed: int,
+    *,
+    times: npt.NDArray[np.float64] | None = None,
+    time_format: TimeFormat = "auto",
+    groups: npt.NDArray[np.int64] | None = None,
+) -> Codes:
+    """(N,) int8 split of every row.
+
+    Args:
+        split: how (`auto` is time where `times` is given, else random).
+        labels: (N,) labels.
+        given: (N,) the part each row's file was given as; only rows given as train are cut, and
+            only into the parts that were not given.
+        seed: of the random cuts.
+        times: (N,) seconds; NaN rows go to train.
+        time_format: of the cut points.
+        groups: (N,) group codes.
+
+    Raises:
+        DataError: a part would be empty, or train or valid would have one class only.
+    """
+    how = split.by
+    if how in ("auto", "files"):
+        how = "time" if times is not None else "random"
+    codes = given.copy()
+    rows = np.flatnonzero(given == TRAIN)
+    missing = [part for part in (VALID, TEST) if not (given == part).any()]
+    if missing:
+        fractions = [split.fractions[p] if p in (TRAIN, *missing) else 0.0 for p in range(3)]
+        shares = np.array(fractions) / sum(fractions)
+        if how == "time":
+            assert times is not None
+            codes[rows] = _by_time(split, times[rows], shares, time_format)
+        elif how == "group":
+            assert groups is not None
+            codes[rows] = _by_group(groups[rows], shares, seed)
+        else:
+            codes[rows] = _at_random(labels[rows], shares, seed, split.stratify)
+    _check(codes, labels, how)
+    return codes
+
+
+def _by_time(
+    split: SplitConfig,
+    times: npt.NDArray[np.float64],
+    shares: npt.NDArray[np.float64],
+    time_format: TimeFormat,
+) -> Codes:
+    known = np.isfinite(times)
+    if not known.any():
+        raise DataError("the timestamp column holds no readable time; split at random instead.")
+    if split.valid_from is not None:
+        first_valid = seconds_of(split.valid_from, time_format)
+        first_test = seconds_of(split.test_from, time_format)
+        if not first_valid < first_test:
+            raise DataError(
+                f"valid_from {split.valid_from!r} must be a time before "
+                f"test_from {split.test_from!r}."
+            )
+    else:
+        points = np.cumsum(shares)[:2]
+        first_valid, first_test = np.quantile(times[known], points, method="higher")
+    codes = np.zeros(len(times), np.int8)
+    if shares[VALID] > 0:
+        codes[known & (times >= first_valid)] = VALID
+    if shares[TEST] > 0:
+        codes[known & (times >= first_test)] = TEST
+    return codes
+
+
+def _by_group(groups: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], seed: int) -> Codes:
+    _, members = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(members.max() + 1)
+    cuts = np.cumsum(shares)[:2] * len(order)
+    return np.searchsorted(cuts, order[members], side="right").astype(np.int8)
+
+
+def _at_random(labels: Labels, shares: npt.NDArray[np.float64], seed: int, stratify: bool) -> Codes:
+    codes = np.zeros(len(labels), np.int8)
+    rng = np.random.default_rng(seed)
+    strata = [labels > 0, labels <= 0] if stratify else [np.ones(len(labels), bool)]
+    for stratum in strata:
+        rows = rng.permutation(np.flatnonzero(stratum))
+        first, second = np.round(np.cumsum(shares)[:2] * len(rows)).astype(int)
+        codes[rows[first:second]] = VALID
+        codes[rows[second:]] = TEST
+    return codes
+
+
+def _check(codes: Codes, labels: Labels, how: str) -> None:
+    for part, name in enumerate(SPLITS):
+        mine = labels[codes == part]
+        if not len(mine):
+            raise DataError(
+                f"the {name} part is empty after the split by {how}; "
+                "change the cut points or fractions, or give it as a file."
+            )
+        if part != TEST and (mine.min() == mine.max()):
+            raise DataError(
+                f"the {name} part ({len(mine)} rows) has only one class; "
+                "give more rows or another split."
+            )

@@ -1,0 +1,250 @@
+"""One reading of raw values: the same category or number whatever type it arrives in.
+
+The integer 5, the float 5.0 and the text "5" are one category; True, 1 and "true" are one; None,
+NaN, infinities, empty text and the usual spellings of "no value" are missing. Every rule exists
+twice, for one Python value and for an Arrow column, and tests hold the two together.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.errors import DataError
+
+MISSING_SPELLINGS = (
+    *("", "nan", "NaN", "NAN", "null", "NULL", "Null", "None", "NA", "N/A", "n/a", "#N/A"),
+    *("<NA>", "NaT", "?", "\\N", "#NA", "-nan", "inf", "-inf", "Infinity", "-Infinity"),
+)
+_MISSING = frozenset(MISSING_SPELLINGS)
+_MISSING_ARRAY = pa.array(MISSING_SPELLINGS)
+_SPACE = " \t\r\n\x0b\x0c"
+_WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
+_DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def canonical(value: Any) -> str | None:
+    """The category a raw value stands for, or None when it is missing."""
+    if isinstance(value, str):
+        return _canonical_text(value)
+    if value is None or value is pa.NA:
+        return None
+    if isinstance(value, bytes):
+        return _canonical_text(value.decode("utf-8", "replace"))
+    if isinstance(value, (bool, np.bool_)):
+        return "1" if value else "0"
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)):
+        return _canonical_float(value)
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return _canonical_text(format(value, "f"))
+    return _canonical_text(str(value))
+
+
+def _canonical_float(value: float | np.floating[Any]) -> str | None:
+    if not math.isfinite(value):
+        return None
+    if value == int(value):
+        return str(int(value))
+    return str(value) if isinstance(value, np.floating) else repr(value)
+
+
+def _canonical_text(text: str) -> str | None:
+    text = text.strip(_SPACE)
+    if text in _MISSING:
+        return None
+    if text in _WORDS:
+        return _WORDS[text]
+    if _DECIMAL.fullmatch(text):
+        text = text.rstrip("0").rstrip(".")
+        return "0" if text == "-0" else text
+    return text
+
+
+def canonical_codes(column: pa.Array | pa.ChunkedArray) -> tuple[pa.StringArray, npt.NDArray[Any]]:
+    """A column as (distinct canonical values, codes), codes -1 where missing.
+
+    Two codes may stand for the same text (`5` and `5.0` in one text column).
+    """
+    column = plain(column)
+    if pa.types.is_null(column.type):
+        return pa.array([], pa.string()), np.full(len(column), -1, np.int32)
+    encoded = column.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    texts = canonical_texts(encoded.dictionary)
+    if texts.null_count:
+        absent = texts.is_null().to_numpy(zero_copy_only=False)
+        codes = np.where(np.append(absent, True)[codes], -1, codes)
+        texts = texts.fill_null("")
+    return texts, codes
+
+
+def canonical_texts(values: pa.Array) -> pa.StringArray:
+    """`canonical` of every value, null where missing."""
+    kind = values.type
+    if pa.types.is_integer(kind):
+        return values.cast(pa.string())
+    if pa.types.is_boolean(kind):
+        return values.cast(pa.int8()).cast(pa.string())
+    if pa.types.is_string(kind):
+        return _canonical_strings(values)
+    if pa.types.is_floating(kind):
+        return _canonical_floats(values)
+    return pa.array([canonical(v) for v in values.to_pylist()], pa.string())
+
+
+def _canonical_strings(values: pa.StringArray) -> pa.StringArray:
+    values = pc.utf8_trim(values, characters=_SPACE)
+    values = pc.if_else(pc.is_in(values, _MISSING_ARRAY), pa.scalar(None, pa.string()), values)
+    words = pc.index_in(values, pa.array(list(_WORDS)))
+    if words.null_count < len(words):
+        values = pc.coalesce(pc.take(pa.array(list(_WORDS.values())), words), values)
+    decimals = pc.match_substring_regex(values, r"^-?[0-9]+\.[0-9]+\z").fill_null(False)
+    if pc.any(decimals).as_py():
+        texts = [_canonical_text(v) for v in values.filter(decimals).to_pylist()]
+        values = pc.replace_with_mask(values, decimals, pa.array(texts, pa.string()))
+    return values
+
+
+def _canonical_floats(values: pa.Array) -> pa.StringArray:
+    numbers = values.to_numpy(zero_copy_only=False)
+    if numbers.dtype == np.float16:
+        numbers = numbers.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        whole = np.isfinite(numbers) & (np.abs(numbers) < 2**53) & (numbers == np.trunc(numbers))
+    if whole.all():
+        return pa.array(numbers.astype(np.int64)).cast(pa.string())
+    return pa.array([_canonical_float(v) for v in numbers], pa.string())
+
+
+def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One contiguous array without dictionary, large or view types."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        if isinstance(column, pa.ChunkedArray):  # no chunks at all
+            column = pa.array([], column.type)
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return plain(column.dictionary_decode())
+    if pa.types.is_large_string(kind) or kind == pa.string_view():
+        return column.cast(pa.string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        texts = [None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()]
+        return pa.array(texts, pa.string())
+    return column
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column read as numbers.
+
+    Attributes:
+        values: (B,) float64, NaN where missing.
+        num_non_finite: NaN or infinite numbers among them (treated as missing).
+        num_unreadable: texts that are no numbers (treated as missing).
+        example: the first such text.
+    """
+
+    values: npt.NDArray[np.float64]
+    num_non_finite: int = 0
+    num_unreadable: int = 0
+    example: str | None = None
+
+
+def to_numbers(column: pa.Array | pa.ChunkedArray) -> Numbers:
+    """Read a column as numbers; NaN, infinities and missing values become NaN."""
+    column = plain(column)
+    kind = column.type
+    unreadable, example = 0, None
+    if pa.types.is_string(kind):
+        column, unreadable, example = _parse_strings(column)
+    elif pa.types.is_null(kind):
+        return Numbers(np.full(len(column), np.nan))
+    elif not (pa.types.is_floating(kind) and kind != pa.float16()):
+        column = _cast_to_double(column)
+    numbers = column.cast(pa.float64())
+    nulls = numbers.null_count
+    values = numbers.to_numpy(zero_copy_only=False)
+    finite = np.isfinite(values)
+    if finite.all():
+        return Numbers(values, 0, unreadable, example)
+    values = np.where(finite, values, np.nan)
+    non_finite = int((~finite).sum()) - nulls
+    return Numbers(values, non_finite, unreadable, example)
+
+
+def _cast_to_double(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_duration(kind):
+        width = 32 if pa.types.is_date32(kind) else 64
+        column = column.cast(pa.int32() if width == 32 else pa.int64())
+    try:
+        if pa.types.is_boolean(kind):
+            column = column.cast(pa.int8())
+        return column.cast(pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+        raise DataError(f"a column of type {kind} cannot be read as numbers.") from e
+
+
+def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
+    """Texts as doubles: (numbers, how many are not numbers, the first of them)."""
+    column = pc.utf8_trim(column, characters=_SPACE)
+    gone = pc.is_in(column, _MISSING_ARRAY)
+    column = pc.if_else(gone, pa.scalar(None, pa.string()), column)
+    try:
+        return column.cast(pa.float64()), 0, None
+    except pa.ArrowInvalid:
+        texts = column.to_pylist()
+    numbers = [None if t is None else parse_number(t) for t in texts]
+    unreadable = [t for t, n in zip(texts, numbers, strict=True) if t is not None and n is None]
+    array = pa.array(numbers, pa.float64())
+    return array, len(unreadable), (unreadable[0] if unreadable else None)
+
+
+def parse_number(text: str) -> float | None:
+    """The number a text spells (`true` is 1), or None."""
+    text = text.strip(_SPACE)
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    word = _WORDS.get(text)
+    return None if word is None else float(word)
+
+
+def number(value: Any, field: str) -> float:
+    """One raw value as a number, NaN when missing.
+
+    Raises:
+        DataError: it is a text that spells no number.
+    """
+    if value is None or value is pa.NA:
+        return math.nan
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        text = value.strip(_SPACE)
+        if text in _MISSING:
+            return math.nan
+        parsed = parse_number(text)
+        if parsed is None:
+            raise DataError(f"field {field!r} is numeric but was given {value[:40]!r}.")
+        return parsed if math.isfinite(parsed) else math.nan
+    try:
+        result = float(value)
+    except (TypeError, ValueError, OverflowError) as e:
+        raise DataError(f"field {field!r} is numeric but was given {str(value)[:40]!r}.") from e
+    return result if math.isfinite(result) else math.nan

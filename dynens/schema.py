@@ -1,0 +1,345 @@
+"""What a dataset is: its fields, its label, its files and how it is split (`dataset.yaml`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from dynens.config.base import FrozenConfig, load_yaml, validate
+from dynens.errors import SchemaError
+
+FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
+Entity = Literal["user", "item", "context"]
+TimePart = Literal["hour", "weekday", "day", "month", "epoch_days"]
+TimeFormat = Literal["auto", "yymmddhh", "yyyymmdd"]
+Transform = Literal["quantile", "standard", "log", "none"]
+
+_RULE = re.compile(r"\s*(?:(?P<column>.+?)\s*)?(?P<op>>=|<=|==|!=|>|<|=)\s*(?P<value>.+?)\s*$")
+
+
+class VocabularyPolicy(FrozenConfig):
+    """Which values of a field get an id of their own; the others share id 0.
+
+    Attributes:
+        min_count: occurrences in the training rows below which a value has no id.
+        max_size: number of values kept, the most frequent first.
+        hash_buckets: hash values into so many ids instead of keeping a vocabulary.
+    """
+
+    min_count: int = Field(default=2, ge=1)
+    max_size: int = Field(default=1_000_000, ge=1)
+    hash_buckets: int | None = Field(default=None, ge=2)
+
+
+class FieldSpec(FrozenConfig):
+    """One feature.
+
+    Attributes:
+        name: the feature's name.
+        kind: how it is encoded.
+        entity: whose property it is; `item` fields vary between the candidates of a request.
+        column: the column it is read from; None: the column called `name`.
+        derive: the part of a date or time column to use instead of the value itself.
+        time_format: how to read the column when `derive` is given.
+        vocabulary: policy of categorical and multi-valued fields.
+        separator: between the values of a multi-valued field or dense vector given as text;
+            None: runs of white space.
+        max_len: values of a multi-valued field kept; None: chosen on the training rows.
+        keep: which values stay when there are more than `max_len`.
+        transform: of numeric fields: `quantile` maps to a normal distribution by rank,
+            `standard` to mean 0 and deviation 1, `log` is sign(x)·log(1+|x|) standardised.
+        buckets: also give a numeric field a sparse twin of so many quantile buckets.
+        length: components of a dense vector.
+        why: the evidence for this choice (written by `schema infer`, ignored otherwise).
+    """
+
+    name: str = Field(min_length=1)
+    kind: FieldKind = "categorical"
+    entity: Entity = "context"
+    column: str | None = None
+    derive: TimePart | None = None
+    time_format: TimeFormat = "auto"
+    vocabulary: VocabularyPolicy = VocabularyPolicy()
+    separator: str | None = ","
+    max_len: int | None = Field(default=None, ge=1, le=1000)
+    keep: Literal["first", "last"] = "first"
+    transform: Transform = "quantile"
+    buckets: int | None = Field(default=None, ge=2, le=4096)
+    length: int | None = Field(default=None, ge=1, le=65536)
+    why: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The column this feature is read from."""
+        return self.column or self.name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FieldSpec:
+        if self.kind == "dense_vector" and self.length is None:
+            raise ValueError(f"dense vector {self.name!r} has no length; give its components")
+        if self.derive and self.kind not in ("categorical", "numeric"):
+            raise ValueError(
+                f"field {self.name!r} derives {self.derive!r} but is {self.kind}; "
+                "a part of a date is categorical or numeric"
+            )
+        return self
+
+
+class Comparison(FrozenConfig):
+    """A rule such as `rating >= 4`."""
+
+    column: str
+    op: Literal[">=", "<=", "==", "!=", ">", "<"]
+    value: str
+
+    @classmethod
+    def parse(cls, text: str, default_column: str | None = None) -> Comparison:
+        """Read `column op value` (or `op value` with a default column).
+
+        Raises:
+            SchemaError: the text is not such a rule.
+        """
+        match = _RULE.match(text)
+        column = (match["column"] if match else None) or default_column
+        if match is None or column is None:
+            raise SchemaError(f"rule {text!r} is not a comparison; write it as 'rating >= 4'.")
+        op = "==" if match["op"] == "=" else match["op"]
+        return cls(column=column, op=op, value=match["value"].strip("'\""))
+
+
+class LabelRule(FrozenConfig):
+    """How a row gets its label.
+
+    Attributes:
+        column: the column that holds the outcome.
+        positive: a comparison that is true of positive rows; None: the column is binary already
+            and the positive value is found out (1, true, yes, click …, or the rarer of two words).
+        drop: a comparison true of rows to leave out.
+    """
+
+    column: str = Field(min_length=1)
+    positive: str | None = None
+    drop: str | None = None
+
+    @field_validator("positive", "drop")
+    @classmethod
+    def _parses(cls, text: str | None) -> str | None:
+        if text is not None:
+            Comparison.parse(text, "label")
+        return text
+
+    def comparison(self, which: Literal["positive", "drop"]) -> Comparison | None:
+        text = self.positive if which == "positive" else self.drop
+        return None if text is None else Comparison.parse(text, self.column)
+
+
+class FeatureSchema(FrozenConfig):
+    """The meaning of every column used.
+
+    Attributes:
+        fields: the features; empty: inferred from the training file.
+        label: the label rule.
+        timestamp: the column with the time of the row, for time splits and past-only statistics.
+        time_format: how to read it.
+        group: the column whose values GAUC groups by (usually the user's id).
+        request_id: the column that ties the candidates of one request together.
+        sample_weight: a column of positive weights.
+        negative_sampling_rate: share of the negatives that were kept when the log was made;
+            negatives then weigh 1 / rate, in training, calibration and evaluation alike, so that
+            served probabilities are those of the full traffic.
+        excluded: columns never to be used as features.
+        user_key: the column that identifies the user.
+        item_key: the column that identifies the item.
+    """
+
+    label: LabelRule
+    fields: tuple[FieldSpec, ...] = ()
+    timestamp: str | None = None
+    time_format: TimeFormat = "auto"
+    group: str | None = None
+    request_id: str | None = None
+    sample_weight: str | None = None
+    negative_sampling_rate: float = Field(default=1.0, gt=0, le=1)
+    excluded: tuple[str, ...] = ()
+    user_key: str | None = None
+    item_key: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FeatureSchema:
+        names = [f.name for f in self.fields]
+        twice = {n for n in names if names.count(n) > 1}
+        if twice:
+            raise ValueError(f"field {min(twice)!r} is declared twice; names must be unique")
+        for spec in self.fields:
+            if spec.source == self.label.column:
+                raise ValueError(
+                    f"field {spec.name!r} reads the label column {self.label.column!r}; "
+                    "a label cannot be a feature"
+                )
+            if spec.source in self.excluded:
+                raise ValueError(f"field {spec.name!r} reads the excluded column {spec.source!r}")
+        return self
+
+    def field(self, name: str) -> FieldSpec:
+        """The field called `name`.
+
+        Raises:
+            SchemaError: there is none.
+        """
+        for spec in self.fields:
+            if spec.name == name:
+                return spec
+        known = ", ".join(f.name for f in self.fields)
+        raise SchemaError(f"the schema has no field {name!r}; it has {known}.")
+
+
+class SourceOptions(FrozenConfig):
+    """How the text files of a dataset are laid out (other formats describe themselves).
+
+    Attributes:
+        delimiter: between values; None: found out from the first line.
+        header: whether the first line names the columns.
+        columns: names of the columns when there is no header.
+        quoting: whether double quotes enclose values.
+    """
+
+    delimiter: str | None = None
+    header: bool = True
+    columns: tuple[str, ...] = ()
+    quoting: bool = True
+
+    @model_validator(mode="after")
+    def _named(self) -> SourceOptions:
+        if not self.header and not self.columns:
+            raise ValueError("files without a header need the names of their columns")
+        return self
+
+
+class EntityTable(FrozenConfig):
+    """A table of user or item features, joined by key.
+
+    Attributes:
+        files: its file or files (globs allowed).
+        entity: whose features it holds.
+        key: the key's column in this table and in the interactions.
+    """
+
+    files: tuple[str, ...]
+    entity: Literal["user", "item"]
+    key: str
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class SplitConfig(FrozenConfig):
+    """How rows are cut into train, valid and test.
+
+    Attributes:
+        by: `time` (needs a timestamp), `random`, `group` (all rows of a group together), `files`
+            (as given; what is missing is cut from train) or `auto` (time where the schema has a
+            timestamp, else random).
+        fractions: of train, valid and test.
+        valid_from: first time of validation, in the timestamp's own terms; None: by fraction.
+        test_from: first time of test.
+        stratify: keep the label's share equal between random splits.
+    """
+
+    by: Literal["auto", "time", "random", "group", "files"] = "auto"
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    valid_from: str | int | float | None = None
+    test_from: str | int | float | None = None
+    stratify: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitConfig:
+        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(
+                f"split fractions {list(self.fractions)} must be positive and sum to 1"
+            )
+        if (self.valid_from is None) != (self.test_from is None):
+            raise ValueError("give both valid_from and test_from, or neither")
+        return self
+
+
+class DatasetConfig(FrozenConfig):
+    """`dataset.yaml`: interaction files, entity tables, schema and split.
+
+    Relative paths are resolved against the file's folder when it is loaded.
+
+    Attributes:
+        name: of the dataset, as reports show it.
+        files: the interactions (globs allowed), or the training part of them.
+        valid_files: a validation part given as files.
+        test_files: a test part given as files.
+        features: the schema.
+        entities: tables joined by key.
+        split: how rows are cut.
+        source: layout of text files.
+        statistics: which past a training row's target and count encodings may see; `auto` is
+            `past` for time splits and `out_of_fold` otherwise.
+    """
+
+    name: str = "dataset"
+    files: tuple[str, ...] = Field(min_length=1)
+    valid_files: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
+    features: FeatureSchema
+    entities: tuple[EntityTable, ...] = ()
+    split: SplitConfig = SplitConfig()
+    source: SourceOptions = SourceOptions()
+    statistics: Literal["auto", "out_of_fold", "past"] = "auto"
+
+    @field_validator("files", "valid_files", "test_files", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _split_possible(self) -> DatasetConfig:
+        if self.split.by == "time" and self.features.timestamp is None:
+            raise ValueError("a split by time needs features.timestamp")
+        if self.split.by == "group" and self.features.group is None:
+            raise ValueError("a split by group needs features.group")
+        return self
+
+    def resolved(self, base: Path) -> DatasetConfig:
+        """The same with every path absolute."""
+
+        def fix(files: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(str(base / file) for file in files)
+
+        entities = tuple(e.model_copy(update={"files": fix(e.files)}) for e in self.entities)
+        return self.model_copy(
+            update={
+                "files": fix(self.files),
+                "valid_files": fix(self.valid_files),
+                "test_files": fix(self.test_files),
+                "entities": entities,
+            }
+        )
+
+
+def load_dataset(path: Path) -> DatasetConfig:
+    """Read `dataset.yaml`.
+
+    Raises:
+        ConfigError: it cannot be read or breaks a rule.
+    """
+    config = validate(DatasetConfig, load_yaml(path), str(path))
+    if config.name == "dataset":
+        config = config.model_copy(update={"name": path.stem})
+    return config.resolved(path.resolve().parent)
+
+
+def dump_dataset(config: DatasetConfig, header: str = "") -> str:
+    """`config` as YAML, defaults left out; `header` lines become comments."""
+    data = config.model_dump(mode="json", exclude_defaults=True)
+    comments = "".join(f"# {line}\n" if line else "#\n" for line in header.splitlines())
+    return comments + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
