@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dynens.batch import EncodedBatch
 from dynens.config.serving import ServingConfig
@@ -28,7 +29,7 @@ from serving.clock import (
 )
 from serving.codecs import CODECS, Codec, Model
 from serving.errors import ClientGoneError, RequestError, bad_request
-from serving.http import Receive, Response, Scope, Send, read_body
+from serving.http import Receive, Response, Scope, Send, lifespan, read_body
 from serving.metrics import ReplicaMetrics, SnapshotFolder
 from serving.openapi import openapi_document
 from serving.scheduler import OverloadedError, Scheduler
@@ -110,7 +111,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
             return
         if scope["type"] != "http":
             return
@@ -155,7 +156,7 @@ class Application:
             )
 
     async def _score_request(
-        self, codec: Codec, headers: Mapping[bytes, bytes], receive: Receive
+        self, codec: Codec[Any], headers: Mapping[bytes, bytes], receive: Receive
     ) -> Response:
         model = self.model
         codec.check(model)
@@ -346,13 +347,3 @@ def _report(scores: Scores, progress: Progress, elapsed_ms: float) -> dict[str, 
 
 def _spent() -> RequestError:
     return RequestError(504, _SPENT, reason="budget_spent")
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return

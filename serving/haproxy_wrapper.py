@@ -11,9 +11,11 @@ It runs once per reload under `python -I -S`, so it imports nothing but the stan
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import re
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -30,6 +32,8 @@ ARRIVAL_RULES = (
     "    http-request set-header x-request-disconnect-disabled ?1",
     "    http-request del-header x-request-timeout-seconds",
 )
+
+_PR_SET_PDEATHSIG = 1
 
 # HAProxy's own answers, in the words of the HTTP contract: no replica could take the request.
 _UNAVAILABLE = '{\\"error\\": \\"no replica can take this request now; try again\\"}'
@@ -95,7 +99,14 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         with open(staging, "w", encoding="utf-8") as file:
             file.write(confine(text, environment[DIRECTORY_VARIABLE]))
         os.replace(staging, path)
+    _die_with_parent()
     os.execv(binary, [binary, *arguments])
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end HAProxy when Ray's process that started it dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":

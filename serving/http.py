@@ -92,3 +92,14 @@ def _too_large(max_bytes: int) -> RequestError:
     return RequestError(
         413, f"the body is larger than the {max_bytes} bytes allowed", reason="bad_request"
     )
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Answer the server's start and stop events."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -54,9 +54,8 @@ def parse_rank(
         raise bad_request("the body must be a JSON object with 'candidates'")
     unknown = document.keys() - _KEYS - {user_key}
     if unknown:
-        raise bad_request(
-            f"unknown key {min(map(str, unknown))[:60]!r}; the body takes {', '.join(sorted(_KEYS))}"
-        )
+        name = min(map(str, unknown))[:60]
+        raise bad_request(f"unknown key {name!r}; the body takes {', '.join(sorted(_KEYS))}")
     user = document.get("user_id", document.get(user_key) if user_key else None)
     if isinstance(user, bool) or not isinstance(user, (str, int, float, type(None))):
         raise bad_request("'user_id' must be a string or a number")

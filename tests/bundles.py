@@ -12,9 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from dynens.batch import FeatureLayout
+from dynens.bundle import RouterSpec, write_bundle
+from dynens.data.prepare import prepare
+from dynens.data.prepared import open_prepared
+from dynens.schema import (
+    DatasetConfig,
+    EntityTable,
+    FeatureSchema,
+    FieldSpec,
+    LabelRule,
+    SplitConfig,
+)
 
 _OPSET = 17
 _EMBEDDING = 16
@@ -127,3 +141,136 @@ def ensemble_graph(
     voices = [g.scaled(trio, 0.75, "loud"), g.scaled("student_logit", 0.25, "soft")]
     g.node("Sigmoid", [g.node("Add", voices, "mixed")], "probability")
     return g.save(path, ("probability", "trio_probability"), student_logit=True)
+
+
+@dataclass(frozen=True)
+class ToySize:
+    """How large a toy run is."""
+
+    users: int = 300
+    items: int = 400
+    rows: int = 4000
+
+
+def toy_dataset(directory: Path, size: ToySize = ToySize()) -> DatasetConfig:
+    """Users, items and clicks of every field kind, with missing values and Unicode, as CSV."""
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(7)
+    towns = np.array(["Łódź", "São Paulo", "東京", "Oslo", "", "naïve, town"])
+    genres = np.array(["action", "drama", "comedy", "horror", "sci-fi"])
+    users = pa.table(
+        {
+            "user_id": np.arange(1, size.users + 1),
+            "town": towns[rng.integers(0, len(towns), size.users)],
+            "age": _with_gaps(rng.integers(18, 80, size.users).astype(float), rng),
+        }
+    )
+    counts = rng.integers(1, 4, size.items)
+    items = pa.table(
+        {
+            "item_id": [f"i{n}" for n in range(size.items)],
+            "genres": ["|".join(rng.choice(genres, n, replace=False)) for n in counts],
+            "price": _with_gaps(rng.lognormal(2, 1, size.items).round(2), rng),
+            "brand": [f"b{n}" for n in rng.integers(0, 40, size.items)],
+        }
+    )
+    user_ids = rng.integers(1, size.users + 1, size.rows)
+    item_ids = np.minimum(rng.zipf(1.3, size.rows) - 1, size.items - 1)
+    appeal = 0.5 * np.sin(user_ids) + 0.8 * np.cos(item_ids) - 0.5
+    clicks = pa.table(
+        {
+            "user_id": user_ids,
+            "item_id": [f"i{n}" for n in item_ids],
+            "hour": rng.integers(0, 24, size.rows),
+            "click": (rng.random(size.rows) < 1 / (1 + np.exp(-appeal))).astype(int),
+        }
+    )
+    for name, table in (("users", users), ("items", items), ("clicks", clicks)):
+        pq.write_table(table, directory / f"{name}.parquet")
+    fields = (
+        FieldSpec(name="user_id", entity="user"),
+        FieldSpec(name="town", entity="user"),
+        FieldSpec(name="age", entity="user", kind="numeric"),
+        FieldSpec(name="hour"),
+        FieldSpec(name="item_id", entity="item"),
+        FieldSpec(name="genres", entity="item", kind="multi_valued", separator="|"),
+        FieldSpec(name="price", entity="item", kind="numeric"),
+        FieldSpec(name="brand", entity="item"),
+    )
+    return DatasetConfig(
+        name="toy",
+        files=(str(directory / "clicks.parquet"),),
+        entities=(
+            EntityTable(files=(str(directory / "users.parquet"),), entity="user", key="user_id"),
+            EntityTable(files=(str(directory / "items.parquet"),), entity="item", key="item_id"),
+        ),
+        features=FeatureSchema(
+            label=LabelRule(column="click"),
+            fields=fields,
+            group="user_id",
+            user_key="user_id",
+            item_key="item_id",
+        ),
+        split=SplitConfig(by="random"),
+    )
+
+
+def toy_run(
+    directory: Path,
+    *,
+    size: ToySize = ToySize(),
+    hard_fraction: float = 0.2,
+    seed: int = 1,
+    members: int = 3,
+    hidden: tuple[int, ...] = (400, 300, 200),
+) -> Path:
+    """A run directory with prepared data and a bundle, nothing trained.
+
+    The threshold is the quantile of the student's difficulty on the test split that makes
+    `hard_fraction` of its rows hard.
+    """
+    data = directory / "data"
+    if not data.exists():
+        prepare(toy_dataset(directory / "source", size), data, seed=0)
+    return write_toy_bundle(
+        directory, hard_fraction=hard_fraction, seed=seed, members=members, hidden=hidden
+    )
+
+
+def write_toy_bundle(
+    directory: Path,
+    *,
+    hard_fraction: float = 0.2,
+    seed: int = 1,
+    members: int = 3,
+    hidden: tuple[int, ...] = (400, 300, 200),
+) -> Path:
+    """(Re)write the bundle of a toy run; another seed makes another model."""
+    prepared = open_prepared(directory / "data")
+    layout = prepared.layout
+    student = student_graph(directory / "student.onnx", layout, seed=seed)
+    ensemble = ensemble_graph(
+        directory / "ensemble.onnx", layout, members=members, hidden=hidden, seed=seed + 100
+    )
+    test = prepared.split("test")
+    session = onnxruntime.InferenceSession(str(student))
+    (difficulty,) = session.run(["difficulty"], {"dense": test.dense, "ids": test.ids})
+    write_bundle(
+        directory / "bundle",
+        dataset="toy",
+        layout=layout,
+        router=RouterSpec(
+            threshold=float(np.quantile(difficulty, 1 - hard_fraction)),
+            difficulty="margin",
+            hard_fraction=hard_fraction,
+        ),
+        members=[f"member{i}" for i in range(members)],
+        student=student,
+        ensemble=ensemble,
+        encoder=prepared.encoder,
+    )
+    return directory
+
+
+def _with_gaps(values: np.ndarray, rng: np.random.Generator) -> pa.Array:
+    return pa.array(values, mask=rng.random(len(values)) < 0.1)

@@ -1,0 +1,156 @@
+"""The Ray Serve deployment around `Application`.
+
+`build` is what a Serve configuration file names as `import_path: serving.app:build`; see
+docs/SERVING.md for a complete file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application as ServeApplication
+from ray.serve.schema import LoggingConfig
+
+from dynens.config.base import FrozenConfig
+from dynens.config.serving import ServingConfig
+from dynens.engine import Engine
+from dynens.errors import BundleError, ConfigError
+from serving.application import Application
+from serving.http import Receive, Scope, Send, lifespan
+from serving.metrics import SnapshotFolder
+
+logger = logging.getLogger("dynens.serving")
+
+APP_NAME = "dynens"
+# Admission is the application's own, with its own answers; Serve's queue must not come before it.
+_MAX_ONGOING = 100_000
+
+
+class AppArgs(FrozenConfig):
+    """Arguments of `build` in a Serve configuration file.
+
+    Attributes:
+        bundle: directory of the bundle (or of a run that holds one), readable on every node.
+        serving: settings of the server.
+        metrics_dir: folder shared by the replicas of one machine, so that each can answer for all
+            at `/metrics`; None: each answers for itself.
+        generation: raise it to load `bundle` again in place.
+    """
+
+    bundle: str
+    serving: ServingConfig = ServingConfig()
+    metrics_dir: str | None = None
+    generation: int = 0
+
+
+class Replica:
+    """One scoring process.
+
+    The bundle comes through Serve's `user_config`, so that changing it reconfigures running
+    replicas in place, and replicas started later (after a crash, say) get the latest one.
+
+    Args:
+        serving: `ServingConfig` as plain values.
+        metrics_dir: see `AppArgs`.
+    """
+
+    def __init__(self, serving: dict[str, Any], metrics_dir: str | None) -> None:
+        self._config = ServingConfig.model_validate(serving)
+        self._token = _bearer_token(self._config)
+        folder = None if metrics_dir is None else Path(metrics_dir)
+        name = serve.get_replica_context().replica_id.unique_id
+        self._folder = SnapshotFolder(folder, name)
+        self._application: Application | None = None
+        self._publisher: asyncio.Task[None] | None = None
+
+    def __serve_build_asgi_app__(self) -> Any:
+        # A plain function: uvicorn takes bound methods for the old two-step ASGI.
+        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":  # comes before the first bundle
+                await lifespan(receive, send)
+            elif self._application is not None:
+                await self._application(scope, receive, send)
+
+        return dispatch
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Load the bundle of `user_config`; a later one that cannot be loaded changes nothing."""
+        bundle = Path(user_config["bundle"])
+        if self._application is None:
+            engine = Engine.load(bundle, self._config.engine)
+            self._application = Application(
+                engine, self._config, folder=self._folder, token=self._token
+            )
+            _settle_memory()
+            self._publisher = asyncio.create_task(self._application.publish_forever())
+            return
+        await self._swap(self._application, bundle)
+
+    async def _swap(self, application: Application, bundle: Path) -> None:
+        """Load and warm up in a thread while the old bundle goes on answering."""
+        try:
+            engine = await asyncio.to_thread(Engine.load, bundle, self._config.engine)
+        except BundleError:
+            logger.exception("the new bundle was refused; the old one goes on answering")
+            application.metrics.swapped("refused")
+        else:
+            application.replace(engine)
+            application.metrics.swapped("done")
+            _settle_memory()
+        application.publish()
+
+    async def __del__(self) -> None:
+        """Called by Serve when the replica has drained: leave the last counts behind."""
+        if self._publisher is not None:
+            self._publisher.cancel()
+        if self._application is not None:
+            self._application.publish()
+
+
+def _bearer_token(config: ServingConfig) -> str | None:
+    if config.bearer_token_env is None:
+        return None
+    token = os.environ.get(config.bearer_token_env, "")
+    if not token:
+        raise ConfigError(
+            f"the environment variable {config.bearer_token_env!r} is empty; put the token that "
+            "clients must send into it."
+        )
+    return token
+
+
+def _settle_memory() -> None:
+    """Take what was just loaded out of the garbage collector's sight, and let it run rarely.
+
+    A full collection over a loaded engine takes milliseconds, which is a budget.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def build(args: AppArgs) -> ServeApplication:
+    """The Serve application."""
+    config = args.serving
+    deployment = serve.deployment(
+        name=APP_NAME,
+        num_replicas=config.replicas,
+        max_ongoing_requests=_MAX_ONGOING,
+        user_config={"bundle": args.bundle, "generation": args.generation},
+        ray_actor_options={"num_cpus": 1},
+        health_check_period_s=2.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_timeout_s=config.drain_s,
+        graceful_shutdown_wait_loop_s=0.2,
+        logging_config=LoggingConfig(enable_access_log=False),
+    )(serve.ingress()(Replica))
+    bound: ServeApplication = deployment.bind(
+        serving=config.model_dump(mode="json"), metrics_dir=args.metrics_dir
+    )
+    return bound

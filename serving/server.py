@@ -1,0 +1,262 @@
+"""`dynens serve`: Ray, Ray Serve and HAProxy brought up for one bundle, and down again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from dynens.bundle import Bundle, load_bundle
+from dynens.config.serving import ServingConfig, System
+from dynens.errors import BadInputError, ServingError
+from serving.environment import Runtime, create_runtime, ray_environment
+
+OnReady = Callable[[str], None]
+_READY_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 5.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(
+    run_dir: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    replicas: int | None = None,
+    latency_budget_ms: float | None = None,
+    *,
+    system: System | None = None,
+    threshold: float | None = None,
+    config: ServingConfig | None = None,
+    on_ready: OnReady | None = None,
+) -> None:
+    """Serve a bundle until SIGTERM or SIGINT, then drain and leave no process behind.
+
+    Args:
+        run_dir: a run directory or a bundle.
+        host: address to listen on.
+        port: port to listen on.
+        replicas: scoring processes.
+        latency_budget_ms: default budget of a request; None: the bundle's.
+        system: "dynamic", "student" or "ensemble" (the trio on every row).
+        threshold: laid over the router's; `-inf` makes every row hard.
+        config: everything else; the arguments above win over it.
+        on_ready: called with the URL once requests are answered.
+
+    Raises:
+        BundleError: no usable bundle there.
+        BadInputError: the port is taken or the address does not exist.
+        ServingError: the server did not come up.
+    """
+    given = {
+        "replicas": replicas,
+        "latency_budget_ms": latency_budget_ms,
+        "system": system,
+        "threshold": threshold,
+    }
+    settings = (config or ServingConfig()).model_dump()
+    settings.update({name: value for name, value in given.items() if value is not None})
+    resolved = ServingConfig.model_validate(settings)
+    bundle = load_bundle(run_dir)
+    check_port(host, port)
+    stop = threading.Event()
+    with _signals(stop), running(bundle, host, port, resolved, stop) as url:
+        if on_ready is not None and not stop.is_set():
+            on_ready(url)
+        while not stop.wait(0.5):
+            pass
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise BadInputError unless `host:port` can be listened on."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OverflowError as e:
+        raise BadInputError(f"port {port} is not between 1 and 65535; choose another.") from e
+    except OSError as e:
+        raise BadInputError(
+            f"cannot listen on {host}:{port} ({e.strerror}); choose another with --port or --host."
+        ) from e
+
+
+@contextmanager
+def running(
+    bundle: Bundle,
+    host: str,
+    port: int,
+    config: ServingConfig,
+    stop: threading.Event | None = None,
+) -> Iterator[str]:
+    """A server for as long as the context lasts; yields its URL once it answers."""
+    runtime = create_runtime()
+    previous = dict(os.environ)
+    os.environ.update(ray_environment(runtime, drain_s=config.drain_s))
+    os.environ["PYTHONPATH"] = _python_path(previous.get("PYTHONPATH"))
+    stop = stop or threading.Event()
+    try:
+        with _handlers_kept():
+            _start_ray(runtime, config)
+        if not stop.is_set():
+            _start_serve(bundle, host, port, config, runtime)
+            url = f"http://{host}:{port}"
+            _wait_until_ready(url, stop)
+            yield url
+        else:
+            yield ""
+    finally:
+        _stop_everything(runtime)
+        os.environ.clear()
+        os.environ.update(previous)
+
+
+def _python_path(previous: str | None) -> str:
+    """Workers must find this package also where it is not installed."""
+    root = str(Path(__file__).resolve().parent.parent)
+    return root if not previous else f"{root}{os.pathsep}{previous}"
+
+
+def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=config.replicas + 1,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=True,
+        logging_level=logging.ERROR,
+        object_store_memory=config.object_store_mb * 1024 * 1024,
+        _temp_dir=str(runtime.ray),
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def _start_serve(
+    bundle: Bundle, host: str, port: int, config: ServingConfig, runtime: Runtime
+) -> None:
+    from ray import serve as ray_serve
+    from ray.serve.config import HTTPOptions
+
+    from serving.app import APP_NAME, AppArgs, build
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    ray_serve.start(http_options=HTTPOptions(host=host, port=port))
+    arguments = AppArgs(
+        bundle=str(bundle.directory.resolve()), serving=config, metrics_dir=str(runtime.metrics)
+    )
+    try:
+        ray_serve.run(build(arguments), name=APP_NAME, route_prefix="/")
+    except RuntimeError as e:
+        raise ServingError(f"the replicas did not start: {_failure(APP_NAME) or e}") from e
+
+
+def _failure(app_name: str) -> str:
+    """The last line of what Ray Serve says about an application that failed."""
+    from ray import serve as ray_serve
+
+    app = ray_serve.status().applications.get(app_name)
+    if app is None:
+        return ""
+    messages = [app.message, *(d.message for d in app.deployments.values())]
+    lines = [line.strip() for text in messages for line in text.splitlines() if line.strip()]
+    logging.getLogger("dynens.serving").error("%s", "\n".join(messages))
+    return lines[-1] if lines else ""
+
+
+def _wait_until_ready(url: str, stop: threading.Event) -> None:
+    """Return when the model answers through HAProxy."""
+    give_up = time.monotonic() + _READY_TIMEOUT_S
+    while not stop.is_set():
+        try:
+            with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            pass
+        if time.monotonic() > give_up:
+            raise ServingError(f"{url} did not become ready within {_READY_TIMEOUT_S:.0f} s.")
+        time.sleep(0.05)
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop.set()
+
+    before = {n: signal.signal(n, handle) for n in _STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Undo what the block does to the stop signals: Ray's driver would exit at once on SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.getsignal(n) for n in _STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_everything(runtime: Runtime) -> None:
+    """Drain the replicas, stop Ray, end whatever is left, remove the folder."""
+    import ray
+    from ray import serve as ray_serve
+
+    if ray.is_initialized():
+        try:
+            ray_serve.shutdown()
+        except Exception:
+            logging.getLogger("dynens.serving").exception("Ray Serve did not shut down cleanly")
+        ray.shutdown()
+    _end_leftovers(runtime)
+    shutil.rmtree(runtime.directory, ignore_errors=True)
+
+
+def _end_leftovers(runtime: Runtime) -> None:
+    """End processes of this server that outlived Ray, known by its private folder."""
+    marker = str(runtime.directory)
+    left = [p for p in psutil.process_iter(["cmdline"]) if _mentions(p, marker)]
+    for process in left:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+
+
+def _mentions(process: psutil.Process, marker: str) -> bool:
+    if process.pid == os.getpid():
+        return False
+    return any(marker in part for part in process.info["cmdline"] or ())
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
