@@ -219,6 +219,9 @@ class SourceOptions(FrozenConfig):
         return self
 
 
+DEFAULT_SOURCE = SourceOptions()
+
+
 class EntityTable(FrozenConfig):
     """A table of user or item features, joined by key.
 
@@ -268,6 +271,9 @@ class SplitConfig(FrozenConfig):
         return self
 
 
+DEFAULT_SPLIT = SplitConfig()
+
+
 class DatasetConfig(FrozenConfig):
     """`dataset.yaml`: interaction files, entity tables, schema and split.
 
@@ -292,8 +298,8 @@ class DatasetConfig(FrozenConfig):
     test_files: tuple[str, ...] = ()
     features: FeatureSchema
     entities: tuple[EntityTable, ...] = ()
-    split: SplitConfig = SplitConfig()
-    source: SourceOptions = SourceOptions()
+    split: SplitConfig = DEFAULT_SPLIT
+    source: SourceOptions = DEFAULT_SOURCE
     statistics: Literal["auto", "out_of_fold", "past"] = "auto"
 
     @field_validator("files", "valid_files", "test_files", mode="before")

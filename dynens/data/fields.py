@@ -140,7 +140,8 @@ class NumericEncoder(FieldEncoder):
             numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
         if len(self.knots) == 1:
             # Clipped: one absurd value must not swamp every other feature of its row.
-            return np.clip((numbers - self.knots[0]) * self.heights[0], -10.0, 10.0)
+            affine = (numbers - self.knots[0]) * self.heights[0]
+            return np.asarray(np.clip(affine, -10.0, 10.0))
         return np.interp(numbers, self.knots, self.heights)
 
     def state(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dynens.data.sources import read_head
 from dynens.data.times import parsable_share, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.schema import (
+    DEFAULT_SOURCE,
     Comparison,
     DatasetConfig,
     Entity,
@@ -76,7 +77,7 @@ class InferredSchema:
 
 
 def infer_schema(
-    path: Path | str, label: str, options: SourceOptions = SourceOptions()
+    path: Path | str, label: str, options: SourceOptions = DEFAULT_SOURCE
 ) -> InferredSchema:
     """Look at a table and describe it.
 

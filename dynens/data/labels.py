@@ -90,7 +90,7 @@ class LabelReader:
         ]
         if len(self._values) > _MAX_DISTINCT:
             raise DataError(self._not_binary())
-        result = np.array([*mapped, -1], np.int16)[codes]
+        result: npt.NDArray[np.int16] = np.array([*mapped, -1], np.int16)[codes]
         self._count(result)
         return result
 

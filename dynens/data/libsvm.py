@@ -12,7 +12,7 @@ from dynens.errors import DataError
 
 
 def iter_libsvm(path: Path, stream: pa.NativeFile, chunk_rows: int) -> Iterator[pa.Table]:
-    """Tables with columns `label`, `features` (indices, a list) and `values` (their values, a list).
+    """Tables with columns `label`, `features` (lists of indices) and `values` (of their values).
 
     Args:
         path: for messages.

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,10 +136,8 @@ def _from_folder(directory: Path, progress: Progress) -> Path:
     ):
         found = sorted(directory.glob(pattern))
         if found:
-            source, build = found[0], convert
-            return build_once(
-                cache_folder() / f"movielens-1m-{_tag(source)}", lambda out: build(source, out)
-            )
+            folder = cache_folder() / f"movielens-1m-{_tag(found[0])}"
+            return build_once(folder, partial(convert, found[0]))
     raise DataError(
         f"{directory} holds no MovieLens-1M; it needs ml-1m.inter or ratings.dat and their tables."
     )

@@ -10,7 +10,15 @@ from pathlib import Path
 from dynens.data import kuairand, movielens, synthetic
 from dynens.data.infer import label_rule
 from dynens.errors import DataError
-from dynens.schema import DatasetConfig, FeatureSchema, SourceOptions, SplitConfig, load_dataset
+from dynens.schema import (
+    DEFAULT_SOURCE,
+    DEFAULT_SPLIT,
+    DatasetConfig,
+    FeatureSchema,
+    SourceOptions,
+    SplitConfig,
+    load_dataset,
+)
 
 Progress = Callable[[str], None]
 
@@ -101,8 +109,8 @@ def dataset_from_files(
     test: Sequence[str | Path] | str | Path = (),
     *,
     label: str,
-    source: SourceOptions = SourceOptions(),
-    split: SplitConfig = SplitConfig(),
+    source: SourceOptions = DEFAULT_SOURCE,
+    split: SplitConfig = DEFAULT_SPLIT,
 ) -> DatasetConfig:
     """A dataset of given files; types are inferred and missing splits cut from train.
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from dynens.data.libsvm import iter_libsvm
 from dynens.data.values import MISSING_SPELLINGS
 from dynens.errors import DataError
-from dynens.schema import SourceOptions
+from dynens.schema import DEFAULT_SOURCE, SourceOptions
 
 CHUNK_ROWS = 131_072
 _BLOCK_BYTES = 8 << 20
@@ -71,7 +71,7 @@ def file_format(path: Path) -> str:
 
 def iter_tables(
     patterns: Sequence[str],
-    options: SourceOptions = SourceOptions(),
+    options: SourceOptions = DEFAULT_SOURCE,
     *,
     columns: Sequence[str] | None = None,
     chunk_rows: int = CHUNK_ROWS,
@@ -102,7 +102,7 @@ def iter_tables(
             raise DataError(f"{path} is empty: it has no rows; give a table with rows.")
 
 
-def read_table(patterns: Sequence[str], options: SourceOptions = SourceOptions()) -> pa.Table:
+def read_table(patterns: Sequence[str], options: SourceOptions = DEFAULT_SOURCE) -> pa.Table:
     """All rows of the files as one table (text files: every column is text).
 
     Raises:
@@ -127,7 +127,7 @@ def read_head(patterns: Sequence[str], options: SourceOptions, num_rows: int) ->
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def file_schema(path: Path, options: SourceOptions = SourceOptions()) -> pa.Schema:
+def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schema:
     """Columns and types of one file (text files: all text).
 
     Raises:

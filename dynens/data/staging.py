@@ -214,13 +214,13 @@ def group_codes(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """(B,) int64 codes, equal for equal groups in any chunk or process; -1 where missing."""
     column = plain(column)
     if pa.types.is_integer(column.type) and column.type != pa.uint64():
-        return column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False))
     texts, codes = canonical_codes(column)
     hashes = [
         int.from_bytes(hashlib.blake2b(t.encode(), digest_size=8).digest(), "little", signed=True)
         for t in texts.to_pylist()
     ]
-    return np.array([*hashes, -1], np.int64)[codes]
+    return np.asarray(np.array([*hashes, -1], np.int64)[codes])
 
 
 def needed_columns(features: FeatureSchema) -> dict[str, str]:

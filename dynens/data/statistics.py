@@ -218,12 +218,12 @@ def period_bounds(times: npt.NDArray[np.float64], periods: int) -> npt.NDArray[n
 
 
 def period_of(times: npt.NDArray[np.float64], bounds: npt.NDArray[np.float64]) -> IntArray:
-    """(B,) int32 period of each row; rows of one time share a period, rows without time are last."""
+    """(B,) int32 period of each row: rows of one time share one, the last is for no time."""
     return np.searchsorted(bounds, times, side="left").astype(np.int32)
 
 
 def part_tables(layout: FeatureLayout, counts: CountTables, past: bool) -> list[FloatArray]:
-    """For each part, the table its own rows may see: earlier parts (`past`) or all the others."""
+    """For each part, what its own rows may see: earlier parts (`past`) or all the others."""
     rows, positives, num_rows, num_positives = counts.total()
     tables = []
     seen = np.zeros_like(rows)

@@ -156,7 +156,7 @@ class ClickModel:
         z = z - 0.3 * np.abs(np.log(self.price[item]) - 3 - (self.age[user] - 45) / 30)
         z = z + self.config.drift * progress * self._trend[category]
         noise = self.config.label_noise
-        return (1 - noise) / (1 + np.exp(-z)) + noise / (1 + np.exp(z))
+        return np.asarray((1 - noise) / (1 + np.exp(-z)) + noise / (1 + np.exp(z)))
 
 
 def write(config: SyntheticConfig, out: Path, progress: Progress = lambda _: None) -> None:

@@ -11,17 +11,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.values import plain, to_numbers
+from dynens.data.values import parse_number, plain, to_numbers
 from dynens.schema import TimeFormat, TimePart
+
+Floats = npt.NDArray[np.float64]
 
 _DAY_S = 86_400
 # (upper bound of the absolute value, units per second): seconds, then ms, us, ns since 1970
 _EPOCH_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (np.inf, 1e9))
+_UNITS = [unit for _, unit in _EPOCH_UNITS]
 
 
-def to_seconds(
-    column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "auto"
-) -> npt.NDArray[np.float64]:
+def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "auto") -> Floats:
     """(B,) float64 seconds since 1970 UTC, NaN where missing or not a time.
 
     `auto` reads Arrow times and dates, ISO texts, yyyymmdd integers (19000101 to 21001231) and
@@ -52,9 +53,7 @@ def seconds_of(value: Any, time_format: TimeFormat = "auto") -> float:
     return float(to_seconds(pa.array([value], kind), time_format)[0])
 
 
-def seconds_of_values(
-    values: Sequence[Any], time_format: TimeFormat = "auto"
-) -> npt.NDArray[np.float64]:
+def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -> Floats:
     """`to_seconds` for a few Python values."""
     if set(map(type, values)) <= {int, float}:
         numbers = np.array(values, np.float64)
@@ -62,33 +61,24 @@ def seconds_of_values(
     return np.array([seconds_of(value, time_format) for value in values])
 
 
-def _from_numbers(
-    numbers: npt.NDArray[np.float64], time_format: TimeFormat
-) -> npt.NDArray[np.float64]:
+def _from_numbers(numbers: Floats, time_format: TimeFormat) -> Floats:
     if time_format == "yymmddhh":
         days, hours = np.divmod(numbers, 100)
-        return _from_yyyymmdd(days + 20_000_000) + hours * 3600
-    if time_format == "yyyymmdd" or _all_dates(numbers):
+        return np.asarray(_from_yyyymmdd(days + 20_000_000) + hours * 3600)
+    if time_format == "yyyymmdd":
         return _from_yyyymmdd(numbers)
+    # Value by value, never by what else is in the column: the same in any chunk.
     size = np.abs(numbers)
-    seconds = numbers.copy()
-    lower = 0.0
-    for upper, per_second in _EPOCH_UNITS:
-        within = (size >= lower) & (size < upper)
-        seconds[within] = numbers[within] / per_second
-        lower = upper
+    per_second = np.select([size < bound for bound, _ in _EPOCH_UNITS], _UNITS, 1.0)
+    seconds: Floats = numbers / per_second
+    like_date = (numbers >= 19_000_101) & (numbers <= 21_001_231)
+    if like_date.any():
+        dates = _from_yyyymmdd(np.where(like_date, numbers, np.nan))
+        seconds = np.where(np.isfinite(dates), dates, seconds)
     return seconds
 
 
-def _all_dates(numbers: npt.NDArray[np.float64]) -> bool:
-    known = numbers[np.isfinite(numbers)]
-    if not len(known) or known.min() < 19_000_101 or known.max() > 21_001_231:
-        return False
-    months, days = known // 100 % 100, known % 100
-    return bool(((months >= 1) & (months <= 12) & (days >= 1) & (days <= 31)).all())
-
-
-def _from_yyyymmdd(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _from_yyyymmdd(numbers: Floats) -> Floats:
     known = np.isfinite(numbers)
     whole = np.where(known, numbers, 19_700_101).astype(np.int64)
     years, months, days = whole // 10_000, whole // 100 % 100, whole % 100
@@ -99,7 +89,7 @@ def _from_yyyymmdd(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(valid, (first + np.where(valid, days, 1) - 1) * float(_DAY_S), np.nan)
 
 
-def _from_texts(column: pa.Array) -> npt.NDArray[np.float64]:
+def _from_texts(column: pa.Array) -> Floats:
     try:
         return to_seconds(column.cast(pa.timestamp("us")))
     except pa.ArrowInvalid:
@@ -107,7 +97,8 @@ def _from_texts(column: pa.Array) -> npt.NDArray[np.float64]:
     encoded = column.dictionary_encode()
     seconds = np.array([_from_text(t) for t in encoded.dictionary.to_pylist()] + [np.nan])
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return seconds[codes]
+    result: Floats = seconds[codes]
+    return result
 
 
 _DATES = ("%Y/%m/%d", "%m/%d/%Y", "%d.%m.%Y", "%d %b %Y", "%b %d, %Y")
@@ -118,6 +109,9 @@ def _from_text(text: str | None) -> float:
     if text is None:
         return float("nan")
     text = text.strip()
+    number = parse_number(text)
+    if number is not None:
+        return float(_from_numbers(np.array([number]), "auto")[0])
     try:
         return seconds_of(datetime.fromisoformat(text))
     except ValueError:
@@ -130,15 +124,15 @@ def _from_text(text: str | None) -> float:
     return float("nan")
 
 
-def time_part(seconds: npt.NDArray[np.float64], part: TimePart) -> npt.NDArray[np.float64]:
+def time_part(seconds: Floats, part: TimePart) -> Floats:
     """(B,) float64: hour 0-23, weekday 0-6 (Monday 0), day 1-31, month 1-12, or days since 1970."""
-    days = np.floor(seconds / _DAY_S)
+    days: Floats = np.floor(seconds / _DAY_S)
     if part == "epoch_days":
         return seconds / _DAY_S
     if part == "hour":
-        return np.floor((seconds - days * _DAY_S) / 3600)
+        return np.asarray(np.floor((seconds - days * _DAY_S) / 3600))
     if part == "weekday":
-        return np.mod(days + 3, 7)
+        return np.asarray(np.mod(days + 3, 7))
     known = np.isfinite(days)
     dates = np.where(known, days, 0).astype(np.int64).astype("datetime64[D]")
     months = dates.astype("datetime64[M]")

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.batch import FIRST_VALUE_ID, MISSING, OUT_OF_VOCABULARY
+from dynens.batch import FIRST_VALUE_ID, MISSING, OUT_OF_VOCABULARY, IntArray
 from dynens.data.values import canonical, canonical_codes
 from dynens.schema import VocabularyPolicy
 
@@ -69,19 +68,20 @@ class Vocabulary:
     def num_embeddings(self) -> int:
         return FIRST_VALUE_ID + (self.hash_buckets or len(self.values))
 
-    def encode(self, column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    def encode(self, column: pa.Array | pa.ChunkedArray) -> IntArray:
         """(B,) int32 ids of a column."""
         texts, codes = canonical_codes(column)
-        ids = np.append(self._ids_of(texts), np.int32(MISSING))
-        return ids[codes]
+        ids: IntArray = np.append(self._ids_of(texts), np.int32(MISSING))[codes]
+        return ids
 
-    def _ids_of(self, texts: pa.StringArray) -> npt.NDArray[np.int32]:
+    def _ids_of(self, texts: pa.StringArray) -> IntArray:
         if self.hash_buckets:
             return np.array([self._bucket(t) for t in texts.to_pylist()], np.int32)
         if len(self.values) > _LARGE_VOCABULARY and 4 * len(texts) < len(self.values):
             return np.array(self._found(texts.to_pylist()), np.int32)
         positions = pc.index_in(texts, self.values).fill_null(OUT_OF_VOCABULARY - FIRST_VALUE_ID)
-        return positions.to_numpy(zero_copy_only=False).astype(np.int32) + FIRST_VALUE_ID
+        ids: IntArray = positions.to_numpy(zero_copy_only=False).astype(np.int32) + FIRST_VALUE_ID
+        return ids
 
     def _found(self, texts: list[str]) -> list[int]:
         get = self._texts().get
@@ -103,7 +103,7 @@ class Vocabulary:
     def _texts(self) -> dict[str, int]:
         if self._by_text is None:
             values = self.values.to_pylist()
-            self._by_text = dict(zip(values, range(FIRST_VALUE_ID, self.num_embeddings), strict=True))
+            self._by_text = {value: id_ for id_, value in enumerate(values, FIRST_VALUE_ID)}
         return self._by_text
 
     def _numbers(self) -> dict[int, int]:
