@@ -1,0 +1,57 @@
+// Open-loop load: requests leave at a constant rate whatever the answers do.
+// Bodies are prepared ahead and the answers' few numbers are cut out of the text, so that the
+// client stays cheap beside the server it measures.
+import http from 'k6/http';
+import { Counter } from 'k6/metrics';
+import { SharedArray } from 'k6/data';
+
+const config = JSON.parse(open(__ENV.DYNENS_LOAD));
+const bodies = new SharedArray('bodies', () => JSON.parse(open(config.bodies)));
+const statuses = [0, 200, 400, 401, 404, 413, 499, 500, 502, 503, 504];
+const byStatus = {};
+for (const status of statuses) byStatus[status] = new Counter(`status_${status}`);
+const otherStatus = new Counter('status_other');
+const hardWanted = new Counter('hard_wanted');
+const hardGranted = new Counter('hard_granted');
+const degraded = new Counter('degraded');
+
+export const options = {
+  scenarios: {
+    load: {
+      executor: 'constant-arrival-rate',
+      rate: config.rate,
+      timeUnit: config.time_unit,
+      duration: `${config.duration_s}s`,
+      preAllocatedVUs: config.connections,
+      maxVUs: config.connections,
+    },
+  },
+  summaryTrendStats: ['avg', 'min', 'med', 'p(95)', 'p(99)', 'p(99.9)', 'max', 'count'],
+  systemTags: ['status'],
+  noUsageReport: true,
+};
+
+const parameters = { headers: config.headers, timeout: '10s' };
+
+function number(text, key) {
+  const at = text.lastIndexOf(key);
+  return at < 0 ? 0 : parseInt(text.substring(at + key.length, at + key.length + 9), 10);
+}
+
+export default function () {
+  const body = bodies[(__VU * 7919 + __ITER) % bodies.length];
+  const answer = http.post(config.url, body, parameters);
+  (byStatus[answer.status] || otherStatus).add(1);
+  if (answer.status !== 200 || !config.read_answers) return;
+  const text = answer.body;
+  const wanted = number(text, '"hard_wanted":');
+  if (wanted > 0) {
+    hardWanted.add(wanted);
+    hardGranted.add(number(text, '"hard_granted":'));
+  }
+  if (text.lastIndexOf('"degraded":"') >= 0) degraded.add(1);
+}
+
+export function handleSummary(data) {
+  return { [config.summary]: JSON.stringify(data.metrics) };
+}
