@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from dynens import __version__
@@ -221,8 +220,8 @@ def data_list() -> None:
     """The presets, with where their data comes from."""
     from dynens.data.presets import list_presets
 
-    for line in list_presets():
-        typer.echo(line)
+    for name, about in list_presets():
+        typer.echo(f"{name:<22} {about}")
 
 
 @data_app.command("fetch")
@@ -288,7 +287,7 @@ def _dataset(
     assert train is not None
     if label is None:
         raise ConfigError("--train needs --label COL, the column that says clicked or not.")
-    return dataset_from_files(train, valid, test, label)
+    return dataset_from_files(train, valid or (), test or (), label=label)
 
 
 def _console() -> Console:
@@ -301,14 +300,14 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one line on stderr and exit code 2."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Exit as e:
+    except typer.Exit as e:
         code = e.exit_code
-    except click.ClickException as e:
-        print(f"dynens: {e.format_message()}", file=sys.stderr)
-        code = 2
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("dynens: stopped.", file=sys.stderr)
         code = 130
+    except typer.TyperException as e:
+        print(f"dynens: {e.format_message()}", file=sys.stderr)
+        code = 2
     except DynensError as e:
         print(f"dynens: {_one_line(e)}", file=sys.stderr)
         code = e.exit_code

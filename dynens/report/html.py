@@ -1,0 +1,83 @@
+"""`report.html`: one self-contained page, plots embedded."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dynens.batch import EncodedBatch
+from dynens.data.prepared import PreparedData
+from dynens.evaluation.systems import Scored
+from dynens.report import plots
+from dynens.report.analysis import correlation_matrix, hard_slices, reliability_curves
+from dynens.report.console import describe, headline, number
+from dynens.run import RunDirectory, read_json, write_text
+
+REPORT_HTML = "report.html"
+FIGURE_SIZE_INCHES = (6.4, 4.2)
+DPI = 130
+
+
+def render(
+    run: RunDirectory,
+    metrics: Mapping[str, Any],
+    scored: Scored,
+    batch: EncodedBatch,
+    data: PreparedData,
+) -> None:
+    """Write the plots and `report.html` of an evaluated run."""
+    names, matrix = correlation_matrix(scored)
+    reliability = reliability_curves(scored, batch)
+    curves = _training_curves(run)
+    figures: dict[str, Callable[[Axes], None]] = {
+        "auc_cost": lambda ax: plots.auc_cost(ax, metrics),
+        "auc_fraction": lambda ax: plots.auc_fraction(ax, metrics),
+        "reliability": lambda ax: plots.reliability(ax, reliability),
+        "correlation": lambda ax: plots.correlation(ax, names, matrix),
+        "training": lambda ax: plots.training_curves(ax, curves),
+    }
+    images = {name: _save(run, name, draw) for name, draw in figures.items()}
+    template = resources.files("dynens.report").joinpath("template.html").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = number
+    page = environment.from_string(template).render(
+        metrics=metrics,
+        headline=headline(metrics),
+        describe=describe,
+        images=images,
+        slices=hard_slices(scored, batch, data.layout, data.id_frequency),
+        environment=read_json(run.environment),
+        router=read_json(run.router / "router.json"),
+        ensemble=read_json(run.ensemble / "ensemble.json"),
+        data_report=data.report,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        colours=plots.COLOURS,
+    )
+    write_text(run.report / REPORT_HTML, page)
+
+
+def _training_curves(run: RunDirectory) -> dict[str, list[Mapping[str, Any]]]:
+    directories = {path.name: path for path in sorted(run.learners.iterdir())}
+    directories |= {"baseline": run.baseline, "student": run.student}
+    return {name: read_json(path / "fit.json")["curve"] for name, path in directories.items()}
+
+
+def _save(run: RunDirectory, name: str, draw: Callable[[Axes], None]) -> str:
+    """Write one plot as PNG and return it as a data URI."""
+    run.report.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.25, "font.size": 10}):
+        figure = Figure(figsize=FIGURE_SIZE_INCHES, layout="constrained")
+        ax = figure.subplots()
+        ax.spines[["top", "right"]].set_visible(False)
+        draw(ax)
+        path = run.report / f"{name}.png"
+        figure.savefig(path, dpi=DPI)
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
