@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
-from dynens.data.profile import ColumnProfile, Labels, profile_column
-from dynens.data.sources import read_head
+from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
+from dynens.data.sources import expand, read_head
 from dynens.data.times import parsable_share, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.schema import (
@@ -29,10 +29,11 @@ from dynens.schema import (
     dump_dataset,
 )
 
-SAMPLE_ROWS = 200_000
+SAMPLE_ROWS = 100_000
 BUCKETS = 32
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _TEXT_WORDS, _TEXT_LEN = 3.0, 16
+_HEAD_ROWS = 2000
 _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
 
@@ -113,6 +114,7 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> Da
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
         return config
+    check_types(config)
     sample = read_head(config.files, config.source, SAMPLE_ROWS)
     entity_of: dict[str, Entity] = {}
     for entity in entities:
@@ -120,6 +122,27 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> Da
         entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
     return infer_fields(config, sample, entity_of).dataset
+
+
+def check_types(config: DatasetConfig) -> None:
+    """Compare the beginnings of the files, column by column.
+
+    Raises:
+        DataError: a column holds numbers in one file and other texts in another.
+    """
+    seen: dict[str, tuple[float, Path]] = {}
+    for file in expand([*config.files, *config.valid_files, *config.test_files]):
+        head = read_head([str(file)], config.source, _HEAD_ROWS)
+        for name in head.column_names:
+            share = number_share(head[name])
+            if share is None:
+                continue
+            other, first = seen.setdefault(name, (share, file))
+            if abs(share - other) > 0.9:
+                raise DataError(
+                    f"column {name!r} holds {'numbers' if other > 0.5 else 'texts'} in {first} but "
+                    f"{'numbers' if share > 0.5 else 'texts'} in {file}; make the files alike."
+                )
 
 
 def infer_fields(
@@ -151,6 +174,7 @@ class _Inference:
         features = self._config.features
         names = [n for n in self._sample.column_names if n not in self._skipped()]
         profiles = {n: profile_column(n, self._sample[n], self._labels) for n in names}
+        self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         timestamp = features.timestamp or self._find_timestamp(profiles)
         user = features.user_key or self._find_key(profiles, _USER)
         item = features.item_key or self._find_key(profiles, _ITEM)
@@ -163,7 +187,8 @@ class _Inference:
         if not self._fields:
             raise DataError(
                 f"{self._config.files[0]} has no column to predict the label from: "
-                + "; ".join(f"{k} is {v}" for k, v in list(self._result.excluded.items())[:5])
+                + ("; ".join(f"{k} is {v}" for k, v in list(self._result.excluded.items())[:5]))
+                + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
         updated = features.model_copy(
@@ -296,11 +321,12 @@ class _Inference:
             self._fields.append(spec.model_copy(update={"entity": entity}))
 
     def _limit_buckets(self) -> None:
-        bucketed = [f for f in self._fields if f.buckets]
-        if len(bucketed) <= _MAX_BUCKETED:
-            return
+        """Buckets for the numbers that tell most of the label only."""
+        strength = {f.name: self._strength.get(f.source, 0.5) for f in self._fields if f.buckets}
+        weak = sorted(strength, key=lambda name: -strength[name])[_MAX_BUCKETED:]
         self._fields = [
-            f.model_copy(update={"buckets": None}) if f.buckets else f for f in self._fields
+            f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
+            for f in self._fields
         ]
 
 
@@ -361,7 +387,7 @@ def _number_field(profile: ColumnProfile) -> FieldSpec:
     evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
     if profile.num_distinct <= 10:
         return _categorical(profile, "few integers")
-    if by_value > by_bucket + 0.004 and repeats >= 2:
+    if by_value > by_bucket + profile.auc_noise and repeats >= 2:
         return _categorical(
             profile, f"integers whose value matters more than their size: {evidence}"
         )

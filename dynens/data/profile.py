@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.lists import split_lists
-from dynens.data.values import canonical_codes, plain, to_numbers
+from dynens.data.values import Numbers, canonical_codes, canonical_texts, plain, to_numbers
 
 _BUCKETS = 20
 _SMOOTHING = 10.0
+_MIN_KNOWN = 20
 
 Labels = npt.NDArray[np.float32]
 
@@ -39,6 +40,7 @@ class ColumnProfile:
         sequential: whether numbers only grow (or only fall) from row to row.
         auc_by_value: AUC, on the other half of the rows, of the label rate per value.
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
+        num_positive: positive rows of the sample.
         implies_label: whether the rarer of two values goes almost only with one class.
     """
 
@@ -58,12 +60,18 @@ class ColumnProfile:
     sequential: bool = False
     auc_by_value: float = 0.5
     auc_by_bucket: float = 0.5
+    num_positive: int = 0
     implies_label: bool = False
 
     @property
     def unique_share(self) -> float:
         """Distinct values per known value."""
         return self.num_distinct / max(self.num_known, 1)
+
+    @property
+    def auc_noise(self) -> float:
+        """Difference between two held-out AUCs that may be chance."""
+        return max(0.004, 0.5 / float(np.sqrt(max(self.num_positive, 1))))
 
     @property
     def missing_share(self) -> float:
@@ -78,29 +86,25 @@ def profile_column(
     kind = array.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _profile_lists(name, array)
-    texts, codes = canonical_codes(array)
-    codes = _merge_equal(texts, codes)
-    known = codes >= 0
+    is_temporal = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    facts: dict[str, object] = {"is_temporal": is_temporal}
+    numbers = None if is_temporal or pa.types.is_time(kind) else to_numbers(array)
+    known = array.is_valid().to_numpy(zero_copy_only=False)
+    if numbers is not None and _mostly_numbers(numbers, known):
+        known = np.isfinite(numbers.values)
+        facts |= _number_facts(numbers.values[known])
+        codes = np.full(len(array), -1, np.int64)
+        codes[known] = np.unique(numbers.values[known], return_inverse=True)[1]
+    else:
+        numbers = None
+        texts, text_codes = canonical_codes(array)
+        codes = _merge_equal(texts, text_codes)
+        known = codes >= 0
+        if pa.types.is_string(kind):
+            facts |= _text_facts(texts)
     num_distinct = len(np.unique(codes[known]))
-    facts: dict[str, object] = {
-        "is_temporal": pa.types.is_timestamp(kind) or pa.types.is_date(kind),
-    }
-    # A text column is taken for numbers only when nearly every distinct value is one.
-    numbers = to_numbers(array) if not (pa.types.is_time(kind) or facts["is_temporal"]) else None
-    finite = np.isfinite(numbers.values) if numbers is not None else np.zeros(len(array), bool)
-    is_number = bool(known.any()) and finite.sum() >= 0.99 * known.sum()
-    if is_number and numbers is not None:
-        values = numbers.values[finite]
-        steps = np.diff(values)
-        facts |= {
-            "is_number": True,
-            "is_integer": bool((values == np.trunc(values)).all()),
-            "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
-        }
-    elif pa.types.is_string(kind):
-        facts |= _text_facts(texts, num_distinct)
     if labels is not None and known.any():
-        facts |= _label_facts(codes, numbers.values if numbers and is_number else None, labels)
+        facts |= _label_facts(codes, numbers.values if numbers is not None else None, labels)
     return ColumnProfile(name, len(array), int(known.sum()), num_distinct, **facts)  # type: ignore[arg-type]
 
 
@@ -125,7 +129,33 @@ def _profile_lists(name: str, array: pa.Array) -> ColumnProfile:
     )
 
 
-def _text_facts(texts: pa.StringArray, num_distinct: int) -> dict[str, object]:
+def number_share(column: pa.ChunkedArray) -> float | None:
+    """Share of the known values of a flat column that are numbers; None when there are too few."""
+    array = plain(column)
+    if pa.types.is_nested(array.type) or pa.types.is_temporal(array.type):
+        return None
+    texts = canonical_texts(array).drop_null()
+    if len(texts) < _MIN_KNOWN:
+        return None
+    return 1.0 - to_numbers(texts).num_unreadable / len(texts)
+
+
+def _mostly_numbers(numbers: Numbers, known: npt.NDArray[np.bool_]) -> bool:
+    """Whether nearly all values that are there (the odd typing error aside) are numbers."""
+    finite = int(np.isfinite(numbers.values).sum())
+    return finite > 0 and numbers.num_unreadable <= 0.01 * finite
+
+
+def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
+    steps = np.diff(values)
+    return {
+        "is_number": True,
+        "is_integer": bool((values == np.trunc(values)).all()),
+        "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
+    }
+
+
+def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     """Words, characters and separators of the distinct texts."""
     sample = texts.slice(0, 20_000)
     if not len(sample):
@@ -166,6 +196,7 @@ def _label_facts(
     return {
         "auc_by_value": by_value,
         "auc_by_bucket": by_bucket,
+        "num_positive": int(labels.sum()),
         "implies_label": _implies(codes, labels),
     }
 

@@ -18,7 +18,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from dynens.data.libsvm import iter_libsvm
-from dynens.data.values import MISSING_SPELLINGS
+from dynens.data.values import NULL_SPELLINGS
 from dynens.errors import DataError
 from dynens.schema import DEFAULT_SOURCE, SourceOptions
 
@@ -124,7 +124,10 @@ def read_head(patterns: Sequence[str], options: SourceOptions, num_rows: int) ->
         rows += tables[-1].num_rows
         if rows >= num_rows:
             break
-    return pa.concat_tables(tables, promote_options="permissive")
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as e:
+        raise DataError(f"the files of {patterns[0]} differ in a column's type ({e}).") from e
 
 
 def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schema:
@@ -227,7 +230,7 @@ def _iter_csv(
     convert = pacsv.ConvertOptions(
         column_types={name: pa.string() for name in names},
         include_columns=wanted,
-        null_values=list(MISSING_SPELLINGS),
+        null_values=list(NULL_SPELLINGS),
         strings_can_be_null=True,
         check_utf8=True,
     )

@@ -162,6 +162,8 @@ class _Stager:
             if target.name in self._numeric:
                 columns.append(self._as_numbers(target.name, column))
             elif column.type == target.type:
+                if pa.types.is_floating(target.type):
+                    self._report.non_finite[target.name] += to_numbers(column).num_non_finite
                 columns.append(column)
             else:
                 columns.append(plain(column).cast(target.type, safe=False))
@@ -246,8 +248,8 @@ def _unified_schema(
     for entity in entities:
         needed.setdefault(entity.key, f"the {entity.entity} table's key")
     types: dict[str, pa.DataType] = {}
-    for file in files:
-        schema = file_schema(file, config.source)
+    schemas = {file: file_schema(file, config.source) for file in files}
+    for file, schema in schemas.items():
         if config.features.label.column not in schema.names:
             known = ", ".join(schema.names[:12])
             raise DataError(
@@ -260,22 +262,16 @@ def _unified_schema(
                 types[name] = _common_type(types.get(name, kind), kind, name, file)
     for name, purpose in needed.items():
         if name not in types and not any(entity.has(name) for entity in entities):
-            known = ", ".join(file_schema(files[0], config.source).names[:20])
+            known = ", ".join(schemas[files[0]].names[:20])
             raise SchemaError(
                 f"the schema asks for column {name!r} ({purpose}), which no file has; "
                 f"{files[0].name} has {known}."
             )
-    _check_every_file(files, config, types)
-    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
-
-
-def _check_every_file(
-    files: Sequence[Path], config: DatasetConfig, types: dict[str, pa.DataType]
-) -> None:
-    for file in files:
-        absent = [n for n in types if n not in file_schema(file, config.source).names]
+    for file, schema in schemas.items():
+        absent = sorted(set(types) - set(schema.names))
         if absent:
             raise DataError(f"{file} lacks the column {absent[0]!r} that other files have.")
+    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

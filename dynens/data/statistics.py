@@ -204,7 +204,7 @@ def fold_of(row_numbers: npt.NDArray[np.int64], seed: int) -> IntArray:
 
 
 def num_periods(layout: FeatureLayout) -> int:
-    """Periods of past-only statistics: `NUM_PERIODS`, fewer when the tables would grow too large."""
+    """Periods of past-only statistics: `NUM_PERIODS`, or fewer where the tables are large."""
     return int(np.clip(_MAX_CELLS // max(flat_rows(layout), 1), 4, NUM_PERIODS))
 
 

@@ -21,12 +21,19 @@ import pyarrow.compute as pc
 
 from dynens.errors import DataError
 
-MISSING_SPELLINGS = (
-    *("", "nan", "NaN", "NAN", "null", "NULL", "Null", "None", "NA", "N/A", "n/a", "#N/A"),
-    *("<NA>", "NaT", "?", "\\N", "#NA", "-nan", "inf", "-inf", "Infinity", "-Infinity"),
+NULL_SPELLINGS = (
+    *("", "null", "NULL", "Null", "None", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaT"),
+    *("?", "\\N"),
 )
+NON_FINITE_SPELLINGS = (
+    *("nan", "NaN", "NAN", "-nan", "inf", "-inf", "Inf", "-Inf", "Infinity", "-Infinity"),
+    *("infinity", "-infinity", "+inf"),
+)
+MISSING_SPELLINGS = NULL_SPELLINGS + NON_FINITE_SPELLINGS
 _MISSING = frozenset(MISSING_SPELLINGS)
 _MISSING_ARRAY = pa.array(MISSING_SPELLINGS)
+_NULL_ARRAY = pa.array(NULL_SPELLINGS)
+_NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
 _SPACE = " \t\r\n\x0b\x0c"
 _WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
@@ -114,10 +121,10 @@ def _canonical_strings(values: pa.StringArray) -> pa.StringArray:
     words = pc.index_in(values, pa.array(list(_WORDS)))
     if words.null_count < len(words):
         values = pc.coalesce(pc.take(pa.array(list(_WORDS.values())), words), values)
-    decimals = pc.match_substring_regex(values, r"^-?[0-9]+\.[0-9]+\z").fill_null(False)
-    if pc.any(decimals).as_py():
-        texts = [_canonical_text(v) for v in values.filter(decimals).to_pylist()]
-        values = pc.replace_with_mask(values, decimals, pa.array(texts, pa.string()))
+    padded = pc.match_substring_regex(values, r"^-?[0-9]+\.[0-9]*0\z").fill_null(False)
+    if pc.any(padded).as_py():
+        texts = [_canonical_text(v) for v in values.filter(padded).to_pylist()]
+        values = pc.replace_with_mask(values, padded, pa.array(texts, pa.string()))
     return values
 
 
@@ -204,13 +211,13 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
 def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
     """Texts as doubles: (numbers, how many are not numbers, the first of them)."""
     column = pc.utf8_trim(column, characters=_SPACE)
-    gone = pc.is_in(column, _MISSING_ARRAY)
-    column = pc.if_else(gone, pa.scalar(None, pa.string()), column)
+    column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
+    column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("nan"), column)
     try:
         return column.cast(pa.float64()), 0, None
     except pa.ArrowInvalid:
         texts = column.to_pylist()
-    numbers = [None if t is None else parse_number(t) for t in texts]
+    numbers = [None if t is None else math.nan if t == "nan" else parse_number(t) for t in texts]
     unreadable = [t for t, n in zip(texts, numbers, strict=True) if t is not None and n is None]
     array = pa.array(numbers, pa.float64())
     return array, len(unreadable), (unreadable[0] if unreadable else None)
