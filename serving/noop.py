@@ -11,14 +11,7 @@ from typing import Any
 from ray import serve
 
 _BODY = b'{"ok":true}'
-_START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(_BODY)).encode()),
-    ],
-}
+_LENGTH = str(len(_BODY)).encode()
 
 
 async def noop_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -29,7 +22,9 @@ async def noop_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     while more:
         message = await receive()
         more = message.get("more_body", False)
-    await send(_START)
+    # A fresh list: Ray's middleware adds a header to it.
+    headers = [(b"content-type", b"application/json"), (b"content-length", _LENGTH)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": _BODY})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -12,9 +13,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -22,6 +25,9 @@ from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig, System
 from dynens.errors import BadInputError, ServingError
 from serving.environment import Runtime, create_runtime, ray_environment
+
+if TYPE_CHECKING:
+    from ray.serve import Application
 
 OnReady = Callable[[str], None]
 _READY_TIMEOUT_S = 120.0
@@ -69,11 +75,10 @@ def serve(
     settings.update({name: value for name, value in given.items() if value is not None})
     resolved = ServingConfig.model_validate(settings)
     bundle = load_bundle(run_dir)
-    check_port(host, port)
     stop = threading.Event()
-    with _signals(stop), running(bundle, host, port, resolved, stop) as url:
+    with _signals(stop), running(bundle, host, port, resolved, stop) as up:
         if on_ready is not None and not stop.is_set():
-            on_ready(url)
+            on_ready(up.url)
         while not stop.wait(0.5):
             pass
 
@@ -98,23 +103,73 @@ def running(
     port: int,
     config: ServingConfig,
     stop: threading.Event | None = None,
-) -> Iterator[str]:
-    """A server for as long as the context lasts; yields its URL once it answers."""
+) -> Iterator[Running]:
+    """A server for as long as the context lasts, ready to answer."""
+
+    def start(runtime: Runtime) -> None:
+        from serving.app import APP_NAME, AppArgs, build
+
+        arguments = AppArgs(
+            bundle=str(bundle.directory.resolve()), serving=config, metrics_dir=str(runtime.metrics)
+        )
+        _run_application(build(arguments), APP_NAME)
+
+    with _ray_serve(host, port, config, start, stop) as up:
+        yield up
+
+
+@contextmanager
+def running_noop(host: str, port: int) -> Iterator[Running]:
+    """The no-op application behind the same HAProxy and Ray Serve: the floor of latencies."""
+
+    def start(runtime: Runtime) -> None:
+        del runtime
+        from serving.noop import Noop
+
+        _run_application(Noop.bind(), "noop")  # type: ignore[attr-defined]
+
+    with _ray_serve(host, port, ServingConfig(), start, None) as up:
+        yield up
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers.
+
+    Attributes:
+        url: its address.
+        runtime: its private folders.
+        ready_s: how long it took to come up.
+    """
+
+    url: str
+    runtime: Runtime
+    ready_s: float
+
+
+@contextmanager
+def _ray_serve(
+    host: str,
+    port: int,
+    config: ServingConfig,
+    start: Callable[[Runtime], None],
+    stop: threading.Event | None,
+) -> Iterator[Running]:
+    """Ray and Serve with the application that `start` deploys."""
+    began = time.monotonic()
+    check_port(host, port)
     runtime = create_runtime()
     previous = dict(os.environ)
     os.environ.update(ray_environment(runtime, drain_s=config.drain_s))
     os.environ["PYTHONPATH"] = _python_path(previous.get("PYTHONPATH"))
-    stop = stop or threading.Event()
+    url = f"http://{host}:{port}"
     try:
         with _handlers_kept():
             _start_ray(runtime, config)
-        if not stop.is_set():
-            _start_serve(bundle, host, port, config, runtime)
-            url = f"http://{host}:{port}"
-            _wait_until_ready(url, stop)
-            yield url
-        else:
-            yield ""
+        _start_serve(host, port)
+        start(runtime)
+        _wait_until_ready(url, stop or threading.Event())
+        yield Running(url, runtime, time.monotonic() - began)
     finally:
         _stop_everything(runtime)
         os.environ.clear()
@@ -143,23 +198,21 @@ def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
     )
 
 
-def _start_serve(
-    bundle: Bundle, host: str, port: int, config: ServingConfig, runtime: Runtime
-) -> None:
+def _start_serve(host: str, port: int) -> None:
     from ray import serve as ray_serve
     from ray.serve.config import HTTPOptions
 
-    from serving.app import APP_NAME, AppArgs, build
-
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray_serve.start(http_options=HTTPOptions(host=host, port=port))
-    arguments = AppArgs(
-        bundle=str(bundle.directory.resolve()), serving=config, metrics_dir=str(runtime.metrics)
-    )
+
+
+def _run_application(application: Application, name: str) -> None:
+    from ray import serve as ray_serve
+
     try:
-        ray_serve.run(build(arguments), name=APP_NAME, route_prefix="/")
+        ray_serve.run(application, name=name, route_prefix="/")
     except RuntimeError as e:
-        raise ServingError(f"the replicas did not start: {_failure(APP_NAME) or e}") from e
+        raise ServingError(f"the replicas did not start: {_failure(name) or e}") from e
 
 
 def _failure(app_name: str) -> str:
@@ -229,11 +282,13 @@ def _stop_everything(runtime: Runtime) -> None:
     from ray import serve as ray_serve
 
     if ray.is_initialized():
-        try:
-            ray_serve.shutdown()
-        except Exception:
-            logging.getLogger("dynens.serving").exception("Ray Serve did not shut down cleanly")
-        ray.shutdown()
+        # Ray prints into the driver's output that its controller was stopped.
+        with redirect_stdout(io.StringIO()):
+            try:
+                ray_serve.shutdown()
+            except Exception:
+                logging.getLogger("dynens.serving").exception("Ray Serve did not stop cleanly")
+            ray.shutdown()
     _end_leftovers(runtime)
     shutil.rmtree(runtime.directory, ignore_errors=True)
 

@@ -1,0 +1,138 @@
+"""Turns and allowances on an event loop, driven by events and a clock that only work moves."""
+
+import asyncio
+from collections.abc import Generator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dynens.budget import CostModel
+from dynens.engine import BudgetSpentError, Pause, Scores, Step
+from serving.scheduler import OverloadedError, Scheduler, Turns
+
+ROW_S = 1e-3
+
+
+class FakeEngine:
+    """Ten rows a chunk, a millisecond a row, everything written down."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.config = SimpleNamespace(safety_margin=0.0)
+        self.ensemble_cost = CostModel(0.0, ROW_S)
+        self.log: list[str] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def steps(
+        self, batch: Any, *, system: str, deadline_s: float, threshold: float | None
+    ) -> Generator[Step, int | None, Scores]:
+        name, wanted = batch
+        if deadline_s <= self.now:
+            raise BudgetSpentError
+        self.log.append(f"{name} student")
+        granted = 0
+        if wanted:
+            allowed = yield Step(Pause.ENSEMBLE, wanted)
+            limit = wanted if allowed is None else allowed
+            while granted < limit:
+                rows = min(10, limit - granted)
+                self.now += rows * ROW_S
+                self.log.append(f"{name} {rows}")
+                granted += rows
+                if granted < limit:
+                    yield Step(Pause.CHUNK, limit - granted)
+        return Scores(np.zeros(1, np.float32), np.zeros(1, np.int32), wanted, granted)
+
+
+async def score(
+    scheduler: Scheduler, engine: Any, name: str, wanted: int, deadline: float, system: Any = None
+) -> Scores:
+    return await scheduler.score(
+        engine,
+        (name, wanted),  # type: ignore[arg-type]
+        system=system or "dynamic",
+        deadline_s=deadline,
+        threshold=None,
+    )
+
+
+def test_ensembles_take_turns_by_deadline_while_students_run_at_once() -> None:
+    async def go() -> None:
+        engine, scheduler = FakeEngine(), Scheduler()
+        await asyncio.gather(
+            score(scheduler, engine, "a", 20, 10.0),
+            score(scheduler, engine, "late", 10, 9.0),
+            score(scheduler, engine, "soon", 10, 5.0),
+            score(scheduler, engine, "easy", 0, 5.0),
+        )
+        students = [entry for entry in engine.log if entry.endswith("student")]
+        assert engine.log.index("easy student") < engine.log.index("a 10") + 4
+        assert students == ["a student", "late student", "soon student", "easy student"]
+        ensembles = [entry for entry in engine.log if not entry.endswith("student")]
+        assert ensembles == ["a 10", "a 10", "soon 10", "late 10"]
+        assert scheduler.backlog_s == 0.0
+        assert not scheduler.turns.busy
+
+    asyncio.run(go())
+
+
+def test_behind_a_backlog_the_hard_share_shrinks() -> None:
+    async def go() -> None:
+        engine, scheduler = FakeEngine(), Scheduler()
+        scheduler.backlog_s = 0.04
+        scores = await score(scheduler, engine, "a", 100, 0.08)
+        assert scores.hard_granted == 20  # 80 ms · (1 − 40/80)² = 20 ms
+        scheduler.backlog_s = 0.08
+        assert (await score(scheduler, engine, "b", 100, engine.now + 0.08)).hard_granted == 0
+
+    asyncio.run(go())
+
+
+def test_a_static_ensemble_that_cannot_have_its_time_is_shed() -> None:
+    async def go() -> None:
+        engine, scheduler = FakeEngine(), Scheduler()
+        scheduler.backlog_s = 0.04
+        with pytest.raises(OverloadedError):
+            await score(scheduler, engine, "a", 100, 0.08, "ensemble")
+        assert scheduler.backlog_s == pytest.approx(0.04)
+
+    asyncio.run(go())
+
+
+def test_a_cancelled_request_gives_its_turn_and_its_promise_back() -> None:
+    async def go() -> None:
+        engine, scheduler = FakeEngine(), Scheduler()
+        await scheduler.turns.acquire(0.0)
+        waiting = asyncio.create_task(score(scheduler, engine, "gone", 10, 5.0))
+        await asyncio.sleep(0)
+        assert scheduler.backlog_s == pytest.approx(10 * ROW_S)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert scheduler.backlog_s == 0.0
+        scheduler.turns.release()
+        assert (await score(scheduler, engine, "next", 10, 5.0)).hard_granted == 10
+        assert "gone 10" not in engine.log
+
+    asyncio.run(go())
+
+
+def test_a_turn_that_comes_with_the_cancellation_is_handed_on() -> None:
+    async def go() -> None:
+        turns = Turns()
+        await turns.acquire(0.0)
+        first = asyncio.create_task(turns.acquire(1.0))
+        second = asyncio.create_task(turns.acquire(2.0))
+        await asyncio.sleep(0)
+        turns.release()  # to `first`, which is cancelled before it runs again
+        first.cancel()
+        await asyncio.wait_for(second, 1)
+        assert turns.busy
+        turns.release()
+        assert not turns.busy
+
+    asyncio.run(go())
