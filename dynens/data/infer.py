@@ -25,6 +25,7 @@ from dynens.schema import (
     FieldSpec,
     LabelRule,
     SourceOptions,
+    TimeFormat,
     VocabularyPolicy,
     dump_dataset,
 )
@@ -34,6 +35,8 @@ BUCKETS = 32
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _TEXT_WORDS, _TEXT_LEN = 3.0, 16
 _HEAD_ROWS = 2000
+_TIME_FORMATS: tuple[TimeFormat, ...] = ("auto", "yymmddhh")
+_EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
 
@@ -175,12 +178,14 @@ class _Inference:
         names = [n for n in self._sample.column_names if n not in self._skipped()]
         profiles = {n: profile_column(n, self._sample[n], self._labels) for n in names}
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
-        timestamp = features.timestamp or self._find_timestamp(profiles)
+        timestamp, time_format = features.timestamp, features.time_format
+        if timestamp is None:
+            timestamp, time_format = self._find_timestamp(profiles) or (None, time_format)
         user = features.user_key or self._find_key(profiles, _USER)
         item = features.item_key or self._find_key(profiles, _ITEM)
         for name, profile in profiles.items():
             if name == timestamp:
-                self._add_time_parts(name)
+                self._add_time_parts(name, time_format)
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):
                 self._add(profile, user, item)
         self._limit_buckets()
@@ -195,6 +200,7 @@ class _Inference:
             update={
                 "fields": tuple(self._fields),
                 "timestamp": timestamp,
+                "time_format": time_format,
                 "user_key": user,
                 "item_key": item,
                 "group": features.group or user,
@@ -212,7 +218,7 @@ class _Inference:
             skipped |= {rule.column} if rule else set()
         return skipped
 
-    def _find_timestamp(self, profiles: dict[str, ColumnProfile]) -> str | None:
+    def _find_timestamp(self, profiles: dict[str, ColumnProfile]) -> tuple[str, TimeFormat] | None:
         for name, profile in profiles.items():
             if not _TIME.fullmatch(name.lower()) or profile.num_distinct < 3:
                 continue
@@ -220,9 +226,11 @@ class _Inference:
                 continue
             if not profile.is_number and parsable_share(self._sample[name]) < 0.95:
                 continue
-            seconds = to_seconds(self._sample[name])
-            if np.nanmin(seconds) > 6e8 and np.nanmax(seconds) < 4.2e9:  # 1989 to 2103
-                return name
+            for time_format in _TIME_FORMATS:
+                seconds = to_seconds(self._sample[name], time_format)
+                plausible = (seconds > _EARLIEST_S) & (seconds < _LATEST_S)
+                if plausible.mean() > 0.99:
+                    return name, time_format
         return None
 
     @staticmethod
@@ -297,9 +305,9 @@ class _Inference:
             return "user"
         return "item" if name == item or name.lower().startswith("item_") else "context"
 
-    def _add_time_parts(self, name: str) -> None:
+    def _add_time_parts(self, name: str, time_format: TimeFormat) -> None:
         """Parts of the event's time that come back; the time itself never does."""
-        seconds = to_seconds(self._sample[name], self._config.features.time_format)
+        seconds = to_seconds(self._sample[name], time_format)
         for part, period in (("hour", 3600), ("weekday", 86_400)):
             if len(np.unique(seconds[np.isfinite(seconds)] // period)) > 1:
                 self._fields.append(
@@ -308,7 +316,7 @@ class _Inference:
                             "name": f"{name}.{part}",
                             "column": name,
                             "derive": part,
-                            "time_format": self._config.features.time_format,
+                            "time_format": time_format,
                             "why": f"{part} of the time of the row",
                         }
                     )

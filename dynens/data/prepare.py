@@ -24,7 +24,7 @@ from dynens.data.infer import with_fields
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
 from dynens.data.shards import ShardWriter
 from dynens.data.sources import expand
-from dynens.data.splits import SPLITS, TEST, TRAIN, split_rows
+from dynens.data.splits import SPLITS, TEST, TRAIN, split_kind, split_rows
 from dynens.data.staging import Staged, stage
 from dynens.data.statistics import (
     NUM_FOLDS,
@@ -138,6 +138,8 @@ class _Preparation:
         staged = stage(self.dataset, self.entities, self.directory / "staged.arrow")
         labels = staged.reader.labels_by_code()[staged.label_codes]
         self.features = self.features.model_copy(update={"label": staged.reader.resolved()})
+        self.split_by = split_kind(self.dataset.split, staged.given, staged.times)
+        self.say(f"splitting: {self.split_by}")
         split = split_rows(
             self.dataset.split,
             labels,
@@ -206,7 +208,7 @@ class _Preparation:
         """Give every training row its fold or period: (whether periods, how many parts)."""
         train = rows.split == TRAIN
         wanted = self.dataset.statistics
-        by_time = self.dataset.split.by in ("time", "auto", "files")
+        by_time = self.split_by == "time"
         if staged.times is not None and (wanted == "past" or (wanted == "auto" and by_time)):
             bounds = period_bounds(staged.times[train], num_periods(layout))
             if len(bounds):
@@ -282,7 +284,7 @@ class _Preparation:
             "name": self.dataset.name,
             "seed": self.seed,
             "rows": dict(zip(SPLITS, rows, strict=True)),
-            "report": staged.report.to_dict(),
+            "report": {**staged.report.to_dict(), "split_by": self.split_by},
             "dataset": resolved.model_dump(mode="json", exclude_defaults=True),
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False)

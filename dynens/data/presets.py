@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynens.data import kuairand, movielens, synthetic
+from dynens.data import adlogs, kuairand, movielens, synthetic
 from dynens.data.infer import label_rule
 from dynens.errors import DataError
 from dynens.schema import (
@@ -60,6 +60,12 @@ PRESETS: dict[str, Preset] = {
         kuairand.fetch,
         kuairand.dataset_with_history,
     ),
+    "criteo": Preset(
+        "Criteo's display ads, raw format (needs --dir)", adlogs.fetch_criteo, adlogs.criteo
+    ),
+    "avazu": Preset(
+        "Avazu's mobile ads, raw format (needs --dir)", adlogs.fetch_avazu, adlogs.avazu
+    ),
     "synthetic": Preset(
         "200,000 rows of a known click model, with its own best possible AUC",
         synthetic.fetch,
@@ -92,10 +98,18 @@ def dataset_for(
 ) -> DatasetConfig:
     """The configuration of a preset (fetched when needed) or of a `dataset.yaml`.
 
+    Args:
+        name: a preset, `preset:path` with the path of a local copy, or a YAML file.
+        data_dir: a local copy of the preset.
+        progress: told about each step.
+
     Raises:
         DataError: the preset is unknown or cannot be fetched.
         ConfigError: the YAML file is wrong.
     """
+    preset, colon, path = name.partition(":")
+    if colon and preset in PRESETS:
+        name, data_dir = preset, Path(path)
     if name in PRESETS:
         return PRESETS[name].config(fetch(name, data_dir, progress))
     if name.lower().endswith((".yaml", ".yml")) or os.sep in name:

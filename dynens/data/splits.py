@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,7 +30,7 @@ def split_rows(
     """(N,) int8 split of every row.
 
     Args:
-        split: how (`auto` is time where `times` is given, else random).
+        split: how.
         labels: (N,) labels.
         given: (N,) the part each row's file was given as; only rows given as train are cut, and
             only into the parts that were not given.
@@ -40,9 +42,7 @@ def split_rows(
     Raises:
         DataError: a part would be empty, or train or valid would have one class only.
     """
-    how = split.by
-    if how in ("auto", "files"):
-        how = "time" if times is not None else "random"
+    how = split_kind(split, given, times)
     codes = given.copy()
     rows = np.flatnonzero(given == TRAIN)
     missing = [part for part in (VALID, TEST) if not (given == part).any()]
@@ -59,6 +59,24 @@ def split_rows(
             codes[rows] = _at_random(labels[rows], shares, seed, split.stratify)
     _check(codes, labels, how)
     return codes
+
+
+def split_kind(
+    split: SplitConfig, given: Codes, times: npt.NDArray[np.float64] | None
+) -> Literal["time", "random", "group"]:
+    """How rows are cut in the end.
+
+    `auto` and `files` mean by time where there are times that can cut the rows, else at random.
+    """
+    if split.by in ("time", "random", "group"):
+        return split.by
+    if times is None:
+        return "random"
+    known = times[(given == TRAIN) & np.isfinite(times)]
+    if len(known) < 0.99 * (given == TRAIN).sum():
+        return "random"
+    first, valid, test = np.quantile(known, (0.0, 0.8, 0.9), method="higher")
+    return "time" if first < valid < test else "random"
 
 
 def _by_time(

@@ -1,0 +1,158 @@
+"""Rows per second and peak memory of data preparation.
+
+Usage: python -m benchmarks.data_prep --rows 10000000 --out benchmarks/out/data_prep.json
+       python -m benchmarks.data_prep --preset movielens-1m --out benchmarks/out/data_prep_ml.json
+       python -m benchmarks.data_prep --encode --out benchmarks/out/encode.json
+
+The preparation runs in a process of its own, so that its peak is its own; the synthetic tables are
+made beforehand and kept beside the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dynens.data import synthetic
+from dynens.data.encoders import RowEncoder
+from dynens.data.fitting import field_fitter
+from dynens.data.prepare import prepare
+from dynens.data.presets import dataset_for
+from dynens.schema import DatasetConfig, FieldSpec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="synthetic rows")
+    parser.add_argument("--preset", help="prepare this preset instead")
+    parser.add_argument("--dir", type=Path, help="local copy of the preset")
+    parser.add_argument("--encode", action="store_true", help="measure encoding of 40 fields")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--work", type=Path, help="folder for tables and shards")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    options = parser.parse_args()
+    work = options.work or Path(tempfile.mkdtemp(prefix="dynens-data-prep-"))
+    try:
+        if options.encode:
+            result = measure_encoding(options.rows, max(options.repeats, 5))
+        else:
+            result = measure_preparation(_dataset(options, work), work, options.repeats)
+    finally:
+        if options.work is None:
+            shutil.rmtree(work, ignore_errors=True)
+    result |= {"command": sys.argv, "machine": _machine()}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(json.dumps({k: v for k, v in result.items() if k != "machine"}, indent=1))
+
+
+def _dataset(options: argparse.Namespace, work: Path) -> DatasetConfig:
+    if options.preset:
+        return dataset_for(options.preset, options.dir)
+    folder = work / f"synthetic-{options.rows}"
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        config = synthetic.SyntheticConfig(
+            num_rows=options.rows, num_users=max(options.rows // 40, 2), num_items=100_000
+        )
+        synthetic.write(config, folder)
+    return synthetic.dataset(folder)
+
+
+def measure_preparation(dataset: DatasetConfig, work: Path, repeats: int) -> dict[str, Any]:
+    """Prepare `repeats` times, each in a fresh process."""
+    runs = []
+    for _ in range(repeats):
+        context = multiprocessing.get_context("spawn")
+        queue = context.Queue()
+        process = context.Process(target=_prepare, args=(dataset, work / "prepared", queue))
+        process.start()
+        runs.append(queue.get())
+        process.join()
+        shutil.rmtree(work / "prepared", ignore_errors=True)
+    rows = runs[0]["rows"]
+    seconds = statistics.median(run["seconds"] for run in runs)
+    return {
+        "dataset": dataset.name,
+        "rows": rows,
+        "median_seconds": seconds,
+        "rows_per_s": rows / seconds,
+        "peak_rss_mb": max(run["peak_rss_mb"] for run in runs),
+        "runs": runs,
+    }
+
+
+def _prepare(dataset: DatasetConfig, out: Path, queue: Any) -> None:
+    start = time.perf_counter()
+    steps: list[tuple[float, str]] = []
+    data = prepare(
+        dataset,
+        out,
+        seed=0,
+        progress=lambda step: steps.append((time.perf_counter() - start, step)),
+    )
+    seconds = time.perf_counter() - start
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows = data.report["rows_read"]
+    queue.put({"rows": rows, "seconds": seconds, "peak_rss_mb": peak_mb, "steps": steps})
+
+
+def measure_encoding(num_rows: int, repeats: int) -> dict[str, Any]:
+    """Encode rows of 40 fields (30 categorical of 10 to 100,000 values, 10 numeric)."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, Any] = {}
+    specs = []
+    for i in range(30):
+        values = rng.zipf(1.3, num_rows) % 10 ** (1 + i % 5)
+        texts = pa.array(values.astype(np.int64))
+        columns[f"c{i}"] = texts.cast(pa.string()) if i % 2 else texts
+        specs.append(FieldSpec(name=f"c{i}"))
+    for i in range(10):
+        columns[f"n{i}"] = rng.normal(size=num_rows)
+        specs.append(FieldSpec(name=f"n{i}", kind="numeric", buckets=32))
+    table = pa.table(columns)
+    fitters = [field_fitter(spec) for spec in specs]
+    for fitter in fitters:
+        fitter.add(table[fitter.spec.name])
+    encoder = RowEncoder([fitter.finish() for fitter in fitters])
+    samples = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        for chunk in table.to_batches(max_chunksize=131_072):
+            encoder.encode_table(pa.Table.from_batches([chunk]))
+        samples.append(time.perf_counter() - start)
+    seconds = statistics.median(samples[1:])
+    return {
+        "rows": num_rows,
+        "fields": len(specs),
+        "seconds": samples[1:],
+        "rows_per_minute": num_rows / seconds * 60,
+    }
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "pyarrow": pa.__version__,
+        "numpy": np.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()
