@@ -198,7 +198,8 @@ class Engine:
         return self.bundle.manifest.router.threshold
 
     def warm_up(self) -> None:
-        """Run both graphs on several batch sizes and fit their cost models."""
+        """Run everything once, and both graphs on several batch sizes to fit their cost models."""
+        self._warm_encoder()
         sizes = self.config.warm_up_rows
         student_s, ensemble_s = [], []
         for rows in sizes:
@@ -209,6 +210,15 @@ class Engine:
             ensemble_s.append(self._median_seconds(hard_route))
         self.student_cost = CostModel.fit(sizes, student_s)
         self.ensemble_cost = CostModel.fit(sizes, ensemble_s)
+
+    def _warm_encoder(self) -> None:
+        """Have look-up tables built that the encoder builds when first asked."""
+        texts = ("categorical", "multi_valued")
+        fields = {f.name: f.kind for f in self.encoder.input_fields}
+        columns = {name: ["warm-up" if kind in texts else None] for name, kind in fields.items()}
+        self.encoder.encode_columns(columns)
+        if self.encoder.has_item_entity:
+            self.encoder.encode_rank("warm-up", {}, ["warm-up"])
 
     def score(
         self,

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class Replica:
         else:
             application.replace(engine)
             application.metrics.swapped("done")
-            _settle_memory()
+            gc.freeze()
         application.publish()
 
     async def __del__(self) -> None:
@@ -133,6 +134,9 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    # While another bundle loads in a thread, requests must not wait for the interpreter's usual
+    # 5 ms turns.
+    sys.setswitchinterval(5e-4)
 
 
 def build(args: AppArgs) -> ServeApplication:

@@ -50,6 +50,11 @@ class Runtime:
     def control(self) -> Path:
         return self.directory / "control.sock"
 
+    @property
+    def port_file(self) -> Path:
+        """Tells which port the server listens on."""
+        return self.directory / "port"
+
 
 def create_runtime() -> Runtime:
     """A fresh private folder with the HAProxy shim in it.

@@ -15,16 +15,19 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig, System
 from dynens.errors import BadInputError, ServingError
+from serving.control import listening
 from serving.environment import Runtime, create_runtime, ray_environment
+from serving.swap import BundleKeeper
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -106,16 +109,30 @@ def running(
 ) -> Iterator[Running]:
     """A server for as long as the context lasts, ready to answer."""
 
-    def start(runtime: Runtime) -> None:
-        from serving.app import APP_NAME, AppArgs, build
+    def deploy(runtime: Runtime, directory: Path, generation: int) -> None:
+        from serving.app import APP_NAME, AppArgs, build  # imports Ray, which reads the environment
 
         arguments = AppArgs(
-            bundle=str(bundle.directory.resolve()), serving=config, metrics_dir=str(runtime.metrics)
+            bundle=str(directory),
+            serving=config,
+            metrics_dir=str(runtime.metrics),
+            generation=generation,
         )
         _run_application(build(arguments), APP_NAME)
 
+    keepers: list[BundleKeeper] = []
+
+    def start(runtime: Runtime) -> None:
+        keepers.append(BundleKeeper(runtime, bundle, config.engine, config.replicas))
+        deploy(runtime, keepers[0].current.directory, 0)
+
     with _ray_serve(host, port, config, start, stop) as up:
-        yield up
+
+        def handle(command: dict[str, Any]) -> dict[str, Any]:
+            return keepers[0].handle(command, partial(deploy, up.runtime))
+
+        with listening(up.runtime, port, handle):
+            yield up
 
 
 @contextmanager

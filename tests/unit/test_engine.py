@@ -24,6 +24,11 @@ STUDENT_CALL_S = 1e-4
 
 class FakeEncoder:
     layout = LAYOUT
+    input_fields = ()
+    has_item_entity = False
+
+    def encode_columns(self, columns: object) -> None:
+        """Nothing to warm up."""
 
     def save(self, directory: Path) -> None:
         (directory / "encoder.json").write_text("{}", encoding="utf-8")

@@ -1,0 +1,142 @@
+"""Which bundle a server answers from: kept copies, verification, swap and rollback."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dynens.bundle import Bundle, load_bundle
+from dynens.config.serving import EngineConfig
+from dynens.engine import Engine
+from dynens.errors import BadInputError, BundleError, ServingError
+from serving.environment import Runtime
+from serving.metrics import SnapshotFolder
+
+# Tell every replica to load the bundle in this directory; the number makes each call distinct.
+Deploy = Callable[[Path, int], None]
+_POLL_S = 0.1
+_TIMEOUT_S = 120.0
+
+
+class BundleKeeper:
+    """The bundles of one server.
+
+    Replicas load from copies in the server's private folder: a run that is fitted again while its
+    bundle is being served can then harm neither a replica that starts later nor a rollback.
+
+    Args:
+        runtime: the server's folders.
+        first: the bundle to begin with, verified.
+        config: of the engines.
+        replicas: number of replicas that must follow a change.
+    """
+
+    def __init__(
+        self, runtime: Runtime, first: Bundle, config: EngineConfig, replicas: int
+    ) -> None:
+        self._runtime = runtime
+        self._config = config
+        self._replicas = replicas
+        self._generation = 0
+        self._lock = threading.Lock()
+        self.current = self._keep(first)
+        self.previous: Bundle | None = None
+
+    def handle(self, command: dict[str, Any], deploy: Deploy) -> dict[str, Any]:
+        """Carry out a command of the control socket."""
+        name = command["command"]
+        if name == "status":
+            return self._status()
+        with self._lock:
+            if name == "swap":
+                return self._swap(Path(str(command["bundle"])), deploy)
+            if name == "rollback":
+                return self._rollback(deploy)
+        raise BadInputError(f"there is no command {name!r}; use swap, rollback or status.")
+
+    def _swap(self, directory: Path, deploy: Deploy) -> dict[str, Any]:
+        bundle = load_bundle(directory)
+        if bundle.version == self.current.version:
+            return self._status()
+        kept = self._keep(bundle)
+        try:
+            self._check(kept)
+        except BundleError:
+            if kept.version not in (self.current.version, self._previous_version()):
+                shutil.rmtree(kept.directory, ignore_errors=True)
+            raise
+        self._change(kept, deploy)
+        return self._status()
+
+    def _rollback(self, deploy: Deploy) -> dict[str, Any]:
+        if self.previous is None:
+            raise BadInputError("there is no bundle before this one to go back to.")
+        self._change(self.previous, deploy)
+        return self._status()
+
+    def _change(self, bundle: Bundle, deploy: Deploy) -> None:
+        """Have every replica follow; if one does not, all go back."""
+        self._generation += 1
+        deploy(bundle.directory, self._generation)
+        if not self._all_answer_from(bundle.version):
+            self._generation += 1
+            deploy(self.current.directory, self._generation)
+            raise ServingError(
+                f"not every replica could load bundle {bundle.version}; all answer from "
+                f"{self.current.version} again."
+            )
+        stale = self.previous
+        self.previous, self.current = self.current, bundle
+        if stale is not None and stale.version not in (self.current.version, self.previous.version):
+            shutil.rmtree(stale.directory, ignore_errors=True)
+
+    def _check(self, bundle: Bundle) -> None:
+        """Load and warm up once here, and compare what clients may send.
+
+        Raises:
+            BundleError: it does not load, or lacks something that clients of the old one use.
+        """
+        new = Engine.load(bundle.directory, self._config).encoder
+        old = Engine.load(self.current.directory, self._config).encoder
+        kinds = {f.name: f.kind for f in new.input_fields}
+        lost = [f.name for f in old.input_fields if kinds.get(f.name) != f.kind]
+        if lost:
+            raise BundleError(
+                f"bundle {bundle.version} does not take the fields {', '.join(lost[:5])} as the "
+                "running one does; start a new server for it."
+            )
+        if old.has_item_entity and not new.has_item_entity:
+            raise BundleError(
+                f"bundle {bundle.version} cannot rank by item as the running one does; "
+                "start a new server for it."
+            )
+
+    def _keep(self, bundle: Bundle) -> Bundle:
+        """A copy in the private folder, verified again after copying."""
+        directory = self._runtime.directory / "bundles" / bundle.version
+        if not directory.exists():
+            shutil.copytree(bundle.directory, directory)
+        return load_bundle(directory)
+
+    def _all_answer_from(self, version: str) -> bool:
+        give_up = time.monotonic() + _TIMEOUT_S
+        while time.monotonic() < give_up:
+            versions = [v for v in self._versions() if v is not None]
+            if versions.count(version) >= self._replicas and set(versions) == {version}:
+                return True
+            time.sleep(_POLL_S)
+        return False
+
+    def _versions(self) -> list[str | None]:
+        folder = SnapshotFolder(self._runtime.metrics, "")
+        return [s["gauges"]["version"] if alive else None for s, alive in folder.others()]
+
+    def _previous_version(self) -> str | None:
+        return None if self.previous is None else self.previous.version
+
+    def _status(self) -> dict[str, Any]:
+        return {"bundle_version": self.current.version, "previous": self._previous_version()}
