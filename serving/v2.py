@@ -68,10 +68,20 @@ def loads(body: bytes | memoryview) -> Any:
         text = bytes(body)
         if b"NaN" in text or b"Infinity" in text:
             try:
-                return json.loads(text)
+                document = json.loads(text, parse_int=_int64)
+                if b"\\u" in text:
+                    json.dumps(document, ensure_ascii=False).encode()  # no lone surrogates
+                return document
             except (ValueError, RecursionError):
                 pass
         raise bad_request(f"the body is not valid JSON ({e.msg} at byte {e.pos})") from e
+
+
+def _int64(digits: str) -> int:
+    value = int(digits)
+    if not -(2**63) <= value < 2**64:
+        raise ValueError("an integer beyond 64 bits")
+    return value
 
 
 def parse_infer(

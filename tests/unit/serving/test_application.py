@@ -1,0 +1,289 @@
+"""The HTTP contract, request by request, without a server."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from dynens.config.serving import LimitsConfig, ServingConfig
+from dynens.engine import Engine
+from serving.application import Application
+from serving.codecs import CODECS
+from serving.metrics import SnapshotFolder
+from tests.asgi import Answer, call, request
+from tests.unit.serving.bodies import INFER, RANK, ROWS, outputs, tensor
+
+REPORT = {"hard_wanted", "hard_granted", "budget_ms", "elapsed_ms", "degraded", "bundle_version"}
+
+
+def make(engine: Engine, token: str | None = None, **settings: Any) -> Application:
+    config = ServingConfig(**{"latency_budget_ms": 10_000, **settings})
+    return Application(engine, config, folder=SnapshotFolder(None, "one"), token=token)
+
+
+def test_json_rows_are_scored_as_the_engine_scores_them(app: Application, engine: Engine) -> None:
+    answer = call(app, "POST", INFER, ROWS)
+    batch = engine.encoder.encode_columns(
+        {
+            "user_id": [5, 6, 7],
+            "town": ["Oslo", "東京", None],
+            "age": [31.0, None, 44.0],
+            "hour": [3, 4, 5],
+            "item_id": ["i1", "i2", "never seen"],
+            "genres": [["drama"], ["horror", "comedy"], []],
+            "price": [3.5, 2.5, 1.0],
+            "brand": ["b1", "b2", "b3"],
+        }
+    )
+    expected = engine.score(batch)
+    np.testing.assert_allclose(outputs(answer)["probability"], expected.probability, atol=1e-6)
+    assert outputs(answer)["route"] == expected.route.tolist()
+    document = answer.json()
+    assert document["model_name"] == "dynens"
+    assert set(document["parameters"]) == REPORT
+    assert document["parameters"]["budget_ms"] == 10_000
+    assert document["parameters"]["degraded"] is None
+
+
+def test_nested_data_and_column_shapes_mean_the_same(app: Application) -> None:
+    nested = orjson.loads(orjson.dumps(ROWS))
+    nested["inputs"][5]["data"] = [["drama", ""], ["horror", "comedy"], ["", ""]]
+    nested["inputs"][0]["shape"] = [3, 1]
+    nested["inputs"][0]["data"] = [[5], [6], [7]]
+    assert outputs(call(app, "POST", INFER, nested)) == outputs(call(app, "POST", INFER, ROWS))
+
+
+def test_a_field_left_out_is_missing_and_named(app: Application) -> None:
+    full = {**ROWS, "inputs": [t for t in ROWS["inputs"] if t["name"] != "town"]}
+    empty = {**ROWS, "inputs": [*full["inputs"], tensor("town", "BYTES", ["", "", ""])]}
+    answer = call(app, "POST", INFER, full)
+    assert answer.json()["parameters"]["missing_fields"] == "town"
+    assert outputs(answer) == outputs(call(app, "POST", INFER, empty))
+
+
+def test_nan_in_json_is_missing(app: Application) -> None:
+    text = orjson.dumps(ROWS).replace(b"null", b"NaN")
+    assert outputs(call(app, "POST", INFER, text)) == outputs(call(app, "POST", INFER, ROWS))
+
+
+def test_the_id_comes_back_and_only_asked_outputs_are_sent(app: Application) -> None:
+    answer = call(app, "POST", INFER, {**ROWS, "id": "42", "outputs": [{"name": "route"}]})
+    assert answer.json()["id"] == "42"
+    assert set(outputs(answer)) == {"route"}
+
+
+def test_ranking_sorts_and_cuts(app: Application, engine: Engine) -> None:
+    body = {"user_id": 5, "context": {"hour": 3}, "candidates": ["i1", "i2", "i3"], "top_k": 2}
+    document = call(app, "POST", RANK, body).json()
+    scores = engine.score(engine.encoder.encode_rank(5, {"hour": 3}, ["i1", "i2", "i3"]))
+    order = np.argsort(-scores.probability)[:2]
+    assert [i["item"] for i in document["items"]] == [["i1", "i2", "i3"][k] for k in order]
+    np.testing.assert_allclose(
+        [i["probability"] for i in document["items"]], scores.probability[order], atol=1e-6
+    )
+    assert [i["route"] for i in document["items"]] == scores.route[order].tolist()
+    assert set(document) == REPORT | {"items"}
+
+
+@pytest.mark.parametrize("user", [{"user_id": None}, {}, {"user_id": "5"}, {"user_id": 5.0}])
+def test_users_may_be_unknown_or_spelled_otherwise(app: Application, user: Any) -> None:
+    answer = call(app, "POST", RANK, {**user, "candidates": ["i1"]})
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/health/live", 200),
+        ("GET", "/v2/health/ready", 200),
+        ("GET", "/v2", 200),
+        ("GET", "/v2/models/dynens", 200),
+        ("GET", "/v2/models/dynens/", 200),
+        ("GET", "/v2/models/dynens/ready", 200),
+        ("GET", "/v2/models/other", 404),
+        ("GET", "/", 404),
+        ("GET", RANK, 405),
+        ("DELETE", INFER, 405),
+        ("POST", "/v2/health/live", 405),
+        ("GET", "/metrics", 200),
+        ("GET", "/openapi.json", 200),
+    ],
+)
+def test_pages(app: Application, method: str, path: str, status: int) -> None:
+    answer = call(app, method, path)
+    assert answer.status == status
+    if status >= 400:
+        assert set(answer.json()) == {"error"}
+
+
+def test_metadata_lists_every_field(app: Application, engine: Engine) -> None:
+    inputs = {t["name"]: t for t in call(app, "GET", "/v2/models/dynens").json()["inputs"]}
+    assert set(inputs) == {f.name for f in engine.encoder.input_fields}
+    assert inputs["genres"]["shape"] == [-1, -1]
+    assert inputs["age"]["datatype"] == "FP64"
+
+
+def test_the_openapi_document_describes_both_scored_endpoints(app: Application) -> None:
+    document = call(app, "GET", "/openapi.json").json()
+    assert document["openapi"].startswith("3.")
+    assert {INFER, RANK, "/metrics"} <= set(document["paths"])
+    context = document["paths"][RANK]["post"]["requestBody"]["content"]["application/json"]
+    assert set(context["schema"]["properties"]["context"]["properties"]) == {
+        "user_id",
+        "town",
+        "age",
+        "hour",
+    }
+
+
+def test_limits_on_bodies_and_rows(engine: Engine) -> None:
+    app = make(engine, limits=LimitsConfig(max_body_bytes=2000, max_rows=2))
+    big = call(app, "POST", INFER, b" " * 2001)
+    assert (big.status, "2000 bytes" in big.json()["error"]) == (413, True)
+    assert call(app, "POST", INFER, ROWS).status == 413
+    assert call(app, "POST", RANK, {"candidates": [1, 2, 3]}).status == 413
+    packed = call(app, "POST", RANK, {"candidates": [1]}, Content_Encoding="gzip")
+    assert packed.status == 415
+
+
+def test_a_token_is_asked_for_everywhere_but_at_health(engine: Engine) -> None:
+    app = make(engine, token="s3cret")
+    body = {"candidates": ["i1"]}
+    assert call(app, "POST", RANK, body).status == 401
+    assert call(app, "POST", RANK, body, Authorization="Bearer wrong").status == 401
+    assert call(app, "POST", RANK, body, Authorization="Bearer s3cret").status == 200
+    assert call(app, "GET", "/metrics").status == 401
+    assert call(app, "GET", "/v2/health/ready").status == 200
+
+
+def test_queue_time_counts_and_a_spent_budget_is_a_504(engine: Engine) -> None:
+    app = make(engine)
+    stamp = f"t={int((time.time() - 5) * 1e6)}"
+    body = {"candidates": ["i1"]}
+    late = call(app, "POST", RANK, body, X_Request_Start=stamp, X_Latency_Budget_Ms="4000")
+    assert late.status == 504
+    assert "budget" in late.json()["error"]
+    in_time = call(app, "POST", RANK, body, X_Request_Start=stamp, X_Latency_Budget_Ms="60000")
+    assert in_time.status == 200
+    assert 5000 <= in_time.json()["elapsed_ms"] < 60000
+
+
+def test_the_header_wins_over_the_parameter(app: Application) -> None:
+    body = {"candidates": ["i1"], "latency_budget_ms": 7000}
+    assert call(app, "POST", RANK, body).json()["budget_ms"] == 7000
+    answer = call(app, "POST", RANK, body, X_Latency_Budget_Ms="9000")
+    assert answer.json()["budget_ms"] == 9000
+
+
+def test_a_full_queue_sheds_with_retry_after(engine: Engine) -> None:
+    app = make(engine, max_queued=1)
+
+    async def go() -> tuple[Answer, Answer]:
+        gone = asyncio.Event()
+        body_comes = asyncio.Event()
+
+        async def slow_receive() -> dict[str, Any]:
+            await body_comes.wait()
+            return {"type": "http.request", "body": b'{"candidates":["i1"]}'}
+
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": RANK, "headers": []}
+        first = asyncio.create_task(app(scope, slow_receive, send))
+        await asyncio.sleep(0)
+        shed = await request(app, "POST", RANK, b'{"candidates":["i1"]}', gone=gone)
+        body_comes.set()
+        await first
+        after = await request(app, "POST", RANK, b'{"candidates":["i1"]}')
+        assert sent[0]["status"] == 200
+        return shed, after
+
+    shed, after = asyncio.run(go())
+    assert shed.status == 503
+    assert shed.headers["retry-after"] == "1"
+    assert after.status == 200
+
+
+def test_a_client_that_leaves_frees_its_work(engine: Engine) -> None:
+    app = make(engine, threshold=float("-inf"))
+
+    async def go() -> Answer:
+        turns = app._scheduler.turns
+        await turns.acquire(0.0)  # somebody else's ensemble work
+        gone = asyncio.Event()
+        waiting = asyncio.create_task(
+            request(app, "POST", RANK, b'{"candidates":["i1","i2"]}', gone=gone)
+        )
+        await asyncio.sleep(0.01)
+        gone.set()
+        answer = await asyncio.wait_for(waiting, 5)
+        turns.release()
+        assert not turns.busy
+        return answer
+
+    answer = asyncio.run(go())
+    assert answer.status == 499
+    assert app.metrics.disconnected == 1
+    assert app._in_flight == 0
+    assert app._scheduler.backlog_s == 0.0
+
+
+def test_internal_errors_leak_nothing(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(app._scheduler, "score", fail)
+    answer = call(app, "POST", RANK, {"candidates": ["i1"]})
+    assert answer.status == 500
+    assert answer.json() == {"error": "internal error"}
+
+
+@pytest.mark.parametrize(("system", "route"), [("student", 0), ("ensemble", 1)])
+def test_static_systems_send_every_row_one_way(engine: Engine, system: str, route: int) -> None:
+    app = make(engine, system=system)
+    items = call(app, "POST", RANK, {"candidates": ["i1", "i2"]}).json()["items"]
+    assert [i["route"] for i in items] == [route, route]
+
+
+def test_another_bundle_answers_from_the_next_request_on(app: Application, engine: Engine) -> None:
+    before = app.model
+    app.replace(engine)
+    assert app.model is not before
+    assert call(app, "POST", RANK, {"candidates": ["i1"]}).status == 200
+
+
+def test_an_answer_that_is_ready_too_late_is_not_sent(run: Path) -> None:
+    """A pause of the whole process (garbage, another program) between scoring and sending."""
+    clock = JumpingClock()
+    app = make(Engine.load(run, clock=clock), latency_budget_ms=100)
+    codec = CODECS[RANK]
+    render = codec.render
+
+    def slow_render(*args: Any) -> Any:
+        clock.now += 0.2
+        return render(*args)
+
+    assert call(app, "POST", RANK, {"candidates": ["i1"]}).status == 200
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "render", slow_render)
+        late = call(app, "POST", RANK, {"candidates": ["i1"]})
+    assert late.status == 504
+    assert app.metrics.refused == {"budget_spent": 1}
+
+
+class JumpingClock:
+    """A clock that stands still unless told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 1e-6
+        return self.now

@@ -1,0 +1,156 @@
+"""The binary tensor extension, and everything a client can get wrong."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from serving.application import Application
+from serving.v2 import pack_texts
+from tests.asgi import call
+from tests.unit.serving.bodies import BINARY, INFER, RANK, ROWS, binary_request, outputs, tensor
+
+
+def test_binary_tensors_mean_what_json_means(app: Application) -> None:
+    body, length = binary_request(BINARY)
+    answer = call(app, "POST", INFER, body, Inference_Header_Content_Length=length)
+    assert outputs(answer) == outputs(call(app, "POST", INFER, ROWS))
+
+
+def test_binary_outputs_follow_the_json(app: Application) -> None:
+    body, length = binary_request(BINARY, parameters={"binary_data_output": True})
+    answer = call(app, "POST", INFER, body, Inference_Header_Content_Length=length)
+    assert answer.status == 200, answer.body
+    split = int(answer.headers["Inference-Header-Content-Length"])
+    document = orjson.loads(answer.body[:split])
+    assert [o["parameters"]["binary_data_size"] for o in document["outputs"]] == [12, 12]
+    expected = outputs(call(app, "POST", INFER, ROWS))
+    probability = struct.unpack("<3f", answer.body[split : split + 12])
+    np.testing.assert_allclose(probability, expected["probability"], rtol=1e-6)
+    assert list(struct.unpack("<3i", answer.body[split + 12 :])) == expected["route"]
+
+
+def break_rows(**change: Any) -> dict[str, Any]:
+    first = {**ROWS["inputs"][0], **change}
+    return {"inputs": [{k: v for k, v in first.items() if v is not ...}, *ROWS["inputs"][1:]]}
+
+
+BAD_INFER: dict[str, tuple[Any, str]] = {
+    "not json": (b"{", "not valid JSON"),
+    "not utf-8": (b'{"inputs": "\xff"}', "not valid JSON"),
+    "too deep": (b"[" * 5000, "not valid JSON"),
+    "a list": ([], "must be a JSON object"),
+    "no inputs": ({}, "no 'inputs'"),
+    "inputs a string": ({"inputs": "x"}, "no 'inputs'"),
+    "input a number": ({"inputs": [3]}, "with a 'name'"),
+    "unknown field": (break_rows(name="nope"), "no field 'nope'"),
+    "twice": ({"inputs": [*ROWS["inputs"], ROWS["inputs"][0]]}, "given twice"),
+    "no datatype": (break_rows(datatype=...), "datatype None"),
+    "wrong datatype": (break_rows(datatype="FP32"), "takes BYTES"),
+    "no shape": (break_rows(shape=...), "shape None"),
+    "negative shape": (break_rows(shape=[-3]), "shape"),
+    "huge shape": (break_rows(shape=[2**62]), "shape"),
+    "three axes": (break_rows(shape=[3, 1, 1]), "shape"),
+    "bool shape": (break_rows(shape=[True]), "shape"),
+    "no rows": ({"inputs": [tensor("user_id", "INT64", [])]}, "no rows"),
+    "rows differ": (break_rows(shape=[2], data=[1, 2]), "rows"),
+    "too few values": (break_rows(data=[1, 2]), "asks for 3"),
+    "no data": (break_rows(data=...), "no 'data'"),
+    "texts for integers": (break_rows(data=["a", "b", "c"]), "integers"),
+    "lists for integers": (break_rows(data=[1, [2], 3]), "integers"),
+    "ragged": ({"inputs": [tensor("genres", "BYTES", [["a"], ["b", "c"]], [2, 1])]}, "nested"),
+    "flat genres": ({"inputs": [tensor("genres", "BYTES", ["a"])]}, "takes [N, L]"),
+    "text for number": ({"inputs": [tensor("age", "BYTES", ["old"])]}, "age"),
+    "objects for texts": ({"inputs": [tensor("town", "BYTES", [{}])]}, "strings"),
+    "long text": ({"inputs": [tensor("town", "BYTES", ["x" * 5000])]}, "longer than 4096"),
+    "bad outputs": ({**ROWS, "outputs": [{"name": "x"}]}, "no output 'x'"),
+    "bad parameters": ({**ROWS, "parameters": 3}, "parameters"),
+    "bad budget": ({**ROWS, "parameters": {"latency_budget_ms": "soon"}}, "latency budget"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INFER)
+def test_bad_inference_requests_get_400_and_one_sentence(app: Application, case: str) -> None:
+    body, words = BAD_INFER[case]
+    answer = call(app, "POST", INFER, body)
+    assert answer.status == 400, answer.body
+    assert set(answer.json()) == {"error"}
+    assert words in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]
+
+
+BAD_RANK: dict[str, tuple[Any, str]] = {
+    "a list": ([], "must be a JSON object"),
+    "no candidates": ({"user_id": 1}, "'candidates'"),
+    "empty candidates": ({"candidates": []}, "'candidates'"),
+    "nested candidates": ({"candidates": [["a"]]}, "strings or numbers"),
+    "true candidates": ({"candidates": [True]}, "strings or numbers"),
+    "long candidate": ({"candidates": ["x" * 5000]}, "longer than"),
+    "user a list": ({"user_id": [1], "candidates": [1]}, "'user_id'"),
+    "unknown key": ({"candidates": [1], "colour": 1}, "'colour'"),
+    "unknown context": ({"candidates": [1], "context": {"nope": 1}}, "'nope'"),
+    "item field in context": ({"candidates": [1], "context": {"brand": 1}}, "'brand'"),
+    "context a list": ({"candidates": [1], "context": [1]}, "'context'"),
+    "context an object": ({"candidates": [1], "context": {"hour": {}}}, "'hour'"),
+    "text for number": ({"candidates": [1], "context": {"age": "old"}}, "age"),
+    "top_k zero": ({"candidates": [1], "top_k": 0}, "'top_k'"),
+    "top_k text": ({"candidates": [1], "top_k": "1"}, "'top_k'"),
+    "budget": ({"candidates": [1], "latency_budget_ms": -1}, "latency budget"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RANK)
+def test_bad_ranking_requests_get_400_and_one_sentence(app: Application, case: str) -> None:
+    body, words = BAD_RANK[case]
+    answer = call(app, "POST", RANK, body)
+    assert answer.status == 400, answer.body
+    assert words in answer.json()["error"]
+
+
+BAD_BINARY: dict[str, tuple[Any, str, str]] = {
+    "length a word": (BINARY, "ten", "Inference-Header"),
+    "length too long": (BINARY, "99999", "Inference-Header"),
+    "length negative": (BINARY, "-1", "Inference-Header"),
+    "length short": (BINARY, "10", "not valid JSON"),
+    "fixed too short": ([("age", "FP32", [3], b"12345678")], "", "take 12"),
+    "text cut": ([("town", "BYTES", [1], b"\x09\x00\x00\x00abc")], "", "length-prefixed"),
+    "text length huge": ([("town", "BYTES", [1], b"\xff\xff\xff\xffabc")], "", "length-prefixed"),
+    "text left over": ([("town", "BYTES", [1], pack_texts(["a"]) + b"xx")], "", "length-prefixed"),
+    "text missing": ([("town", "BYTES", [3], pack_texts(["a"]))], "", "length-prefixed"),
+    "not utf-8": ([("town", "BYTES", [1], b"\x02\x00\x00\x00\xff\xfe")], "", "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BINARY)
+def test_bad_binary_framing_gets_400(app: Application, case: str) -> None:
+    tensors, length, words = BAD_BINARY[case]
+    body, right = binary_request(tensors)
+    answer = call(app, "POST", INFER, body, Inference_Header_Content_Length=length or right)
+    assert answer.status == 400, answer.body
+    assert words in answer.json()["error"]
+
+
+def test_bytes_that_no_input_claims_are_refused(app: Application) -> None:
+    body, length = binary_request(BINARY)
+    answer = call(app, "POST", INFER, body + b"x", Inference_Header_Content_Length=length)
+    assert answer.status == 400
+    assert "belong to no input" in answer.json()["error"]
+
+
+def test_an_input_that_claims_too_much_is_refused(app: Application) -> None:
+    claim = {"name": "age", "datatype": "FP32", "shape": [1]}
+    header = orjson.dumps({"inputs": [{**claim, "parameters": {"binary_data_size": 99}}]})
+    answer = call(app, "POST", INFER, header, Inference_Header_Content_Length=str(len(header)))
+    assert answer.status == 400
+    assert "binary_data_size" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("candidate", [b'"\\ud800"', b"99999999999999999999999"])
+def test_python_style_nan_does_not_open_a_way_for_bad_values(
+    app: Application, candidate: bytes
+) -> None:
+    body = b'{"candidates": [%s], "context": {"age": NaN}}' % candidate
+    assert call(app, "POST", RANK, body).status == 400
+    assert call(app, "POST", RANK, body.replace(candidate, b'"i1"')).status == 200
