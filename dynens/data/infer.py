@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
@@ -26,14 +27,11 @@ from dynens.schema import (
     LabelRule,
     SourceOptions,
     TimeFormat,
-    VocabularyPolicy,
     dump_dataset,
 )
 
 SAMPLE_ROWS = 100_000
-BUCKETS = 32
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
-_TEXT_WORDS, _TEXT_LEN = 3.0, 16
 _HEAD_ROWS = 2000
 _TIME_FORMATS: tuple[TimeFormat, ...] = ("auto", "yymmddhh")
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
@@ -50,7 +48,6 @@ _ITEM = re.compile(
 _TIME = re.compile(
     r"(.*_)?(timestamp|time|ts|datetime|date|time_ms|time_s|event_time|created_at|hour)$"
 )
-_ID = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
 _POST = re.compile(
     r"(is_)?(click(ed|s)?|purchased?|bought|buy|conver(sion|ted)|long_view|likes?|follow(ed)?|"
     r"comment(ed)?|forward(ed)?|shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|"
@@ -272,7 +269,7 @@ class _Inference:
         elif (
             profile.unique_share > 0.95
             and profile.is_integer
-            and (profile.sequential or _ID.fullmatch(profile.name.lower()))
+            and (profile.sequential or ID_NAME.fullmatch(profile.name.lower()))
         ):
             self._exclude(profile.name, "an id, different in (nearly) every row", True)
         elif profile.unique_share > 0.95 and self._is_unique_text(profile):
@@ -285,7 +282,7 @@ class _Inference:
         return (
             not profile.is_number
             and not profile.is_temporal
-            and profile.mean_words < _TEXT_WORDS
+            and profile.mean_words < TEXT_WORDS
             and profile.separator is None
             and parsable_share(self._sample[profile.name].slice(0, 200)) < 0.95
         )
@@ -336,82 +333,3 @@ class _Inference:
             f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
             for f in self._fields
         ]
-
-
-def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:
-    """The field or fields that a column becomes."""
-    name = profile.name
-    if profile.is_list:
-        return [_list_field(profile)]
-    if is_key:
-        return [_categorical(profile, "identifies a user or item")]
-    if profile.is_temporal or _is_date_text(profile, column):
-        why = "a date or time"
-        return [FieldSpec(name=name, kind="numeric", derive="epoch_days", buckets=BUCKETS, why=why)]
-    if profile.is_number and profile.num_distinct > 2:
-        return [_number_field(profile)]
-    if profile.separator is not None and profile.num_distinct > 10:
-        why = f"values are lists of few tokens, separated by {profile.separator!r}"
-        separator = profile.separator
-        return [FieldSpec(name=name, kind="multi_valued", separator=separator, why=why)]
-    if profile.mean_words >= _TEXT_WORDS and profile.num_distinct > 200:
-        return [_text_field(profile)]
-    return [_categorical(profile, "text" if not profile.is_number else "two values")]
-
-
-def _categorical(profile: ColumnProfile, why: str) -> FieldSpec:
-    return FieldSpec(name=profile.name, why=f"{why}, {profile.num_distinct} distinct values")
-
-
-def _list_field(profile: ColumnProfile) -> FieldSpec:
-    if profile.list_of_floats and profile.list_length:
-        why = f"lists of {profile.list_length} floating-point numbers"
-        return FieldSpec(
-            name=profile.name, kind="dense_vector", length=profile.list_length, why=why
-        )
-    why = f"lists over {profile.num_distinct} values"
-    return FieldSpec(name=profile.name, kind="multi_valued", why=why)
-
-
-def _text_field(profile: ColumnProfile) -> FieldSpec:
-    return FieldSpec(
-        name=profile.name,
-        kind="multi_valued",
-        separator=None,
-        max_len=_TEXT_LEN,
-        vocabulary=VocabularyPolicy(min_count=5, max_size=20_000),
-        why=f"free text, {profile.mean_words:.0f} words on average: a bag of words",
-    )
-
-
-def _number_field(profile: ColumnProfile) -> FieldSpec:
-    """Numeric or categorical, by kind of number, repetition and what predicts better."""
-    if not profile.is_integer:
-        return _numeric(profile, "fractions")
-    by_value, by_bucket = profile.auc_by_value, profile.auc_by_bucket
-    repeats = profile.num_known / max(profile.num_distinct, 1)
-    if _ID.fullmatch(profile.name.lower()) and repeats > 1.5:
-        return _categorical(profile, "an id by its name")
-    evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
-    if profile.num_distinct <= 10:
-        return _categorical(profile, "few integers")
-    if by_value > by_bucket + profile.auc_noise and repeats >= 2:
-        return _categorical(
-            profile, f"integers whose value matters more than their size: {evidence}"
-        )
-    return _numeric(profile, f"integers whose size matters: {evidence}")
-
-
-def _numeric(profile: ColumnProfile, why: str) -> FieldSpec:
-    return FieldSpec(
-        name=profile.name,
-        kind="numeric",
-        buckets=BUCKETS,
-        why=f"{why}, {profile.num_distinct} distinct values",
-    )
-
-
-def _is_date_text(profile: ColumnProfile, column: pa.ChunkedArray) -> bool:
-    if profile.is_number or profile.num_distinct < 3 or not 6 <= profile.mean_chars <= 40:
-        return False
-    return parsable_share(column.slice(0, 1000)) > 0.95

@@ -2,7 +2,7 @@
 
 Label `is_click`; everything else the user did with a video happened after the click and is left
 out. Trained up to 2022-05-02, validated on 05-03, tested on 05-04 and 05-05 (China Standard Time,
-by the log's own `date`).
+by the log's own `date`). `duration_ms` repeats the video table's `video_duration`.
 
 References:
     Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed
@@ -96,7 +96,6 @@ def _config(name: str, folder: Path, history: bool) -> DatasetConfig:
         FieldSpec(name="video_id", entity="item"),
         *_video_fields(file_schema(videos)),
         FieldSpec(name="tab"),
-        FieldSpec(name="duration_ms", kind="numeric", entity="item", buckets=32),
         FieldSpec(name="hour", column="hourmin"),
     ]
     if history:

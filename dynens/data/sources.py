@@ -155,8 +155,7 @@ def _iter_file(
     elif kind == "arrow":
         yield from _iter_arrow(path, columns)
     elif kind == "libsvm":
-        with pa.input_stream(str(path), compression="detect") as stream:
-            yield from iter_libsvm(path, stream, chunk_rows)
+        yield from iter_libsvm(path, chunk_rows)
     else:
         yield from _iter_csv(path, options, columns)
 
