@@ -81,15 +81,14 @@ def _tensor(name: str, kind: str, values: list[Any]) -> dict[str, Any]:
     if kind == "numeric" and all(isinstance(v, (int, float, type(None))) for v in values):
         numbers = [None if v is None or not math.isfinite(v) else float(v) for v in values]
         return {"name": name, "datatype": "FP64", "shape": shape, "data": numbers}
-    if kind in ("multi_valued", "dense_vector"):
-        rows = [[v] if isinstance(v, str) else list(v or ()) for v in values]
-        width = max(1, *(len(row) for row in rows))
-        shape = [len(rows), width]
-        if kind == "dense_vector" and not any(isinstance(v, str) for row in rows for v in row):
-            flat = [v for row in rows for v in (*row, *[None] * (width - len(row)))]
-            return {"name": name, "datatype": "FP64", "shape": shape, "data": flat}
-        padded = [_text(v) for row in rows for v in (*row, *[""] * (width - len(row)))]
-        return {"name": name, "datatype": "BYTES", "shape": shape, "data": padded}
+    lists = [v for v in values if isinstance(v, (list, np.ndarray))]
+    if lists:
+        width = max(1, *map(len, lists))
+        padding: Any = None if kind == "dense_vector" else ""
+        rows = [[*(v if v is not None else ()), *[padding] * width][:width] for v in values]
+        flat = [v if kind == "dense_vector" else _text(v) for row in rows for v in row]
+        datatype = "FP64" if kind == "dense_vector" else "BYTES"
+        return {"name": name, "datatype": datatype, "shape": [len(rows), width], "data": flat}
     data = [_text(v) for v in values]
     return {"name": name, "datatype": "BYTES", "shape": shape, "data": data}
 

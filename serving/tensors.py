@@ -1,7 +1,8 @@
 """Named tensors of the Open Inference Protocol to raw columns, from JSON and from bytes.
 
-A column is what the row encoder takes: a list of N values, N lists for multi-valued fields, or an
-(N, D) array for dense vectors.
+A column is what the row encoder takes: a list of N values, or N lists for multi-valued fields and
+dense vectors. A multi-valued field may also come as one text per row, as in a table; the encoder
+splits it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class TensorSpec:
 
     @property
     def is_matrix(self) -> bool:
-        return self.field.kind in ("multi_valued", "dense_vector")
+        """False also for lists that come as one text per row, which the encoder splits."""
+        return self.field.kind in ("multi_valued", "dense_vector") and len(self.shape) == 2
 
 
 def tensor_spec(field: Field, datatype: object, shape: object, max_values: int) -> TensorSpec:
@@ -104,11 +106,14 @@ def tensor_spec(field: Field, datatype: object, shape: object, max_values: int) 
             f"{max_values} values"
         )
     spec = TensorSpec(field, datatype, tuple(shape))
-    if spec.is_matrix and len(shape) != 2:
+    needs_matrix = field.kind == "dense_vector" or (
+        field.kind == "multi_valued" and datatype != "BYTES"
+    )
+    if needs_matrix and len(shape) != 2:
         raise bad_request(
             f"input {name!r} has shape {_quoted(shape)}; a {field.kind} field takes [N, L]"
         )
-    if not spec.is_matrix and len(shape) == 2 and shape[1] != 1:
+    if field.kind in ("categorical", "numeric") and len(shape) == 2 and shape[1] != 1:
         raise bad_request(f"input {name!r} has shape {_quoted(shape)}; it must be [N] or [N, 1]")
     return spec
 

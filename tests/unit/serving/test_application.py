@@ -57,6 +57,12 @@ def test_nested_data_and_column_shapes_mean_the_same(app: Application) -> None:
     assert outputs(call(app, "POST", INFER, nested)) == outputs(call(app, "POST", INFER, ROWS))
 
 
+def test_a_list_may_come_as_one_text(app: Application) -> None:
+    texts = tensor("genres", "BYTES", ["drama", "horror|comedy", ""])
+    body = {"inputs": [t if t["name"] != "genres" else texts for t in ROWS["inputs"]]}
+    assert outputs(call(app, "POST", INFER, body)) == outputs(call(app, "POST", INFER, ROWS))
+
+
 def test_a_field_left_out_is_missing_and_named(app: Application) -> None:
     full = {**ROWS, "inputs": [t for t in ROWS["inputs"] if t["name"] != "town"]}
     empty = {**ROWS, "inputs": [*full["inputs"], tensor("town", "BYTES", ["", "", ""])]}

@@ -61,7 +61,7 @@ BAD_INFER: dict[str, tuple[Any, str]] = {
     "texts for integers": (break_rows(data=["a", "b", "c"]), "integers"),
     "lists for integers": (break_rows(data=[1, [2], 3]), "integers"),
     "ragged": ({"inputs": [tensor("genres", "BYTES", [["a"], ["b", "c"]], [2, 1])]}, "nested"),
-    "flat genres": ({"inputs": [tensor("genres", "BYTES", ["a"])]}, "takes [N, L]"),
+    "flat list of integers": ({"inputs": [tensor("genres", "INT64", [1])]}, "takes [N, L]"),
     "text for number": ({"inputs": [tensor("age", "BYTES", ["old"])]}, "age"),
     "objects for texts": ({"inputs": [tensor("town", "BYTES", [{}])]}, "strings"),
     "long text": ({"inputs": [tensor("town", "BYTES", ["x" * 5000])]}, "longer than 4096"),
