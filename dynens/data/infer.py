@@ -90,8 +90,8 @@ def infer_schema(
     Raises:
         DataError: the file is bad, the label is absent or not binary, or no column is usable.
     """
-    rule = label_rule(label)
     sample = read_head([str(path)], options, SAMPLE_ROWS)
+    rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
         name=Path(str(path)).name.split(".")[0] or "dataset",
         files=(str(path),),
@@ -101,8 +101,10 @@ def infer_schema(
     return infer_fields(draft, sample)
 
 
-def label_rule(text: str) -> LabelRule:
-    """A label option: a column's name, or a comparison that makes rows positive."""
+def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
+    """A label option: the name of one of the `columns`, or a comparison true of positive rows."""
+    if text in columns:
+        return LabelRule(column=text)
     try:
         rule = Comparison.parse(text)
     except SchemaError:

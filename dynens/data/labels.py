@@ -151,7 +151,7 @@ class LabelReader:
             return self.rule
         labels = self.labels_by_code()
         value = next(v for v, code in self._values.items() if labels[code] > 0)
-        return self.rule.model_copy(update={"positive": f"{self.rule.column} == {value}"})
+        return self.rule.model_copy(update={"positive": f"`{self.rule.column}` == {value}"})
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

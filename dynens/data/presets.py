@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dynens.data import adlogs, kuairand, movielens, synthetic
 from dynens.data.infer import label_rule
+from dynens.data.sources import expand, file_schema
 from dynens.errors import DataError
 from dynens.schema import (
     DEFAULT_SOURCE,
@@ -137,13 +138,14 @@ def dataset_from_files(
         split: how missing parts are cut.
     """
     files = _absolute(train)
+    columns = file_schema(expand(files)[0], source).names
     stem = Path(files[0]).name.split(".")[0]
     return DatasetConfig(
         name=stem if stem.strip("*?[]") else "dataset",
         files=files,
         valid_files=_absolute(valid),
         test_files=_absolute(test),
-        features=FeatureSchema(label=label_rule(label)),
+        features=FeatureSchema(label=label_rule(label, columns)),
         source=source,
         split=split,
     )

@@ -276,12 +276,12 @@ def _guess_delimiter(path: Path, line: str) -> str:
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{path} has two columns called {twice[0]!r}; columns must be unique.")
     blank = [i for i, name in enumerate(names) if not name]
     if len(blank) > 1 or (blank and blank[0] != 0):
         raise DataError(f"{path}: column {blank[-1] + 1} has no name; name every column.")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} has two columns called {twice[0]!r}; columns must be unique.")
 
 
 def _explain(path: Path, error: Exception) -> str:

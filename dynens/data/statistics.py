@@ -197,7 +197,8 @@ def stat_table(
 
 def fold_of(row_numbers: npt.NDArray[np.int64], seed: int) -> IntArray:
     """(B,) int32 fold of each training row, by its number alone."""
-    mixed = row_numbers.astype(np.uint64) + np.uint64(seed * 2 + 1) * np.uint64(0x9E3779B97F4A7C15)
+    start = (seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64
+    mixed = row_numbers.astype(np.uint64) + np.uint64(start)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((mixed ^ (mixed >> np.uint64(31))) % np.uint64(NUM_FOLDS)).astype(np.int32)

@@ -49,8 +49,9 @@ def seconds_of(value: Any, time_format: TimeFormat = "auto") -> float:
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
-    kind = pa.string() if isinstance(value, (str, bytes)) else pa.float64()
-    return float(to_seconds(pa.array([value], kind), time_format)[0])
+    if isinstance(value, (str, bytes)):
+        return float(to_seconds(pa.array([value], pa.string()), time_format)[0])
+    return float(_from_numbers(np.array([value], np.float64), time_format)[0])
 
 
 def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -> Floats:

@@ -1,0 +1,269 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dynens.batch import MISSING, OUT_OF_VOCABULARY, PADDING
+from dynens.data.encoders import RowEncoder
+from dynens.data.entities import RawEntity
+from dynens.data.fitting import field_fitter
+from dynens.data.prepare import encode_entity
+from dynens.errors import BundleError, DataError
+from dynens.schema import FieldSpec, VocabularyPolicy
+from tests.unit.data.tables import mixed_table
+
+KEEP_ALL = VocabularyPolicy(min_count=1)
+SPECS = (
+    FieldSpec(name="user_id", entity="user", vocabulary=KEEP_ALL),
+    FieldSpec(name="country"),
+    FieldSpec(name="price", kind="numeric", buckets=8),
+    FieldSpec(name="age", kind="numeric", transform="standard"),
+    FieldSpec(name="tags", kind="multi_valued", entity="item", vocabulary=KEEP_ALL),
+    FieldSpec(name="hour", column="time", derive="hour"),
+    FieldSpec(name="hashed", column="country", vocabulary=VocabularyPolicy(hash_buckets=7)),
+)
+
+
+def fit(specs, table, entities=(), **keys):
+    encoders = []
+    for spec in specs:
+        fitter = field_fitter(spec)
+        joined = table
+        for entity in entities:
+            joined = entity.join(joined, [spec.source])
+        fitter.add(joined[spec.source])
+        encoders.append(fitter.finish())
+    bare = RowEncoder(encoders)
+    encoded = [encode_entity(bare, entity, table.column_names) for entity in entities]
+    return RowEncoder(encoders, encoded, **keys)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return fit(SPECS, mixed_table())
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.ids, b.ids)
+    np.testing.assert_allclose(a.dense, b.dense, atol=1e-6)
+
+
+def columns_of(table):
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def test_layout_groups_user_context_item(encoder):
+    names = [field.name for field in encoder.layout.fields]
+    assert names == ["user_id", "country", "price#bucket", "hour", "hashed", "tags"]
+    assert encoder.layout.dense == ("price", "age", "age#missing")
+    assert {f.name: f.kind for f in encoder.input_fields} == {
+        "user_id": "categorical",
+        "country": "categorical",
+        "price": "numeric",
+        "age": "numeric",
+        "time": "categorical",
+        "tags": "multi_valued",
+    }
+
+
+def test_rows_encode_alike_in_any_chunking_and_by_columns(encoder):
+    table = mixed_table(300, seed=1)
+    whole = encoder.encode_table(table)
+    for size in (1, 7, 299):
+        for start in range(0, 300, size):
+            same(
+                encoder.encode_table(table.slice(start, size)),
+                whole.take(slice(start, start + size)),
+            )
+    same(encoder.encode_columns(columns_of(table)), whole)
+    for row in (0, 150, 299):
+        alone = encoder.encode_columns(columns_of(table.slice(row, 1)))
+        same(alone, whole.take(slice(row, row + 1)))
+
+
+def test_many_rows_by_columns_take_the_vectorised_road(encoder):
+    table = pa.concat_tables([mixed_table(300, seed=1)] * 10)
+    same(encoder.encode_columns(columns_of(table)), encoder.encode_table(table))
+
+
+def test_types_do_not_matter(encoder):
+    table = mixed_table(200, seed=2)
+    expected = encoder.encode_table(table)
+    columns = columns_of(table)
+    texts = {
+        name: [None if v is None or isinstance(v, list) else str(v) for v in values]
+        for name, values in columns.items()
+        if name != "tags"
+    }
+    texts["tags"] = [",".join(v) for v in columns["tags"]]
+    same(encoder.encode_columns(texts), expected)
+    same(encoder.encode_table(pa.table(texts)), expected)
+    arrays = {**columns, "user_id": np.array(columns["user_id"], float)}
+    arrays["price"] = np.array(columns["price"], np.float64)
+    same(encoder.encode_columns(arrays), expected)
+
+
+def test_columns_left_out_are_missing(encoder):
+    batch = encoder.encode_columns({"country": ["DE", None]})
+    assert batch.ids[:, 0].tolist() == [MISSING, MISSING]
+    assert batch.ids[1, 1] == MISSING
+    assert batch.ids[0, -encoder.layout.fields[-1].width] == MISSING
+    assert batch.dense[0].tolist() == [0, 0, 1]
+    assert len(encoder.encode_columns({})) == 0
+
+
+def test_unseen_values_and_rare_ones_share_id_0():
+    table = pa.table({"c": ["a", "a", "b"]})
+    encoder = fit([FieldSpec(name="c")], table)
+    assert encoder.encode_table(table).ids[:, 0].tolist() == [2, 2, OUT_OF_VOCABULARY]
+    assert encoder.encode_columns({"c": ["zzz"]}).ids[0, 0] == OUT_OF_VOCABULARY
+
+
+def test_ids_follow_falling_counts_and_the_size_limit():
+    table = pa.table({"c": ["b", "a", "b", "c", "a", "b", "c"]})
+    policy = VocabularyPolicy(min_count=1, max_size=2)
+    encoder = fit([FieldSpec(name="c", vocabulary=policy)], table)
+    assert encoder.encode_columns({"c": ["b", "a", "c"]}).ids[:, 0].tolist() == [2, 3, 0]
+
+
+def test_multi_valued_padding_and_which_end_is_kept():
+    table = pa.table({"t": [["a", "b", "c"], ["a", "b"], ["a"], [], None]})
+    for keep, expected in (("first", ["a", "b"]), ("last", ["b", "c"])):
+        spec = FieldSpec(name="t", kind="multi_valued", max_len=2, keep=keep, vocabulary=KEEP_ALL)
+        encoder = fit([spec], table)
+        ids = encoder.encode_table(table).ids
+        known = encoder.encode_columns({"t": [[v] for v in expected]}).ids[:, 0]
+        assert ids[0].tolist() == known.tolist()
+        assert ids[2, 1] == PADDING
+        assert ids[3].tolist() == ids[4].tolist() == [MISSING, PADDING]
+        same(encoder.encode_columns(columns_of(table)), encoder.encode_table(table))
+
+
+def test_standardised_and_bucketised_numbers_by_hand():
+    table = pa.table({"x": [1.0, 2.0, 3.0, 4.0, None]})
+    specs = [
+        FieldSpec(name="x", kind="numeric", transform="standard"),
+        FieldSpec(name="b", column="x", kind="numeric", buckets=2),
+    ]
+    encoder = fit(specs, table)
+    batch = encoder.encode_table(table)
+    deviation = np.std([1, 2, 3, 4])
+    expected = [(v - 2.5) / deviation for v in (1, 2, 3, 4)] + [0]
+    np.testing.assert_allclose(batch.dense[:, 0], expected, rtol=1e-6)
+    assert batch.dense[:, 1].tolist() == [0, 0, 0, 0, 1]
+    assert batch.ids[:, 0].tolist() == [2, 2, 3, 3, MISSING]
+
+
+def test_quantile_transform_is_monotone_and_normal():
+    values = np.random.default_rng(0).lognormal(sigma=3, size=5000)
+    encoder = fit([FieldSpec(name="x", kind="numeric")], pa.table({"x": values}))
+    dense = encoder.encode_table(pa.table({"x": np.sort(values)})).dense[:, 0]
+    assert (np.diff(dense) >= 0).all()
+    assert abs(dense.mean()) < 0.01
+    assert abs(dense.std() - 1) < 0.01
+    assert abs(np.mean(dense < -1) - 0.159) < 0.01
+
+
+def test_numbers_without_deviation_or_beyond_float32():
+    table = pa.table({"c": [3.0] * 4, "h": [1e300, -1e300, 1e308, 0.0], "m": [None] * 4})
+    specs = [FieldSpec(name=n, kind="numeric", buckets=4) for n in ("c", "h", "m")]
+    encoder = fit(specs, table)
+    batch = encoder.encode_table(table)
+    assert np.isfinite(batch.dense).all()
+    assert np.abs(batch.dense).max() < 11
+
+
+def test_dense_vectors():
+    table = pa.table({"v": [[1.0, 2.0], [3.0, 2.0], None]})
+    encoder = fit([FieldSpec(name="v", kind="dense_vector", length=2)], table)
+    assert encoder.layout.dense == ("v[0]", "v[1]")
+    np.testing.assert_allclose(encoder.encode_table(table).dense, [[-1, 0], [1, 0], [0, 0]])
+    same(encoder.encode_columns(columns_of(table)), encoder.encode_table(table))
+    same(encoder.encode_columns({"v": ["1,2", "3,2", None]}), encoder.encode_table(table))
+
+
+@pytest.fixture(scope="module")
+def joined():
+    users = pa.table({"user_id": ["1", "2", "3"], "age": [20.0, 30.0, None]})
+    items = pa.table({"item": [10, 11, 12], "genre": ["x|y", "x", None], "price": [1.0, 2.0, 9.0]})
+    entities = [RawEntity("user", "user_id", users), RawEntity("item", "item", items)]
+    table = pa.table(
+        {"user_id": [1, 2, 2, 9], "item": [10, 11, 12, 13], "slot": ["a", "b", "a", "b"]}
+    )
+    specs = [
+        FieldSpec(name="user_id", entity="user", vocabulary=KEEP_ALL),
+        FieldSpec(name="age", kind="numeric", entity="user"),
+        FieldSpec(name="slot", vocabulary=KEEP_ALL),
+        FieldSpec(name="item", entity="item", vocabulary=KEEP_ALL),
+        FieldSpec(
+            name="genre", kind="multi_valued", separator="|", entity="item", vocabulary=KEEP_ALL
+        ),
+        FieldSpec(name="price", kind="numeric", entity="item"),
+    ]
+    return fit(specs, table, entities, user_key="user_id", item_key="item"), table, entities
+
+
+def test_joins_by_key_equal_joined_columns(joined):
+    encoder, table, entities = joined
+    wide = table
+    for entity in entities:
+        wide = entity.join(wide, ["age", "genre", "price"])
+    assert wide["age"].to_pylist() == [20.0, 30.0, 30.0, None]
+    same(encoder.encode_table(table), encoder.encode_table(wide))
+    same(encoder.encode_columns(columns_of(wide)), encoder.encode_table(table))
+
+
+def test_rank_equals_the_same_rows_as_a_table(joined):
+    encoder, _, _ = joined
+    for user in (1, "2", 99, None):
+        candidates = [12, "10", 11.0, 13, "unknown"]
+        table = pa.table(
+            {
+                "user_id": [None if user is None else str(user)] * 5,
+                "item": ["12", "10", "11", "13", "unknown"],
+                "slot": ["b"] * 5,
+            }
+        )
+        same(encoder.encode_rank(user, {"slot": "b"}, candidates), encoder.encode_table(table))
+
+
+def test_context_wins_over_the_user_table(joined):
+    encoder, _, _ = joined
+    row = encoder.encode_rank(1, {"age": 30.0, "slot": "a"}, [10])
+    other = encoder.encode_rank(2, {"slot": "a"}, [10])
+    np.testing.assert_array_equal(row.dense, other.dense)
+
+
+def test_rank_without_candidates_and_without_items(joined, encoder):
+    assert len(joined[0].encode_rank(1, {}, [])) == 0
+    with pytest.raises(DataError, match="no item table"):
+        encoder.encode_rank(1, {}, [1])
+
+
+def test_save_and_load(joined, encoder, tmp_path):
+    table = mixed_table(100, seed=5)
+    encoder.save(tmp_path / "plain")
+    again = RowEncoder.load(tmp_path / "plain")
+    assert again.layout == encoder.layout
+    assert again.input_fields == encoder.input_fields
+    same(again.encode_table(table), encoder.encode_table(table))
+    joined[0].save(tmp_path / "joined")
+    again = RowEncoder.load(tmp_path / "joined")
+    same(
+        again.encode_rank(1, {"slot": "a"}, [10, 99]),
+        joined[0].encode_rank(1, {"slot": "a"}, [10, 99]),
+    )
+    (tmp_path / "joined" / "vocabularies.arrow").write_bytes(b"ARROW1 damaged")
+    with pytest.raises(BundleError, match="no readable encoder"):
+        RowEncoder.load(tmp_path / "joined")
+
+
+def test_bad_columns_are_refused(encoder):
+    with pytest.raises(DataError, match="different numbers of rows"):
+        encoder.encode_columns({"country": ["DE"], "price": [1.0, 2.0]})
+    with pytest.raises(DataError, match="'price' is numeric but was given 'cheap'"):
+        encoder.encode_columns({"price": ["cheap"]})
+
+
+def test_repeated_keys_are_refused():
+    with pytest.raises(DataError, match="1 repeated values of its key 'k'"):
+        RawEntity("item", "k", pa.table({"k": [1, 1, 2], "a": [1, 2, 3]}))

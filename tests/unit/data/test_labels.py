@@ -1,0 +1,79 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dynens.data.labels import LabelReader
+from dynens.errors import DataError, SchemaError
+from dynens.schema import LabelRule
+
+
+def labels_of(values, **rule):
+    reader = LabelReader(LabelRule(column="y", **rule))
+    codes = np.concatenate([reader.read(pa.table({"y": chunk})) for chunk in values])
+    labels = reader.labels_by_code()
+    return [None if code < 0 else int(labels[code]) for code in codes]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1, 1], [0, 1, 1]),
+        ([True, False], [1, 0]),
+        (["yes", "no", "YES"], [1, 0, 1]),
+        (["True", "False"], [1, 0]),
+        ([1, 2, 2], [0, 1, 1]),
+        ([-1, 1], [0, 1]),
+        ([0.0, 1.0, None], [0, 1, None]),
+        (["click", "no click"], [1, 0]),
+        ([">50K", "<=50K", "<=50K"], [1, 0, 0]),
+        (["b", "a", "b"], [0, 1, 0]),
+    ],
+)
+def test_binary_columns(values, expected):
+    assert labels_of([values]) == expected
+
+
+def test_rules_and_drops():
+    ratings = ["1", "3", "4", "5", None]
+    assert labels_of([ratings], positive="y >= 4", drop="y == 3") == [0, None, 1, 1, None]
+    assert labels_of([["buy", "view"]], positive="== buy") == [1, 0]
+
+
+def test_the_class_is_settled_over_all_chunks():
+    assert labels_of([["no"], ["yes", "no"]]) == [0, 1, 0]
+
+
+def test_resolved_rules_read_other_files_alike():
+    reader = LabelReader(LabelRule(column="y"))
+    reader.read(pa.table({"y": ["<=50K", ">50K", "<=50K"]}))
+    again = LabelReader(reader.resolved())
+    assert again.read(pa.table({"y": [">50K", "<=50K"]})).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([[1, 1]], "one value only"),
+        ([[1, 2, 3]], "not binary"),
+        ([[str(i) for i in range(2000)]], "not binary"),
+        ([pa.array([None, None], pa.int64())], "no values"),
+    ],
+)
+def test_labels_that_are_no_labels(values, says):
+    with pytest.raises(DataError, match=says):
+        labels_of(values)
+
+
+def test_one_class_under_a_rule():
+    with pytest.raises(DataError, match="one class only"):
+        labels_of([[1, 2]], positive="y > 5")
+
+
+def test_an_order_among_words_is_refused():
+    with pytest.raises(SchemaError, match="orders values that are not numbers"):
+        labels_of([["a", "b"]], positive="y > 5")
+
+
+def test_no_label_column():
+    with pytest.raises(DataError, match="no label column 'y'; its columns are a, b"):
+        LabelReader(LabelRule(column="y")).read(pa.table({"a": [1], "b": [2]}))

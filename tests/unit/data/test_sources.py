@@ -1,0 +1,143 @@
+import gzip
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.ipc as ipc
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.sources import expand, iter_tables, read_table
+from dynens.data.values import to_numbers
+from dynens.errors import DataError
+from dynens.schema import SourceOptions
+
+TABLE = pa.table({"a": [1, 2, 3, 4], "b": ["x", "y, z", 'q"q', "ü"], "y": [0, 1, 0, 1]})
+
+
+def write(path, table=TABLE):
+    name = path.name
+    if ".csv" in name or ".tsv" in name:
+        text = pa.BufferOutputStream()
+        delimiter = "\t" if ".tsv" in name else ","
+        pacsv.write_csv(table, text, pacsv.WriteOptions(delimiter=delimiter))
+        with pa.output_stream(str(path), compression="detect") as stream:
+            stream.write(text.getvalue())
+    elif ".parquet" in name:
+        pq.write_table(table, path)
+    else:
+        with pa.output_stream(str(path), compression="detect") as stream:
+            new = ipc.new_stream if ".arrows" in name else ipc.new_file
+            with new(stream, table.schema) as writer:
+                writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["t.csv", "t.tsv", "t.csv.gz", "t.csv.zst", "t.parquet", "t.arrow", "t.arrow.zst", "t.arrows"],
+)
+def test_every_format_gives_the_same_rows(tmp_path, name):
+    table = read_table([str(write(tmp_path / name))])
+    assert table.column_names == ["a", "b", "y"]
+    assert to_numbers(table["a"]).values.tolist() == [1, 2, 3, 4]
+    assert table["b"].to_pylist() == TABLE["b"].to_pylist()
+
+
+def test_globs_in_order(tmp_path):
+    for i in (2, 1, 3):
+        write(tmp_path / f"part-{i}.csv", TABLE.slice(i, 1))
+    files = expand([str(tmp_path / "part-*.csv")])
+    assert [f.name for f in files] == ["part-1.csv", "part-2.csv", "part-3.csv"]
+    assert read_table([str(tmp_path / "part-*.csv")])["a"].to_pylist() == ["2", "3", "4"]
+
+
+def test_only_the_columns_asked_for(tmp_path):
+    path = write(tmp_path / "t.csv")
+    tables = [t for _, t in iter_tables([str(path)], columns=["y", "nope"])]
+    assert tables[0].column_names == ["y"]
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+def test_delimiters_are_found_out(tmp_path, delimiter):
+    path = tmp_path / "t.txt"
+    path.write_text("a,y\n1,0\n2,1\n".replace(",", delimiter))
+    assert read_table([str(path)])["y"].to_pylist() == ["0", "1"]
+
+
+def test_bom_crlf_and_quoted_newlines(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'\xef\xbb\xbfa,y\r\n"1\r\n2",0\r\n3,1\r\n')
+    table = read_table([str(path)])
+    assert table.column_names == ["a", "y"]
+    assert table.num_rows == 2
+
+
+def test_without_header(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("1\t2\n0\t\n")
+    options = SourceOptions(header=False, columns=("y", "a"), quoting=False)
+    assert read_table([str(path)], options)["a"].to_pylist() == ["2", None]
+
+
+def test_libsvm_lists_and_numbers(tmp_path):
+    ones = tmp_path / "ones.libsvm"
+    ones.write_text("1 3:1 7:1\n-1 2:1 # comment\n")
+    assert read_table([str(ones)])["features"].to_pylist() == [["3", "7"], ["2"]]
+    numbers = tmp_path / "numbers.svm"
+    numbers.write_text("1 1:0.5 3:2\n0 2:-1\n")
+    table = read_table([str(numbers)])
+    assert table.column_names == ["label", "f1", "f2", "f3"]
+    assert table["f3"].to_pylist() == [2, 0]
+
+
+def broken(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_table([str(path)])
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.csv", b"", "is empty"),
+        ("t.csv", b"a,b,y\n", "has no rows"),
+        ("t.csv", b"\n\n", "first line is blank"),
+        ("t.csv", GOOD + b"1,2\n", "line 52 has 2 values but the table has 3 columns"),
+        ("t.csv", GOOD + b"1,2,3,4\n" + GOOD, "line 52 has 4 values"),
+        ("t.csv", b"a,a,y\n1,2,3\n", "two columns called 'a'"),
+        ("t.csv", b"a,,\n1,2,3\n", "column 3 has no name"),
+        ("t.csv", bytes(range(256)), "zero bytes"),
+        ("t.csv", "a,y\né,1\n".encode("latin-1"), "not UTF-8"),
+        (
+            "t.csv.gz",
+            gzip.compress(np.random.default_rng(0).bytes(9999).hex().encode())[:99],
+            "trunc",
+        ),
+        ("t.csv.gz", GOOD, "cannot be read"),
+        ("t.parquet", b"PAR1xxxxxxxx", "cannot be read"),
+        ("t.arrow", b"nothing of the kind", "cannot be read"),
+        ("t.libsvm", b"1 3:x\n", "line 1 is not libsvm"),
+    ],
+)
+def test_bad_files_get_one_sentence(tmp_path, name, content, says):
+    assert says in broken(tmp_path, name, content)
+
+
+def test_truncated_gzip_of_a_long_file(tmp_path):
+    whole = gzip.compress(GOOD * 1000)
+    assert "truncated" in broken(tmp_path, "t.csv.gz", whole[: len(whole) // 2])
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        expand([str(tmp_path / "nope.csv")])
+    with pytest.raises(DataError, match="is a folder"):
+        expand([str(tmp_path)])

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from dynens.data.splits import split_kind, split_rows
+from dynens.errors import DataError
+from dynens.schema import SplitConfig
+
+LABELS = np.tile([0, 1], 500).astype(np.float32)
+TRAIN_FILES = np.zeros(1000, np.int8)
+TIMES = np.arange(1000) * 3600.0 + 1.6e9
+
+
+def test_random_splits_are_exact_seeded_and_stratified():
+    one = split_rows(SplitConfig(by="random"), LABELS, TRAIN_FILES, 1)
+    assert np.bincount(one).tolist() == [800, 100, 100]
+    assert LABELS[one == 2].mean() == 0.5
+    np.testing.assert_array_equal(one, split_rows(SplitConfig(), LABELS, TRAIN_FILES, 1))
+    assert (one != split_rows(SplitConfig(), LABELS, TRAIN_FILES, 2)).any()
+
+
+def test_time_splits_put_the_latest_rows_last():
+    shuffled = np.random.default_rng(0).permutation(TIMES)
+    split = split_rows(SplitConfig(by="time"), LABELS, TRAIN_FILES, 0, times=shuffled)
+    assert np.bincount(split).tolist() == [800, 100, 100]
+    assert shuffled[split == 0].max() < shuffled[split == 1].min()
+    assert shuffled[split == 1].max() < shuffled[split == 2].min()
+
+
+def test_time_cut_points():
+    config = SplitConfig(by="time", valid_from=1.6e9 + 3600 * 500, test_from=1.6e9 + 3600 * 700)
+    split = split_rows(config, LABELS, TRAIN_FILES, 0, times=TIMES)
+    assert np.bincount(split).tolist() == [500, 200, 300]
+
+
+def test_rows_of_one_moment_stay_together():
+    days = np.floor(np.arange(1000) / 100)
+    split = split_rows(SplitConfig(by="time"), LABELS, TRAIN_FILES, 0, times=days)
+    assert all(len(np.unique(split[days == day])) == 1 for day in range(10))
+
+
+def test_groups_stay_together():
+    groups = np.random.default_rng(0).integers(0, 50, 1000)
+    split = split_rows(SplitConfig(by="group"), LABELS, TRAIN_FILES, 0, groups=groups)
+    assert set(np.unique(split)) == {0, 1, 2}
+    assert all(len(np.unique(split[groups == g])) == 1 for g in np.unique(groups))
+
+
+def test_parts_given_as_files_are_left_alone():
+    given = TRAIN_FILES.copy()
+    given[900:] = 2
+    split = split_rows(SplitConfig(by="files"), LABELS, given, 0)
+    np.testing.assert_array_equal(split == 2, given == 2)
+    assert (split == 1).sum() == 100
+
+
+def test_auto_falls_back_where_times_cannot_cut():
+    config = SplitConfig()
+    assert split_kind(config, TRAIN_FILES, TIMES) == "time"
+    assert split_kind(config, TRAIN_FILES, np.full(1000, 1.6e9)) == "random"
+    assert split_kind(config, TRAIN_FILES, None) == "random"
+
+
+def test_empty_and_single_class_parts_are_refused():
+    config = SplitConfig(by="time", valid_from=1.0, test_from=2.0)
+    with pytest.raises(DataError, match="the train part is empty"):
+        split_rows(config, LABELS, TRAIN_FILES, 0, times=TIMES)
+    sorted_labels = np.sort(LABELS)
+    with pytest.raises(DataError, match="the valid part .* only one class"):
+        split_rows(SplitConfig(by="time"), sorted_labels, TRAIN_FILES, 0, times=TIMES)
+    with pytest.raises(DataError, match="must be a time before"):
+        bad = SplitConfig(by="time", valid_from=2e9, test_from=1.9e9)
+        split_rows(bad, LABELS, TRAIN_FILES, 0, times=TIMES)

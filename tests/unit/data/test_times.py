@@ -1,0 +1,66 @@
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dynens.data.times import seconds_of, seconds_of_values, time_part, to_seconds
+
+MOMENT = datetime(2022, 5, 3, 17, 30, tzinfo=UTC)
+SECONDS = MOMENT.timestamp()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        int(SECONDS),
+        int(SECONDS * 1000),
+        int(SECONDS * 10**6),
+        int(SECONDS * 10**9),
+        "2022-05-03 17:30:00",
+        "2022-05-03T17:30:00Z",
+        "05/03/2022 17:30",
+        "2022/05/03 17:30:00",
+        str(int(SECONDS)),
+    ],
+)
+def test_one_moment_in_many_spellings(value):
+    assert seconds_of(value) == pytest.approx(SECONDS)
+    assert to_seconds(pa.array([value, value]))[1] == pytest.approx(SECONDS)
+
+
+def test_days():
+    start = datetime(2022, 5, 3, tzinfo=UTC).timestamp()
+    assert seconds_of(20220503) == start
+    assert seconds_of("2022-05-03") == start
+    assert seconds_of(date(2022, 5, 3)) == start
+    assert to_seconds(pa.array([date(2022, 5, 3)]))[0] == start
+
+
+def test_avazu_hours():
+    expected = datetime(2014, 10, 21, 23, tzinfo=UTC).timestamp()
+    assert to_seconds(pa.array(["14102123"]), "yymmddhh")[0] == expected
+    assert seconds_of(14102123, "yymmddhh") == expected
+
+
+def test_a_value_is_read_the_same_whatever_stands_beside_it():
+    values = ["20220503", "1651600000", "2022-05-03 10:00:00", "nonsense", None]
+    together = to_seconds(pa.array(values, pa.string()))
+    np.testing.assert_array_equal(together, [seconds_of(v) for v in values])
+
+
+def test_few_values_and_columns_agree():
+    values = [1_651_600_000, 20220503, float("nan")]
+    np.testing.assert_array_equal(
+        seconds_of_values(values), to_seconds(pa.array(values, from_pandas=True))
+    )
+
+
+def test_parts_against_datetime():
+    moments = [datetime(1999, 12, 31, 23, tzinfo=UTC), MOMENT, datetime(2024, 2, 29, tzinfo=UTC)]
+    seconds = np.array([m.timestamp() for m in moments] + [np.nan])
+    np.testing.assert_array_equal(time_part(seconds, "hour")[:3], [m.hour for m in moments])
+    np.testing.assert_array_equal(time_part(seconds, "weekday")[:3], [m.weekday() for m in moments])
+    np.testing.assert_array_equal(time_part(seconds, "day")[:3], [m.day for m in moments])
+    np.testing.assert_array_equal(time_part(seconds, "month")[:3], [m.month for m in moments])
+    assert all(np.isnan(time_part(seconds, part)[3]) for part in ("hour", "weekday", "day"))

@@ -1,0 +1,102 @@
+import math
+from datetime import date
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynens.data.values import canonical, canonical_codes, number, to_numbers
+from dynens.errors import DataError
+
+
+@pytest.mark.parametrize("value", [5, 5.0, "5", "5.0", " 5 ", b"5", np.int64(5), np.float32(5)])
+def test_one_category_in_every_type(value):
+    assert canonical(value) == "5"
+
+
+@pytest.mark.parametrize("value", [None, "", "nan", math.nan, math.inf, "NULL", "?", "  ", "N/A"])
+def test_missing_in_every_spelling(value):
+    assert canonical(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "1"),
+        ("False", "0"),
+        ("-0.0", "0"),
+        (-0.0, "0"),
+        ("1.50", "1.5"),
+        (1.5, "1.5"),
+        (10**30, "1" + "0" * 30),
+        (date(2024, 2, 29), "2024-02-29"),
+        (Decimal("3.10"), "3.1"),
+        ("Ünïcode 日本", "Ünïcode 日本"),
+        ("05", "05"),
+    ],
+)
+def test_canonical_text(value, text):
+    assert canonical(value) == text
+
+
+def decoded(array):
+    texts, codes = canonical_codes(array)
+    return [texts[int(code)].as_py() if code >= 0 else None for code in codes]
+
+
+TEXTS = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(["5", "5.0", "-0.0", "0.50", " 7", "nan", "True", "\t", "1e5", "00.10"]),
+    st.floats().map(str),
+    st.none(),
+)
+
+
+@given(st.lists(TEXTS, max_size=20))
+def test_texts_read_alike_alone_and_in_a_column(values):
+    assert decoded(pa.array(values, pa.string())) == [canonical(v) for v in values]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), max_size=20))
+def test_integers_read_alike_alone_and_in_a_column(values):
+    assert decoded(pa.array(values, pa.int64())) == [canonical(v) for v in values]
+
+
+@given(st.lists(st.one_of(st.none(), st.floats()), max_size=20))
+def test_floats_read_alike_alone_and_in_a_column(values):
+    assert decoded(pa.array(values, pa.float64())) == [canonical(v) for v in values]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(["x", "y", None, "x"]).dictionary_encode(),
+        pa.array(["x", "y", None, "x"], pa.large_string()),
+        pa.array([b"x", b"y", None, b"x"]),
+        pa.chunked_array([["x"], ["y", None, "x"]]),
+    ],
+)
+def test_storage_does_not_matter(array):
+    assert decoded(array) == ["x", "y", None, "x"]
+
+
+@given(st.lists(st.one_of(st.none(), st.floats().map(str), st.sampled_from(["?", " 3 ", "+4"]))))
+def test_numbers_read_alike_alone_and_in_a_column(values):
+    alone = [number(v, "f") for v in values]
+    np.testing.assert_array_equal(to_numbers(pa.array(values, pa.string())).values, alone)
+
+
+def test_what_is_not_finite_or_not_a_number_is_counted():
+    numbers = to_numbers(pa.array([1.0, None, math.nan, math.inf]))
+    assert numbers.num_non_finite == 2
+    texts = to_numbers(pa.array(["1", "", "nan", "-inf", "abc", "2"]))
+    assert (texts.num_non_finite, texts.num_unreadable, texts.example) == (2, 1, "abc")
+    np.testing.assert_array_equal(texts.values, [1, math.nan, math.nan, math.nan, math.nan, 2])
+
+
+def test_one_value_that_is_no_number_is_refused():
+    with pytest.raises(DataError, match="'price' is numeric but was given 'abc'"):
+        number("abc", "price")
