@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
+Rows = TypeVar("Rows", bound=npt.NDArray[Any])
 Indexer = slice | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
 
 OUT_OF_VOCABULARY = 0
@@ -103,8 +105,8 @@ class EncodedBatch:
     def take(self, index: Indexer) -> EncodedBatch:
         """The rows at `index` (a slice gives views, an array copies)."""
 
-        def at(array: npt.NDArray[np.generic] | None) -> npt.NDArray[np.generic] | None:
-            return None if array is None else array[index]
+        def at(array: Rows | None) -> Rows | None:
+            return None if array is None else cast(Rows, array[index])
 
         return replace(
             self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ class WeightedAUC:
         self._starts = starts
         self._positive = np.asarray(labels, dtype=np.float64)[self._order] > 0.5
 
-    def __call__(self, weight: npt.NDArray[np.float64]) -> float:
+    def __call__(self, weight: npt.NDArray[Any]) -> float:
         """AUC under `weight` (N,) ≥ 0; NaN when one class has no weight."""
         ordered = weight[self._order]
         positive = np.add.reduceat(np.where(self._positive, ordered, 0.0), self._starts)
@@ -42,12 +43,6 @@ class WeightedAUC:
         if total == 0:
             return float("nan")
         return float(positive @ (below + negative / 2) / total)
-
-
-def poisson_weights(num_rows: int, draws: int, seed: int) -> npt.NDArray[np.float32]:
-    """(draws, num_rows) independent Poisson(1) weights."""
-    generator = np.random.default_rng(seed)
-    return generator.poisson(1.0, size=(draws, num_rows)).astype(np.float32)
 
 
 def auc_draws(

@@ -182,7 +182,13 @@ def serve(
     if latency_budget_ms is not None:
         given["latency_budget_ms"] = latency_budget_ms
     given = apply_overrides(given, settings or [])
-    serve_run(run, host=host, port=port, config=validate(ServingConfig, given, "serving settings"))
+    serve_run(
+        run,
+        host=host,
+        port=port,
+        config=validate(ServingConfig, given, "serving settings"),
+        on_ready=lambda url: typer.echo(f"ready on {url} (Ctrl-C stops)"),
+    )
 
 
 @app.command()
@@ -195,12 +201,19 @@ def loadtest(
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
     """Replay users and candidates of the test split at a constant arrival rate (k6)."""
-    from serving.loadtest import print_result, run_loadtest
+    import json
+
+    from dynens.report.console import print_load
+    from dynens.run import finite
+    from serving.loadtest import run_loadtest
 
     result = run_loadtest(
         url, run, rate_qps=rate, duration_s=duration_s, rows_per_request=rows_per_request
     )
-    print_result(_console(), result, as_json=output is Format.json)
+    if output is Format.json:
+        typer.echo(json.dumps(finite(result.to_dict()), indent=1))
+    else:
+        print_load(_console(), result.to_dict())
 
 
 @app.command()
@@ -212,7 +225,7 @@ def report(run: RunArgument) -> None:
 
     directory = RunDirectory.open(run)
     print_metrics(_console(), write_report(directory))
-    typer.echo(f"report: {directory.report / 'report.html'}")
+    _console().print(f"report: {directory.report / 'report.html'}", soft_wrap=True)
 
 
 @data_app.command("list")

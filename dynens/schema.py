@@ -18,7 +18,10 @@ TimePart = Literal["hour", "weekday", "day", "month", "epoch_days"]
 TimeFormat = Literal["auto", "yymmddhh", "yyyymmdd"]
 Transform = Literal["quantile", "standard", "log", "none"]
 
-_RULE = re.compile(r"\s*(?:(?P<column>.+?)\s*)?(?P<op>>=|<=|==|!=|>|<|=)\s*(?P<value>.+?)\s*$")
+_RULE = re.compile(
+    r"\s*(?:(?:`(?P<quoted>[^`]+)`|(?P<column>[^<>=!\s][^<>=!]*?))\s*)?"
+    r"(?P<op>>=|<=|==|!=|>|<|=)\s*(?P<value>.+?)\s*"
+)
 
 
 class VocabularyPolicy(FrozenConfig):
@@ -100,11 +103,13 @@ class Comparison(FrozenConfig):
     def parse(cls, text: str, default_column: str | None = None) -> Comparison:
         """Read `column op value` (or `op value` with a default column).
 
+        Back-quotes allow any name: "`income>50K` == 1".
+
         Raises:
             SchemaError: the text is not such a rule.
         """
-        match = _RULE.match(text)
-        column = (match["column"] if match else None) or default_column
+        match = _RULE.fullmatch(text)
+        column = (match["quoted"] or match["column"] if match else None) or default_column
         if match is None or column is None:
             raise SchemaError(f"rule {text!r} is not a comparison; write it as 'rating >= 4'.")
         op = "==" if match["op"] == "=" else match["op"]

@@ -172,7 +172,7 @@ def _last_line(path: Path) -> dict[str, Any] | None:
         return None  # not there yet, or a line is being written; the next poll will see it
 
 
-@ray.remote
+@ray.remote  # type: ignore[untyped-decorator]
 def _remote_stage(name: str, directory: str, root: str) -> None:
     run_stage(name, Path(directory), RunDirectory(Path(root)))
 

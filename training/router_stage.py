@@ -43,6 +43,8 @@ ENSEMBLE_ONNX = "ensemble.onnx"
 NUM_FOLDS = 3
 # Fractions whose AUC decides between difficulty scores: where routing is worth its cost.
 CHOICE_FRACTIONS = np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+# A difficulty score displaces an earlier one in the configuration only by more than this.
+MIN_ADVANTAGE_AUC = 1e-4
 PARTIAL_POOLING_ROWS = 10.0
 
 Vector = npt.NDArray[np.floating]
@@ -189,7 +191,7 @@ def _choose(
     config: RunConfig,
 ) -> DifficultyChoice:
     """Compare difficulty scores out of fold: mean AUC over small hard fractions."""
-    names = config.router.difficulties
+    names: tuple[str, ...] = config.router.difficulties
     easy, hard, trio = (np.zeros(len(fold)) for _ in range(3))
     difficulty = {name: np.zeros(len(fold)) for name in names}
     for k in range(NUM_FOLDS):
@@ -210,11 +212,14 @@ def _choose(
         )
         for name in names
     }
-    scores = {
+    scores: dict[str, float] = {
         name: float(np.interp(CHOICE_FRACTIONS, c.fractions, c.gap).mean())
         for name, c in curves.items()
     }
-    best = max(scores, key=lambda name: scores[name])
+    best = names[0]
+    for name in names[1:]:
+        if scores[name] > scores[best] + MIN_ADVANTAGE_AUC:
+            best = name
     return DifficultyChoice(best, curves[best], scores)
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dynens.data.prepare import PreparedData, open_prepared, prepare
 
 from dynens.batch import EncodedBatch
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
+from dynens.data.prepare import PreparedData, open_prepared, prepare
 from dynens.distill.augment import row_space
 from dynens.distill.teacher import RowFactory, Teacher
 from dynens.distill.trainer import DistillTrainer
@@ -35,6 +35,8 @@ from dynens.schema import DatasetConfig
 MODEL_ONNX = "model.onnx"
 ENSEMBLE_JSON = "ensemble.json"
 FIT_REPORT = "fit.json"
+MIN_ROWS_TO_SPLIT = 2000
+MEMBER_FLOOR = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,16 @@ class ValidRoles:
     """Validation rows by role: `select` stops and chooses, `route` calibrates and routes."""
 
     select: npt.NDArray[np.bool_]
-
-    @property
-    def route(self) -> npt.NDArray[np.bool_]:
-        return ~self.select
+    route: npt.NDArray[np.bool_]
 
 
 def valid_roles(config: RunConfig, num_rows: int) -> ValidRoles:
-    return ValidRoles(select_mask(num_rows, config.router.select_share, config.seed))
+    """Roles by hash; a small validation split plays both, since halves of it decide nothing."""
+    if num_rows < MIN_ROWS_TO_SPLIT:
+        everything = np.ones(num_rows, dtype=bool)
+        return ValidRoles(everything, everything)
+    select = select_mask(num_rows, config.router.select_share, config.seed)
+    return ValidRoles(select, ~select)
 
 
 Stage = Callable[[StageContext], None]
@@ -143,13 +147,15 @@ def build_ensemble(context: StageContext) -> None:
         sample_weight=w,
     )
     blends, methods = {}, {}
-    for system, members in (("static_ensemble", choice.members), ("full_pool", names)):
+    systems = (("static_ensemble", choice.members, MEMBER_FLOOR), ("full_pool", names, 0.0))
+    for system, members, floor in systems:
         chosen = choose_weights(
             np.stack([calibrated[m] for m in members], axis=1),
             y,
             methods=config.ensemble.weight_methods,
             seed=config.seed,
             sample_weight=w,
+            floor=floor,
         )
         blend = combine([single[m] for m in members], chosen.weights)
         blends[system] = platt(blend, route, labels[roles.route], weight[roles.route])

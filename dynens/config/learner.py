@@ -22,7 +22,7 @@ class OptimizerConfig(FrozenConfig):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam step size at the start."""
     batch_size: int | None = Field(default=None, ge=8)
-    """Rows per step; None: 4096, less on small tables."""
+    """Rows per step; None: 1024, less on small tables and more on large ones."""
     max_epochs: int = Field(default=40, ge=1)
     evaluations_per_epoch: int = Field(default=1, ge=1)
     """Validation points per epoch; more of them catch an early optimum on large tables."""
@@ -42,9 +42,9 @@ class OptimizerConfig(FrozenConfig):
     """Largest L2 norm of the whole gradient."""
     embedding_optimizer: Literal["auto", "adam", "fused_rowwise_adagrad"] = "auto"
     """Fused row-wise Adagrad touches only the rows of the batch; auto: above 20 million weights."""
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
     """Validate and keep an exponential moving average of the weights with this decay a step; 0:
-    the weights themselves."""
+    the weights themselves; None: an average over about two epochs, at most 1000 steps."""
     snapshots: int = Field(default=0, ge=0)
     """Members of a snapshot ensemble (cyclic cosine learning rate); 0 or 1: an ordinary run."""
     epochs_per_snapshot: int = Field(default=3, ge=1)

@@ -42,7 +42,8 @@ class RouterConfig(FrozenConfig):
     """Which rows are hard.
 
     Attributes:
-        difficulties: scores compared on validation rows; the best AUC at small fractions wins.
+        difficulties: scores compared on validation rows by AUC at small hard fractions; a later
+            one must beat an earlier one clearly.
         max_hard_fraction: the threshold rule never goes beyond it.
         tolerance_auc: AUC by which the routed system may stay below the static trio.
         hard_fraction: take exactly this fraction instead of the rule.
@@ -51,9 +52,9 @@ class RouterConfig(FrozenConfig):
     """
 
     difficulties: tuple[DifficultyName, ...] = (
-        "margin",
         "predicted_gap",
         "predicted_rank_gap",
+        "margin",
     )
     max_hard_fraction: float = Field(default=0.3, ge=0, le=1)
     tolerance_auc: float = Field(default=0.0, ge=0)

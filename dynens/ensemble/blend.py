@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Logits = npt.NDArray[np.float32]
+SLOPE_PRIOR_ROWS = 20.0
 
 
 def sigmoid(z: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -105,12 +106,19 @@ def platt(
 ) -> Blend:
     """`blend` after Platt scaling (Platt 1999): σ(a·z + b), fitted on the given rows.
 
+    The slope is pulled towards 1 by the weight of `SLOPE_PRIOR_ROWS` rows, so that a handful of
+    rows cannot stretch the scale.
+
     The slope stays positive so that calibration never reverses a ranking; rows that would ask for
     a slope ≤ 0 leave the blend's scale alone and fit the bias only.
     """
     z = blend.logit(logits)
     slope, bias = fit_logistic(
-        z[:, None], labels, sample_weight=sample_weight, prior_mean=np.ones(1), l2=1.0 / len(z)
+        z[:, None],
+        labels,
+        sample_weight=sample_weight,
+        prior_mean=np.ones(1),
+        l2=SLOPE_PRIOR_ROWS / len(z),
     )
     if slope[0] <= 0:
         target = float(np.clip(np.average(labels, weights=sample_weight), 1e-6, 1 - 1e-6))

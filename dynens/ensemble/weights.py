@@ -54,7 +54,7 @@ def greedy_weights(
         total = total + logits[:, member]
         if scores[member] > best_auc:
             best_auc, best_counts = scores[member], counts
-    return best_counts / best_counts.sum()
+    return np.asarray(best_counts / best_counts.sum())
 
 
 def bayesian_weights(
@@ -126,14 +126,17 @@ def choose_weights(
     methods: tuple[str, ...],
     seed: int,
     sample_weight: Vector | None = None,
+    floor: float = 0.0,
 ) -> WeightChoice:
     """Compare `methods` in cross-fitted folds; the simplest within one standard error wins.
 
-    The standard error is the paired bootstrap one of (best method − this method).
+    The standard error is the paired bootstrap one of (best method − this method). With a `floor`
+    every final weight is raised to it and the sum is kept: a served member that has no say would
+    cost time for nothing.
     """
     if len(methods) == 1:
         weights = WEIGHTS[methods[0]](logits, labels, sample_weight, seed)
-        return WeightChoice(methods[0], weights, {})
+        return WeightChoice(methods[0], _raised(weights, floor), {})
     out_of_fold = {
         method: _out_of_fold(WEIGHTS[method], logits, labels, sample_weight, seed)
         for method in methods
@@ -141,7 +144,12 @@ def choose_weights(
     scores = {m: auc(labels, z, sample_weight) for m, z in out_of_fold.items()}
     method = _simplest_within_noise(out_of_fold, scores, labels, sample_weight, seed)
     weights = WEIGHTS[method](logits, labels, sample_weight, seed)
-    return WeightChoice(method, weights, scores)
+    return WeightChoice(method, _raised(weights, floor), scores)
+
+
+def _raised(weights: Weights, floor: float) -> Weights:
+    raised = np.maximum(weights, floor)
+    return np.asarray(raised * (weights.sum() / raised.sum()))
 
 
 def _out_of_fold(

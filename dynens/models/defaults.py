@@ -7,9 +7,7 @@ import math
 from dynens.batch import FeatureLayout
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 
-_LARGEST_BATCH = 4096
-_SMALLEST_BATCH = 64
-_STEPS_PER_EPOCH = 50
+_STRONGEST_L2 = 3e-3
 
 
 def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) -> LearnerConfig:
@@ -25,26 +23,36 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
     if optimizer.batch_size is None:
         updates["batch_size"] = default_batch_size(num_rows)
     if optimizer.embedding_l2 is None:
-        updates["embedding_l2"] = default_embedding_l2(layout, num_rows)
+        updates["embedding_l2"] = default_embedding_l2(num_rows)
+    if optimizer.ema_decay is None:
+        batch_size = optimizer.batch_size or default_batch_size(num_rows)
+        updates["ema_decay"] = default_ema_decay(math.ceil(num_rows / batch_size))
     resolved: OptimizerConfig = optimizer.model_copy(update=updates)
     dropout = default_dropout(num_rows) if config.dropout is None else config.dropout
     return config.model_copy(update={"optimizer": resolved, "dropout": dropout})
 
 
 def default_batch_size(num_rows: int) -> int:
-    """The power of two that gives about 50 steps an epoch, within [64, 4096]."""
-    ideal = max(num_rows, 1) / _STEPS_PER_EPOCH
-    power = 2 ** round(math.log2(max(ideal, 1)))
-    return int(min(max(power, _SMALLEST_BATCH), _LARGEST_BATCH))
+    """1024 from 50 thousand to a million rows, 4096 from four million, 64 on the smallest."""
+    if num_rows > 1_000_000:
+        return 2048 if num_rows < 4_000_000 else 4096
+    power = int(2 ** round(math.log2(max(num_rows, 1) / 64)))
+    return min(max(power, 64), 1024)
 
 
-def default_embedding_l2(layout: FeatureLayout, num_rows: int) -> float:
-    """Stronger where fewer rows stand behind each embedding."""
-    largest = max((field.num_embeddings for field in layout.fields), default=1)
-    rows_per_id = num_rows / max(largest, 1)
-    return float(min(max(1e-3 / max(rows_per_id, 1e-9), 1e-6), 1e-4))
+def default_embedding_l2(num_rows: int) -> float:
+    """600 rows' worth of shrinkage, spread over the table.
+
+    The loss is a mean over rows, so a prior of fixed strength weighs 1/rows.
+    """
+    return min(600.0 / max(num_rows, 1), _STRONGEST_L2)
+
+
+def default_ema_decay(steps_per_epoch: int) -> float:
+    """An average over about two epochs, at least 20 and at most 1000 steps."""
+    return 1.0 - 1.0 / min(max(2 * steps_per_epoch, 20), 1000)
 
 
 def default_dropout(num_rows: int) -> float:
     """A tenth on large tables, more on small ones."""
-    return 0.1 if num_rows >= 100_000 else 0.2
+    return 0.1 if num_rows >= 200_000 else 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,7 @@ def hard_slices(
     batch: EncodedBatch,
     layout: FeatureLayout,
     id_frequency: npt.NDArray[np.int64],
+    value_name: Callable[[str, int], str],
 ) -> list[Slice]:
     """Slices by how often a row's rarest id was seen, then by field: frequent, rare, unknown.
 
@@ -91,7 +93,7 @@ def hard_slices(
             }
         else:
             groups = {
-                f"{field.name} = value {value}": ids == value
+                f"{field.name} = {value_name(field.name, value)}": ids == value
                 for value in range(field.num_embeddings)
             }
         slices += [_slice(name, mask, scored, batch) for name, mask in groups.items()]

@@ -59,6 +59,22 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
+def print_load(console: Console, load: Mapping[str, Any]) -> None:
+    """Print what a load test's client saw."""
+    errors = ", ".join(f"{n} × {status}" for status, n in load["errors"].items()) or "none"
+    lines = (
+        f"offered {load['offered_qps']:.1f} requests/s of {load['rows_per_request']} rows for "
+        f"{load['duration_s']:.0f} s; answered {load['achieved_qps']:.1f}/s",
+        f"latency at the client: p50 {load['p50_ms']:.2f}, p95 {load['p95_ms']:.2f}, "
+        f"p99 {load['p99_ms']:.2f}, p99.9 {load['p999_ms']:.2f}, max {load['max_ms']:.2f} ms",
+        f"hard rows: {load['hard_share']:.1%} wanted, {load['granted_share']:.2%} of them granted; "
+        f"{load['degraded']} answers degraded",
+        f"errors: {errors}; not sent: {load['not_sent']}; error rate {load['error_rate']:.3%}",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
 def headline(metrics: Mapping[str, Any]) -> list[str]:
     """What the figures mean, in plain sentences."""
     systems = metrics["systems"]

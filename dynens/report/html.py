@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -13,7 +14,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynens.batch import EncodedBatch
+from dynens.batch import FIRST_VALUE_ID, MISSING, EncodedBatch
+from dynens.data.encoders import RowEncoder
+from dynens.data.fields import CategoricalEncoder, MultiValuedEncoder
 from dynens.data.prepared import PreparedData
 from dynens.evaluation.systems import Scored
 from dynens.report import plots
@@ -53,7 +56,9 @@ def render(
         headline=headline(metrics),
         describe=describe,
         images=images,
-        slices=hard_slices(scored, batch, data.layout, data.id_frequency),
+        slices=hard_slices(
+            scored, batch, data.layout, data.id_frequency, partial(value_name, data.encoder)
+        ),
         environment=read_json(run.environment),
         router=read_json(run.router / "router.json"),
         ensemble=read_json(run.ensemble / "ensemble.json"),
@@ -62,6 +67,19 @@ def render(
         colours=plots.COLOURS,
     )
     write_text(run.report / REPORT_HTML, page)
+
+
+def value_name(encoder: RowEncoder, field: str, value_id: int) -> str:
+    """What an id of a categorical field stands for, in the table's own words."""
+    if value_id < FIRST_VALUE_ID:
+        return "missing" if value_id == MISSING else "unknown"
+    for item in encoder.encoders:
+        if isinstance(item, CategoricalEncoder | MultiValuedEncoder) and item.spec.name == field:
+            values = item.vocabulary.values
+            position = value_id - FIRST_VALUE_ID
+            if position < len(values):
+                return str(values[position].as_py())
+    return f"bucket {value_id - FIRST_VALUE_ID}"
 
 
 def _training_curves(run: RunDirectory) -> dict[str, list[Mapping[str, Any]]]:

@@ -61,7 +61,11 @@ def auc_cost(ax: Axes, metrics: Mapping[str, Any]) -> None:
 def auc_fraction(ax: Axes, metrics: Mapping[str, Any]) -> None:
     """AUC over the hard fraction, with the trio as reference and the oracle as bound."""
     curves = metrics["auc_cost_curve"]
-    labels = {"router": "router", "random": "random", "oracle": "oracle (knows the labels)"}
+    labels = {
+        "router": "router",
+        "random": "random",
+        "oracle": "oracle (knows the ensemble's answer)",
+    }
     for name, label in labels.items():
         if name not in curves:
             continue
@@ -75,10 +79,6 @@ def auc_fraction(ax: Axes, metrics: Mapping[str, Any]) -> None:
     static, dynamic = metrics["systems"]["static_ensemble"], metrics["systems"]["dynamic"]
     ax.axhline(static["auc"], color=COLOURS["static_ensemble"], linewidth=1, label="static trio")
     ax.plot(100 * dynamic["hard_fraction"], dynamic["auc"], "o", color=COLOURS["dynamic"])
-    if "oracle" in curves:
-        lowest = min(p["auc"] for p in curves["random"])
-        top = max(max(p["auc"] for p in curves["router"]), static["auc"])
-        ax.set_ylim(lowest - 0.3 * (top - lowest) - 1e-5, top + 1.2 * (top - lowest) + 1e-5)
     ax.set_xlabel("rows sent to the ensemble (%)")
     ax.set_ylabel("test AUC")
     ax.legend(fontsize=8, frameon=False, loc="lower right")
@@ -94,7 +94,8 @@ def reliability(ax: Axes, curves: Mapping[str, tuple[Sequence[float], Sequence[f
     ax.plot([0, highest], [0, highest], color="#bbbbbb", linewidth=1, zorder=0)
     ax.set_xlabel("mean predicted probability")
     ax.set_ylabel("observed click rate")
-    ax.legend(fontsize=8, frameon=False)
+    if curves:
+        ax.legend(fontsize=8, frameon=False)
 
 
 def correlation(ax: Axes, names: Sequence[str], matrix: npt.NDArray[np.floating]) -> None:

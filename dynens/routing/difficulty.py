@@ -71,14 +71,10 @@ class Difficulty(nn.Module):
 
 
 class Margin(Difficulty):
-    """-|z - c|: nearness to the logit c where the classes meet."""
-
-    def __init__(self, centre: float) -> None:
-        super().__init__()
-        self.centre = centre
+    """-|z|: nearness to p = ½, where |dp/dz| = p(1-p) is largest."""
 
     def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
-        return -(logit - self.centre).abs()
+        return -logit.abs()
 
 
 class Entropy(Difficulty):
@@ -132,19 +128,6 @@ class PredictedTarget(Difficulty):
 DifficultyFitter = Callable[[RouteRows, int], Difficulty]
 
 
-def fit_margin(rows: RouteRows, seed: int) -> Difficulty:
-    """The centre is the logit where positives and negatives are equally dense among the rows.
-
-    It is found as the threshold with the best balanced accuracy, which needs no balanced classes.
-    """
-    order = np.argsort(rows.student_logit)
-    positive = (rows.labels * rows.weight)[order]
-    negative = ((1 - rows.labels) * rows.weight)[order]
-    below = np.cumsum(negative) / max(negative.sum(), 1e-12)
-    missed = np.cumsum(positive) / max(positive.sum(), 1e-12)
-    return Margin(float(rows.student_logit[order][np.argmax(below - missed)]))
-
-
 def fit_predicted_gap(rows: RouteRows, seed: int) -> Difficulty:
     """Predicts |Δp|: how far the ensemble's probability will be from the student's."""
     gap = np.abs(sigmoid(rows.hard_logit) - sigmoid(rows.easy_logit))
@@ -176,7 +159,7 @@ def fit_disagreement(rows: RouteRows, seed: int) -> Difficulty:
 
 
 DIFFICULTY: dict[str, DifficultyFitter] = {
-    "margin": fit_margin,
+    "margin": lambda rows, seed: Margin(),
     "entropy": lambda rows, seed: Entropy(),
     "predicted_gap": fit_predicted_gap,
     "predicted_rank_gap": fit_predicted_rank_gap,
@@ -211,7 +194,7 @@ def _fit_head(rows: RouteRows, target: Vector, seed: int) -> Difficulty:
             error = head.layers(standardised[index]).squeeze(1) - wanted[index]
             loss = (weight[index] * error.square()).mean()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     return head.eval()

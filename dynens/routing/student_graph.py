@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from dynens.batch import EncodedBatch, FeatureLayout
 from dynens.ensemble.blend import Blend
 from dynens.layers.embeddings import FlatIndex
 from dynens.models.batches import prediction_batches
-from dynens.models.network import CTRNetwork, Head, inference_twin
+from dynens.models.network import CTRNetwork, inference_twin
 from dynens.models.onnx_export import export_module
 from dynens.routing.difficulty import NUM_RARITY, Difficulty
 
@@ -53,7 +52,7 @@ class StudentTrunk(nn.Module):
 
     def forward(self, dense: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, D), (N, W) → logit (N,), hidden (N, H), rarity (N, 2)."""
-        head = cast(Head, self.network.head)
+        head = self.network.head
         inputs = self.network.inputs(dense, ids, None)
         return head(*inputs), head.features(*inputs), self.rarity(ids)
 

@@ -15,6 +15,7 @@ Curve = npt.NDArray[np.float64]
 CURVE_FRACTIONS = np.round(np.arange(0.0, 0.5001, 0.01), 2)
 SMOOTHING_WINDOW = 5
 BOOTSTRAP_DRAWS = 50
+UNRESOLVED_AUC = 0.001
 
 
 def routed(easy: Vector, hard: Vector, difficulty: Vector, fraction: float) -> Vector:
@@ -75,12 +76,18 @@ def threshold_curve(
 def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float = 0.0) -> float:
     """The smallest fraction at which the routed system reaches the static trio.
 
+    Zero where validation is too small to tell student and trio apart: their gap is within its
+    standard error, and that error is above `UNRESOLVED_AUC`.
+
     Args:
         curve: from `threshold_curve`.
         maximum: largest fraction allowed; where the trio is not reached up to it, the fraction
             with the best curve value is taken (the smallest of equals).
         tolerance: AUC by which the system may stay below the trio.
     """
+    error = float(curve.standard_error[0])
+    if error > UNRESOLVED_AUC and abs(float(curve.gap[0])) <= error:
+        return 0.0
     allowed = curve.fractions <= maximum + 1e-9
     fractions, gap = curve.fractions[allowed], curve.gap[allowed]
     reached = np.flatnonzero(gap >= -tolerance)

@@ -1,0 +1,239 @@
+"""`dynens demo`: the whole road on real data, each step the same command a user would type."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from dynens.errors import BadInputError, ServingError
+from dynens.run import RunDirectory
+
+LOAD_RATE_QPS = 100.0
+LOAD_SECONDS = 20.0
+LOAD_ROWS = 100
+READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 40.0
+EXAMPLE_ROWS = 2000
+WARM_UP_REQUESTS = 20
+MAX_REFUSALS = 10
+MODES = (("student only", "student"), ("static ensemble", "ensemble"), ("dynamic", "dynamic"))
+
+
+@dataclass
+class Stopwatch:
+    """Wall time of every step of the demo, in s."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def step(self, console: Console, name: str) -> Iterator[None]:
+        console.rule(name, align="left")
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+
+def run_demo(*, full: bool, out: Path, console: Console) -> None:
+    """Fetch, train, distil, route, evaluate, serve, load-test; print the headline table.
+
+    Args:
+        full: all of MovieLens-1M instead of a quarter of its users.
+        out: the run directory; a previous demo's is replaced.
+        console: where everything is printed.
+
+    Raises:
+        BadInputError: `out` holds something that is not a run.
+        ServingError: a server did not come up.
+    """
+    from dynens.cli import load_run_config, run_fit
+    from dynens.data.presets import dataset_for
+
+    watch = Stopwatch()
+    _clear(out)
+    with watch.step(console, "fetch MovieLens-1M"):
+        dataset = dataset_for(
+            "movielens-1m" if full else "movielens-1m-sample",
+            progress=lambda line: console.print(line, highlight=False),
+        )
+    with watch.step(console, "train, distil, route, evaluate"):
+        metrics = run_fit(dataset, load_run_config(None, []), out, resume=False, console=console)
+    loads: dict[str, Any] = {}
+    for title, system in MODES:
+        with watch.step(console, f"serve and load-test: {title}"), server(out, system) as url:
+            if system == "dynamic":
+                show_answers(console, RunDirectory.open(out), url)
+            loads[title] = _load(console, url, out)
+    _summary(console, metrics, loads, watch, out)
+
+
+def _clear(out: Path) -> None:
+    if not out.exists():
+        return
+    if not (out / "config.yaml").is_file():
+        raise BadInputError(f"{out} exists and is not a run; choose another --out directory.")
+    shutil.rmtree(out)
+
+
+@contextlib.contextmanager
+def server(run: Path, system: str) -> Iterator[str]:
+    """`dynens serve` as a process of its own, ready; drained and gone afterwards."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = ["--port", str(port), "--system", system]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dynens.cli", "serve", str(run), *options],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            _wait_ready(process, url, log)
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Any) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        if _is_ready(url):
+            return
+        time.sleep(0.1)
+    log.seek(0)
+    tail = log.read().decode(errors="replace").strip().splitlines()[-1:]
+    raise ServingError(f"the server did not become ready: {' '.join(tail) or 'no message'}")
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=1) as response:
+            return int(response.status) == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def show_answers(console: Console, run: RunDirectory, url: str) -> None:
+    """Ask the server about one easy and one hard row of the test split, and print both answers."""
+    from dynens.data.prepared import open_prepared
+    from dynens.engine import Engine
+    from serving.replay import infer_body
+
+    data = open_prepared(run.data)
+    raw = data.raw("test").slice(0, EXAMPLE_ROWS)
+    engine = Engine.load(run.root)
+    route = engine.score(engine.encoder.encode_table(raw)).route
+    for name, wanted in (("easy", 0), ("hard", 1)):
+        if not (route == wanted).any():
+            console.print(f"{name} row: none among {len(route)} test rows")
+            continue
+        row: pa.Table = raw.slice(int((route == wanted).argmax()), 1)
+        answer = _ask(console, f"{url}/v2/models/dynens/infer", infer_body(engine.encoder, row))
+        outputs = {o["name"]: o["data"][0] for o in answer["outputs"]}
+        parameters = answer["parameters"]
+        console.print(
+            f"{name} row: probability {outputs['probability']:.4f}, answered by "
+            f"{'the ensemble' if outputs['route'] else 'the student'} (route {outputs['route']}) "
+            f"in {parameters['elapsed_ms']:.2f} of {parameters['budget_ms']:.0f} ms",
+            highlight=False,
+        )
+
+
+def _ask(console: Console, url: str, body: bytes) -> dict[str, Any]:
+    """One answer; a refusal (a budget spent on a busy machine) is shown and asked again."""
+    for _ in range(WARM_UP_REQUESTS):
+        _post(url, body)
+    for _ in range(MAX_REFUSALS):
+        answer = _post(url, body)
+        if "error" not in answer:
+            return answer
+        console.print(f"refused, asking again: {answer['error']}", highlight=False)
+    raise ServingError(
+        f"the server refused {MAX_REFUSALS} times ({answer['error']}); the machine is too busy for "
+        "the default latency budget, raise it with --latency-budget-ms."
+    )
+
+
+def _post(url: str, body: bytes) -> dict[str, Any]:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer: dict[str, Any] = json.load(response)
+    except urllib.error.HTTPError as e:
+        answer = json.load(e)
+    return answer
+
+
+def _load(console: Console, url: str, run: Path) -> Any:
+    from serving.loadtest import run_loadtest
+
+    with console.status("load test"):
+        result = run_loadtest(url, run, LOAD_RATE_QPS, LOAD_SECONDS, LOAD_ROWS)
+    console.print(
+        f"{result.achieved_qps:.0f} of {result.offered_qps:.0f} requests/s answered, p50 "
+        f"{result.p50_ms:.2f} ms, p99 {result.p99_ms:.2f} ms at the client",
+        highlight=False,
+    )
+    return result
+
+
+def _summary(
+    console: Console, metrics: dict[str, Any], loads: dict[str, Any], watch: Stopwatch, out: Path
+) -> None:
+    from dynens.report.console import headline, number
+
+    console.rule("result", align="left")
+    table = Table(
+        title=f"{metrics['dataset']}, {LOAD_ROWS} candidates a request, "
+        f"{LOAD_RATE_QPS:.0f} requests/s for {LOAD_SECONDS:.0f} s",
+        title_justify="left",
+    )
+    for column in ("mode", "AUC", "hard rows", "µs/row", "p50 ms", "p99 ms", "errors"):
+        table.add_column(column, justify="left" if column == "mode" else "right")
+    rows = {"student only": "student", "static ensemble": "static_ensemble", "dynamic": "dynamic"}
+    for title, name in rows.items():
+        system, load = metrics["systems"][name], loads[title]
+        hard = {"student": 0.0, "static_ensemble": 1.0}.get(name, load.hard_share)
+        table.add_row(
+            title,
+            number(system["auc"]),
+            f"{hard:.1%}",
+            number(system["cost_us_per_row"], 2),
+            f"{load.p50_ms:.2f}",
+            f"{load.p99_ms:.2f}",
+            f"{load.error_rate:.2%}",
+        )
+    console.print(table)
+    for sentence in headline(metrics):
+        console.print(sentence, highlight=False, soft_wrap=True)
+    for name, seconds in watch.seconds.items():
+        console.print(f"{seconds:7.1f} s  {name}", highlight=False)
+    console.print(f"report: {out / 'report' / 'report.html'}", soft_wrap=True)

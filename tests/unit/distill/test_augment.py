@@ -1,0 +1,89 @@
+"""Made-up rows: what may change, what must change together, and what they are made of."""
+
+import numpy as np
+import pytest
+
+from dynens.batch import EncodedBatch, FeatureLayout, SparseField
+from dynens.config.distill import AugmentationConfig
+from dynens.distill.augment import AUGMENTATIONS, RowSpace, make_rows, row_space
+
+LAYOUT = FeatureLayout(
+    ("age", "age#missing", "price"),
+    (SparseField("user", 50), SparseField("tags", 9, width=3), SparseField("item", 40)),
+)
+ENTITIES = {"age": "user", "user": "user", "tags": "item", "item": "item", "price": "item"}
+
+
+def space() -> RowSpace:
+    counts = np.zeros(51 + 10 + 41, np.int64)
+    counts[1 + 2 : 51] = 1000
+    return row_space(LAYOUT, ENTITIES, counts)
+
+
+def table(num_rows: int = 400) -> EncodedBatch:
+    """Row r carries r in every column, so that origins can be read off."""
+    r = np.arange(num_rows)
+    dense = np.repeat(r[:, None], 3, axis=1).astype(np.float32)
+    ids = np.repeat(2 + r[:, None] % 7, 5, axis=1).astype(np.int32)
+    return EncodedBatch(dense, ids)
+
+
+def make(kind: str, probability: float = 0.5, rows: int = 1000) -> EncodedBatch:
+    config = AugmentationConfig(kind=kind, probability=probability)  # type: ignore[arg-type]
+    return make_rows(table(), rows, [config], space(), np.random.default_rng(0))
+
+
+def test_units_group_columns_of_one_feature() -> None:
+    units = {unit.name: unit for unit in space().units}
+    assert units["age"].dense.tolist() == [0, 1]
+    assert units["tags"].ids.tolist() == [1, 2, 3]
+    assert {name: unit.entity for name, unit in units.items()} == ENTITIES
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_every_policy_makes_valid_rows_of_the_table_layout(kind: str) -> None:
+    made = make(kind)
+    assert made.dense.shape == (1000, 3)
+    assert made.dense.dtype == np.float32
+    assert made.ids.shape == (1000, 5)
+    assert made.ids.dtype == np.int32
+    assert np.isfinite(made.dense).all()
+    assert made.labels is None
+
+
+def test_field_swap_moves_whole_features_at_the_given_rate() -> None:
+    made = make("field_swap", probability=0.25)
+    assert np.array_equal(made.dense[:, 0], made.dense[:, 1])
+    mixed = made.dense[:, 0] != made.dense[:, 2]
+    # Both from the base or both from the donor: 0.75² + 0.25² = 0.625 (equal draws apart).
+    assert mixed.mean() == pytest.approx(0.375, abs=0.05)
+
+
+def test_entity_swap_keeps_each_entity_whole() -> None:
+    made = make("entity_swap")
+    assert np.array_equal(made.dense[:, 2].astype(int) % 7 + 2, made.ids[:, 4])
+    assert np.array_equal(made.ids[:, 1], made.ids[:, 4])
+    assert (made.dense[:, 0] != made.dense[:, 2]).mean() > 0.95
+
+
+def test_field_mask_gives_the_missing_id_and_padding() -> None:
+    made = make("field_mask", probability=1.0)
+    assert made.ids.tolist()[0] == [1, 1, -1, -1, 1]
+    assert not made.dense.any()
+
+
+def test_id_dropout_prefers_rare_ids() -> None:
+    made = make("id_dropout", probability=1.0)
+    assert (made.ids[:, 4] == 0).all()  # never seen in training
+    assert (made.ids[:, 0] == 0).mean() == pytest.approx(1 / (1 + np.log1p(1000)), abs=0.04)
+
+
+def test_shares_divide_the_rows_and_seeds_repeat_them() -> None:
+    policies = [
+        AugmentationConfig(kind="field_mask", probability=1.0, share=3),
+        AugmentationConfig(kind="entity_swap", share=1),
+    ]
+    made = make_rows(table(), 4000, policies, space(), np.random.default_rng(5))
+    assert (made.ids[:, 0] == 1).mean() == pytest.approx(0.75, abs=0.03)
+    again = make_rows(table(), 4000, policies, space(), np.random.default_rng(5))
+    assert np.array_equal(made.ids, again.ids)

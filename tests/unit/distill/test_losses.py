@@ -1,0 +1,73 @@
+"""Distillation losses and schedules against arithmetic."""
+
+import math
+
+import pytest
+import torch
+from scipy.special import expit, rel_entr
+
+from dynens.config.distill import ScheduleConfig
+from dynens.distill.losses import response_loss, soft_label_kl
+from dynens.distill.schedules import schedule_value
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_soft_label_kl_agrees_with_scipy(temperature: float) -> None:
+    student, teacher = torch.tensor([0.3, -2.0]), torch.tensor([1.5, -2.0])
+    p, q = expit(teacher.numpy() / temperature), expit(student.numpy() / temperature)
+    expected = temperature**2 * (rel_entr(p, q) + rel_entr(1 - p, 1 - q))
+    assert soft_label_kl(student, teacher, temperature).numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_temperature_keeps_the_scale_of_the_gradient() -> None:
+    gradients = []
+    for temperature in (1.0, 20.0):
+        z = torch.tensor([0.2], requires_grad=True)
+        soft_label_kl(z, torch.tensor([0.3]), temperature).sum().backward()
+        assert z.grad is not None
+        gradients.append(z.grad.item())
+    assert gradients[1] / gradients[0] == pytest.approx(1.0, abs=0.05)
+
+
+def test_response_loss_mixes_soft_and_hard_labels_by_hand() -> None:
+    # Row 0 is labelled, row 1 was made up; both teachers agree with the student, so KL = 0.
+    z = torch.tensor([0.0, 1.0])
+    loss = response_loss(
+        z,
+        z,
+        labels=torch.tensor([1.0, 0.0]),
+        has_label=torch.tensor([1.0, 0.0]),
+        weight=torch.tensor([3.0, 1.0]),
+        alpha=0.9,
+        temperature=2.0,
+    )
+    assert loss.item() == pytest.approx(3.0 * 0.1 * math.log(2) / 4.0, abs=1e-6)
+
+
+def test_unlabelled_rows_ignore_their_label() -> None:
+    arguments = {"has_label": torch.zeros(1), "weight": torch.ones(1)}
+    student, teacher = torch.tensor([0.5]), torch.tensor([1.0])
+    losses = [
+        response_loss(
+            student, teacher, torch.tensor([y]), **arguments, alpha=0.1, temperature=1.0
+        ).item()
+        for y in (0.0, 1.0)
+    ]
+    assert losses[0] == losses[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "epoch", "expected"),
+    [
+        (ScheduleConfig(kind="constant", start=0.9), 7, 0.9),
+        (ScheduleConfig(kind="linear", start=5.0, end=1.0), 5, 3.0),
+        (ScheduleConfig(kind="linear", start=5.0, end=1.0), 50, 1.0),
+        (ScheduleConfig(kind="halving", start=20.0, end=1.0, every_epochs=10), 9.9, 20.0),
+        (ScheduleConfig(kind="halving", start=20.0, end=1.0, every_epochs=10), 25, 5.0),
+        (ScheduleConfig(kind="halving", start=20.0, end=6.0, every_epochs=10), 90, 6.0),
+        (ScheduleConfig(kind="step", start=0.0, end=1.0, every_epochs=3), 2.9, 0.0),
+        (ScheduleConfig(kind="step", start=0.0, end=1.0, every_epochs=3), 3, 1.0),
+    ],
+)
+def test_schedules(config: ScheduleConfig, epoch: float, expected: float) -> None:
+    assert schedule_value(config, epoch, max_epochs=10) == pytest.approx(expected)

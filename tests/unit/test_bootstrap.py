@@ -1,0 +1,35 @@
+"""Weighted AUC and paired draws."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from dynens.bootstrap import WeightedAUC, auc_draws, interval
+
+
+def test_weighted_auc_agrees_with_scikit_learn_on_ties_and_weights() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 500)
+    scores = rng.integers(0, 20, 500) / 20
+    weight = rng.poisson(1.0, 500).astype(float)
+    expected = roc_auc_score(labels, scores, sample_weight=weight)
+    assert WeightedAUC(labels, scores)(weight) == pytest.approx(expected, abs=1e-12)
+
+
+def test_weighted_auc_is_undefined_without_one_class() -> None:
+    assert math.isnan(WeightedAUC([1, 1], [0.2, 0.3])(np.ones(2)))
+
+
+def test_draws_are_paired_so_equal_systems_never_differ() -> None:
+    rng = np.random.default_rng(1)
+    labels, scores = rng.integers(0, 2, 300), rng.random(300)
+    draws = auc_draws(labels, {"a": scores, "b": 2 * scores}, draws=20, seed=3)
+    assert np.array_equal(draws["a"], draws["b"])
+    assert draws["a"].std() > 0
+
+
+def test_interval_holds_the_quantiles_of_the_draws() -> None:
+    found = interval(0.5, np.arange(101) / 100)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))

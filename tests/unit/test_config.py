@@ -1,0 +1,54 @@
+"""Configuration files and settings: what is refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+
+from dynens.config.base import apply_overrides, load_yaml, validate
+from dynens.config.run import RunConfig
+from dynens.errors import ConfigError
+
+
+def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
+    data = apply_overrides(
+        {"router": {"tolerance_auc": 0.1}},
+        ["router.hard_fraction=0.2", "distill.augmentations=[]", "seed=7"],
+    )
+    config = validate(RunConfig, data, "settings")
+    assert config.router.hard_fraction == 0.2
+    assert config.router.tolerance_auc == 0.1
+    assert config.distill.augmentations == ()
+    assert config.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["router.hard_fraction"], "has no '='"),
+        (["seed.x=1"], "'seed' is a value"),
+        (["router.speed=1"], "unknown key 'router.speed'"),
+        (["router.max_hard_fraction=2"], "router.max_hard_fraction.*given 2"),
+        (["ensemble.size=4"], "learners has 3 entries and ensemble.size is 4"),
+        (["student.model=xgboost"], "the student must be a neural model"),
+        (
+            ["router.hard_fraction=0.1", "router.mean_cost_us_per_row=3"],
+            "hard_fraction 0.1 and mean_cost_us_per_row 3.0 are both given",
+        ),
+        (["distill.alpha.start=1.5"], "alpha 1.5 must lie in"),
+    ],
+)
+def test_mistakes_name_key_value_and_rule(settings: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        validate(RunConfig, apply_overrides({"seed": 1}, settings), "settings")
+
+
+def test_yaml_must_be_a_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="holds a list"):
+        load_yaml(path)
+    path.write_text("a: [1\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_yaml(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_yaml(tmp_path / "none.yaml")

@@ -1,0 +1,106 @@
+"""The layers of the project: each may import only what lies below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Lowest first. A module may import from its own layer and from lower ones.
+LAYERS = (
+    ("dynens.errors", "dynens.config", "dynens.schema", "dynens.batch"),
+    ("dynens.data", "dynens.layers", "dynens.metrics", "dynens.bootstrap", "dynens.run"),
+    ("dynens.models",),
+    ("dynens.ensemble", "dynens.distill", "dynens.routing"),
+    ("dynens.bundle",),
+    ("dynens.budget", "dynens.engine"),
+    ("dynens.evaluation", "dynens.predict", "dynens.report"),
+)
+# These put the others together.
+COMPOSITION = ("dynens.cli", "dynens.demo")
+# Without the train extra these must still import.
+BASE = (
+    "dynens.errors",
+    "dynens.config",
+    "dynens.schema",
+    "dynens.batch",
+    "dynens.data",
+    "dynens.metrics",
+    "dynens.bundle",
+    "dynens.budget",
+    "dynens.engine",
+    "dynens.run",
+    "dynens.bootstrap",
+    "dynens.predict",
+    "dynens.evaluation",
+)
+HEAVY = {"torch", "torchrec", "fbgemm_gpu", "ray", "sklearn", "scipy", "xgboost", "onnx", "optuna"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, *, lazy: bool) -> set[str]:
+    """Names a module imports; only at its top level unless `lazy` ones count too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if lazy else iter(tree.body)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def belongs(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == p or name.startswith(p + ".") for p in prefixes)
+
+
+def layer_of(name: str) -> int | None:
+    for level, prefixes in enumerate(LAYERS):
+        if belongs(name, prefixes):
+            return level
+    return None
+
+
+@pytest.mark.parametrize("path", modules("dynens"), ids=module_name)
+def test_dynens_modules_import_only_lower_layers(path: Path) -> None:
+    name = module_name(path)
+    if name == "dynens" or belongs(name, COMPOSITION):
+        return
+    level = layer_of(name)
+    assert level is not None, f"{name} has no layer; add it to LAYERS"
+    for imported in imports(path, lazy=True):
+        assert not belongs(imported, ("training", "serving", "ray")), f"{name} imports {imported}"
+        if belongs(imported, COMPOSITION):
+            raise AssertionError(f"{name} imports {imported}")
+        below = layer_of(imported)
+        assert below is None or below <= level, f"{name} imports {imported}, which lies above it"
+
+
+@pytest.mark.parametrize("path", modules("training"), ids=module_name)
+def test_training_does_not_import_serving(path: Path) -> None:
+    assert not [n for n in imports(path, lazy=True) if belongs(n, ("serving",))]
+
+
+@pytest.mark.parametrize("path", modules("serving"), ids=module_name)
+def test_serving_starts_without_training_code(path: Path) -> None:
+    found = imports(path, lazy=True)
+    assert not [n for n in found if belongs(n, ("training", "torch", "torchrec", "xgboost"))]
+
+
+@pytest.mark.parametrize("path", modules("dynens"), ids=module_name)
+def test_base_package_needs_no_training_package(path: Path) -> None:
+    name = module_name(path)
+    if not belongs(name, BASE):
+        return
+    top_level = {n.split(".")[0] for n in imports(path, lazy=False)}
+    assert not top_level & HEAVY

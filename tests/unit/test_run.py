@@ -1,0 +1,52 @@
+"""The run directory."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynens.errors import BadInputError, BundleError
+from dynens.run import RunDirectory, finite, read_json, select_mask, write_json
+
+
+def test_a_run_is_not_overwritten_and_resumes_only_with_the_same_configuration(
+    tmp_path: Path,
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.start({"seed": 1}, resume=False)
+    assert run.read_config() == {"seed": 1}
+    assert "versions" in json.loads(run.environment.read_text())
+    with pytest.raises(BadInputError, match="already holds a run"):
+        run.start({"seed": 1}, resume=False)
+    run.start({"seed": 1}, resume=True)
+    with pytest.raises(BadInputError, match="differs from the configuration"):
+        run.start({"seed": 2}, resume=True)
+
+
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(BadInputError, match="not empty"):
+        RunDirectory(tmp_path).start({}, resume=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_open_names_the_directory_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"is not a run directory"):
+        RunDirectory.open(tmp_path)
+
+
+def test_json_has_null_for_what_is_undefined(tmp_path: Path) -> None:
+    data = {"a": float("nan"), "b": [np.float32(1.5), np.int64(2), float("inf")]}
+    write_json(tmp_path / "x.json", data)
+    assert read_json(tmp_path / "x.json") == {"a": None, "b": [1.5, 2, None]}
+    assert finite({"c": (1,)}) == {"c": [1]}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+    with pytest.raises(BundleError, match="--resume"):
+        read_json(tmp_path / "y.json")
+
+
+def test_roles_of_validation_rows_do_not_depend_on_later_rows() -> None:
+    assert np.array_equal(select_mask(100, 0.5, 1), select_mask(1000, 0.5, 1)[:100])
+    assert select_mask(100_000, 0.3, 1).mean() == pytest.approx(0.3, abs=0.01)
+    assert (select_mask(1000, 0.5, 1) != select_mask(1000, 0.5, 2)).mean() > 0.4

@@ -1,0 +1,56 @@
+"""Which stages a run has and which may start."""
+
+from pathlib import Path
+
+from dynens.config.run import RunConfig
+from dynens.run import RunDirectory
+from training.plan import DONE, finished_stages, plan, ready, total_progress
+
+
+def stages(tmp_path: Path):
+    return plan(RunConfig(), RunDirectory(tmp_path), cluster_cpus=2)
+
+
+def names(specs) -> list[str]:
+    return [spec.name for spec in specs]
+
+
+def test_learners_and_baseline_run_side_by_side_once_data_is_prepared(tmp_path: Path) -> None:
+    specs = stages(tmp_path)
+    assert names(ready(specs, set(), set())) == ["prepare"]
+    waiting = names(ready(specs, {"prepare"}, {"learner:dnn"}))
+    assert "learner:xgboost" in waiting
+    assert "baseline" in waiting
+    assert "learner:dnn" not in waiting
+    assert "ensemble" not in waiting
+
+
+def test_needs_name_earlier_stages_and_fit_the_cluster(tmp_path: Path) -> None:
+    seen: set[str] = set()
+    for spec in plan(RunConfig(), RunDirectory(tmp_path), cluster_cpus=1):
+        assert set(spec.needs) <= seen
+        assert spec.num_cpus == 1
+        seen.add(spec.name)
+
+
+def test_a_stage_after_a_lost_one_runs_again(tmp_path: Path) -> None:
+    specs = stages(tmp_path)
+    for spec in specs:
+        if spec.name != "learner:dnn":
+            spec.directory.mkdir(parents=True, exist_ok=True)
+            (spec.directory / DONE).write_text("{}")
+    finished = finished_stages(specs)
+    assert "learner:xgboost" in finished
+    assert not {"learner:dnn", "ensemble", "student", "bundle"} & finished
+
+
+def test_a_directory_without_its_mark_is_unfinished(tmp_path: Path) -> None:
+    specs = stages(tmp_path)
+    specs[0].directory.mkdir(parents=True)
+    assert finished_stages(specs) == set()
+
+
+def test_total_progress_weighs_stages_alike(tmp_path: Path) -> None:
+    specs = stages(tmp_path)
+    done = {specs[0].name: 1.0, specs[1].name: 0.5}
+    assert total_progress(done, specs) == 1.5 / len(specs)

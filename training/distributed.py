@@ -1,0 +1,340 @@
+"""One neural learner over several Ray workers: TorchTrainer and `DistributedModelParallel`.
+
+Embedding tables are sharded (table-wise, column-wise) or replicated (data-parallel) over gloo; the
+head is replicated. A global batch is split over the workers, so that the result is one worker's up
+to the order of additions. The best weights are gathered back to plain ones after each gain, and
+are also the checkpoint from which killed workers continue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import Tensor
+
+from dynens import metrics
+from dynens.batch import EncodedBatch, FloatArray
+from dynens.config.learner import LearnerConfig
+from dynens.data.prepared import PreparedData, open_prepared
+from dynens.errors import TrainingError
+from dynens.models.base import CurvePoint, FitReport
+from dynens.models.batches import TensorBatch, prediction_batches, tensor_batch
+from dynens.models.defaults import resolve_config
+from dynens.models.net_learner import NetLearner
+from dynens.models.optim import (
+    Decision,
+    PlateauSchedule,
+    WeightAverage,
+    autocast,
+    check_finite,
+    scale_learning_rate,
+)
+from dynens.models.registry import MODELS
+from dynens.models.training import sigmoid, validation_score, weighted_bce
+from training.sharding import Sharding, Weights, build_optimizer, fields_of, gather, scatter, shard
+
+WEIGHTS = "weights.pt"
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """How a learner is spread.
+
+    Attributes:
+        num_workers: worker processes.
+        sharding: of every embedding table. Column-wise needs an embedding size that is a multiple
+            of 4 per worker.
+        cpus_per_worker: cores that Ray reserves for each worker.
+        max_failures: times the workers are started again after one of them died.
+    """
+
+    num_workers: int = 2
+    sharding: Sharding = "table_wise"
+    cpus_per_worker: float = 1
+    max_failures: int = 2
+
+
+def fit_distributed(
+    config: LearnerConfig,
+    data_dir: Path,
+    out_dir: Path,
+    *,
+    seed: int,
+    spread: DistributedConfig,
+    storage: Path,
+) -> FitReport:
+    """Train `config` on prepared data with several workers and save a plain learner.
+
+    Args:
+        config: of a neural learner.
+        data_dir: folder of `dynens.data.prepare.prepare`, visible to every worker.
+        out_dir: the learner is saved here, loadable by `dynens.models.registry.load_learner`.
+        seed: of initial weights and shuffling.
+        spread: workers and sharding.
+        storage: folder for Ray's checkpoints, visible to every worker.
+
+    Raises:
+        TrainingError: the model is not neural, the tables cannot be sharded so, or training failed.
+    """
+    _check(config, spread)
+    started = time.monotonic()
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "data_dir": str(data_dir),
+            "out_dir": str(out_dir),
+            "seed": seed,
+            "sharding": spread.sharding,
+        },
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=spread.num_workers,
+            resources_per_worker={"CPU": spread.cpus_per_worker},
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{config.display_name}-{seed}",
+            storage_path=str(storage.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=spread.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as e:
+        raise TrainingError(
+            f"{config.display_name}: distributed training failed ({e}); see Ray's worker logs."
+        ) from e
+    return _report(out_dir, time.monotonic() - started)
+
+
+def _check(config: LearnerConfig, spread: DistributedConfig) -> None:
+    learner = MODELS[config.model]
+    if not issubclass(learner, NetLearner):
+        raise TrainingError(f"{config.model} is not neural; only neural learners have workers.")
+    width = learner.head_class.embedding_width(config)
+    if spread.sharding == "column_wise" and width % (4 * spread.num_workers):
+        raise TrainingError(
+            f"column_wise sharding over {spread.num_workers} workers needs embeddings of a "
+            f"multiple of {4 * spread.num_workers} columns, and {config.model} has {width}; change "
+            "embedding_dim or use table_wise."
+        )
+
+
+def _report(out_dir: Path, seconds: float) -> FitReport:
+    data = json.loads((out_dir / "fit.json").read_text(encoding="utf-8"))
+    curve = tuple(CurvePoint(**point) for point in data["curve"])
+    return FitReport(curve, seconds, data["best_epoch"], data["best_auc"])
+
+
+def _worker(arguments: dict[str, Any]) -> None:
+    """What every Ray worker runs."""
+    data = open_prepared(Path(arguments["data_dir"]))
+    raw = LearnerConfig.model_validate(arguments["config"])
+    config = resolve_config(raw, data.layout, data.rows["train"])
+    torch.set_num_threads(config.num_threads)
+    worker = ShardedTraining(data, config, arguments["seed"], arguments["sharding"])
+    worker.resume(ray.train.get_checkpoint())
+    worker.run(worker.publish)
+    if dist.get_rank() == 0:
+        worker.save(Path(arguments["out_dir"]))
+
+
+class ShardedTraining:
+    """Training of one learner inside one of the workers of a process group.
+
+    Args:
+        data: the prepared table.
+        config: resolved configuration.
+        seed: of initial weights and shuffling.
+        sharding: of the embedding tables.
+    """
+
+    def __init__(
+        self, data: PreparedData, config: LearnerConfig, seed: int, sharding: Sharding
+    ) -> None:
+        learner = MODELS[config.model](config, data.layout, data.stats, seed)
+        assert isinstance(learner, NetLearner)
+        self.learner = learner
+        self.config = config
+        self.seed = seed
+        self.train, self.valid = data.split("train"), data.split("valid")
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        torch.manual_seed(seed)
+        self.plain = learner.build_network(config)
+        self.plain.fit_stats(self.train.stats)
+        self.sharding = sharding
+        self.model = shard(self.plain, sharding, self.world)
+        scatter(self.model, self.plain.state_dict(), fields_of(self.plain))
+        self.optimizer = build_optimizer(self.model, config)
+        self.schedule = PlateauSchedule.from_config(config.optimizer)
+        decay = config.optimizer.ema_decay
+        self.average = WeightAverage(self.model, decay) if decay else None
+        self.epoch = 0
+        self.finished = False
+        self.curve: list[CurvePoint] = []
+        self.best: Weights = {}
+        self.best_epoch = 0.0
+
+    def run(self, after_epoch: Callable[[], None]) -> None:
+        """Train to the end of the plateau schedule; `after_epoch` is called after each epoch."""
+        while self.epoch < self.config.optimizer.max_epochs and not self.finished:
+            loss = self._epoch()
+            self.epoch += 1
+            with self.average.applied() if self.average else contextlib.nullcontext():
+                decision = self._keep(self._evaluate(loss))
+            self._act(decision)
+            after_epoch()
+
+    def _epoch(self) -> float:
+        self.model.train()
+        losses = []
+        for batch in self._local_batches():
+            assert batch.labels is not None
+            with autocast(self.config.optimizer.precision):
+                logits = self.model(batch.dense, batch.ids, batch.stats)
+            loss = weighted_bce(logits, batch.labels, batch.sample_weight)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            clip_gradients(self.model, self.config.optimizer.clip_norm, self.sharding)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
+            losses.append(loss.item())
+        mean = self._mean_over_workers(float(np.mean(losses)))
+        check_finite(mean, self.config.display_name, self.epoch + 1)
+        return mean
+
+    def _local_batches(self) -> Iterator[TensorBatch]:
+        """This worker's share of every global batch; all workers take as many steps."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        torch.manual_seed(int(rng.integers(2**62)) + self.rank)
+        order = rng.permutation(len(self.train))
+        size = self.config.optimizer.batch_size or 4096
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            if len(rows) >= self.world:
+                yield tensor_batch(self.train, rows[self.rank :: self.world])
+
+    def _evaluate(self, train_loss: float) -> CurvePoint:
+        probabilities = sigmoid(self._valid_logits())
+        labels, weight = self.valid.labels, self.valid.sample_weight
+        assert labels is not None
+        point = CurvePoint(
+            epoch=float(self.epoch),
+            train_loss=train_loss,
+            valid_auc=metrics.auc(labels, probabilities, weight),
+            valid_logloss=metrics.logloss(labels, probabilities, weight),
+            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+        )
+        self.curve.append(point)
+        return point
+
+    def _valid_logits(self) -> FloatArray:
+        """Every worker scores every world-th row (padded to as many), then all get all logits."""
+        share = math.ceil(len(self.valid) / self.world)
+        index = np.minimum(np.arange(share) * self.world + self.rank, len(self.valid) - 1)
+        local = self._logits(self.valid.take(index))
+        gathered = [torch.empty_like(local) for _ in range(self.world)]
+        dist.all_gather(gathered, local)
+        logits: FloatArray = torch.stack(gathered, dim=1).flatten()[: len(self.valid)].numpy()
+        return logits
+
+    def _logits(self, rows: EncodedBatch) -> Tensor:
+        self.model.eval()
+        with torch.no_grad():
+            parts = [self.model(dense, ids) for _, dense, ids in prediction_batches(rows)]
+        return torch.cat(parts)
+
+    def _keep(self, point: CurvePoint) -> Decision:
+        """Decide, alike on every worker, as all saw the same AUC; gather weights that improved."""
+        decision = self.schedule.update(validation_score(point))
+        if decision == "improved":
+            self.best = gather(self.model, fields_of(self.plain))
+            self.best_epoch = point.epoch
+        return decision
+
+    def _act(self, decision: Decision) -> None:
+        """Lower the learning rate or stop on a plateau."""
+        if decision == "stop":
+            self.finished = True
+        elif decision == "decay":
+            scale_learning_rate(self.optimizer, self.config.optimizer.decay_factor)
+            if self.config.optimizer.restart_from_best:
+                scatter(self.model, self._broadcast_best(), fields_of(self.plain))
+                if self.average is not None:
+                    self.average.restart()
+
+    def _broadcast_best(self) -> Weights:
+        """The best weights, which rank 0 holds, on every worker."""
+        weights = self.best or {k: v.clone() for k, v in self.plain.state_dict().items()}
+        for name in sorted(weights):
+            dist.broadcast(weights[name], src=0)
+        return weights
+
+    def _mean_over_workers(self, value: float) -> float:
+        total = torch.tensor([value], dtype=torch.float64)
+        dist.all_reduce(total)
+        return float(total.item()) / self.world
+
+    def publish(self) -> None:
+        """Report the epoch to Ray, with a checkpoint from rank 0."""
+        point = asdict(self.curve[-1])
+        current = gather(self.model, fields_of(self.plain))
+        if self.rank != 0:
+            ray.train.report(point)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            state = {
+                "weights": current,
+                "best": self.best,
+                "best_epoch": self.best_epoch,
+                "epoch": self.epoch,
+                "finished": self.finished,
+                "schedule": asdict(self.schedule),
+                "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+                "curve": [asdict(p) for p in self.curve],
+            }
+            torch.save(state, os.path.join(folder, WEIGHTS))
+            ray.train.report(point, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def resume(self, checkpoint: ray.train.Checkpoint | None) -> None:
+        """Continue from the last epoch that was published; Adam's moments start afresh."""
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            state = torch.load(os.path.join(folder, WEIGHTS), weights_only=True)
+        scatter(self.model, state["weights"], fields_of(self.plain))
+        if self.average is not None:
+            self.average.restart()
+        self.schedule = PlateauSchedule(**state["schedule"])
+        self.curve = [CurvePoint(**point) for point in state["curve"]]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.epoch, self.finished = state["epoch"], state["finished"]
+        for group in self.optimizer.param_groups:
+            group["lr"] = state["learning_rate"]
+
+    def save(self, directory: Path) -> None:
+        """Save the best weights as a plain learner, with the training curve."""
+        self.learner.config = self.config
+        network = self.learner.build_network(self.config)
+        network.load_state_dict(self.best)
+        self.learner.networks_ = [network.eval()]
+        self.learner.save(directory)
+        best_auc = max(point.valid_auc for point in self.curve)
+        report = FitReport(tuple(self.curve), 0.0, self.best_epoch, best_auc)
+        (directory / "fit.json").write_text(json.dumps(report.to_dict()), encoding="utf-8")
