@@ -45,7 +45,16 @@ from dynens.models.optim import (
 )
 from dynens.models.registry import MODELS
 from dynens.models.training import sigmoid, validation_score, weighted_bce
-from training.sharding import Sharding, Weights, build_optimizer, fields_of, gather, scatter, shard
+from training.sharding import (
+    Sharding,
+    Weights,
+    build_optimizer,
+    clip_gradients,
+    fields_of,
+    gather,
+    scatter,
+    shard,
+)
 
 WEIGHTS = "weights.pt"
 

@@ -26,11 +26,11 @@ class OptimizerConfig(FrozenConfig):
     max_epochs: int = Field(default=40, ge=1)
     evaluations_per_epoch: int = Field(default=1, ge=1)
     """Validation points per epoch; more of them catch an early optimum on large tables."""
-    patience: int = Field(default=1, ge=1)
+    patience: int = Field(default=2, ge=1)
     """Validation points without a better AUC before the learning rate falls."""
     decay_factor: float = Field(default=0.1, gt=0, lt=1)
     """The learning rate is multiplied by this on a plateau."""
-    max_decays: int = Field(default=2, ge=0)
+    max_decays: int = Field(default=1, ge=0)
     """Plateaus survived; the next one ends training."""
     restart_from_best: bool = True
     """Go back to the best weights when the learning rate falls."""
@@ -86,8 +86,9 @@ class LearnerConfig(FrozenConfig):
     """Parallel mask blocks of masknet."""
     fusion_heads: int = Field(default=2, ge=1)
     """Heads of finalmlp's bilinear fusion."""
-    use_stats: bool = True
-    """Give neural learners the target and count encodings as further dense inputs."""
+    use_stats: bool | None = None
+    """Give neural learners the target and count encodings as further dense inputs; None: where
+    ids have few rows."""
     fields: tuple[str, ...] | None = None
     """Names of the features to use (a diversity knob); None: all."""
     bootstrap: bool = False

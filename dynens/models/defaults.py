@@ -8,6 +8,7 @@ from dynens.batch import FeatureLayout
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 
 _STRONGEST_L2 = 3e-3
+_ROWS_PER_ID = 30
 
 
 def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) -> LearnerConfig:
@@ -29,7 +30,12 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
         updates["ema_decay"] = default_ema_decay(math.ceil(num_rows / batch_size))
     resolved: OptimizerConfig = optimizer.model_copy(update=updates)
     dropout = default_dropout(num_rows) if config.dropout is None else config.dropout
-    return config.model_copy(update={"optimizer": resolved, "dropout": dropout})
+    use_stats = (
+        default_use_stats(layout, num_rows) if config.use_stats is None else config.use_stats
+    )
+    return config.model_copy(
+        update={"optimizer": resolved, "dropout": dropout, "use_stats": use_stats}
+    )
 
 
 def default_batch_size(num_rows: int) -> int:
@@ -56,3 +62,12 @@ def default_ema_decay(steps_per_epoch: int) -> float:
 def default_dropout(num_rows: int) -> float:
     """A tenth on large tables, more on small ones."""
     return 0.1 if num_rows >= 200_000 else 0.2
+
+
+def default_use_stats(layout: FeatureLayout, num_rows: int) -> bool:
+    """Where the largest vocabulary has fewer than 30 rows per id.
+
+    There, embeddings learn too little about an id, and its smoothed click rate says more.
+    """
+    largest = max((field.num_embeddings for field in layout.fields), default=1)
+    return num_rows < _ROWS_PER_ID * largest

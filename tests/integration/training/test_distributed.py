@@ -30,7 +30,7 @@ CONFIG = LearnerConfig(
     hidden_units=(16,),
     dropout=0.0,
     optimizer=OptimizerConfig(
-        max_epochs=4, batch_size=256, precision="fp32", embedding_l2=1e-4, max_decays=3
+        max_epochs=3, batch_size=256, precision="fp32", embedding_l2=1e-4, max_decays=3
     ),
 )
 
@@ -72,7 +72,7 @@ def test_two_workers_train_as_one(
     one = [point.valid_auc for point in single.curve]
     two = [point.valid_auc for point in report.curve]
     # Same weights, same batches, no dropout: only the order of additions differs.
-    np.testing.assert_allclose(two, one, atol=2e-3)
+    np.testing.assert_allclose(two, one, atol=5e-4)
     plain = load_learner(CONFIG.model, tmp_path / "learner")
     valid = data.split("valid")
     assert valid.labels is not None

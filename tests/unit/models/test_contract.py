@@ -32,6 +32,7 @@ def config_of(model: str, **updates: object) -> LearnerConfig:
         model=model,  # type: ignore[arg-type]
         embedding_dim=4,
         hidden_units=(8, 8),
+        use_stats=True,
         optimizer=OptimizerConfig(max_epochs=3, batch_size=64, learning_rate=0.01),
         trees=TreesConfig(num_trees=12, max_depth=3, min_child_weight=1),
     ).model_copy(update=updates)

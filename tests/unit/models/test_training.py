@@ -193,7 +193,7 @@ def test_snapshot_ensemble_averages_its_members_logits(tmp_path: Path) -> None:
 
 
 def test_statistics_of_training_rows_are_the_ones_they_bring() -> None:
-    config = resolve_config(config_of(), TABLE.layout, 600)
+    config = resolve_config(config_of(), TABLE.layout, 600).model_copy(update={"use_stats": True})
     network = CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats).eval()
     network.fit_stats(TABLE.train.stats)
     rows = TABLE.train.take(slice(0, 8))
@@ -245,6 +245,24 @@ def test_scale_learning_rate() -> None:
     assert learning_rate(optimizer) == pytest.approx(0.001)
 
 
+def test_defaults_replace_every_none_and_keep_what_is_given() -> None:
+    resolved = resolve_config(config_of(embedding_l2=None), TABLE.layout, 600_000)
+    assert resolved.dropout == 0.1
+    assert resolved.optimizer.batch_size == 64
+    assert resolved.optimizer.embedding_l2 == pytest.approx(1e-3)
+    assert resolved.optimizer.ema_decay == pytest.approx(0.999)
+    small = resolve_config(config_of(embedding_l2=0.0, ema_decay=0.0), TABLE.layout, 640)
+    assert small.dropout == 0.2
+    assert small.optimizer.embedding_l2 == 0.0
+    assert small.optimizer.ema_decay == 0.0
+
+
+def test_statistics_are_inputs_where_ids_have_few_rows() -> None:
+    rows = 30 * max(field.num_embeddings for field in TABLE.layout.fields)
+    assert resolve_config(config_of(), TABLE.layout, rows - 1).use_stats
+    assert not resolve_config(config_of(), TABLE.layout, rows).use_stats
+
+
 def test_default_batch_size_grows_with_the_table() -> None:
-    sizes = [default_batch_size(rows) for rows in (1, 500, 20_000, 1_000_000)]
-    assert sizes == [64, 64, 512, 4096]
+    sizes = [default_batch_size(rows) for rows in (1, 500, 20_000, 600_000, 9_000_000)]
+    assert sizes == [64, 64, 256, 1024, 4096]
