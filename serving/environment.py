@@ -125,6 +125,10 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "m.sock"),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Scoring changes nothing, so a request whose replica died before a byte of its answer goes
+        # to another one; HAProxy can repeat what fits into its buffer.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         # A replica that stops answering its health check is taken out within a second.
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         # Old HAProxy workers leave soon after a reload; the ports of replicas may be reused then.

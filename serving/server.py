@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 OnReady = Callable[[str], None]
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 5.0
+_HAPROXY_NAME = "haproxy"
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -188,6 +189,7 @@ def _ray_serve(
         _wait_until_ready(url, stop or threading.Event())
         yield Running(url, runtime, time.monotonic() - began)
     finally:
+        _drain(runtime, config.drain_s)
         _stop_everything(runtime)
         os.environ.clear()
         os.environ.update(previous)
@@ -293,6 +295,14 @@ def _handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _drain(runtime: Runtime, drain_s: float) -> None:
+    """Have HAProxy refuse new connections, and wait until it has answered what it accepted."""
+    proxies = [p for p in _processes_of(runtime) if _HAPROXY_NAME in p.info["name"]]
+    for process in proxies:
+        _signal(process, signal.SIGUSR1)  # soft stop
+    psutil.wait_procs(proxies, timeout=drain_s)
+
+
 def _stop_everything(runtime: Runtime) -> None:
     """Drain the replicas, stop Ray, end whatever is left, remove the folder."""
     import ray
@@ -311,9 +321,8 @@ def _stop_everything(runtime: Runtime) -> None:
 
 
 def _end_leftovers(runtime: Runtime) -> None:
-    """End processes of this server that outlived Ray, known by its private folder."""
-    marker = str(runtime.directory)
-    left = [p for p in psutil.process_iter(["cmdline"]) if _mentions(p, marker)]
+    """End processes of this server that outlived Ray."""
+    left = _processes_of(runtime)
     for process in left:
         _signal(process, signal.SIGTERM)
     _, alive = psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
@@ -321,10 +330,15 @@ def _end_leftovers(runtime: Runtime) -> None:
         _signal(process, signal.SIGKILL)
 
 
-def _mentions(process: psutil.Process, marker: str) -> bool:
-    if process.pid == os.getpid():
-        return False
-    return any(marker in part for part in process.info["cmdline"] or ())
+def _processes_of(runtime: Runtime) -> list[psutil.Process]:
+    """Processes known by the server's private folder in their command line."""
+    marker = str(runtime.directory)
+    return [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.pid != os.getpid()
+        and any(marker in part for part in process.info["cmdline"] or ())
+    ]
 
 
 def _signal(process: psutil.Process, number: int) -> None:

@@ -82,7 +82,7 @@ class ServerProcess:
             return []
 
     def replicas(self) -> list[psutil.Process]:
-        return [p for p in self.descendants() if "ServeReplica" in " ".join(p.cmdline())]
+        return [p for p in self.descendants() if "ServeReplica" in _command_line(p)]
 
     def stop(self, timeout_s: float = 60.0) -> int:
         """SIGTERM, then SIGKILL for whatever does not go; returns the exit code."""
@@ -98,6 +98,13 @@ class ServerProcess:
             _, alive = psutil.wait_procs(family, timeout=5)
             for process in alive:
                 process.kill()
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 @contextmanager

@@ -1,0 +1,232 @@
+"""Starting, stopping, swapping, killing."""
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dynens.bundle import load_bundle
+from dynens.errors import BadInputError, BundleError, ServingError
+from serving.control import send_command
+from serving.server import serve
+from tests.bundles import toy_run, write_toy_bundle
+from tests.server_process import ServerProcess, get, server
+
+BODY = json.dumps({"user_id": 3, "candidates": ["i1", "i2", "i3"]}).encode()
+NO_LIMIT = {"x-latency-budget-ms": "60000"}
+
+
+class Client(threading.Thread):
+    """Sends one request after the other and counts what comes back."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.statuses: Counter[int] = Counter()
+        self.versions: list[str] = []
+        self.halt = threading.Event()
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while not self.halt.is_set():
+            try:
+                connection.request("POST", "/v1/rank", BODY, NO_LIMIT)
+                answer = connection.getresponse()
+                document = json.loads(answer.read())
+                self.statuses[answer.status] += 1
+                version = document.get("bundle_version")
+                if version and version not in self.versions[-1:]:
+                    self.versions.append(version)
+            except (OSError, http.client.HTTPException):
+                self.statuses[0] += 1
+                connection.close()
+            time.sleep(0.002)
+        connection.close()
+
+
+@contextmanager
+def clients(port: int, count: int = 4) -> Iterator[list[Client]]:
+    threads = [Client(port) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        for thread in threads:
+            thread.halt.set()
+        for thread in threads:
+            thread.join(timeout=60)
+
+
+def total(threads: list[Client]) -> Counter[int]:
+    return sum((t.statuses for t in threads), Counter())
+
+
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_run(tmp_path_factory.mktemp("toy") / "run", hidden=(64,))
+
+
+@pytest.fixture(scope="module")
+def two_replicas(
+    own_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    log = tmp_path_factory.mktemp("server") / "log"
+    with server(own_run, log, replicas=2, latency_budget_ms=5000) as up:
+        yield up
+
+
+def test_a_new_bundle_takes_over_under_load_and_can_be_taken_back(
+    two_replicas: ServerProcess, own_run: Path, tmp_path: Path
+) -> None:
+    first = load_bundle(own_run).version
+    other = tmp_path / "other"
+    shutil.copytree(own_run, other)
+    second = load_bundle(write_toy_bundle(other, seed=9, hidden=(64,))).version
+    with clients(two_replicas.port) as threads:
+        time.sleep(1)
+        answer = send_command(two_replicas.port, {"command": "swap", "bundle": str(other)})
+        assert answer == {"bundle_version": second, "previous": first}
+        time.sleep(1)
+        answer = send_command(two_replicas.port, {"command": "rollback"})
+        assert answer == {"bundle_version": first, "previous": second}
+        time.sleep(1)
+    assert set(total(threads)) == {200}
+    for thread in threads:
+        assert thread.versions[0] == first
+        assert thread.versions[-1] == first
+        assert second in thread.versions
+
+
+def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(
+    two_replicas: ServerProcess, own_run: Path, tmp_path: Path
+) -> None:
+    first = load_bundle(own_run).version
+    corrupt = tmp_path / "corrupt"
+    shutil.copytree(own_run / "bundle", corrupt)
+    data = bytearray((corrupt / "ensemble.onnx").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (corrupt / "ensemble.onnx").write_bytes(data)
+    future = tmp_path / "future"
+    shutil.copytree(own_run / "bundle", future)
+    manifest = json.loads((future / "manifest.json").read_text())
+    (future / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+    with clients(two_replicas.port, 2) as threads:
+        for bad, words in ((corrupt, "checksum"), (future, "format 99"), (tmp_path, "neither")):
+            with pytest.raises(ServingError, match=words):
+                send_command(two_replicas.port, {"command": "swap", "bundle": str(bad)})
+        with pytest.raises(ServingError, match="no command"):
+            send_command(two_replicas.port, {"command": "dance"})
+    assert set(total(threads)) == {200}
+    assert {v for t in threads for v in t.versions} == {first}
+
+
+def test_a_killed_replica_is_replaced_and_no_request_is_lost_silently(
+    two_replicas: ServerProcess,
+) -> None:
+    victims = two_replicas.replicas()
+    assert len(victims) == 2
+    with clients(two_replicas.port) as threads:
+        time.sleep(0.5)
+        victims[0].kill()
+        give_up = time.monotonic() + 60
+        while True:
+            alive = [p.pid for p in two_replicas.replicas()]
+            if len(alive) == 2 and victims[0].pid not in alive:
+                break
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
+        before = total(threads)[200]
+        time.sleep(3)
+        assert total(threads)[200] > before
+    statuses = total(threads)
+    # Every request has an answer; those that died with the replica got HAProxy's 502 or 503.
+    assert set(statuses) <= {200, 502, 503}, statuses
+    assert statuses[502] + statuses[503] < 0.05 * statuses[200]
+
+
+def test_the_counts_of_the_killed_replica_are_kept(two_replicas: ServerProcess) -> None:
+    text = get(f"{two_replicas.url}/metrics").decode()
+    counted = re.search(r'dynens_requests_total\{status="200"\} (\d+)', text)
+    assert counted is not None
+    assert int(counted[1]) > 500
+
+
+def test_sigterm_drains_and_leaves_nothing(own_run: Path, tmp_path: Path) -> None:
+    with server(own_run, tmp_path / "log", latency_budget_ms=60_000) as up:
+        family = up.descendants()
+        folders = {Path(p).parts[2] for p in re.findall(r"/tmp/dynens-\w+", _cmdlines(family))}
+        slow = _half_a_request(up.port)
+        time.sleep(0.3)
+        stopping = threading.Thread(target=up.stop)
+        stopping.start()
+        time.sleep(0.3)
+        slow.sendall(BODY[10:])  # the rest of what was accepted before the signal
+        answer = slow.recv(65536).decode()
+        slow.close()
+        stopping.join(timeout=60)
+        assert answer.startswith("HTTP/1.1 200"), answer
+        assert up.process.returncode == 0
+        gone, alive = psutil.wait_procs(family, timeout=5)
+        assert alive == []
+        assert len(gone) > 5
+        assert folders
+        assert not any((Path("/tmp") / folder).exists() for folder in folders)
+
+
+def _half_a_request(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), timeout=30)
+    head = f"POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n"
+    client.sendall(head.encode() + BODY[:10])
+    return client
+
+
+def _cmdlines(processes: list[psutil.Process]) -> str:
+    lines = []
+    for process in processes:
+        try:
+            lines += process.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+    return "\n".join(lines)
+
+
+def test_two_servers_on_one_machine(
+    two_replicas: ServerProcess, own_run: Path, tmp_path: Path
+) -> None:
+    with server(own_run, tmp_path / "log", system="student", latency_budget_ms=5000) as other:
+        for up in (two_replicas, other):
+            with clients(up.port, 1) as threads:
+                time.sleep(0.5)
+            assert set(total(threads)) == {200}
+    assert get(f"{two_replicas.url}/v2/health/ready")
+
+
+def test_a_taken_port_is_one_sentence(own_run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInputError, match=f"127.0.0.1:{port}") as error:
+            serve(own_run, port=port)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("port", [-1, 70000])
+def test_a_port_that_cannot_exist_is_one_sentence(own_run: Path, port: int) -> None:
+    with pytest.raises(BadInputError, match="between 1 and 65535"):
+        serve(own_run, port=port)
+
+
+def test_what_is_no_run_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="neither a bundle nor a run"):
+        serve(tmp_path)
