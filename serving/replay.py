@@ -117,7 +117,7 @@ class _CandidateSets:
         self._rng = rng
         items = raw[encoder.item_key].to_numpy(zero_copy_only=False)
         self._items, self._codes, counts = np.unique(items, return_inverse=True, return_counts=True)
-        self._popularity = counts / counts.sum()
+        self._log_popularity = np.log(counts)
         self._positive = labels > 0.5
         has_user = encoder.user_key is not None and encoder.user_key in raw.column_names
         self._users = raw[encoder.user_key].to_pylist() if has_user else None
@@ -141,13 +141,17 @@ class _CandidateSets:
         liked = self._codes[[r for r in own if self._positive[r]]]
         chosen = list(dict.fromkeys(liked.tolist()))[:rows]
         if len(chosen) < rows:
-            size = min(rows * 4, 4 * len(self._items))
-            drawn = self._rng.choice(len(self._items), size, p=self._popularity)
-            chosen = list(dict.fromkeys([*chosen, *drawn.tolist()]))[:rows]
+            chosen = list(dict.fromkeys([*chosen, *self._popular(rows)]))[:rows]
         while len(chosen) < rows:  # fewer distinct items than rows: repeat them
             chosen = (chosen * 2)[:rows]
         candidates: list[Any] = self._items[self._rng.permutation(chosen)].tolist()
         return candidates
+
+    def _popular(self, count: int) -> list[int]:
+        """Distinct items drawn by popularity: the largest log p + Gumbel noise."""
+        keys = self._log_popularity + self._rng.gumbel(size=len(self._items))
+        drawn: list[int] = np.argsort(-keys)[:count].tolist()
+        return drawn
 
 
 def _rows_by_value(values: list[Any]) -> dict[Any, list[int]]:

@@ -1,0 +1,142 @@
+"""Keeping, checking and changing bundles, without Ray."""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dynens.bundle import load_bundle
+from dynens.config.serving import EngineConfig
+from dynens.errors import BadInputError, BundleError, ServingError
+from dynens.schema import FieldSpec
+from serving import control, swap
+from serving.control import find_runtime, listening, send_command
+from serving.environment import Runtime, create_runtime, free_port
+from serving.metrics import ReplicaMetrics, SnapshotFolder
+from serving.swap import BundleKeeper
+from tests.bundles import write_toy_bundle
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    created = create_runtime()
+    yield created
+    shutil.rmtree(created.directory)
+
+
+class FakeReplica:
+    """Follows `deploy` like a replica; may refuse a version."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.folder = SnapshotFolder(runtime.metrics, "r1")
+        self.refuses = ""
+        self.calls: list[int] = []
+
+    def deploy(self, directory: Path, generation: int) -> None:
+        self.calls.append(generation)
+        bundle = load_bundle(directory)
+        if bundle.version != self.refuses:
+            self.folder.write(ReplicaMetrics(bundle.layout, bundle.version).snapshot())
+
+
+@pytest.fixture
+def other(run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run, tmp_path / "other")
+    return write_toy_bundle(tmp_path / "other", seed=5, hidden=(32,))
+
+
+@pytest.fixture
+def keeper(runtime: Runtime, run: Path) -> BundleKeeper:
+    return BundleKeeper(runtime, load_bundle(run), EngineConfig(warm_up_repeats=1), 1)
+
+
+def test_swap_and_rollback_survive_the_source(
+    keeper: BundleKeeper, runtime: Runtime, other: Path
+) -> None:
+    replica = FakeReplica(runtime)
+    first, second = keeper.current.version, load_bundle(other).version
+    command = {"command": "swap", "bundle": str(other)}
+    assert keeper.handle(command, replica.deploy)["bundle_version"] == second
+    shutil.rmtree(other / "bundle")
+    status = keeper.handle({"command": "rollback"}, replica.deploy)
+    assert status == {"bundle_version": first, "previous": second}
+    assert keeper.handle({"command": "rollback"}, replica.deploy)["bundle_version"] == second
+    assert replica.calls == [1, 2, 3]
+
+
+def test_the_same_bundle_again_is_no_work(keeper: BundleKeeper, run: Path) -> None:
+    command = {"command": "swap", "bundle": str(run)}
+    assert keeper.handle(command, lambda *_: pytest.fail("deployed"))["previous"] is None
+
+
+def test_there_may_be_nothing_to_go_back_to(keeper: BundleKeeper) -> None:
+    with pytest.raises(BadInputError, match="no bundle before"):
+        keeper.handle({"command": "rollback"}, lambda *_: None)
+
+
+def test_replicas_that_do_not_follow_bring_all_back(
+    keeper: BundleKeeper, runtime: Runtime, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "_TIMEOUT_S", 0.5)
+    replica = FakeReplica(runtime)
+    replica.refuses = load_bundle(other).version
+    first = keeper.current.version
+    with pytest.raises(ServingError, match="not every replica"):
+        keeper.handle({"command": "swap", "bundle": str(other)}, replica.deploy)
+    assert keeper.current.version == first
+    assert replica.calls == [1, 2]
+
+
+def test_a_bundle_that_clients_could_not_use_is_refused(
+    keeper: BundleKeeper, run: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynens.data.encoders import InputField, RowEncoder
+
+    load = RowEncoder.load
+
+    def altered(directory: Path) -> RowEncoder:
+        encoder = load(directory)
+        if keeper.current.directory not in directory.parents:
+            fields = [f for f in encoder.input_fields if f.name != "town"]
+            encoder.input_fields = (*fields, InputField("town", "numeric", "user"))
+        return encoder
+
+    monkeypatch.setattr("dynens.engine.RowEncoder.load", altered)
+    assert FieldSpec(name="town").kind != "numeric"
+    with pytest.raises(BundleError, match="does not take the fields town"):
+        keeper.handle({"command": "swap", "bundle": str(other)}, lambda *_: None)
+    assert not (keeper.current.directory.parent / load_bundle(other).version).exists()
+
+
+def test_commands_travel_over_the_private_socket(
+    runtime: Runtime, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+
+    def handler(command: dict[str, object]) -> dict[str, object]:
+        if command["command"] == "swap":
+            raise BundleError("not that one.")
+        return {"heard": command["command"]}
+
+    with listening(runtime, port, handler):
+        assert find_runtime(port) == runtime
+        assert runtime.control.stat().st_mode & 0o777 == 0o600
+        assert runtime.directory.stat().st_mode & 0o777 == 0o700
+        assert send_command(port, {"command": "status"}) == {"heard": "status"}
+        with pytest.raises(ServingError, match="not that one"):
+            send_command(port, {"command": "swap", "bundle": "x"})
+        with pytest.raises(ServingError, match="cannot be read"):
+            send_command(port, {})
+        with socket.socket(socket.AF_UNIX) as rude:
+            rude.connect(str(runtime.control))
+            rude.sendall(b"\xff\n")
+        assert control.main(["--port", str(port), "status"]) == 0
+        assert capsys.readouterr().out == '{"heard": "status"}\n'
+        assert control.main(["--port", str(port), "swap", "x"]) == 1
+
+
+def test_without_a_server_the_command_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert control.main(["--port", str(free_port()), "status"]) == 2
+    assert "no server" in capsys.readouterr().err
