@@ -20,7 +20,7 @@ Transform = Literal["quantile", "standard", "log", "none"]
 
 _RULE = re.compile(
     r"\s*(?:(?:`(?P<quoted>[^`]+)`|(?P<column>[^<>=!\s][^<>=!]*?))\s*)?"
-    r"(?P<op>>=|<=|==|!=|>|<|=)\s*(?P<value>.+?)\s*"
+    r"(?P<op>>=|<=|==|!=|>|<|=)\s*(?P<value>[^=\s].*?)\s*"
 )
 
 

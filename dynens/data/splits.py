@@ -13,6 +13,7 @@ from dynens.schema import SplitConfig, TimeFormat
 
 SPLITS = ("train", "valid", "test")
 TRAIN, VALID, TEST = range(3)
+_STREAM = 8191  # keeps the cuts apart from tables that were drawn with the same seed
 Codes = npt.NDArray[np.int8]
 Labels = npt.NDArray[np.float32]
 
@@ -109,14 +110,14 @@ def _by_time(
 
 def _by_group(groups: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], seed: int) -> Codes:
     _, members = np.unique(groups, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(members.max() + 1)
+    order = np.random.default_rng((seed, _STREAM)).permutation(members.max() + 1)
     cuts = np.cumsum(shares)[:2] * len(order)
     return np.searchsorted(cuts, order[members], side="right").astype(np.int8)
 
 
 def _at_random(labels: Labels, shares: npt.NDArray[np.float64], seed: int, stratify: bool) -> Codes:
     codes = np.zeros(len(labels), np.int8)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, _STREAM))
     strata = [labels > 0, labels <= 0] if stratify else [np.ones(len(labels), bool)]
     for stratum in strata:
         rows = rng.permutation(np.flatnonzero(stratum))

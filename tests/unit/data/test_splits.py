@@ -65,8 +65,8 @@ def test_empty_and_single_class_parts_are_refused():
     with pytest.raises(DataError, match="the train part is empty"):
         split_rows(config, LABELS, TRAIN_FILES, 0, times=TIMES)
     sorted_labels = np.sort(LABELS)
-    with pytest.raises(DataError, match="the valid part .* only one class"):
+    with pytest.raises(DataError, match=r"the valid part .* only one class"):
         split_rows(SplitConfig(by="time"), sorted_labels, TRAIN_FILES, 0, times=TIMES)
+    bad = SplitConfig(by="time", valid_from=2e9, test_from=1.9e9)
     with pytest.raises(DataError, match="must be a time before"):
-        bad = SplitConfig(by="time", valid_from=2e9, test_from=1.9e9)
         split_rows(bad, LABELS, TRAIN_FILES, 0, times=TIMES)

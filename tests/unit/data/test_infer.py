@@ -1,0 +1,149 @@
+import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.infer import infer_schema, label_rule
+from dynens.errors import DataError
+from dynens.schema import load_dataset
+
+ROWS = 3000
+
+
+def made_table(seed=0):
+    rng = np.random.default_rng(seed)
+    code = rng.integers(100, 160, ROWS)
+    effect = rng.normal(0, 1.2, 60)
+    amount = rng.integers(1, 5000, ROWS)
+    logit = effect[code - 100] + 0.8 * np.log(amount / 800)
+    click = rng.random(ROWS) < 1 / (1 + np.exp(-logit))
+    start, day = datetime.datetime(2023, 1, 1), datetime.timedelta(days=1)
+    words = np.array(["red", "green", "blue", "big", "small", "old", "new"])
+    return pa.table(
+        {
+            "row": np.arange(ROWS),
+            "session": [f"{i:016x}" for i in rng.permutation(ROWS) * 7919],
+            "user_id": rng.integers(0, 300, ROWS),
+            "product_id": rng.integers(0, 40, ROWS),
+            "shelf": code,
+            "amount": amount,
+            "ratio": rng.random(ROWS),
+            "color": rng.choice(["red", "green", None], ROWS),
+            "tags": ["|".join(rng.choice(words, rng.integers(1, 4))) for _ in range(ROWS)],
+            "title": [" ".join(rng.choice(words, 6)) + f" {i}" for i in range(ROWS)],
+            "event_time": [str(start + datetime.timedelta(minutes=9 * i)) for i in range(ROWS)],
+            "signup_date": [str((start - day * int(d)).date()) for d in rng.integers(0, 900, ROWS)],
+            "constant": ["x"] * ROWS,
+            "nothing": pa.array([None] * ROWS, pa.string()),
+            "is_purchased": click & (rng.random(ROWS) < 0.3),
+            "copy": np.where(click, "A", "B"),
+            "clicked": click.astype(int),
+        }
+    )
+
+
+@pytest.fixture(scope="module", params=["csv", "parquet"])
+def inferred(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("infer") / f"log.{request.param}"
+    if request.param == "csv":
+        pacsv.write_csv(made_table(), path)
+    else:
+        pq.write_table(made_table(), path)
+    return infer_schema(path, "clicked")
+
+
+def test_kinds(inferred):
+    kinds = {f.name: f.kind for f in inferred.dataset.features.fields}
+    assert kinds == {
+        "user_id": "categorical",
+        "product_id": "categorical",
+        "shelf": "categorical",
+        "amount": "numeric",
+        "ratio": "numeric",
+        "color": "categorical",
+        "tags": "multi_valued",
+        "title": "multi_valued",
+        "event_time.hour": "categorical",
+        "event_time.weekday": "categorical",
+        "signup_date": "numeric",
+    }
+
+
+def test_roles(inferred):
+    features = inferred.dataset.features
+    assert features.timestamp == "event_time"
+    assert (features.user_key, features.item_key, features.group) == (
+        "user_id",
+        "product_id",
+        "user_id",
+    )
+    entities = {f.name: f.entity for f in features.fields}
+    assert (entities["user_id"], entities["product_id"], entities["ratio"]) == (
+        "user",
+        "item",
+        "context",
+    )
+
+
+def test_leaks_and_useless_columns_are_left_out_with_a_reason(inferred):
+    excluded = inferred.excluded
+    assert set(excluded) == {"row", "session", "constant", "nothing", "is_purchased", "copy"}
+    assert "gives the label away" in excluded["copy"]
+    assert "what follows the outcome" in excluded["is_purchased"]
+    assert excluded["constant"] == "constant"
+    assert excluded["nothing"] == "always missing"
+    warned = " ".join(inferred.warnings)
+    assert all(name in warned for name in ("row", "session", "is_purchased", "copy"))
+
+
+def test_every_field_says_why(inferred):
+    reasons = {f.name: f.why or "" for f in inferred.dataset.features.fields}
+    assert all(reasons.values())
+    assert "held-out AUC" in reasons["shelf"]
+    assert "held-out AUC" in reasons["amount"]
+    assert "free text" in reasons["title"]
+
+
+def test_the_yaml_reads_back(inferred, tmp_path):
+    path = tmp_path / "dataset.yaml"
+    path.write_text(inferred.to_yaml(), encoding="utf-8")
+    assert "# WARNING: copy is left out" in path.read_text()
+    assert load_dataset(path).features == inferred.dataset.features
+
+
+def test_a_strong_column_is_kept_but_warned_of(tmp_path):
+    rng = np.random.default_rng(0)
+    label = rng.random(ROWS) < 0.4
+    table = pa.table({"score": label + rng.normal(0, 0.2, ROWS), "y": label})
+    pq.write_table(table, tmp_path / "t.parquet")
+    result = infer_schema(tmp_path / "t.parquet", "y")
+    assert [f.name for f in result.dataset.features.fields] == ["score"]
+    assert "score nearly tells the label by itself" in result.warnings[0]
+
+
+def test_nothing_to_learn_from(tmp_path):
+    pq.write_table(pa.table({"id": np.arange(100), "y": [0, 1] * 50}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="no column to predict the label from: id is an id"):
+        infer_schema(tmp_path / "t.parquet", "y")
+
+
+def test_wide_tables_bucket_the_strongest_numbers_only(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {f"x{i}": rng.normal(size=500) for i in range(100)}
+    table = pa.table({**columns, "y": columns["x7"] + rng.normal(size=500) > 0})
+    pq.write_table(table, tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert len(fields) == 100
+    bucketed = [f.name for f in fields if f.buckets]
+    assert len(bucketed) == 60
+    assert "x7" in bucketed
+
+
+def test_label_options():
+    assert label_rule("clicked").column == "clicked"
+    rule = label_rule("rating >= 4")
+    assert (rule.column, rule.positive) == ("rating", "rating >= 4")
+    assert label_rule("a>b", ["a>b", "c"]).column == "a>b"

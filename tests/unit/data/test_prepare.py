@@ -1,0 +1,273 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.prepare import open_prepared, prepare
+from dynens.data.presets import dataset_from_files
+from dynens.data.statistics import flat_rows
+from dynens.errors import BundleError, DataError, SchemaError
+from dynens.schema import (
+    DatasetConfig,
+    EntityTable,
+    FeatureSchema,
+    FieldSpec,
+    LabelRule,
+    SplitConfig,
+)
+from tests.unit.data.tables import mixed_table
+
+
+def written(tmp_path, table=None, name="log.parquet"):
+    path = tmp_path / name
+    table = mixed_table(600) if table is None else table
+    if name.endswith(".csv"):
+        pacsv.write_csv(table, path)
+    else:
+        pq.write_table(table, path)
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return dataset_from_files(written(tmp_path), label="click")
+
+
+def test_everything_the_rest_relies_on(dataset, tmp_path):
+    data = prepare(dataset, tmp_path / "out", seed=0)
+    assert data.rows == {"train": 480, "valid": 60, "test": 60}
+    assert data.schema.label.positive == "`click` == 1"
+    train, test = data.split("train"), data.split("test")
+    assert train.stats is not None
+    assert test.stats is None
+    assert train.stats.shape == (480, 2 * len(data.layout.fields))
+    assert train.dense.shape == (480, data.layout.num_dense)
+    assert train.ids.shape == (480, data.layout.ids_width)
+    assert set(np.unique(train.labels)) == {0.0, 1.0}
+    assert train.groups is not None
+    assert train.sample_weight is None
+    assert not train.ids.flags.writeable
+    assert len(data.id_frequency) == flat_rows(data.layout) == len(data.stats.table)
+    assert data.id_frequency[1 : 1 + data.layout.fields[0].num_embeddings].sum() == 480
+    with pytest.raises(DataError, match="no split 'dev'"):
+        data.split("dev")
+
+
+def test_raw_test_rows_encode_to_the_test_split(dataset, tmp_path):
+    data = prepare(dataset, tmp_path / "out", seed=0)
+    raw, test = data.raw("test"), data.split("test")
+    assert raw.num_rows == 60
+    again = data.encode_labelled(raw)
+    np.testing.assert_array_equal(again.ids, test.ids)
+    np.testing.assert_array_equal(again.labels, test.labels)
+    np.testing.assert_array_equal(again.groups, test.groups)
+    names = [field.name for field in data.encoder.input_fields]
+    columns = {name: raw[name].to_pylist() for name in names}
+    np.testing.assert_array_equal(data.encoder.encode_columns(columns).ids, test.ids)
+
+
+def test_csv_and_parquet_give_the_same_rows(tmp_path):
+    table = mixed_table(600).drop_columns(["tags"])
+    splits = []
+    for name in ("log.parquet", "log.csv"):
+        config = dataset_from_files(written(tmp_path, table, name), label="click")
+        splits.append(prepare(config, tmp_path / f"out-{name}", seed=0).split("train"))
+    np.testing.assert_array_equal(splits[0].ids, splits[1].ids)
+    np.testing.assert_allclose(splits[0].dense, splits[1].dense, atol=1e-6)
+    np.testing.assert_array_equal(splits[0].stats, splits[1].stats)
+
+
+def test_encoders_see_training_rows_only(tmp_path):
+    table = mixed_table(600)
+    country = table["country"].to_pylist()
+    country[-60:] = ["only in test"] * 60
+    table = table.set_column(1, "country", pa.array(country))
+    data = prepare(
+        dataset_from_files(written(tmp_path, table), label="click"), tmp_path / "o", seed=0
+    )
+    position = [f.name for f in data.layout.fields].index("country")
+    assert (data.split("test").ids[:, position] == 0).all()
+
+
+def test_reuse_and_change(dataset, tmp_path):
+    out = tmp_path / "out"
+    said = []
+    prepare(dataset, out, seed=0, progress=said.append)
+    stamp = (out / "train.arrow").stat().st_mtime_ns
+    prepare(dataset, out, seed=0, progress=said.append)
+    assert said[-1] == "encoded data found, nothing has changed"
+    assert (out / "train.arrow").stat().st_mtime_ns == stamp
+    prepare(dataset, out, seed=1)
+    assert (out / "train.arrow").stat().st_mtime_ns != stamp
+    written(tmp_path, mixed_table(700))
+    assert sum(prepare(dataset, out, seed=1).rows.values()) == 700
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.parquet", "out"]
+
+
+def test_the_same_bytes_again(dataset, tmp_path):
+    for name in ("a", "b"):
+        prepare(dataset, tmp_path / name, seed=3)
+    for file in sorted(p for p in (tmp_path / "a").rglob("*") if p.is_file()):
+        other = tmp_path / "b" / file.relative_to(tmp_path / "a")
+        assert file.read_bytes() == other.read_bytes(), file.name
+
+
+def test_given_files_and_missing_ones(tmp_path):
+    table = mixed_table(600)
+    train = written(tmp_path, table.slice(0, 400), "train.parquet")
+    test = written(tmp_path, table.slice(400), "test.parquet")
+    config = dataset_from_files(train, test=test, label="click")
+    assert prepare(config, tmp_path / "o", seed=0).rows == {"train": 355, "valid": 45, "test": 200}
+
+
+def test_weights_and_negative_sampling(tmp_path):
+    table = mixed_table(600).append_column("w", pa.array(np.full(600, 2.0)))
+    features = FeatureSchema(
+        label=LabelRule(column="click"),
+        fields=(FieldSpec(name="country"),),
+        sample_weight="w",
+        negative_sampling_rate=0.25,
+    )
+    config = DatasetConfig(files=(str(written(tmp_path, table)),), features=features)
+    train = prepare(config, tmp_path / "o", seed=0).split("train")
+    np.testing.assert_array_equal(train.sample_weight, np.where(train.labels > 0, 2.0, 8.0))
+
+
+def test_entities_label_rules_and_drops(tmp_path):
+    rng = np.random.default_rng(0)
+    log = pa.table(
+        {
+            "uid": rng.integers(0, 30, 500),
+            "iid": rng.integers(0, 20, 500),
+            "stars": rng.integers(1, 6, 500),
+        }
+    )
+    users = pa.table({"uid": np.arange(30).astype(str), "job": rng.choice(["a", "b"], 30)})
+    extra = pa.table({"uid": np.arange(25), "seen": [[1, 2]] * 25})
+    items = pa.table({"iid": np.arange(20), "kind": rng.choice(["x", "y"], 20)})
+    paths = {
+        name: str(written(tmp_path, table, f"{name}.parquet"))
+        for name, table in (("log", log), ("users", users), ("extra", extra), ("items", items))
+    }
+    config = DatasetConfig(
+        files=(paths["log"],),
+        entities=(
+            EntityTable(files=(paths["users"],), entity="user", key="uid"),
+            EntityTable(files=(paths["extra"],), entity="user", key="uid"),
+            EntityTable(files=(paths["items"],), entity="item", key="iid"),
+        ),
+        features=FeatureSchema(
+            label=LabelRule(column="stars", positive="stars >= 4", drop="stars == 3"),
+            fields=(
+                FieldSpec(name="uid", entity="user"),
+                FieldSpec(name="job", entity="user"),
+                FieldSpec(name="seen", kind="multi_valued", entity="user"),
+                FieldSpec(name="iid", entity="item"),
+                FieldSpec(name="kind", entity="item"),
+            ),
+            user_key="uid",
+            item_key="iid",
+        ),
+        split=SplitConfig(by="random"),
+    )
+    data = prepare(config, tmp_path / "out", seed=0)
+    stars = np.array(log["stars"])
+    assert sum(data.rows.values()) == (stars != 3).sum()
+    assert data.report["rows_dropped"] == (stars == 3).sum()
+    raw = data.raw()
+    assert set(raw.column_names) >= {"uid", "iid", "job", "seen", "kind", "stars"}
+    row = {name: raw[name][0].as_py() for name in raw.column_names}
+    ranked = data.encoder.encode_rank(row["uid"], {}, [row["iid"]])
+    np.testing.assert_array_equal(ranked.ids[0], data.split("test").ids[0])
+    without = config.model_copy(update={"features": FeatureSchema(label=config.features.label)})
+    inferred = prepare(without, tmp_path / "inferred", seed=0)
+    names = {f.name: f.entity for f in inferred.schema.fields}
+    assert names["job"] == "user"
+    assert names["kind"] == "item"
+
+
+def refused(config, tmp_path, error, says):
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(error) as caught:
+        prepare(config, tmp_path / "out", seed=0)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_nothing_is_left_behind_by_bad_input(tmp_path):
+    path = written(tmp_path)
+    refused(dataset_from_files(path, label="nope"), tmp_path, DataError, "no label column 'nope'")
+    refused(dataset_from_files(path, label="price"), tmp_path, DataError, "not binary")
+    fields = (FieldSpec(name="colour"),)
+    features = FeatureSchema(label=LabelRule(column="click"), fields=fields)
+    config = DatasetConfig(files=(str(path),), features=features)
+    refused(config, tmp_path, SchemaError, "column 'colour' (field 'colour'), which no file has")
+    written(tmp_path, mixed_table(600).slice(0, 3))
+    refused(dataset_from_files(path, label="click"), tmp_path, DataError, "part")
+
+
+def test_columns_that_change_type_between_files(tmp_path):
+    table = mixed_table(300)
+    words = pa.array([f"word {i}" for i in range(300)])
+    changed = table.set_column(table.column_names.index("price"), "price", words)
+    files = [written(tmp_path, table, "1.parquet"), written(tmp_path, changed, "2.parquet")]
+    refused(
+        dataset_from_files(files, label="click"), tmp_path, DataError, "'price' holds numbers in"
+    )
+    features = FeatureSchema(
+        label=LabelRule(column="click"), fields=(FieldSpec(name="price", kind="numeric"),)
+    )
+    config = DatasetConfig(files=tuple(map(str, files)), features=features)
+    refused(config, tmp_path, DataError, "changes type between files (from double to string)")
+
+
+def test_texts_in_a_numeric_column(tmp_path):
+    table = mixed_table(300).select(["price", "click"])
+    few = ["oops", *map(str, table["price"].to_pylist()[1:])]
+    features = FeatureSchema(
+        label=LabelRule(column="click"), fields=(FieldSpec(name="price", kind="numeric"),)
+    )
+    path = written(tmp_path, table.set_column(0, "price", pa.array(few)), "few.csv")
+    config = DatasetConfig(files=(str(path),), features=features)
+    report = prepare(config, tmp_path / "few", seed=0).report
+    assert report["unreadable_numbers_as_missing"] == {"price": 1}
+    many = ["oops"] * 10 + few[10:]
+    path = written(tmp_path, table.set_column(0, "price", pa.array(many)), "many.csv")
+    config = DatasetConfig(files=(str(path),), features=features)
+    refused(config, tmp_path, DataError, "'price' holds 10 values that are no numbers")
+
+
+def test_nan_and_infinity_are_counted(tmp_path):
+    price = mixed_table(300)["price"].to_numpy().copy()
+    price[:3] = [np.inf, -np.inf, np.nan]
+    table = pa.table({"price": price, "click": mixed_table(300)["click"]})
+    for name in ("log.parquet", "log.csv"):
+        config = dataset_from_files(written(tmp_path, table, name), label="click")
+        report = prepare(config, tmp_path / f"o-{name}", seed=0).report
+        assert report["non_finite_as_missing"] == {"price": 3}
+
+
+def test_a_folder_that_cannot_be_written(dataset, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot be written"):
+        prepare(dataset, tmp_path / "file" / "out", seed=0)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(DataError, match="holds other files"):
+        prepare(dataset, tmp_path / "mine", seed=0)
+
+
+def test_open_what_is_not_there(tmp_path):
+    with pytest.raises(BundleError, match="holds no prepared data"):
+        open_prepared(tmp_path)
+
+
+def test_the_manifest_is_plain_json(dataset, tmp_path):
+    prepare(dataset, tmp_path / "out", seed=0)
+    manifest = json.loads((tmp_path / "out" / "prepared.json").read_text())
+    assert manifest["report"]["split_by"] == "time"
+    assert manifest["rows"]["train"] == 480

@@ -1,0 +1,107 @@
+import pytest
+from pydantic import ValidationError
+
+from dynens.errors import ConfigError, SchemaError
+from dynens.schema import (
+    Comparison,
+    DatasetConfig,
+    FeatureSchema,
+    FieldSpec,
+    LabelRule,
+    SourceOptions,
+    SplitConfig,
+    dump_dataset,
+    load_dataset,
+)
+
+LABEL = LabelRule(column="y")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("rating >= 4", ("rating", ">=", "4")),
+        (">= 4", ("y", ">=", "4")),
+        ("event = 'buy'", ("event", "==", "buy")),
+        ("Zip Code != 10", ("Zip Code", "!=", "10")),
+        ("`a>b` == >50k", ("a>b", "==", ">50k")),
+    ],
+)
+def test_comparisons(text, parts):
+    rule = Comparison.parse(text, "y")
+    assert (rule.column, rule.op, rule.value) == parts
+
+
+@pytest.mark.parametrize("text", ["rating", "", "> ", "== "])
+def test_what_is_no_comparison(text):
+    with pytest.raises(SchemaError, match="is not a comparison"):
+        Comparison.parse(text, "y")
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="y"),)), "reads the label"),
+        (
+            lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="a"), FieldSpec(name="a"))),
+            "declared twice",
+        ),
+        (
+            lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="a"),), excluded=("a",)),
+            "excluded column 'a'",
+        ),
+        (lambda: FieldSpec(name="v", kind="dense_vector"), "has no length"),
+        (lambda: FieldSpec(name="t", kind="multi_valued", derive="hour"), "derives 'hour'"),
+        (lambda: SourceOptions(header=False), "need the names"),
+        (lambda: SplitConfig(fractions=(0.5, 0.1, 0.1)), "sum to 1"),
+        (lambda: SplitConfig(valid_from=1), "both valid_from and test_from"),
+        (
+            lambda: DatasetConfig(
+                files=("a",), features=FeatureSchema(label=LABEL), split=SplitConfig(by="time")
+            ),
+            "needs features.timestamp",
+        ),
+        (
+            lambda: DatasetConfig(
+                files=("a",), features=FeatureSchema(label=LABEL), split=SplitConfig(by="group")
+            ),
+            "needs features.group",
+        ),
+    ],
+)
+def test_contradictions_are_named(build, says):
+    with pytest.raises(ValidationError, match=says):
+        build()
+
+
+def test_yaml_round_trip_resolves_paths(tmp_path):
+    text = """
+files: data/*.csv
+entities: [{files: users.csv, entity: user, key: uid}]
+features:
+  label: {column: stars, positive: stars >= 4, drop: stars == 3}
+  fields:
+  - {name: uid, entity: user, vocabulary: {min_count: 3, hash_buckets: 100}}
+  - {name: price, kind: numeric, buckets: 10}
+  negative_sampling_rate: 0.1
+"""
+    path = tmp_path / "shop.yaml"
+    path.write_text(text)
+    config = load_dataset(path)
+    assert config.name == "shop"
+    assert config.files == (str(tmp_path / "data/*.csv"),)
+    assert config.entities[0].files == (str(tmp_path / "users.csv"),)
+    assert config.features.field("uid").vocabulary.min_count == 3
+    again = tmp_path / "again.yaml"
+    again.write_text(dump_dataset(config, "two\nlines"))
+    assert load_dataset(again) == config
+
+
+def test_unknown_keys_and_fields(tmp_path):
+    path = tmp_path / "d.yaml"
+    path.write_text("files: a.csv\nfeatures: {label: {column: y}, colour: blue}\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'features\.colour'"):
+        load_dataset(path)
+    schema = FeatureSchema(label=LABEL, fields=(FieldSpec(name="a"), FieldSpec(name="b")))
+    with pytest.raises(SchemaError, match="no field 'c'; it has a, b"):
+        schema.field("c")
