@@ -214,11 +214,21 @@ def train_baseline(context: StageContext) -> None:
 
 
 class StudentLearner:
-    """Builds the student of a run: the configured architecture trained by distillation."""
+    """Builds the student of a run: the configured architecture trained by distillation.
 
-    def __init__(self, context: StageContext, config: LearnerConfig) -> None:
+    Args:
+        context: the stage's; `context.config.seed` seeds the training.
+        config: the student's architecture and optimiser.
+        roles: the configuration whose validation roles apply; None: the context's own. A study
+            that varies the seed keeps the roles of the run whose pool it distils.
+    """
+
+    def __init__(
+        self, context: StageContext, config: LearnerConfig, roles: RunConfig | None = None
+    ) -> None:
         self._context = context
         self._config = config
+        self._roles = roles or context.config
 
     def fit(self) -> NetLearner:
         """Train; returns a learner that saves and exports like any other."""
@@ -227,7 +237,7 @@ class StudentLearner:
         learner_class = MODELS[self._config.model]
         assert issubclass(learner_class, NetLearner)
         train, valid = data.split("train"), data.split("valid")
-        select = valid_roles(run_config, len(valid)).select
+        select = valid_roles(self._roles, len(valid)).select
         teacher_blend = read_blend(context.run, _TEACHER_SYSTEM[run_config.distill.teacher])
         names = tuple(teacher_blend.weights)
         teacher_logits = teacher_blend.logit(pool_logits(context.run, names, "train"))
@@ -239,7 +249,7 @@ class StudentLearner:
                 config,
                 run_config.distill,
                 teacher_logits,
-                self._factory(data, train, Blend(teacher_blend.weights, teacher_blend.bias)),
+                self._factory(data, train, teacher_blend),
                 run_config.seed,
                 context.checkpoints,
                 context.progress,
