@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,14 @@ _QUANTILES = 200
 
 
 class FieldFitter(ABC):
-    """Sees the training values of one field, then makes its encoder."""
+    """Sees the training values of one field, then makes its encoder.
 
-    def __init__(self, spec: FieldSpec) -> None:
+    Args:
+        spec: the field.
+        first_row: training rows before those that will be added.
+    """
+
+    def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
         self.spec = spec
 
     @abstractmethod
@@ -40,25 +46,32 @@ class FieldFitter(ABC):
         """Look at a chunk of training values."""
 
     @abstractmethod
+    def merge(self, other: Any) -> None:
+        """Take over what a fitter of the rows that follow has seen."""
+
+    @abstractmethod
     def finish(self) -> FieldEncoder:
         """The fitted encoder."""
 
 
-def field_fitter(spec: FieldSpec) -> FieldFitter:
+def field_fitter(spec: FieldSpec, first_row: int = 0) -> FieldFitter:
     """The fitter for a field's kind."""
-    return _FITTERS[spec.kind](spec)
+    return _FITTERS[spec.kind](spec, first_row)
 
 
 class CategoricalFitter(FieldFitter):
     """Counts values."""
 
-    def __init__(self, spec: FieldSpec) -> None:
+    def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
         super().__init__(spec)
         self._counter = ValueCounter()
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         if self.spec.vocabulary.hash_buckets is None:
             self._counter.add(derived(column, self.spec))
+
+    def merge(self, other: CategoricalFitter) -> None:
+        self._counter.merge(other._counter)
 
     def finish(self) -> CategoricalEncoder:
         policy = self.spec.vocabulary
@@ -69,18 +82,20 @@ class CategoricalFitter(FieldFitter):
 class MultiValuedFitter(FieldFitter):
     """Counts values and list lengths."""
 
-    def __init__(self, spec: FieldSpec) -> None:
+    def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
         super().__init__(spec)
         self._counter = ValueCounter()
         self._lengths = np.zeros(0, np.int64)
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         values, lengths = split_lists(column, self.spec.separator)
-        counts = np.bincount(lengths, minlength=len(self._lengths))
-        counts[: len(self._lengths)] += self._lengths
-        self._lengths = counts
+        self._lengths = _padded_sum(self._lengths, np.bincount(lengths))
         if self.spec.vocabulary.hash_buckets is None:
             self._counter.add(values)
+
+    def merge(self, other: MultiValuedFitter) -> None:
+        self._counter.merge(other._counter)
+        self._lengths = _padded_sum(self._lengths, other._lengths)
 
     def finish(self) -> MultiValuedEncoder:
         policy = self.spec.vocabulary
@@ -98,9 +113,9 @@ class MultiValuedFitter(FieldFitter):
 class NumericFitter(FieldFitter):
     """Keeps a sample of the values that is the same however the rows are chunked."""
 
-    def __init__(self, spec: FieldSpec) -> None:
+    def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
         super().__init__(spec)
-        self._sample = SystematicSample(SAMPLE_ROWS)
+        self._sample = SystematicSample(SAMPLE_ROWS, first_row)
         self._has_missing = False
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
@@ -110,6 +125,10 @@ class NumericFitter(FieldFitter):
             numbers = to_numbers(column).values
         self._has_missing = self._has_missing or bool(np.isnan(numbers).any())
         self._sample.add(numbers)
+
+    def merge(self, other: NumericFitter) -> None:
+        self._has_missing = self._has_missing or other._has_missing
+        self._sample.merge(other._sample)
 
     def finish(self) -> NumericEncoder:
         values = self._sample.values()
@@ -126,27 +145,30 @@ class NumericFitter(FieldFitter):
 class DenseVectorFitter(FieldFitter):
     """Keeps a sample of the vectors."""
 
-    def __init__(self, spec: FieldSpec) -> None:
+    def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
         super().__init__(spec)
         assert spec.length is not None
         self._length = spec.length
-        self._count = np.zeros(spec.length)
-        self._sum = np.zeros(spec.length)
-        self._square = np.zeros(spec.length)
+        # One row of (count, sum, sum of squares) per chunk, added up in order at the end: floating
+        # point sums then do not depend on who saw which chunk.
+        self._sums: list[npt.NDArray[np.float64]] = []
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         values, lengths = split_lists(column, self.spec.separator)
         matrix = vectors(to_numbers(values).values, lengths, self._length)
         known = np.isfinite(matrix)
         matrix = np.where(known, matrix, 0.0)
-        self._count += known.sum(axis=0)
-        self._sum += matrix.sum(axis=0)
-        self._square += (matrix**2).sum(axis=0)
+        sums = (known.sum(axis=0), matrix.sum(axis=0), (matrix**2).sum(axis=0))
+        self._sums.append(np.array(sums, np.float64))
+
+    def merge(self, other: DenseVectorFitter) -> None:
+        self._sums += other._sums
 
     def finish(self) -> DenseVectorEncoder:
-        count = np.maximum(self._count, 1)
-        mean = self._sum / count
-        deviation = np.sqrt(np.maximum(self._square / count - mean**2, 0.0))
+        count, total, square = sum(self._sums, np.zeros((3, self._length)))
+        count = np.maximum(count, 1)
+        mean = total / count
+        deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
         scale = np.where(deviation > 1e-12, 1 / np.maximum(deviation, 1e-12), 0.0)
         return DenseVectorEncoder(self.spec, mean, scale)
 
@@ -157,25 +179,51 @@ class SystematicSample:
     Which values are kept depends on their positions alone, not on the chunks they came in.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, first: int = 0) -> None:
         self._size = size
         self._step = 1
-        self._seen = 0
+        self._first = first  # position of the first value kept
+        self._seen = first
         self._parts: list[npt.NDArray[np.float64]] = []
         self._held = 0
 
     def add(self, values: npt.NDArray[np.float64]) -> None:
-        first = -self._seen % self._step
-        part = values[first :: self._step].copy()
+        part = values[-self._seen % self._step :: self._step].copy()
         self._seen += len(values)
+        self._append(part)
+
+    def _append(self, part: npt.NDArray[np.float64]) -> None:
         self._parts.append(part)
         self._held += len(part)
         while self._held > 2 * self._size:
-            kept = np.concatenate(self._parts)[::2]
-            self._parts, self._held, self._step = [kept], len(kept), self._step * 2
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        """Keep the values whose position is a multiple of twice the step."""
+        skipped = self._first % (2 * self._step) // self._step
+        kept = self.values()[skipped::2]
+        self._first += skipped * self._step
+        self._parts, self._held, self._step = [kept], len(kept), self._step * 2
+
+    def merge(self, other: SystematicSample) -> None:
+        """Take over the sample of the values that follow."""
+        while self._step < other._step:
+            self._coarsen()
+        while other._step < self._step:
+            other._coarsen()
+        self._seen = other._seen
+        self._append(other.values())
 
     def values(self) -> npt.NDArray[np.float64]:
         return np.concatenate(self._parts) if self._parts else np.zeros(0)
+
+
+def _padded_sum(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Sum of two vectors, the shorter one filled up with zeros."""
+    total = np.zeros(max(len(a), len(b)), np.int64)
+    total[: len(a)] += a
+    total[: len(b)] += b
+    return total
 
 
 def _transform_of(

@@ -98,6 +98,24 @@ class LabelReader:
         for code, count in zip(*np.unique(codes[codes >= 0], return_counts=True), strict=True):
             self._counts[int(code)] = self._counts.get(int(code), 0) + int(count)
 
+    def merge(self, other: LabelReader, codes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        """Take over what another reader saw; its codes in this reader's terms.
+
+        Raises:
+            DataError: there are too many values.
+        """
+        self.num_missing += other.num_missing
+        mapping = np.arange(max(other._counts, default=1) + 1)
+        for value, code in other._values.items():
+            mapping = np.pad(mapping, (0, max(code + 1 - len(mapping), 0)))
+            mapping[code] = self._values.setdefault(value, len(self._values))
+        if len(self._values) > _MAX_DISTINCT:
+            raise DataError(self._not_binary())
+        for code, count in other._counts.items():
+            mine = int(mapping[code])
+            self._counts[mine] = self._counts.get(mine, 0) + count
+        return mapping[codes].astype(np.int16)
+
     def _not_binary(self) -> str:
         shown = ", ".join(repr(v) for v in list(self._values)[:5])
         return (

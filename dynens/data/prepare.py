@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from dynens.batch import EncodedBatch, FeatureLayout, IntArray
+from dynens.batch import FeatureLayout, IntArray
+from dynens.data.columns import unified_schema
 from dynens.data.encoders import RowEncoder
 from dynens.data.entities import EncodedEntity, RawEntity, load_entities
-from dynens.data.fitting import field_fitter
+from dynens.data.fitting import FieldFitter
 from dynens.data.infer import with_fields
+from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
 from dynens.data.shards import ShardWriter
 from dynens.data.sources import expand
-from dynens.data.splits import SPLITS, TEST, TRAIN, split_kind, split_rows
-from dynens.data.staging import Staged, stage
+from dynens.data.splits import SPLITS, TRAIN, split_kind, split_rows
+from dynens.data.staging import StagedPart, StagedRows, merge_parts, stage_part
 from dynens.data.statistics import (
     NUM_FOLDS,
     CountTables,
@@ -44,11 +46,19 @@ from dynens.schema import DatasetConfig, FeatureSchema
 __all__ = ["PreparedData", "fingerprint", "open_prepared", "prepare"]
 
 FORMAT = 1
-RAW_ROWS = 100_000
 _STATS_CHUNK = 262_144
 _HASH_BYTES = 8 << 20
 
 Progress = Callable[[str], None]
+Call = Callable[[], Any]
+MapFiles = Callable[[Sequence[Call]], Iterable[Any]]
+"""Runs calls that do not depend on each other and gives their results in order."""
+
+
+def one_by_one(calls: Sequence[Call]) -> Iterator[Any]:
+    """Run the calls in turn, each when its result is asked for."""
+    for call in calls:
+        yield call()
 
 
 def prepare(
@@ -57,6 +67,7 @@ def prepare(
     *,
     seed: int,
     progress: Progress | None = None,
+    map_files: MapFiles | None = None,
 ) -> PreparedData:
     """Encode a dataset into `out_dir`, or reuse what is there if nothing has changed.
 
@@ -65,6 +76,8 @@ def prepare(
         out_dir: written under a temporary name and renamed at the end.
         seed: of random splits and folds.
         progress: told about each step.
+        map_files: runs the work on single files, here one after the other; whatever runs it, the
+            result is the same.
 
     Raises:
         DataError: a file, the label or the split is bad, or the folder cannot be written.
@@ -82,7 +95,7 @@ def prepare(
     temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        _Preparation(dataset, temporary, seed, print_, say).run()
+        _Preparation(dataset, temporary, seed, print_, say, map_files or one_by_one).run()
         if out_dir.exists():
             shutil.rmtree(out_dir)
         temporary.rename(out_dir)
@@ -110,181 +123,178 @@ def fingerprint(dataset: DatasetConfig, seed: int) -> str:
     return digest.hexdigest()
 
 
-@dataclass
-class _Rows:
-    """Per-row facts of the staged rows, all (N,)."""
-
-    labels: npt.NDArray[np.float32]
-    split: npt.NDArray[np.int8]
-    weights: npt.NDArray[np.float32] | None
-    groups: npt.NDArray[np.int64] | None
-    parts: IntArray  # fold or period of training rows; 0 elsewhere
-
-
 class _Preparation:
     """One run of `prepare`; the steps in order are in `run`."""
 
     def __init__(
-        self, dataset: DatasetConfig, directory: Path, seed: int, print_: str, say: Progress
+        self,
+        dataset: DatasetConfig,
+        directory: Path,
+        seed: int,
+        print_: str,
+        say: Progress,
+        map_files: MapFiles,
     ) -> None:
         self.dataset, self.directory = dataset, directory
         self.seed, self.fingerprint, self.say = seed, print_, say
+        self.map_files = map_files
 
     def run(self) -> None:
         self.entities = load_entities(self.dataset)
         self.dataset = with_fields(self.dataset, self.entities)
-        self.features: FeatureSchema = self.dataset.features
         self.say("reading")
-        staged = stage(self.dataset, self.entities, self.directory / "staged.arrow")
-        labels = staged.reader.labels_by_code()[staged.label_codes]
-        self.features = self.features.model_copy(update={"label": staged.reader.resolved()})
-        self.split_by = split_kind(self.dataset.split, staged.given, staged.times)
+        parts = self._stage()
+        rows = merge_parts(parts)
+        self.features: FeatureSchema = self.dataset.features.model_copy(
+            update={"label": rows.reader.resolved()}
+        )
+        self.split_by = split_kind(self.dataset.split, rows.given, rows.times)
         self.say(f"splitting: {self.split_by}")
         split = split_rows(
             self.dataset.split,
-            labels,
-            staged.given,
+            rows.labels,
+            rows.given,
             self.seed,
-            times=staged.times,
+            times=rows.times,
             time_format=self.features.time_format,
-            groups=staged.groups,
+            groups=rows.groups,
         )
         self.say(f"fitting encoders on {int((split == TRAIN).sum()):,} of {len(split):,} rows")
-        encoder = self._fit(staged, split)
+        encoder = self._fit(parts, rows, split)
         self.say("encoding")
-        self._encode(staged, labels, split, encoder)
-        staged.path.unlink()
+        self._encode(parts, rows, split, encoder)
 
-    def _fit(self, staged: Staged, split: npt.NDArray[np.int8]) -> RowEncoder:
-        fitters = [field_fitter(spec) for spec in self.features.fields]
-        joined = sorted({spec.source for spec in self.features.fields})
-        for rows, table in staged.chunks():
-            mask = split[rows] == TRAIN
-            if not mask.all():
-                table = table.filter(pa.array(mask))
-            for entity in self.entities:
-                table = entity.join(table, joined)
-            for fitter in fitters:
-                fitter.add(table[fitter.spec.source])
+    def _stage(self) -> list[StagedPart]:
+        groups = (self.dataset.files, self.dataset.valid_files, self.dataset.test_files)
+        files = [(given, file) for given, names in enumerate(groups) for file in expand(names)]
+        schema = unified_schema([file for _, file in files], self.dataset, self.entities)
+        self.interaction_columns = schema.names
+        folder = self.directory / "staged"
+        folder.mkdir()
+        calls = [
+            partial(stage_part, self.dataset, schema, file, given, folder / f"{i}.arrow")
+            for i, (given, file) in enumerate(files)
+        ]
+        return list(self.map_files(calls))
+
+    def _fit(
+        self, parts: Sequence[StagedPart], rows: StagedRows, split: npt.NDArray[np.int8]
+    ) -> RowEncoder:
+        calls, first_row = [], 0
+        for part, at in zip(parts, rows.bounds, strict=True):
+            train = split[at] == TRAIN
+            calls.append(
+                partial(fit_part, self.features.fields, self.entities, part.path, train, first_row)
+            )
+            first_row += int(train.sum())
+        fitters: list[FieldFitter] = []
+        for fitted in self.map_files(calls):
+            for mine, other in zip(fitters, fitted, strict=bool(fitters)):
+                mine.merge(other)
+            fitters = fitters or fitted
         encoders = [fitter.finish() for fitter in fitters]
         bare = RowEncoder(encoders, (), self.features.user_key, self.features.item_key)
-        encoded = [encode_entity(bare, entity, staged.columns) for entity in self.entities]
+        encoded = [encode_entity(bare, e, self.interaction_columns) for e in self.entities]
         return RowEncoder(encoders, encoded, bare.user_key, bare.item_key)
 
     def _encode(
         self,
-        staged: Staged,
-        labels: npt.NDArray[np.float32],
+        parts: Sequence[StagedPart],
+        rows: StagedRows,
         split: npt.NDArray[np.int8],
         encoder: RowEncoder,
     ) -> None:
-        rows = _Rows(
-            labels,
-            split,
-            weights_of(labels, staged.weights, self.features.negative_sampling_rate),
-            staged.groups,
-            np.zeros(len(labels), np.int32),
-        )
-        past, num_parts = self._cut_parts(staged, rows, encoder.layout)
-        counts = CountTables(encoder.layout, num_parts)
-        writers = [ShardWriter(self.directory / f"{name}.arrow") for name in SPLITS]
-        raw: list[pa.Table] = []
-        for at, table in staged.chunks():
-            batch = encoder.encode_table(table)
-            self._write_chunk(batch, at, rows, writers, counts)
-            if sum(t.num_rows for t in raw) < RAW_ROWS:
-                raw.append(self._joined(table.filter(pa.array(split[at] == TEST))))
-        stats = self._statistics(encoder.layout, counts)
-        self._write_train_stats(writers[TRAIN], rows, encoder.layout, counts, past)
-        for writer in writers:
-            writer.finish()
-        encoder.save(self.directory / "encoder")
-        stats.save(self.directory / "statistics")
-        np.save(self.directory / "id_frequency.npy", counts.total()[0].astype(np.int64))
-        self._save_raw(raw)
-        self._save_manifest(staged, [writer.num_rows for writer in writers])
-
-    def _cut_parts(self, staged: Staged, rows: _Rows, layout: FeatureLayout) -> tuple[bool, int]:
-        """Give every training row its fold or period: (whether periods, how many parts)."""
-        train = rows.split == TRAIN
-        wanted = self.dataset.statistics
-        by_time = self.split_by == "time"
-        if staged.times is not None and (wanted == "past" or (wanted == "auto" and by_time)):
-            bounds = period_bounds(staged.times[train], num_periods(layout))
-            if len(bounds):
-                rows.parts[train] = period_of(staged.times[train], bounds)
-                return True, len(bounds) + 1
-        rows.parts[train] = fold_of(np.arange(int(train.sum())), self.seed)
-        return False, NUM_FOLDS
-
-    def _write_chunk(
-        self,
-        batch: EncodedBatch,
-        at: slice,
-        rows: _Rows,
-        writers: Sequence[ShardWriter],
-        counts: CountTables,
-    ) -> None:
-        split = rows.split[at]
-        for code, writer in enumerate(writers):
-            mine = split == code
-            if not mine.any():
-                continue
-            ids, labels = batch.ids[mine], rows.labels[at][mine]
-            writer.append(
-                ids=ids,
-                dense=batch.dense[mine],
-                labels=labels,
-                sample_weight=None if rows.weights is None else rows.weights[at][mine],
-                groups=None if rows.groups is None else rows.groups[at][mine],
+        rate = self.features.negative_sampling_rate
+        weights = weights_of(rows.labels, rows.weights, rate)
+        past, periods, count = self._periods(rows, split, encoder.layout)
+        calls = []
+        for i, (part, at) in enumerate(zip(parts, rows.bounds, strict=True)):
+            part_rows = PartRows(
+                part.path,
+                rows.labels[at],
+                split[at],
+                None if weights is None else weights[at],
+                None if rows.groups is None else rows.groups[at],
+                periods[at],
             )
-            if code == TRAIN:
-                counts.add(ids, labels, rows.parts[at][mine])
+            folder = self.directory / "parts" / str(i)
+            calls.append(partial(encode_part, encoder, self.entities, part_rows, count, folder))
+        shards = [ShardWriter(self.directory / f"{name}.arrow") for name in SPLITS]
+        raw: list[pa.Table] = []
+        counts: CountTables | None = None
+        for encoded in self.map_files(calls):
+            for shard, other in zip(shards, encoded.shards, strict=True):
+                shard.take_over(other.pause())
+            raw += encoded.raw
+            if counts is None:
+                counts = encoded.counts
+            else:
+                counts.merge(encoded.counts)
+        assert counts is not None
+        for name in ("staged", "parts"):
+            shutil.rmtree(self.directory / name)
+        self._write_train_stats(shards[TRAIN], periods[split == TRAIN], counts, encoder, past)
+        for shard in shards:
+            shard.finish()
+        self._save(encoder, counts, raw, rows, [shard.num_rows for shard in shards])
 
-    def _statistics(self, layout: FeatureLayout, counts: CountTables) -> StatTables:
-        seen, positives, num_rows, num_positives = counts.total()
-        table = stat_table(layout, seen, positives, num_rows, num_positives, num_rows)
-        return StatTables(layout, table)
+    def _periods(
+        self, rows: StagedRows, split: npt.NDArray[np.int8], layout: FeatureLayout
+    ) -> tuple[bool, IntArray, int]:
+        """(whether statistics look at the past, fold or period of each row, how many of them)."""
+        train = split == TRAIN
+        result = np.zeros(len(split), np.int32)
+        wanted = self.dataset.statistics
+        past = wanted == "past" or (wanted == "auto" and self.split_by == "time")
+        if past and rows.times is not None:
+            bounds = period_bounds(rows.times[train], num_periods(layout))
+            if len(bounds):
+                result[train] = period_of(rows.times[train], bounds)
+                return True, result, len(bounds) + 1
+        result[train] = fold_of(np.arange(int(train.sum())), self.seed)
+        return False, result, NUM_FOLDS
 
     def _write_train_stats(
         self,
-        writer: ShardWriter,
-        rows: _Rows,
-        layout: FeatureLayout,
+        shard: ShardWriter,
+        periods: IntArray,
         counts: CountTables,
+        encoder: RowEncoder,
         past: bool,
     ) -> None:
-        tables = part_tables(layout, counts, past)
-        ids = writer.view("ids", layout.ids_width)
-        parts = rows.parts[rows.split == TRAIN]
+        tables = part_tables(encoder.layout, counts, past)
+        ids = shard.view("ids", encoder.layout.ids_width)
         for start in range(0, len(ids), _STATS_CHUNK):
-            chunk = slice(start, start + _STATS_CHUNK)
-            values = train_stats(layout, tables, np.asarray(ids[chunk]), parts[chunk])
-            writer.append_column("stats", values)
+            at = slice(start, start + _STATS_CHUNK)
+            values = train_stats(encoder.layout, tables, np.asarray(ids[at]), periods[at])
+            shard.append_column("stats", values)
 
-    def _joined(self, table: pa.Table) -> pa.Table:
-        for entity in self.entities:
-            wanted = [spec.source for spec in self.features.fields]
-            table = entity.join(table, sorted(set(wanted)))
-        return table
-
-    def _save_raw(self, tables: Sequence[pa.Table]) -> None:
-        table = pa.concat_tables(tables).slice(0, RAW_ROWS).combine_chunks()
+    def _save(
+        self,
+        encoder: RowEncoder,
+        counts: CountTables,
+        raw: Sequence[pa.Table],
+        rows: StagedRows,
+        split_rows_: Sequence[int],
+    ) -> None:
+        encoder.save(self.directory / "encoder")
+        seen, positives, num_rows, num_positives = counts.total()
+        table = stat_table(encoder.layout, seen, positives, num_rows, num_positives, num_rows)
+        StatTables(encoder.layout, table).save(self.directory / "statistics")
+        np.save(self.directory / "id_frequency.npy", seen.astype(np.int64))
+        test_rows = pa.concat_tables(raw).slice(0, RAW_ROWS).combine_chunks()
         options = ipc.IpcWriteOptions(compression="zstd")
-        with ipc.new_file(
-            str(self.directory / "raw_test.arrow"), table.schema, options=options
-        ) as writer:
-            writer.write_table(table)
-
-    def _save_manifest(self, staged: Staged, rows: Sequence[int]) -> None:
+        path = str(self.directory / "raw_test.arrow")
+        with ipc.new_file(path, test_rows.schema, options=options) as writer:
+            writer.write_table(test_rows)
         resolved = self.dataset.model_copy(update={"features": self.features})
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "name": self.dataset.name,
             "seed": self.seed,
-            "rows": dict(zip(SPLITS, rows, strict=True)),
-            "report": {**staged.report.to_dict(), "split_by": self.split_by},
+            "rows": dict(zip(SPLITS, split_rows_, strict=True)),
+            "report": {**rows.report.to_dict(), "split_by": self.split_by},
             "dataset": resolved.model_dump(mode="json", exclude_defaults=True),
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False)

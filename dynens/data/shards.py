@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+_COPY_BYTES = 8 << 20
+
+
 class ShardWriter:
     """Writes one split, chunk by chunk.
 
@@ -30,7 +34,7 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._files: dict[str, Any] = {}
         self._widths: dict[str, int] = {}
         self.num_rows = 0
@@ -47,19 +51,45 @@ class ShardWriter:
         self._write(name, values)
 
     def _write(self, name: str, values: npt.NDArray[Any]) -> None:
-        if name not in self._files:
-            self._files[name] = self._part(name).open("wb")
-            self._widths[name] = values.shape[1] if values.ndim == 2 else 0
+        self._widths.setdefault(name, values.shape[1] if values.ndim == 2 else 0)
+        file = self._open(name)
         values = np.ascontiguousarray(values, dtype=_DTYPES[name])
         if values.size:
-            self._files[name].write(values.data)
+            file.write(values.data)
+
+    def pause(self) -> ShardWriter:
+        """Close the files, so that the writer can be sent to another process and go on there."""
+        for name, file in self._files.items():
+            if file is not None:
+                file.close()
+                self._files[name] = None
+        return self
+
+    def take_over(self, other: ShardWriter) -> None:
+        """Append all of another (paused) writer's rows; its files are gone afterwards."""
+        for name, width in other._widths.items():
+            source = other._part(name)
+            if name not in self._files:
+                self._widths[name] = width
+                self._files[name] = None
+                source.rename(self._part(name))
+                continue
+            with source.open("rb") as file:
+                shutil.copyfileobj(file, self._open(name), _COPY_BYTES)
+            source.unlink()
+        self.num_rows += other.num_rows
+
+    def _open(self, name: str) -> Any:
+        if self._files.get(name) is None:
+            self._files[name] = self._part(name).open("ab")
+        return self._files[name]
 
     def _part(self, name: str) -> Path:
-        return self._path.with_suffix(f".{name}.part")
+        return self.path.with_suffix(f".{name}.part")
 
     def view(self, name: str, width: int) -> npt.NDArray[Any]:
         """The rows of a two-dimensional column written so far, memory-mapped."""
-        self._files[name].flush()
+        self._open(name).flush()
         shape = (self.num_rows, width)
         if not self.num_rows or not width:
             return np.zeros(shape, _DTYPES[name])
@@ -68,16 +98,15 @@ class ShardWriter:
     def finish(self) -> None:
         """Turn the parts into the Arrow file."""
         arrays, fields = [], []
-        for name, file in self._files.items():
-            file.close()
-            width = self._widths[name]
+        self.pause()
+        for name, width in self._widths.items():
             array = self._array(name, width)
             arrays.append(array)
             fields.append(pa.field(name, array.type))
         batch = pa.record_batch(arrays, schema=pa.schema(fields))
-        with ipc.new_file(str(self._path), batch.schema) as writer:
+        with ipc.new_file(str(self.path), batch.schema) as writer:
             writer.write_batch(batch)
-        for name in self._files:
+        for name in self._widths:
             self._part(name).unlink()
 
     def _array(self, name: str, width: int) -> pa.Array:

@@ -35,6 +35,13 @@ class ValueCounter:
         if self._rows > _MERGE_ROWS:
             self._merge()
 
+    def merge(self, other: ValueCounter) -> None:
+        """Add another counter's counts."""
+        self._parts += other._parts
+        self._rows += other._rows
+        if self._rows > _MERGE_ROWS:
+            self._merge()
+
     def _merge(self) -> pa.Table:
         if not self._parts:
             return pa.table({"value": pa.array([], pa.string()), "count": pa.array([], pa.int64())})

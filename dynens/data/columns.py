@@ -1,0 +1,111 @@
+"""Which raw columns a schema needs, and the types that fit all files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from dynens.data.entities import RawEntity
+from dynens.data.sources import file_schema
+from dynens.errors import DataError, SchemaError
+from dynens.schema import DatasetConfig, FeatureSchema
+
+
+def needed_columns(features: FeatureSchema) -> dict[str, str]:
+    """Every raw column the schema asks for, with what for."""
+    needed = {spec.source: f"field {spec.name!r}" for spec in features.fields}
+    rules = (features.label.comparison("positive"), features.label.comparison("drop"))
+    for rule in rules:
+        if rule is not None:
+            needed.setdefault(rule.column, "the label rule")
+    for role in ("timestamp", "group", "request_id", "sample_weight", "user_key", "item_key"):
+        column = getattr(features, role)
+        if column:
+            needed.setdefault(column, role)
+    needed[features.label.column] = "the label"
+    return needed
+
+
+def unified_schema(
+    files: Sequence[Path], config: DatasetConfig, entities: Sequence[RawEntity]
+) -> pa.Schema:
+    """The needed interaction columns in types that fit all files.
+
+    Raises:
+        DataError: a file has no label, lacks a column others have, or a column changes type.
+        SchemaError: the schema asks for a column that is nowhere.
+    """
+    needed = needed_columns(config.features)
+    for entity in entities:
+        needed.setdefault(entity.key, f"the {entity.entity} table's key")
+    types: dict[str, pa.DataType] = {}
+    schemas = {file: file_schema(file, config.source) for file in files}
+    for file, schema in schemas.items():
+        if config.features.label.column not in schema.names:
+            known = ", ".join(schema.names[:12])
+            raise DataError(
+                f"{file} has no label column {config.features.label.column!r}; "
+                f"its columns are {known}."
+            )
+        for name in needed:
+            if name in schema.names:
+                kind = _plain_type(schema.field(name).type)
+                types[name] = _common_type(types.get(name, kind), kind, name, file)
+    for name, purpose in needed.items():
+        if name not in types and not any(entity.has(name) for entity in entities):
+            known = ", ".join(schemas[files[0]].names[:20])
+            raise SchemaError(
+                f"the schema asks for column {name!r} ({purpose}), which no file has; "
+                f"{files[0].name} has {known}."
+            )
+    for file, schema in schemas.items():
+        absent = sorted(set(types) - set(schema.names))
+        if absent:
+            raise DataError(f"{file} lacks the column {absent[0]!r} that other files have.")
+    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    texts = (pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    if any(check(kind) for check in texts) or kind == pa.string_view():
+        return pa.string()
+    return kind
+
+
+def _common_type(a: pa.DataType, b: pa.DataType, name: str, file: Path) -> pa.DataType:
+    if a == b or pa.types.is_null(b):
+        return a
+    if pa.types.is_null(a):
+        return b
+
+    def numeric(kind: pa.DataType) -> bool:
+        return bool(
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+        )
+
+    if pa.types.is_integer(a) and pa.types.is_integer(b):
+        return pa.int64()
+    if numeric(a) and numeric(b):
+        return pa.float64()
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        return a
+    if pa.types.is_temporal(a) and pa.types.is_temporal(b):
+        return pa.timestamp("us")
+    raise DataError(
+        f"{file}: column {name!r} changes type between files (from {a} to {b}); "
+        "write all files with one type."
+    )
+
+
+def number_columns(features: FeatureSchema, schema: pa.Schema) -> set[str]:
+    """Columns that numeric fields alone read: these are parsed while staging."""
+    others = {s.source for s in features.fields if s.kind != "numeric" or s.derive}
+    others |= {
+        name for name, use in needed_columns(features).items() if not use.startswith("field")
+    }
+    numeric = {s.source for s in features.fields if s.kind == "numeric" and not s.derive}
+    return {name for name in numeric - others if name in schema.names}

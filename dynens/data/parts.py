@@ -1,0 +1,137 @@
+"""Fitting and encoding one staged file; the results of all files merge to those of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.batch import EncodedBatch, FloatArray, IntArray
+from dynens.data.encoders import RowEncoder
+from dynens.data.entities import RawEntity
+from dynens.data.fitting import FieldFitter, field_fitter
+from dynens.data.shards import ShardWriter
+from dynens.data.splits import SPLITS, TEST, TRAIN
+from dynens.data.staging import staged_chunks
+from dynens.data.statistics import CountTables
+from dynens.schema import FieldSpec
+
+RAW_ROWS = 100_000
+
+
+@dataclass
+class PartRows:
+    """What is known of one staged file's rows, all (N,).
+
+    Attributes:
+        path: the staged file.
+        labels: float32.
+        split: int8.
+        weights: float32, or None.
+        groups: int64, or None.
+        periods: int32 fold or period of training rows, 0 elsewhere.
+    """
+
+    path: Path
+    labels: FloatArray
+    split: npt.NDArray[np.int8]
+    weights: FloatArray | None
+    groups: npt.NDArray[np.int64] | None
+    periods: IntArray
+
+
+@dataclass
+class EncodedPart:
+    """What encoding one file gives besides the rows on disk.
+
+    Attributes:
+        shards: the writers of the three splits, in order, their columns still in parts.
+        counts: rows and positives per id among training rows.
+        raw: the first raw test rows, entity columns joined.
+    """
+
+    shards: list[ShardWriter]
+    counts: CountTables
+    raw: list[pa.Table]
+
+
+def fit_part(
+    specs: Sequence[FieldSpec],
+    entities: Sequence[RawEntity],
+    path: Path,
+    train: npt.NDArray[np.bool_],
+    first_row: int,
+) -> list[FieldFitter]:
+    """Show the training rows of one staged file to a fitter per field.
+
+    Args:
+        specs: the fields.
+        entities: tables to join.
+        path: the staged file.
+        train: (N,) which of its rows train.
+        first_row: training rows of the files before.
+    """
+    fitters = [field_fitter(spec, first_row) for spec in specs]
+    joined = sorted({spec.source for spec in specs})
+    for rows, table in staged_chunks(path):
+        mask = train[rows]
+        if not mask.all():
+            table = table.filter(pa.array(mask))
+        for entity in entities:
+            table = entity.join(table, joined)
+        for fitter in fitters:
+            fitter.add(table[fitter.spec.source])
+    return fitters
+
+
+def encode_part(
+    encoder: RowEncoder,
+    entities: Sequence[RawEntity],
+    rows: PartRows,
+    num_periods: int,
+    directory: Path,
+) -> EncodedPart:
+    """Encode one staged file.
+
+    Args:
+        encoder: fitted.
+        entities: tables joined to the raw test rows that are kept.
+        rows: the file's rows.
+        num_periods: folds or periods of the statistics.
+        directory: where the splits' columns go.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    shards = [ShardWriter(directory / f"{name}.arrow") for name in SPLITS]
+    result = EncodedPart(shards, CountTables(encoder.layout, num_periods), [])
+    joined = sorted({item.spec.source for item in encoder.encoders})
+    kept = 0
+    for at, table in staged_chunks(rows.path):
+        _write_chunk(encoder.encode_table(table), at, rows, result)
+        if kept < RAW_ROWS:
+            table = table.filter(pa.array(rows.split[at] == TEST)).slice(0, RAW_ROWS - kept)
+            for entity in entities:
+                table = entity.join(table, joined)
+            kept += table.num_rows
+            result.raw.append(table)
+    return result
+
+
+def _write_chunk(batch: EncodedBatch, at: slice, rows: PartRows, result: EncodedPart) -> None:
+    for code, shard in enumerate(result.shards):
+        mine = rows.split[at] == code
+        if not mine.any():
+            continue
+        ids, labels = batch.ids[mine], rows.labels[at][mine]
+        shard.append(
+            ids=ids,
+            dense=batch.dense[mine],
+            labels=labels,
+            sample_weight=None if rows.weights is None else rows.weights[at][mine],
+            groups=None if rows.groups is None else rows.groups[at][mine],
+        )
+        if code == TRAIN:
+            result.counts.add(ids, labels, rows.periods[at][mine])
