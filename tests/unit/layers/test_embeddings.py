@@ -1,0 +1,99 @@
+"""Embeddings: the three forms agree with each other and with arithmetic by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dynens.batch import SparseField
+from dynens.layers.blocks import ByteDropout
+from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, field_offsets
+from dynens.layers.field_tables import FieldTables, join_flat_table, split_flat_table
+from dynens.layers.interactions import CrossNetwork, PairwiseInnerProducts, fm_second_order
+
+FIELDS = (SparseField("a", 3), SparseField("b", 4, 2))
+# Field a's ids, then two columns of field b; -1 pads.
+IDS = torch.tensor([[0, 1, 3], [2, 2, -1]], dtype=torch.int32)
+
+
+def numbered(embeddings: SparseEmbeddings) -> SparseEmbeddings:
+    """Row r of the flat table becomes (r, 10·r); padding rows stay zero."""
+    with torch.no_grad():
+        rows = torch.arange(len(embeddings.weight), dtype=torch.float32)
+        embeddings.weight.copy_(torch.stack([rows, 10 * rows], dim=1))
+        embeddings.weight[[0, 4]] = 0.0
+    return embeddings
+
+
+def test_offsets_point_one_past_the_padding_row() -> None:
+    assert field_offsets(FIELDS) == [1, 5]
+
+
+def test_lookup_and_mean_by_hand() -> None:
+    embeddings = numbered(SparseEmbeddings(FIELDS, 2))
+    # Row 0: a = row 1; b = mean of rows 6 and 8. Row 1: a = row 3; b = row 7 alone.
+    expected = [[[1.0, 10.0], [7.0, 70.0]], [[3.0, 30.0], [7.0, 70.0]]]
+    assert embeddings(IDS).tolist() == expected
+
+
+def test_inference_form_equals_training_form() -> None:
+    embeddings = SparseEmbeddings(FIELDS, 2)
+    twin = FlatEmbeddings(FIELDS, embeddings.weight)
+    torch.testing.assert_close(twin(IDS), embeddings(IDS))
+
+
+def test_single_valued_fields_take_the_same_values() -> None:
+    single = (SparseField("a", 3), SparseField("b", 4))
+    embeddings = numbered(SparseEmbeddings(single, 2))
+    ids = IDS[:, :2]
+    assert embeddings(ids).tolist() == [[[1.0, 10.0], [6.0, 60.0]], [[3.0, 30.0], [7.0, 70.0]]]
+    torch.testing.assert_close(FlatEmbeddings(single, embeddings.weight)(ids), embeddings(ids))
+
+
+@pytest.mark.parametrize("fields", [FIELDS, (SparseField("a", 3), SparseField("b", 4))])
+def test_field_tables_hold_the_same_function(fields: tuple[SparseField, ...]) -> None:
+    flat = SparseEmbeddings(fields, 4)
+    tables = FieldTables(fields, 4)
+    with torch.no_grad():
+        for name, rows in split_flat_table(fields, flat.weight).items():
+            tables.collection.embedding_bags[name].weight.copy_(rows)
+    ids = IDS if fields is FIELDS else IDS[:, :2]
+    torch.testing.assert_close(tables(ids), flat(ids))
+
+
+def test_flat_table_survives_the_round_trip() -> None:
+    flat = SparseEmbeddings(FIELDS, 4).weight.detach()
+    assert torch.equal(join_flat_table(FIELDS, split_flat_table(FIELDS, flat)), flat)
+
+
+def test_byte_dropout_keeps_the_mean_and_drops_the_share() -> None:
+    torch.manual_seed(0)
+    dropped = ByteDropout(0.25)(torch.ones(200, 500))
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert dropped.max().item() == pytest.approx(4 / 3)
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_byte_dropout_is_the_identity_when_evaluating() -> None:
+    x = torch.randn(3, 5)
+    assert ByteDropout(0.5).eval()(x) is x
+
+
+def test_cross_layer_by_hand() -> None:
+    cross = CrossNetwork(2, 2)
+    with torch.no_grad():
+        for parameter in cross.parameters():
+            parameter.fill_(1.0)
+    # x0 = (1, 2): W x0 + b = 4, x1 = 4·x0 + x0 = (5, 10); W x1 + b = 16, x2 = 16·x0 + x1.
+    assert cross(torch.tensor([[1.0, 2.0]])).tolist() == [[21.0, 42.0]]
+
+
+def test_fm_equals_the_sum_over_pairs() -> None:
+    v = torch.randn(6, 5, 3)
+    pairs = sum((v[:, i] * v[:, j]).sum(1) for i in range(5) for j in range(i + 1, 5))
+    torch.testing.assert_close(fm_second_order(v), pairs)
+
+
+def test_inner_products_in_order_of_pairs() -> None:
+    v = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]]])
+    assert PairwiseInnerProducts(3)(v).tolist() == [[2.0, 0.0, 3.0]]
