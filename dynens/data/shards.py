@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import mmap
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,7 @@ class ShardWriter:
         self.path = path
         self._files: dict[str, Any] = {}
         self._widths: dict[str, int] = {}
+        self._maps: list[mmap.mmap] = []
         self.num_rows = 0
 
     def append(self, **columns: npt.NDArray[Any] | None) -> None:
@@ -104,8 +107,11 @@ class ShardWriter:
             arrays.append(array)
             fields.append(pa.field(name, array.type))
         batch = pa.record_batch(arrays, schema=pa.schema(fields))
-        with ipc.new_file(str(self.path), batch.schema) as writer:
-            writer.write_batch(batch)
+        with self.path.open("wb") as file:
+            sink = pa.PythonFile(_ReleasingSink(file, self._maps), mode="w")
+            with ipc.new_file(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+        self._maps.clear()
         for name in self._widths:
             self._part(name).unlink()
 
@@ -113,8 +119,9 @@ class ShardWriter:
         kind = pa.from_numpy_dtype(_DTYPES[name])
         size = self.num_rows * (width if self._is_matrix(name) else 1)
         if size:
-            with pa.memory_map(str(self._part(name))) as source:
-                buffer = source.read_buffer()
+            with self._part(name).open("rb") as file:
+                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            buffer = pa.py_buffer(self._maps[-1])
         else:
             buffer = pa.py_buffer(b"")
         flat = pa.Array.from_buffers(kind, size, [None, buffer])
@@ -127,6 +134,23 @@ class ShardWriter:
     @staticmethod
     def _is_matrix(name: str) -> bool:
         return name in ("dense", "ids", "stats")
+
+
+class _ReleasingSink(io.RawIOBase):
+    """Writes to a file and gives mapped pages back after each buffer, so that memory stays flat."""
+
+    def __init__(self, file: BinaryIO, maps: list[mmap.mmap]) -> None:
+        self._file, self._maps = file, maps
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        written = self._file.write(data)
+        if written > _COPY_BYTES:
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
+        return written
 
 
 def read_shard(path: Path) -> EncodedBatch:

@@ -133,7 +133,9 @@ def merge_parts(parts: Sequence[StagedPart]) -> StagedRows:
 
     def join(name: str) -> Any:
         arrays = [getattr(part, name) for part in parts]
-        return None if arrays[0] is None else np.concatenate(arrays)
+        if arrays[0] is None or len(arrays) == 1:
+            return arrays[0]
+        return np.concatenate(arrays)
 
     return StagedRows(
         reader=reader,

@@ -1,0 +1,81 @@
+"""Data preparation with Ray Data: one task per input file, the same values as a single process.
+
+`dynens.data.prepare` cuts its work into calls on single files whose results merge to what one
+process would have found. Here Ray Data runs these calls; splitting, merging and the statistics of
+training rows stay in the driver.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+
+from dynens.data.prepare import Call, PreparedData, prepare
+from dynens.errors import DynensError
+from dynens.schema import DatasetConfig
+
+
+def prepare_on_ray(
+    dataset: DatasetConfig,
+    out_dir: Path,
+    *,
+    seed: int,
+    workers: int = 2,
+    progress: Callable[[str], None] | None = None,
+) -> PreparedData:
+    """`prepare` over many files at once, on the Ray that is running.
+
+    Args:
+        dataset: files, schema and split.
+        out_dir: a folder that all workers can write (shared storage on several machines).
+        seed: of random splits and folds.
+        workers: files worked on at the same time.
+        progress: told about each step.
+
+    Raises:
+        DataError: as `prepare`.
+        SchemaError: as `prepare`.
+    """
+    return prepare(dataset, out_dir, seed=seed, progress=progress, map_files=RayFiles(workers))
+
+
+class RayFiles:
+    """Runs independent calls as a Ray Data pipeline, at most `workers` at a time."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def __call__(self, calls: Sequence[Call]) -> Iterator[Any]:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        rows = [{"index": i, "call": ray.cloudpickle.dumps(call)} for i, call in enumerate(calls)]
+        results = (
+            ray.data.from_items(rows, override_num_blocks=len(rows))
+            .map(_run, concurrency=min(self._workers, len(rows)))
+            .take_all()
+        )
+        for row in sorted(results, key=lambda row: row["index"]):
+            outcome = pickle.loads(row["result"])
+            if isinstance(outcome, DynensError):
+                raise outcome
+            yield outcome
+
+
+def _run(row: dict[str, Any]) -> dict[str, Any]:
+    """One call in a worker; errors that are meant for the user travel back as values."""
+    try:
+        outcome: Any = pickle.loads(row["call"])()
+    except DynensError as error:
+        outcome = error
+    return {"index": row["index"], "result": pickle.dumps(_settled(outcome))}
+
+
+def _settled(outcome: Any) -> Any:
+    """What can be sent: open files of shard writers are closed first."""
+    for shard in getattr(outcome, "shards", ()):
+        shard.pause()
+    return outcome
