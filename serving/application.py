@@ -132,6 +132,9 @@ class Application:
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
         path, method = scope["path"], scope["method"]
+        prefix = scope.get("root_path")
+        if prefix and path.startswith(prefix):
+            path = path[len(prefix) :] or "/"
         headers = header_map(scope["headers"])
         if self._authorization is not None and path not in _OPEN_PATHS:
             self._authorize(headers)

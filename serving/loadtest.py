@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -261,40 +261,90 @@ def keeps_promise(result: LoadResult, budget_ms: float, *, elastic: bool = False
     )
 
 
-def find_peak(
-    trial: Callable[[float], bool], start_qps: float, *, precision: float = 0.05
-) -> float:
-    """The highest rate that `trial` accepts, to the given precision.
+PeakSearch = Generator[float, bool, float]
+
+
+def peak_search(start_qps: float, *, precision: float = 0.05) -> PeakSearch:
+    """Search the highest rate that is served: yields rates to try, is sent whether they were.
 
     The rate doubles (or halves) until accepted and refused rates enclose the peak, which is then
-    halved geometrically. A refused rate gets a second chance, because one scheduling hiccup on a
-    busy machine must not pass for the peak.
+    halved geometrically. A refused rate gets a second chance, because one hiccup on a busy machine
+    must not pass for the peak. As a generator, so that searches of several servers can take turns.
 
     Args:
-        trial: whether a rate in requests per second is served.
         start_qps: first rate tried.
         precision: ratio of refused to accepted rate − 1 at which to stop.
 
     Returns:
         The highest accepted rate, 0 when even start / 64 is refused.
     """
-
-    def accepted(rate: float) -> bool:
-        return trial(rate) or trial(rate)
-
     low, high = 0.0, start_qps
-    while accepted(high):
+    while (yield high) or (yield high):
         low, high = high, high * 2
     if low == 0.0:
         low = high / 2
-        while not accepted(low):
+        while not ((yield low) or (yield low)):
             low, high = low / 2, low
             if low < start_qps / 64:
                 return 0.0
     while high / low > 1 + precision:
         middle = (low * high) ** 0.5
-        if accepted(middle):
+        if (yield middle) or (yield middle):
             low = middle
         else:
             high = middle
     return low
+
+
+def find_peak(
+    trial: Callable[[float], bool], start_qps: float, *, precision: float = 0.05
+) -> float:
+    """The highest rate in requests per second that `trial` accepts; see `peak_search`."""
+    search = peak_search(start_qps, precision=precision)
+    rate = next(search)
+    while True:
+        try:
+            rate = search.send(trial(rate))
+        except StopIteration as stop:
+            peak: float = stop.value
+            return peak
+
+
+def find_server_peak(
+    url: str,
+    run: Path,
+    budget_ms: float,
+    rows_per_request: int = 100,
+    *,
+    start_qps: float = 100.0,
+    trial_s: float = 10.0,
+    elastic: bool = False,
+    options: LoadOptions = DEFAULTS,
+    on_trial: Callable[[LoadResult, bool], None] | None = None,
+) -> tuple[float, list[LoadResult]]:
+    """The highest rate at which a server keeps its promise (`keeps_promise`), and all trials.
+
+    Args:
+        url: base address of the server.
+        run: run directory that holds the prepared data.
+        budget_ms: what p99 at the client must stay within.
+        rows_per_request: candidates of each request.
+        start_qps: first rate tried.
+        trial_s: seconds of each trial.
+        elastic: let the hard share shrink.
+        options: details of each trial.
+        on_trial: told about each trial, for progress.
+    """
+    prepared = open_run_data(run)
+    path, bodies = request_bodies(prepared, rows_per_request, options.bodies, options.seed)
+    results: list[LoadResult] = []
+
+    def trial(rate: float) -> bool:
+        result = send_load(url.rstrip("/") + path, bodies, rate, trial_s, rows_per_request, options)
+        results.append(result)
+        kept = keeps_promise(result, budget_ms, elastic=elastic)
+        if on_trial is not None:
+            on_trial(result, kept)
+        return kept
+
+    return find_peak(trial, start_qps), results

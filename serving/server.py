@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -137,6 +137,36 @@ def running(
 
 
 @contextmanager
+def running_variants(
+    bundle: Bundle, host: str, port: int, variants: Mapping[str, ServingConfig]
+) -> Iterator[Running]:
+    """Several settings of one bundle and the no-op application under one Ray and one HAProxy.
+
+    For comparisons on equal terms: each variant answers under `/<its name>`, the no-op application
+    under `/noop`.
+    """
+
+    def start(runtime: Runtime) -> None:
+        from serving.app import AppArgs, build
+        from serving.noop import Noop
+
+        _run_application(Noop.bind(), "noop", "/noop")  # type: ignore[attr-defined]
+        for name, config in variants.items():
+            folder = runtime.metrics / name
+            folder.mkdir()
+            arguments = AppArgs(
+                bundle=str(bundle.directory.resolve()), serving=config, metrics_dir=str(folder)
+            )
+            _run_application(build(arguments), name, f"/{name}")
+
+    replicas = sum(config.replicas for config in variants.values())
+    ready = f"/{next(iter(variants))}/v2/health/ready"
+    shared = ServingConfig(replicas=replicas)
+    with _ray_serve(host, port, shared, start, None, ready_path=ready) as up:
+        yield up
+
+
+@contextmanager
 def running_noop(host: str, port: int) -> Iterator[Running]:
     """The no-op application behind the same HAProxy and Ray Serve: the floor of latencies."""
 
@@ -172,6 +202,7 @@ def _ray_serve(
     config: ServingConfig,
     start: Callable[[Runtime], None],
     stop: threading.Event | None,
+    ready_path: str = "/v2/health/ready",
 ) -> Iterator[Running]:
     """Ray and Serve with the application that `start` deploys."""
     began = time.monotonic()
@@ -186,7 +217,7 @@ def _ray_serve(
             _start_ray(runtime, config)
         _start_serve(host, port)
         start(runtime)
-        _wait_until_ready(url, stop or threading.Event())
+        _wait_until_ready(url + ready_path, stop or threading.Event())
         yield Running(url, runtime, time.monotonic() - began)
     finally:
         _drain(runtime, config.drain_s)
@@ -225,11 +256,11 @@ def _start_serve(host: str, port: int) -> None:
     ray_serve.start(http_options=HTTPOptions(host=host, port=port))
 
 
-def _run_application(application: Application, name: str) -> None:
+def _run_application(application: Application, name: str, prefix: str = "/") -> None:
     from ray import serve as ray_serve
 
     try:
-        ray_serve.run(application, name=name, route_prefix="/")
+        ray_serve.run(application, name=name, route_prefix=prefix)
     except RuntimeError as e:
         raise ServingError(f"the replicas did not start: {_failure(name) or e}") from e
 
@@ -252,7 +283,7 @@ def _wait_until_ready(url: str, stop: threading.Event) -> None:
     give_up = time.monotonic() + _READY_TIMEOUT_S
     while not stop.is_set():
         try:
-            with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2) as answer:
+            with urllib.request.urlopen(url, timeout=2) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, OSError):
