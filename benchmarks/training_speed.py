@@ -1,0 +1,208 @@
+"""Training step time against FuxiCTR: same data, model, batch, optimiser and threads, interleaved.
+
+    python3 -m venv fuxi && fuxi/bin/pip install torch fuxictr
+    python -m benchmarks.training_speed --peer-python fuxi/bin/python --out speed.json
+
+Per round each side takes some steps in turn; medians over all steps but the warm-up are compared.
+The same steps go on to a fixed validation AUC, and the training time it took is printed beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.environment import environment
+from dynens import metrics
+from dynens.batch import EncodedBatch, FeatureLayout, SparseField
+from dynens.config.learner import LearnerConfig, OptimizerConfig, Precision
+from dynens.models.batches import tensor_batch
+from dynens.models.net_learner import NetLearner
+from dynens.models.network import CTRNetwork
+from dynens.models.registry import MODELS
+from dynens.models.training import Trainer, predict_logits
+
+PEER = Path(__file__).with_name("fuxictr_peer.py")
+VALID_ROWS = 20_480
+
+
+def planted_rows(num_rows: int, num_fields: int, vocabulary: int) -> tuple[Any, Any]:
+    """Zipf-distributed ids and labels from an additive effect of every id."""
+    rng = np.random.default_rng(0)
+    ids = 2 + np.minimum(rng.zipf(1.2, (num_rows, num_fields)) - 1, vocabulary - 3)
+    effects = rng.normal(size=(num_fields, vocabulary)) * 2 / np.sqrt(num_fields)
+    logit = effects[np.arange(num_fields), ids].sum(axis=1)
+    labels = rng.random(num_rows) < 1 / (1 + np.exp(-logit))
+    return ids.astype(np.int32), labels.astype(np.float32)
+
+
+class Ours:
+    """dynens's network and trainer, driven step by step."""
+
+    def __init__(self, options: dict[str, Any], precision: Precision, ids: Any, labels: Any):
+        torch.manual_seed(0)
+        config = LearnerConfig(
+            model=options["model"],
+            embedding_dim=options["embedding_dim"],
+            hidden_units=tuple(options["hidden_units"]),
+            cross_layers=options["cross_layers"],
+            dropout=0.0,
+            use_stats=False,
+            optimizer=OptimizerConfig(
+                batch_size=options["batch_size"],
+                learning_rate=options["learning_rate"],
+                embedding_l2=options["embedding_l2"],
+                ema_decay=0.0,
+                precision=precision,
+            ),
+        )
+        fields = [SparseField(f"f{i}", options["vocabulary"]) for i in range(ids.shape[1])]
+        layout = FeatureLayout((), tuple(fields))
+        learner = MODELS[config.model]
+        assert issubclass(learner, NetLearner)
+        self.network = CTRNetwork(layout, config, learner.head_class, None)
+        self.trainer = Trainer(self.network, config, seed=0)
+        self.rows = EncodedBatch(np.zeros((len(ids), 0), np.float32), ids, labels)
+        self.batch_size = options["batch_size"]
+        self.network.train()
+
+    def steps(self, first: int, count: int) -> list[float]:
+        seconds = []
+        for step in range(first, first + count):
+            index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+            batch = tensor_batch(self.rows, index)
+            started = time.perf_counter()
+            self.trainer.train_step(batch)
+            seconds.append(time.perf_counter() - started)
+        return seconds
+
+    def predict(self, first_row: int) -> Any:
+        return predict_logits(self.network, self.rows.take(slice(first_row, None)))
+
+
+class Peer:
+    """FuxiCTR in a process of its own environment."""
+
+    def __init__(self, python: Path, options: dict[str, Any]) -> None:
+        self.process = subprocess.Popen(
+            [str(python), str(PEER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._ask({"do": "start", "options": options})
+
+    def steps(self, first: int, count: int) -> list[float]:
+        seconds: list[float] = self._ask({"do": "steps", "first": first, "count": count})
+        return seconds
+
+    def predict(self, first_row: int) -> Any:
+        return self._ask({"do": "predict", "first_row": first_row})
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+    def _ask(self, command: dict[str, Any]) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("The peer ended without an answer; does its Python have fuxictr?")
+        return json.loads(line)
+
+
+def compare(arguments: argparse.Namespace, model: str, folder: Path) -> dict[str, Any]:
+    """Interleaved steps of every side for one model."""
+    options = {
+        "model": model,
+        "num_fields": arguments.fields,
+        "vocabulary": arguments.vocabulary,
+        "embedding_dim": 16,
+        "hidden_units": [400, 400, 400],
+        "cross_layers": 3,
+        "batch_size": arguments.batch_size,
+        "learning_rate": 1e-3,
+        "embedding_l2": 1e-5,
+        "threads": arguments.threads,
+        "ids": str(folder / "ids.npy"),
+        "labels": str(folder / "labels.npy"),
+    }
+    num_steps = arguments.rounds * arguments.steps
+    num_train = num_steps * arguments.batch_size
+    ids, labels = planted_rows(num_train + VALID_ROWS, arguments.fields, arguments.vocabulary)
+    np.save(folder / "ids.npy", ids)
+    np.save(folder / "labels.npy", labels)
+    sides: dict[str, Ours | Peer] = {
+        "dynens fp32": Ours(options, "fp32", ids, labels),
+        "dynens bf16": Ours(options, "bf16", ids, labels),
+    }
+    if arguments.peer_python is not None:
+        sides["fuxictr fp32"] = Peer(arguments.peer_python, options)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    curves: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for round_number in range(arguments.rounds):
+        for name, side in sides.items():
+            seconds[name] += side.steps(round_number * arguments.steps, arguments.steps)
+            auc = metrics.auc(labels[num_train:], side.predict(num_train))
+            curves[name].append((sum(seconds[name]), auc))
+    for side in sides.values():
+        if isinstance(side, Peer):
+            side.close()
+    return {"options": options, "seconds": seconds, "curves": curves}
+
+
+def summarise(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
+    """Median step and time to the AUC that every side reached."""
+    target = min(max(auc for _, auc in curve) for curve in result["curves"].values())
+    summary = {}
+    for name, seconds in result["seconds"].items():
+        steps_ms = 1e3 * np.array(seconds[warm_up:])
+        reached = next(t for t, auc in result["curves"][name] if auc >= target)
+        summary[name] = {
+            "step_ms": float(np.median(steps_ms)),
+            "step_ms_p10": float(np.percentile(steps_ms, 10)),
+            "step_ms_p90": float(np.percentile(steps_ms, 90)),
+            "seconds_to_auc": float(reached),
+        }
+    return {"target_auc": target, "sides": summary}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--peer-python", type=Path, help="Python with fuxictr; none: ours alone")
+    parser.add_argument("--models", nargs="+", default=["dnn", "dcnv2"])
+    parser.add_argument("--fields", type=int, default=40)
+    parser.add_argument("--vocabulary", type=int, default=10_000, help="ids per field")
+    parser.add_argument("--batch-size", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="steps per side and round")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="JSON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    results = {}
+    for model in arguments.models:
+        with tempfile.TemporaryDirectory() as folder:
+            result = compare(arguments, model, Path(folder))
+        result["summary"] = summarise(result, warm_up=arguments.steps)
+        results[model] = result
+        print(model, json.dumps(result["summary"], indent=1))
+    data = {"results": results, "environment": environment()}
+    arguments.out.write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
