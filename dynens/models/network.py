@@ -16,7 +16,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import ByteDropout
 from dynens.layers.embeddings import FlatEmbeddings, FlatIndex, SparseEmbeddings
 from dynens.models.base import StatSource
-from dynens.models.selection import FeatureSelection, select_features
+from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,15 @@ class StatInputs(nn.Module):
         std = stats.std(axis=0, dtype=np.float64)
         self.scale.copy_(torch.from_numpy(1.0 / np.maximum(std, 1e-3)))
 
+    def standardised_table(self) -> Tensor:
+        """(rows, 2): what standardises the encodings of each field, with padding rows zero."""
+        position = torch.repeat_interleave(self.index.sizes)
+        mean = self.mean.view(STATS_PER_FIELD, -1).T[position]
+        scale = self.scale.view(STATS_PER_FIELD, -1).T[position]
+        table = (self.table - mean) * scale
+        table[self.index.padding_rows] = 0.0
+        return table
+
     def standardise(self, stats: Tensor) -> Tensor:
         return (stats - self.mean) * self.scale
 
@@ -119,6 +128,7 @@ class CTRNetwork(nn.Module):
         super().__init__()
         selection = select_features(layout, config.fields)
         self.selects_all = config.fields is None
+        self.folded_stats = False
         for name, columns in (
             ("id_columns", selection.id_columns),
             ("dense_columns", selection.dense_columns),
@@ -149,6 +159,11 @@ class CTRNetwork(nn.Module):
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)
             stats = None if stats is None else stats.index_select(1, self.stat_columns)
+        if self.folded_stats:
+            vectors = self.embeddings(ids)
+            width = self.shape.embedding_dim
+            dense = torch.cat([dense, vectors[:, :, width:].transpose(1, 2).flatten(1)], dim=1)
+            return dense, vectors[:, :, :width]
         if self.stat_inputs is not None:
             values = self.stat_inputs(ids) if stats is None else self.stat_inputs.standardise(stats)
             dense = torch.cat([dense, values], dim=1)
@@ -185,15 +200,20 @@ class MeanLogits(nn.Module):
 def inference_twin(network: CTRNetwork) -> CTRNetwork:
     """The same function as plain Gathers and matrix products, in evaluation mode, for export.
 
-    TorchRec's collection is replaced by one flat Gather over a copy of its weights; statistics are
-    already a Gather from their table. The twin shares no memory with `network`.
+    TorchRec's collection is replaced by one flat Gather over a copy of its weights. Standardised
+    statistics become further columns of the same table, since a mean of standardised values is the
+    standardised mean. The twin shares no memory with `network`.
     """
     embeddings = network.embeddings
     assert isinstance(embeddings, SparseEmbeddings)
+    weight = embeddings.weight
     twin = copy.copy(network)
+    if network.stat_inputs is not None:
+        twin.folded_stats = True
+        weight = torch.cat([weight, network.stat_inputs.standardised_table()], dim=1)
     twin._buffers = copy.deepcopy(network._buffers)
     twin._modules = {
-        name: FlatEmbeddings(embeddings.fields, embeddings.weight)
+        name: FlatEmbeddings(embeddings.fields, weight)
         if name == "embeddings"
         else copy.deepcopy(module)
         for name, module in network._modules.items()

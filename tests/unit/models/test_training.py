@@ -24,6 +24,7 @@ from dynens.models.optim import (
     WeightAverage,
     autocast,
     build_optimizer,
+    clip_gradients,
     cyclic_cosine,
     learning_rate,
     reproducible,
@@ -227,6 +228,15 @@ def test_autocast_asked_for_is_on() -> None:
         assert torch.is_autocast_enabled("cpu")
     with autocast("fp32"):
         assert not torch.is_autocast_enabled("cpu")
+
+
+def test_gradient_is_clipped_to_the_norm_and_left_alone_within_it() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.grad = torch.tensor([[3.0, 4.0]])
+    clip_gradients(layer, 10.0)
+    assert layer.weight.grad.tolist() == [[3.0, 4.0]]
+    clip_gradients(layer, 1.0)
+    torch.testing.assert_close(layer.weight.grad, torch.tensor([[0.6, 0.8]]))
 
 
 def test_reproducible_restores_threads_and_random_state() -> None:
