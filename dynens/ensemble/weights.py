@@ -22,7 +22,7 @@ Vector = npt.NDArray[np.floating]
 Weights = npt.NDArray[np.float64]
 WeightFitter = Callable[[Matrix, Vector, Vector | None, int], Weights]
 
-NUM_FOLDS = 5
+NUM_FOLDS = 3
 NOISE_DRAWS = 100
 
 
@@ -58,7 +58,7 @@ def greedy_weights(
 
 
 def bayesian_weights(
-    logits: Matrix, labels: Vector, sample_weight: Vector | None, seed: int, trials: int = 60
+    logits: Matrix, labels: Vector, sample_weight: Vector | None, seed: int, trials: int = 40
 ) -> Weights:
     """Maximise the AUC over the simplex with Optuna's TPE, starting from uniform weights.
 

@@ -37,6 +37,20 @@ def num_flat_rows(fields: Sequence[SparseField]) -> int:
     return sum(1 + field.num_embeddings for field in fields)
 
 
+def _column_runs(fields: Sequence[SparseField]) -> list[tuple[slice, bool]]:
+    """Columns of `ids` as runs: each multi-valued field alone (True), neighbours together."""
+    runs: list[tuple[slice, bool]] = []
+    start = 0
+    for field in fields:
+        stop = start + field.width
+        if field.width == 1 and runs and not runs[-1][1]:
+            runs[-1] = (slice(runs[-1][0].start, stop), False)
+        else:
+            runs.append((slice(start, stop), field.width > 1))
+        start = stop
+    return runs
+
+
 class FlatIndex(nn.Module):
     """Positions of fields in `ids` and in the flat table, as tensors that move with the module."""
 
@@ -47,6 +61,9 @@ class FlatIndex(nn.Module):
         super().__init__()
         self.num_fields = len(fields)
         self.single_valued = all(field.width == 1 for field in fields)
+        self.runs = _column_runs(fields)
+        self.sizes = torch.tensor([1 + field.num_embeddings for field in fields])
+        self.padding_rows = torch.tensor(field_offsets(fields), dtype=torch.int64) - 1
         widths = torch.tensor([field.width for field in fields], dtype=torch.int64)
         offsets = torch.tensor(field_offsets(fields), dtype=torch.int32)
         owner = torch.repeat_interleave(torch.arange(len(fields)), widths)
@@ -63,9 +80,14 @@ class FlatIndex(nn.Module):
         """(B, W, E) row vectors, zero at padding → (B, F, E) means over the values present."""
         if self.single_valued:
             return vectors
-        summed = torch.matmul(vectors.transpose(1, 2), self.pooling).transpose(1, 2)
-        counts = torch.matmul((ids >= 0).to(vectors.dtype), self.pooling)
-        return summed / counts.clamp(min=1.0).unsqueeze(2)
+        parts = []
+        for columns, is_bag in self.runs:
+            part = vectors[:, columns]
+            if is_bag:
+                counts = (ids[:, columns] >= 0).sum(dim=1).clamp(min=1).to(vectors.dtype)
+                part = part.sum(dim=1, keepdim=True) / counts.view(-1, 1, 1)
+            parts.append(part)
+        return torch.cat(parts, dim=1)
 
 
 class SparseEmbeddings(nn.Module):
