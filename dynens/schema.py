@@ -253,24 +253,24 @@ class SplitConfig(FrozenConfig):
         by: `time` (needs a timestamp), `random`, `group` (all rows of a group together), `files`
             (as given; what is missing is cut from train) or `auto` (time where the schema has a
             timestamp, else random).
-        fractions: of train, valid and test.
+        fractions: of train, valid and test; None: 80/10/10, or 70/15/15 below 10,000 rows, where
+            a tenth is too few to choose and calibrate on.
         valid_from: first time of validation, in the timestamp's own terms; None: by fraction.
         test_from: first time of test.
         stratify: keep the label's share equal between random splits.
     """
 
     by: Literal["auto", "time", "random", "group", "files"] = "auto"
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    fractions: tuple[float, float, float] | None = None
     valid_from: str | int | float | None = None
     test_from: str | int | float | None = None
     stratify: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitConfig:
-        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError(
-                f"split fractions {list(self.fractions)} must be positive and sum to 1"
-            )
+        given = self.fractions
+        if given is not None and (min(given) <= 0 or abs(sum(given) - 1) > 1e-6):
+            raise ValueError(f"split fractions {list(given)} must be positive and sum to 1")
         if (self.valid_from is None) != (self.test_from is None):
             raise ValueError("give both valid_from and test_from, or neither")
         return self

@@ -71,6 +71,8 @@ def _number_field(profile: ColumnProfile) -> FieldSpec:
     if ID_NAME.fullmatch(profile.name.lower()) and repeats > 1.5:
         return _categorical(profile, "an id by its name")
     evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
+    if profile.looks_hashed and repeats > 1.5:
+        return _categorical(profile, "integers strewn over a huge range, as hashes are")
     if profile.num_distinct <= 10:
         return _categorical(profile, "few integers")
     if by_value > by_bucket + profile.auc_noise and repeats >= 2:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
@@ -46,8 +47,11 @@ _ITEM = re.compile(
     r"_?(id|key|no)?$"
 )
 _TIME = re.compile(
-    r"(.*_)?(timestamp|time|ts|datetime|date|time_ms|time_s|event_time|created_at|hour)$"
+    r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
+    r"purchase|transaction|trans|invoice|created|received|visit|session|unix|utc|local)[_ ]?)?"
+    r"(timestamp|date_?time|time_?stamp|time|ts|dt|date|at)([_ ]?(m?s|utc))?|hour|day"
 )
+_INDEX = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
 _POST = re.compile(
     r"(is_)?(click(ed|s)?|purchased?|bought|buy|conver(sion|ted)|long_view|likes?|follow(ed)?|"
     r"comment(ed)?|forward(ed)?|shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|"
@@ -110,6 +114,13 @@ def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
     except SchemaError:
         return LabelRule(column=text)
     return LabelRule(column=rule.column, positive=f"{rule.column} {rule.op} {rule.value}")
+
+
+def _in_order(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether times nearly always go one way from row to row."""
+    steps = np.sign(np.diff(seconds))
+    moves = np.count_nonzero(steps)
+    return bool(moves >= 10 and abs(steps.sum()) > 0.9 * moves)
 
 
 def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> DatasetConfig:
@@ -219,16 +230,19 @@ class _Inference:
 
     def _find_timestamp(self, profiles: dict[str, ColumnProfile]) -> tuple[str, TimeFormat] | None:
         for name, profile in profiles.items():
-            if not _TIME.fullmatch(name.lower()) or profile.num_distinct < 3:
+            if profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
                 continue
-            if profile.missing_share > 0.01 or profile.is_list:
+            named = _TIME.fullmatch(name.lower()) is not None
+            if not named and (profile.is_number or profile.num_distinct < 10):
                 continue
-            if not profile.is_number and parsable_share(self._sample[name]) < 0.95:
+            head = self._sample[name].slice(0, 2000)
+            if not profile.is_number and parsable_share(head) < 0.95:
                 continue
             for time_format in _TIME_FORMATS:
                 seconds = to_seconds(self._sample[name], time_format)
                 plausible = (seconds > _EARLIEST_S) & (seconds < _LATEST_S)
-                if plausible.mean() > 0.99:
+                # Any other date counts as the row's own time only where rows stand in its order.
+                if plausible.mean() > 0.99 and (named or _in_order(seconds)):
                     return name, time_format
         return None
 
@@ -262,7 +276,11 @@ class _Inference:
         return False
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
-        if profile.num_known == 0:
+        if profile.is_nested:
+            self._exclude(profile.name, "a struct, map or list of lists")
+        elif profile.name == "" or _INDEX.fullmatch(profile.name.lower()):
+            self._exclude(profile.name or "(no name)", "a row number by its name")
+        elif profile.num_known == 0:
             self._exclude(profile.name, "always missing")
         elif profile.num_distinct < 2 and profile.num_known == profile.num_rows:
             self._exclude(profile.name, "constant")

@@ -99,6 +99,9 @@ def prepare(
         if out_dir.exists():
             shutil.rmtree(out_dir)
         temporary.rename(out_dir)
+    except pa.ArrowException as e:
+        detail = str(e).splitlines()[0][:160]
+        raise DataError(f"a column has a type that cannot be used ({detail}); convert it.") from e
     except OSError as e:
         raise DataError(f"{out_dir} cannot be written ({e.strerror or e}).") from e
     finally:

@@ -15,6 +15,7 @@ from dynens.data.values import Numbers, canonical_codes, canonical_texts, plain,
 _BUCKETS = 20
 _SMOOTHING = 10.0
 _MIN_KNOWN = 20
+_EXACT = 2**53  # beyond, a float is not one integer
 _HALVES_SEED = (731, 1987)  # far from the seeds that made-up tables are drawn with
 
 Labels = npt.NDArray[np.float32]
@@ -31,6 +32,7 @@ class ColumnProfile:
         num_distinct: distinct values.
         is_number: whether (nearly) all values are numbers.
         is_integer: whether all numbers are whole.
+        is_nested: whether values are structs, maps or lists of lists, which no field can be.
         is_list: whether values are Arrow lists.
         list_length: the common length of all lists, or None.
         list_of_floats: whether the lists hold floating-point numbers.
@@ -39,6 +41,7 @@ class ColumnProfile:
         mean_chars: characters per text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
         sequential: whether numbers only grow (or only fall) from row to row.
+        looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
         auc_by_value: AUC, on the other half of the rows, of the label rate per value.
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
         num_positive: positive rows of the sample.
@@ -51,6 +54,7 @@ class ColumnProfile:
     num_distinct: int
     is_number: bool = False
     is_integer: bool = False
+    is_nested: bool = False
     is_list: bool = False
     list_length: int | None = None
     list_of_floats: bool = False
@@ -59,6 +63,7 @@ class ColumnProfile:
     mean_chars: float = 0.0
     separator: str | None = None
     sequential: bool = False
+    looks_hashed: bool = False
     auc_by_value: float = 0.5
     auc_by_bucket: float = 0.5
     num_positive: int = 0
@@ -85,6 +90,8 @@ def profile_column(
     """Look at one column of a sample, against the labels where they are known."""
     array = plain(column)
     kind = array.type
+    if is_nested(kind):
+        return ColumnProfile(name, len(array), 0, 0, is_nested=True)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _profile_lists(name, array)
     is_temporal = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
@@ -96,6 +103,8 @@ def profile_column(
         facts |= _number_facts(numbers.values[known])
         codes = np.full(len(array), -1, np.int64)
         codes[known] = np.unique(numbers.values[known], return_inverse=True)[1]
+        if np.abs(numbers.values[known]).max() > _EXACT:  # neighbours look alike as floats
+            codes = _merge_equal(*canonical_codes(array))
     else:
         numbers = None
         texts, text_codes = canonical_codes(array)
@@ -107,6 +116,14 @@ def profile_column(
     if labels is not None and known.any():
         facts |= _label_facts(codes, numbers.values if numbers is not None else None, labels)
     return ColumnProfile(name, len(array), int(known.sum()), num_distinct, **facts)  # type: ignore[arg-type]
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """Whether values have a structure that no kind of field takes."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if any(check(kind) for check in lists):
+        return bool(pa.types.is_nested(kind.value_type))
+    return bool(pa.types.is_nested(kind))
 
 
 def _merge_equal(texts: pa.StringArray, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -149,7 +166,13 @@ def _mostly_numbers(numbers: Numbers, known: npt.NDArray[np.bool_]) -> bool:
 
 def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
     steps = np.diff(values)
+    span = values.max() - values.min()
+    middle = (np.median(values) - values.min()) / span if span > 0 else 0.0
+    sparse = len(np.unique(values)) < 0.01 * span
     return {
+        "looks_hashed": bool(
+            values.max() > _EXACT or (span > 1e6 and sparse and 0.25 < middle < 0.75)
+        ),
         "is_number": True,
         "is_integer": bool((values == np.trunc(values)).all()),
         "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),

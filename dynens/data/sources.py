@@ -93,7 +93,7 @@ def iter_tables(
             for table in _iter_file(path, options, columns, chunk_rows):
                 rows += table.num_rows
                 if table.num_rows:
-                    yield path, table
+                    yield path, _without_views(table)
         except (pa.ArrowException, OSError, EOFError, ValueError) as e:
             if isinstance(e, DataError):
                 raise
@@ -158,6 +158,14 @@ def _iter_file(
         yield from iter_libsvm(path, chunk_rows)
     else:
         yield from _iter_csv(path, options, columns)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Texts stored as views, which few operations know, as plain texts."""
+    for i, field in enumerate(table.schema):
+        if field.type == pa.string_view():
+            table = table.set_column(i, field.name, table[i].cast(pa.string()))
+    return table
 
 
 def _iter_parquet(path: Path, columns: Sequence[str] | None, chunk_rows: int) -> Iterator[pa.Table]:

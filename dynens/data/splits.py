@@ -13,6 +13,7 @@ from dynens.schema import SplitConfig, TimeFormat
 
 SPLITS = ("train", "valid", "test")
 TRAIN, VALID, TEST = range(3)
+_MANY, _FEW, _FEW_ROWS = (0.8, 0.1, 0.1), (0.7, 0.15, 0.15), 10_000
 _STREAM = 8191  # keeps the cuts apart from tables that were drawn with the same seed
 Codes = npt.NDArray[np.int8]
 Labels = npt.NDArray[np.float32]
@@ -48,7 +49,8 @@ def split_rows(
     rows = np.flatnonzero(given == TRAIN)
     missing = [part for part in (VALID, TEST) if not (given == part).any()]
     if missing:
-        fractions = [split.fractions[p] if p in (TRAIN, *missing) else 0.0 for p in range(3)]
+        wanted = split.fractions or (_FEW if len(rows) < _FEW_ROWS else _MANY)
+        fractions = [wanted[p] if p in (TRAIN, *missing) else 0.0 for p in range(3)]
         shares = np.array(fractions) / sum(fractions)
         if how == "time":
             assert times is not None
@@ -122,6 +124,9 @@ def _at_random(labels: Labels, shares: npt.NDArray[np.float64], seed: int, strat
     for stratum in strata:
         rows = rng.permutation(np.flatnonzero(stratum))
         first, second = np.round(np.cumsum(shares)[:2] * len(rows)).astype(int)
+        if len(rows) >= 3:  # a rare class still reaches every part
+            second = min(second, len(rows) - 1) if shares[TEST] else second
+            first = min(first, second - 1) if shares[VALID] else first
         codes[rows[first:second]] = VALID
         codes[rows[second:]] = TEST
     return codes

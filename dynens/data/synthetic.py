@@ -230,5 +230,5 @@ def dataset(folder: Path) -> DatasetConfig:
             user_key="user_id",
             item_key="item_id",
         ),
-        split=SplitConfig(by="time"),
+        split=SplitConfig(by="time", fractions=(0.8, 0.1, 0.1)),
     )

@@ -147,6 +147,6 @@ def time_part(seconds: Floats, part: TimePart) -> Floats:
 def parsable_share(column: pa.Array | pa.ChunkedArray) -> float:
     """Share of the non-missing texts that are dates or times."""
     known = pc.drop_null(plain(column))
-    if not len(known):
+    if not len(known) or pa.types.is_time(known.type) or pa.types.is_nested(known.type):
         return 0.0
     return float(np.isfinite(to_seconds(known)).mean())

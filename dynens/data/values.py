@@ -23,7 +23,7 @@ from dynens.errors import DataError
 
 NULL_SPELLINGS = (
     *("", "null", "NULL", "Null", "None", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaT"),
-    *("?", "\\N"),
+    *("?", "\\N", "-", "--", "na", "n.a.", "unknown", "Unknown", "UNKNOWN", "missing", "Missing"),
 )
 NON_FINITE_SPELLINGS = (
     *("nan", "NaN", "NAN", "-nan", "inf", "-inf", "Inf", "-Inf", "Infinity", "-Infinity"),
@@ -37,6 +37,9 @@ _NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
 _SPACE = " \t\r\n\x0b\x0c"
 _WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
+_DECORATED = re.compile(
+    r"(?P<sign>-?)[$€£¥]?\s?(?P<whole>[0-9]{1,3}(,[0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?\s?%?"
+)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -224,12 +227,16 @@ def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
 
 
 def parse_number(text: str) -> float | None:
-    """The number a text spells (`true` is 1), or None."""
+    """The number a text spells (`true` is 1, `$1,200.50` is 1200.5, `45%` is 45), or None."""
     text = text.strip(_SPACE)
     if _NUMBER.fullmatch(text):
         return float(text)
-    word = _WORDS.get(text)
-    return None if word is None else float(word)
+    if text in _WORDS:
+        return float(_WORDS[text])
+    parts = _DECORATED.fullmatch(text)
+    if parts is None:
+        return None
+    return float(parts["sign"] + parts["whole"].replace(",", "") + (parts["rest"] or ""))
 
 
 def number(value: Any, field: str) -> float:

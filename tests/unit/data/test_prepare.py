@@ -20,6 +20,8 @@ from dynens.schema import (
 )
 from tests.unit.data.tables import mixed_table
 
+EIGHTY = SplitConfig(fractions=(0.8, 0.1, 0.1))
+
 
 def written(tmp_path, table=None, name="log.parquet"):
     path = tmp_path / name
@@ -33,7 +35,7 @@ def written(tmp_path, table=None, name="log.parquet"):
 
 @pytest.fixture
 def dataset(tmp_path):
-    return dataset_from_files(written(tmp_path), label="click")
+    return dataset_from_files(written(tmp_path), label="click", split=EIGHTY)
 
 
 def test_everything_the_rest_relies_on(dataset, tmp_path):
@@ -85,9 +87,8 @@ def test_encoders_see_training_rows_only(tmp_path):
     country = table["country"].to_pylist()
     country[-60:] = ["only in test"] * 60
     table = table.set_column(1, "country", pa.array(country))
-    data = prepare(
-        dataset_from_files(written(tmp_path, table), label="click"), tmp_path / "o", seed=0
-    )
+    config = dataset_from_files(written(tmp_path, table), label="click", split=EIGHTY)
+    data = prepare(config, tmp_path / "o", seed=0)
     position = [f.name for f in data.layout.fields].index("country")
     assert (data.split("test").ids[:, position] == 0).all()
 
@@ -119,7 +120,7 @@ def test_given_files_and_missing_ones(tmp_path):
     table = mixed_table(600)
     train = written(tmp_path, table.slice(0, 400), "train.parquet")
     test = written(tmp_path, table.slice(400), "test.parquet")
-    config = dataset_from_files(train, test=test, label="click")
+    config = dataset_from_files(train, test=test, label="click", split=EIGHTY)
     assert prepare(config, tmp_path / "o", seed=0).rows == {"train": 355, "valid": 45, "test": 200}
 
 

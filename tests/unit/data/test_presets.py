@@ -192,7 +192,7 @@ def test_a_raw_criteo_file(tmp_path):
     path.write_text("\n".join(criteo_lines(500)) + "\n")
     for name in (f"criteo:{path}", f"criteo:{tmp_path}"):
         data = prepare(dataset_for(name), tmp_path / "out", seed=0)
-    assert data.rows == {"train": 400, "valid": 50, "test": 50}
+    assert data.rows == {"train": 350, "valid": 75, "test": 75}
     assert data.layout.num_dense == 26
     assert len(data.layout.fields) == 39
 

@@ -7,20 +7,24 @@ from dynens.schema import SplitConfig
 
 LABELS = np.tile([0, 1], 500).astype(np.float32)
 TRAIN_FILES = np.zeros(1000, np.int8)
+EIGHTY = (0.8, 0.1, 0.1)
 TIMES = np.arange(1000) * 3600.0 + 1.6e9
 
 
 def test_random_splits_are_exact_seeded_and_stratified():
-    one = split_rows(SplitConfig(by="random"), LABELS, TRAIN_FILES, 1)
+    config = SplitConfig(by="random", fractions=EIGHTY)
+    one = split_rows(config, LABELS, TRAIN_FILES, 1)
     assert np.bincount(one).tolist() == [800, 100, 100]
     assert LABELS[one == 2].mean() == 0.5
-    np.testing.assert_array_equal(one, split_rows(SplitConfig(), LABELS, TRAIN_FILES, 1))
-    assert (one != split_rows(SplitConfig(), LABELS, TRAIN_FILES, 2)).any()
+    np.testing.assert_array_equal(one, split_rows(config, LABELS, TRAIN_FILES, 1))
+    assert (one != split_rows(config, LABELS, TRAIN_FILES, 2)).any()
 
 
 def test_time_splits_put_the_latest_rows_last():
     shuffled = np.random.default_rng(0).permutation(TIMES)
-    split = split_rows(SplitConfig(by="time"), LABELS, TRAIN_FILES, 0, times=shuffled)
+    split = split_rows(
+        SplitConfig(by="time", fractions=EIGHTY), LABELS, TRAIN_FILES, 0, times=shuffled
+    )
     assert np.bincount(split).tolist() == [800, 100, 100]
     assert shuffled[split == 0].max() < shuffled[split == 1].min()
     assert shuffled[split == 1].max() < shuffled[split == 2].min()
@@ -34,7 +38,7 @@ def test_time_cut_points():
 
 def test_rows_of_one_moment_stay_together():
     days = np.floor(np.arange(1000) / 100)
-    split = split_rows(SplitConfig(by="time"), LABELS, TRAIN_FILES, 0, times=days)
+    split = split_rows(SplitConfig(by="time", fractions=EIGHTY), LABELS, TRAIN_FILES, 0, times=days)
     assert all(len(np.unique(split[days == day])) == 1 for day in range(10))
 
 
@@ -48,7 +52,7 @@ def test_groups_stay_together():
 def test_parts_given_as_files_are_left_alone():
     given = TRAIN_FILES.copy()
     given[900:] = 2
-    split = split_rows(SplitConfig(by="files"), LABELS, given, 0)
+    split = split_rows(SplitConfig(by="files", fractions=EIGHTY), LABELS, given, 0)
     np.testing.assert_array_equal(split == 2, given == 2)
     assert (split == 1).sum() == 100
 
@@ -70,3 +74,11 @@ def test_empty_and_single_class_parts_are_refused():
     bad = SplitConfig(by="time", valid_from=2e9, test_from=1.9e9)
     with pytest.raises(DataError, match="must be a time before"):
         split_rows(bad, LABELS, TRAIN_FILES, 0, times=TIMES)
+
+
+def test_small_tables_keep_more_for_validation_and_rare_classes_reach_every_part():
+    labels = np.zeros(500, np.float32)
+    labels[:4] = 1
+    split = split_rows(SplitConfig(), labels, np.zeros(500, np.int8), 0)
+    assert abs((split == 0).sum() - 350) <= 2
+    assert all(labels[split == part].sum() >= 1 for part in range(3))

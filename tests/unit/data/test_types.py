@@ -1,0 +1,91 @@
+"""Every Arrow type a Parquet file may hold: used, or refused in one sentence."""
+
+import datetime as dt
+import decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.infer import infer_schema
+from dynens.data.prepare import prepare
+from dynens.data.presets import dataset_from_files
+from dynens.errors import DataError
+
+ROWS = 300
+RNG = np.random.default_rng(5)
+START = dt.datetime(2020, 1, 1)
+SMALL = [int(i) for i in RNG.integers(0, 99, ROWS)]
+TEXTS = [["a", "b", "c"][i % 3] for i in range(ROWS)]
+
+USABLE = {
+    "zoned times": pa.array(
+        [START + dt.timedelta(hours=i) for i in SMALL], pa.timestamp("us", tz="Europe/Berlin")
+    ),
+    "days": pa.array([(START + dt.timedelta(days=i)).date() for i in SMALL]),
+    "clock": pa.array([dt.time(i % 24, 30) for i in SMALL]),
+    "durations": pa.array([dt.timedelta(seconds=i) for i in SMALL]),
+    "decimals": pa.array([decimal.Decimal(i) / 4 for i in SMALL], pa.decimal128(10, 2)),
+    "uint64": pa.array(RNG.integers(0, 2**64 - 1, ROWS, dtype=np.uint64)),
+    "float16": pa.array(RNG.normal(size=ROWS).astype(np.float16)),
+    "float32": pa.array(np.array(SMALL, np.float32) / 10),
+    "bytes": pa.array([b"\xff" + bytes([i % 5]) for i in SMALL]),
+    "fixed lists": pa.array([[1.0, float(i)] for i in SMALL], pa.list_(pa.float32(), 2)),
+    "integer lists": pa.array([list(range(i % 4)) for i in SMALL]),
+    "dictionary": pa.array(TEXTS).dictionary_encode(),
+    "large texts": pa.array(TEXTS, pa.large_string()),
+    "text views": pa.array(TEXTS, pa.string_view()),
+    "large lists": pa.array([TEXTS[: i % 3] for i in SMALL], pa.large_list(pa.large_string())),
+    "booleans": pa.array([i % 3 == 0 for i in SMALL]),
+    "huge texts": pa.array([str(10**20 + i % 9) for i in SMALL]),
+    "prices": pa.array([f"${i * 75.5:,.2f}" for i in SMALL]),
+    "percentages": pa.array([f"{i}%" for i in SMALL]),
+}
+UNUSABLE = {
+    "struct": pa.array([{"a": i} for i in SMALL]),
+    "map": pa.array([[("k", i)] for i in SMALL], pa.map_(pa.string(), pa.int64())),
+    "nested lists": pa.array([[[i]] for i in SMALL]),
+    "nothing": pa.nulls(ROWS),
+    "blank": pa.array([" "] * ROWS),
+}
+LABEL = pa.array(RNG.integers(0, 2, ROWS))
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_usable_types_encode_alike_by_every_road(tmp_path, name):
+    pq.write_table(pa.table({"x": USABLE[name], "y": LABEL}), tmp_path / "t.parquet")
+    data = prepare(dataset_from_files(tmp_path / "t.parquet", label="y"), tmp_path / "o", seed=0)
+    raw, test = data.raw(), data.split("test")
+    batch = data.encoder.encode_columns({"x": raw["x"].to_pylist()})
+    np.testing.assert_array_equal(batch.ids, test.ids)
+    np.testing.assert_allclose(batch.dense, test.dense, atol=1e-6)
+    assert len(np.unique(test.ids, axis=0)) > 1 or len(np.unique(test.dense, axis=0)) > 1
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_unusable_columns_are_left_out(tmp_path, name):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": UNUSABLE[name], "y": LABEL}), path)
+    with pytest.raises(DataError, match="no column to predict the label from: x is "):
+        infer_schema(path, "y")
+    pq.write_table(pa.table({"x": UNUSABLE[name], "ok": SMALL, "y": LABEL}), path)
+    assert list(infer_schema(path, "y").excluded) == ["x"]
+
+
+def test_row_numbers_without_a_name(tmp_path):
+    path = tmp_path / "t.parquet"
+    order = RNG.permutation(ROWS)
+    pq.write_table(pa.table({"": order, "Unnamed: 0": order, "ok": SMALL, "y": LABEL}), path)
+    assert list(infer_schema(path, "y").excluded) == ["(no name)", "Unnamed: 0"]
+
+
+def test_a_birthday_is_not_the_time_of_the_row(tmp_path):
+    path = tmp_path / "t.parquet"
+    days = [str((START - dt.timedelta(days=97 * i)).date()) for i in SMALL]
+    pq.write_table(pa.table({"birth_date": days, "y": LABEL}), path)
+    features = infer_schema(path, "y").dataset.features
+    assert features.timestamp is None
+    assert features.fields[0].derive == "epoch_days"
+    pq.write_table(pa.table({"shipped": sorted(days), "y": LABEL}), path)
+    assert infer_schema(path, "y").dataset.features.timestamp == "shipped"
