@@ -154,6 +154,9 @@ def _worker(arguments: dict[str, Any]) -> None:
     """What every Ray worker runs."""
     data = open_prepared(Path(arguments["data_dir"]))
     raw = LearnerConfig.model_validate(arguments["config"])
+    # Sharded tables have kernels and an optimiser of their own.
+    options = raw.optimizer.model_copy(update={"embedding_optimizer": "adam"})
+    raw = raw.model_copy(update={"optimizer": options})
     config = resolve_config(raw, data.layout, data.rows["train"])
     torch.set_num_threads(config.num_threads)
     worker = ShardedTraining(data, config, arguments["seed"], arguments["sharding"])

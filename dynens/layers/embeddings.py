@@ -8,6 +8,7 @@ id, `PADDING = -1` included, with offsets pointing one past the padding row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,13 @@ from torchrec import (
     KeyedJaggedTensor,
     PoolingType,
 )
+from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
+from torchrec.optim import RowWiseAdagrad
 
 from dynens.batch import SparseField
 
 _TABLE = "fields"
+_TABLE_WEIGHT = f"embedding_bags.{_TABLE}.weight"
 _INIT_STD = 0.01
 
 
@@ -90,6 +94,19 @@ class FlatIndex(nn.Module):
         return torch.cat(parts, dim=1)
 
 
+@dataclass(frozen=True)
+class FusedUpdate:
+    """Row-wise Adagrad inside the backward pass, touching only the rows of the batch.
+
+    Attributes:
+        learning_rate: step size.
+        l2: weight decay of the rows that are touched.
+    """
+
+    learning_rate: float
+    l2: float
+
+
 class SparseEmbeddings(nn.Module):
     """Mean-pooled embeddings of every sparse field, held by a TorchRec `EmbeddingBagCollection`.
 
@@ -97,26 +114,39 @@ class SparseEmbeddings(nn.Module):
     `KeyedJaggedTensor` of B·F bags: a single pooled lookup however many fields there are.
     `training/distributed.py` uses one table per field instead, so that tables can be sharded,
     and converts its weights to this layout.
+
+    Args:
+        fields: the sparse fields.
+        embedding_dim: E.
+        fused: update the table in the backward pass (TorchRec's table-batched kernels); None leaves
+            gradients to an optimiser.
     """
 
-    def __init__(self, fields: Sequence[SparseField], embedding_dim: int) -> None:
+    def __init__(
+        self, fields: Sequence[SparseField], embedding_dim: int, fused: FusedUpdate | None = None
+    ) -> None:
         super().__init__()
         self.fields = tuple(fields)
         self.embedding_dim = embedding_dim
         self.index = FlatIndex(fields)
+        self.fused = fused if fields else None
         if not fields:
             return
-        self.collection = EmbeddingBagCollection(
-            tables=[
-                EmbeddingBagConfig(
-                    name=_TABLE,
-                    embedding_dim=embedding_dim,
-                    num_embeddings=num_flat_rows(fields),
-                    feature_names=[_TABLE],
-                    pooling=PoolingType.SUM if self.index.single_valued else PoolingType.MEAN,
-                )
-            ]
+        table = EmbeddingBagConfig(
+            name=_TABLE,
+            embedding_dim=embedding_dim,
+            num_embeddings=num_flat_rows(fields),
+            feature_names=[_TABLE],
+            pooling=PoolingType.SUM if self.index.single_valued else PoolingType.MEAN,
         )
+        self.collection: nn.Module = EmbeddingBagCollection(tables=[table])
+        if fused is not None:
+            self.collection = FusedEmbeddingBagCollection(
+                tables=[table],
+                optimizer_type=RowWiseAdagrad,
+                optimizer_kwargs={"lr": fused.learning_rate, "weight_decay": fused.l2},
+                device=torch.device("cpu"),
+            )
         self.reset_parameters()
 
     @property
@@ -124,9 +154,7 @@ class SparseEmbeddings(nn.Module):
         """The flat table, (rows, embedding_dim)."""
         if not self.fields:
             return torch.zeros(0, self.embedding_dim)
-        weight = self.collection.embedding_bags[_TABLE].weight
-        assert isinstance(weight, Tensor)
-        return weight
+        return self.collection.get_parameter(_TABLE_WEIGHT)
 
     def reset_parameters(self) -> None:
         """Normal(0, 0.01), zero for padding rows."""

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dynens.batch import FeatureLayout, FloatArray
-from dynens.config.learner import LearnerConfig
+from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import ByteDropout
-from dynens.layers.embeddings import FlatEmbeddings, FlatIndex, SparseEmbeddings
+from dynens.layers.embeddings import FlatEmbeddings, FlatIndex, FusedUpdate, SparseEmbeddings
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
+
+# Adagrad's steps shrink as it goes, so it starts with larger ones than Adam.
+_FUSED_RATE = 20.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,14 @@ class StatInputs(nn.Module):
         return self.standardise(self.index.pool(vectors, ids).transpose(1, 2).flatten(1))
 
 
+def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
+    """How a resolved configuration wants its tables updated in the backward pass, if at all."""
+    if options.embedding_optimizer != "fused_rowwise_adagrad":
+        return None
+    rate = _FUSED_RATE * options.learning_rate
+    return FusedUpdate(rate, options.embedding_l2 or 0.0)
+
+
 class CTRNetwork(nn.Module):
     """Embeddings, optional statistics and a head.
 
@@ -144,7 +155,9 @@ class CTRNetwork(nn.Module):
         self.shape = HeadShape(
             len(selection.dense_columns) + num_stats, len(selection.fields), width
         )
-        self.embeddings: nn.Module = SparseEmbeddings(selection.fields, width)
+        self.embeddings: nn.Module = SparseEmbeddings(
+            selection.fields, width, fused_update(config.optimizer)
+        )
         self.embedding_dropout = ByteDropout(config.embedding_dropout)
         self.head = head_class(self.shape, config)
 

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
 
 from dynens.config.learner import LearnerConfig, OptimizerConfig, Precision
 from dynens.errors import TrainingError
+from dynens.layers.embeddings import SparseEmbeddings
 from dynens.models.network import CTRNetwork
 
 Decision = Literal["improved", "wait", "decay", "stop"]
@@ -27,14 +29,43 @@ def build_optimizer(network: CTRNetwork, config: LearnerConfig) -> torch.optim.O
     gradient (not decoupled), so that embeddings of rare ids shrink towards zero.
     """
     options = config.optimizer
-    tables = list(network.embeddings.parameters())
+    embeddings = network.embeddings
+    tables = list(embeddings.parameters())
     owned = {id(p) for p in tables}
     dense = [p for p in network.parameters() if id(p) not in owned and p.requires_grad]
-    groups: list[dict[str, Any]] = []
+    groups: list[dict[str, Any]] = [{"params": dense, "weight_decay": options.dense_l2}]
+    if isinstance(embeddings, SparseEmbeddings) and embeddings.fused is not None:
+        return AdamBesideFusedTable(groups, options.learning_rate, embeddings)
     if tables:
-        groups.append({"params": tables, "weight_decay": options.embedding_l2 or 0.0})
-    groups.append({"params": dense, "weight_decay": options.dense_l2})
+        groups.insert(0, {"params": tables, "weight_decay": options.embedding_l2 or 0.0})
     return torch.optim.Adam(groups, lr=options.learning_rate, fused=True)
+
+
+class AdamBesideFusedTable(torch.optim.Adam):
+    """Adam for dense weights; the table's fused optimiser follows its learning rate."""
+
+    def __init__(
+        self, groups: list[dict[str, Any]], learning_rate: float, embeddings: SparseEmbeddings
+    ) -> None:
+        super().__init__(groups, lr=learning_rate, fused=True)
+        assert embeddings.fused is not None
+        self._table: Any = embeddings.collection.fused_optimizer()  # type: ignore[operator]
+        self._ratio = embeddings.fused.learning_rate / learning_rate
+
+    def step(self, closure: Any = None) -> Any:
+        """Update the dense weights, and tell the table the rate of its next update."""
+        result = super().step(closure)
+        for group in self._table.param_groups:
+            group["lr"] = self._ratio * self.param_groups[0]["lr"]
+        self._table.step()
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "table": self._table.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._table.load_state_dict(state_dict["table"])
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "table"})
 
 
 def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -85,13 +116,19 @@ class PlateauSchedule:
 class WeightAverage:
     """Exponential moving average of a network's parameters: `a ← d·a + (1 - d)·w` each step.
 
-    The decay warms up as `min(d, (1 + t) / (10 + t))`, so that the start is forgotten.
+    The decay warms up as `min(d, (1 + t) / (10 + t))`, so that the start is forgotten. A table with
+    a fused optimiser is left out: averaging it would pass over all its rows each step.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self._live: list[torch.Tensor] = list(network.parameters())
+        self._live: list[torch.Tensor] = [
+            parameter
+            for module in network.modules()
+            if not isinstance(module, FusedEmbeddingBagCollection)
+            for parameter in module.parameters(recurse=False)
+        ]
         self._average = [p.detach().clone() for p in self._live]
 
     def update(self) -> None:

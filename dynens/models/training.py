@@ -56,7 +56,8 @@ def predict_logits(module: torch.nn.Module, batch: EncodedBatch) -> FloatArray:
     training = module.training
     module.eval()
     logits = np.empty(len(batch), dtype=np.float32)
-    with torch.inference_mode():
+    # Not inference mode: TorchRec's fused tables have no kernel for it on CPU.
+    with torch.no_grad():
         for rows, dense, ids in prediction_batches(batch):
             logits[rows] = module(dense, ids).numpy()
     module.train(training)
