@@ -33,6 +33,10 @@ APP_NAME = "dynens"
 _MAX_ONGOING = 100_000
 
 
+# Without the level, Serve formats an access record for every request before it drops it.
+QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
+
+
 class AppArgs(FrozenConfig):
     """Arguments of `build` in a Serve configuration file.
 
@@ -152,7 +156,7 @@ def build(args: AppArgs) -> ServeApplication:
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=config.drain_s,
         graceful_shutdown_wait_loop_s=0.2,
-        logging_config=LoggingConfig(enable_access_log=False),
+        logging_config=QUIET,
     )(serve.ingress()(Replica))
     bound: ServeApplication = deployment.bind(
         serving=config.model_dump(mode="json"), metrics_dir=args.metrics_dir

@@ -228,12 +228,15 @@ class Application:
     ) -> bytes:
         """The body, which may arrive slowly: then the budget's end is the limit."""
         reading = read_body(headers, receive, self.config.limits.max_body_bytes)
-        left_s = progress.deadline_s - model.engine.clock()
+        alarm = Alarm(max(progress.deadline_s - model.engine.clock(), _MIN_BODY_S))
         try:
-            async with asyncio.timeout(max(left_s, _MIN_BODY_S)):
-                return await reading
-        except TimeoutError as e:
-            raise RequestError(504, _SPENT, reason="budget_spent") from e
+            return await reading
+        except asyncio.CancelledError:
+            if alarm.rang():
+                raise _spent() from None
+            raise
+        finally:
+            alarm.stop()
 
     async def _score(
         self, model: Model, batch: EncodedBatch, progress: Progress, receive: Receive
@@ -298,6 +301,31 @@ class Application:
 
 # A body that is already here is read whatever the clock says; the budget is checked afterwards.
 _MIN_BODY_S = 1e-3
+
+
+class Alarm:
+    """Cancels the current task after a time; a tenth of the cost of `asyncio.timeout`."""
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._rang = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+
+    def rang(self) -> bool:
+        """Whether a cancellation came from this alarm; then it counts no further."""
+        if self._rang:
+            self._task.uncancel()
+        return self._rang
+
+    def stop(self) -> None:
+        """Switch the alarm off."""
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        self._rang = True
+        self._task.cancel()
 
 
 class DisconnectWatch:

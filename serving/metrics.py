@@ -95,9 +95,10 @@ class ReplicaMetrics:
 
     def _count_unknown(self, ids: IntArray) -> None:
         self.oov_rows += len(ids)
-        per_column = (ids == OUT_OF_VOCABULARY).sum(axis=0)
-        if not per_column.any():
+        unknown = ids == OUT_OF_VOCABULARY
+        if not np.count_nonzero(unknown):
             return
+        per_column = np.count_nonzero(unknown, axis=0)
         for (name, _), count in zip(
             self._columns, np.add.reduceat(per_column, self._starts).tolist(), strict=True
         ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray import serve
+from ray.serve.schema import LoggingConfig
 
 _BODY = b'{"ok":true}'
 _LENGTH = str(len(_BODY)).encode()
@@ -28,7 +29,12 @@ async def noop_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
-@serve.deployment(name="noop", max_ongoing_requests=10_000, ray_actor_options={"num_cpus": 0.1})
+@serve.deployment(
+    name="noop",
+    max_ongoing_requests=10_000,
+    ray_actor_options={"num_cpus": 0.1},
+    logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+)
 @serve.ingress()
 class Noop:
     """The deployment around `noop_app`."""

@@ -241,6 +241,47 @@ def test_a_client_that_leaves_frees_its_work(engine: Engine) -> None:
     assert app._scheduler.backlog_s == 0.0
 
 
+def test_a_body_that_does_not_come_in_time_is_a_504(engine: Engine) -> None:
+    app = make(engine, latency_budget_ms=20)
+
+    async def go() -> list[Any]:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": RANK, "headers": []}
+        await asyncio.wait_for(app(scope, receive, send), 10)
+        return sent
+
+    assert asyncio.run(go())[0]["status"] == 504
+    assert app._in_flight == 0
+
+
+def test_under_a_prefix_the_paths_are_the_same(engine: Engine) -> None:
+    async def go() -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/models/a/v2/health/ready",
+            "root_path": "/models/a",
+            "headers": [],
+        }
+        await make(engine)(scope, None, send)  # type: ignore[arg-type]
+        return sent
+
+    assert asyncio.run(go())[0]["status"] == 200
+
+
 def test_internal_errors_leak_nothing(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("/secret/path")
