@@ -23,7 +23,8 @@ from dynens.config.run import RunConfig
 from dynens.metrics import auc
 from dynens.run import RunDirectory, write_json
 from dynens.schema import DatasetConfig
-from training.stages import StageContext, StudentLearner, labels_of, valid_roles, weights_of
+from training.context import StageContext
+from training.stages import StudentLearner, labels_of, valid_roles, weights_of
 
 SWAP = "distill.augmentations=[{kind: field_swap}]"
 NONE = "distill.augmented_per_row=0"

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.progress import TimeRemainingColumn as Eta
 
 from training.pipeline import Watcher
-from training.plan import StageSpec
+from training.plan import LEARNER_PREFIX, StageSpec
 
 
 class ConsoleWatcher(Watcher):
@@ -73,4 +73,4 @@ class ConsoleWatcher(Watcher):
 
 
 def label(stage: StageSpec) -> str:
-    return stage.name.replace("learner:", "learner ")
+    return stage.name.replace(LEARNER_PREFIX, "learner ")

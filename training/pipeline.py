@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ from dynens.config.run import RayConfig, RunConfig
 from dynens.errors import DynensError, TrainingError
 from dynens.run import RunDirectory, replace_directory, write_json
 from dynens.schema import DatasetConfig
-from training.plan import DONE, StageSpec, finished_stages, plan, ready
+from training.context import StageContext, json_progress
+from training.plan import (
+    DONE,
+    LEARNER_PREFIX,
+    PREPARE,
+    StageSpec,
+    finished_stages,
+    is_complete,
+    plan,
+    ready,
+)
 
 POLL_S = 0.3
 PROGRESS_FILE = "progress.jsonl"
@@ -64,6 +75,7 @@ def fit(
         {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}, resume=resume
     )
     try:
+        _prepare_here(run, config, watcher or Watcher())
         with cluster(config.ray) as num_cpus:
             _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
     except DynensError as e:
@@ -72,6 +84,17 @@ def fit(
         raise
     shutil.rmtree(run.work, ignore_errors=True)
     return run
+
+
+def _prepare_here(run: RunDirectory, config: RunConfig, watcher: Watcher) -> None:
+    """Prepare the data in this process: bad input is found out before a cluster is started."""
+    stage = next(s for s in plan(config, run, 1) if s.name == PREPARE)
+    if is_complete(stage):
+        return
+    watcher.started(stage)
+    start = time.monotonic()
+    run_stage(stage.name, stage.directory, run)
+    watcher.finished(stage, time.monotonic() - start, reused=False)
 
 
 @contextlib.contextmanager
@@ -104,7 +127,7 @@ def _execute(
 ) -> None:
     finished = finished_stages(stages)
     for stage in stages:
-        if stage.name in finished:
+        if stage.name in finished and stage.name != PREPARE:
             watcher.finished(stage, 0.0, reused=True)
     running: dict[Any, tuple[StageSpec, float]] = {}
     try:
@@ -184,25 +207,6 @@ def work_directory(run: RunDirectory, stage: str) -> Path:
 
 def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
     """Run one stage in this process and rename its output into place."""
-    from training.router_stage import build_bundle, build_router
-    from training.stages import (
-        StageContext,
-        build_ensemble,
-        json_progress,
-        prepare_data,
-        train_baseline,
-        train_learner,
-        train_student,
-    )
-
-    functions: dict[str, Callable[[StageContext], None]] = {
-        "prepare": prepare_data,
-        "baseline": train_baseline,
-        "ensemble": build_ensemble,
-        "student": train_student,
-        "router": build_router,
-        "bundle": build_bundle,
-    }
     settings = run.read_config()
     dataset = validate(DatasetConfig, settings.pop("data"), str(run.config))
     config = validate(RunConfig, settings, str(run.config))
@@ -219,10 +223,32 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
         checkpoints=work / "checkpoints",
         progress=json_progress(work / PROGRESS_FILE),
     )
-    if name.startswith("learner:"):
-        train_learner(context, name.removeprefix("learner:"))
-    else:
-        functions[name](context)
+    _stage_function(name)(context)
     write_json(out / DONE, {"stage": name, "started": started, "seconds": time.time() - started})
     replace_directory(out, directory)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _stage_function(name: str) -> Callable[[StageContext], None]:
+    """The function of a stage; only the training stages import torch."""
+    if name == PREPARE:
+        return _prepare_data
+    from training.router_stage import build_bundle, build_router
+    from training.stages import build_ensemble, train_baseline, train_learner, train_student
+
+    if name.startswith(LEARNER_PREFIX):
+        return partial(train_learner, name=name.removeprefix(LEARNER_PREFIX))
+    return {
+        "baseline": train_baseline,
+        "ensemble": build_ensemble,
+        "student": train_student,
+        "router": build_router,
+        "bundle": build_bundle,
+    }[name]
+
+
+def _prepare_data(context: StageContext) -> None:
+    """Read, join, split and encode the table."""
+    from dynens.data.prepare import prepare
+
+    prepare(context.dataset, context.out, seed=context.config.seed)

@@ -10,6 +10,8 @@ from dynens.config.run import RunConfig
 from dynens.run import RunDirectory
 
 DONE = "stage.json"
+PREPARE = "prepare"
+LEARNER_PREFIX = "learner:"
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,20 @@ class StageSpec:
 
 def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageSpec]:
     """The stages of a run in an order that respects their needs."""
-    learners = tuple(f"learner:{name}" for name in config.learners)
+    learners = tuple(LEARNER_PREFIX + name for name in config.learners)
     student_cpus = 2 if config.distill.makes_rows else 1
     return [
-        StageSpec("prepare", run.data, (), min(2, cluster_cpus)),
+        StageSpec(PREPARE, run.data, ()),
         *(
             StageSpec(
-                f"learner:{name}",
+                LEARNER_PREFIX + name,
                 run.learner(name),
-                ("prepare",),
+                (PREPARE,),
                 min(learner.num_threads, cluster_cpus),
             )
             for name, learner in config.learners.items()
         ),
-        StageSpec("baseline", run.baseline, ("prepare",)),
+        StageSpec("baseline", run.baseline, (PREPARE,)),
         StageSpec("ensemble", run.ensemble, learners),
         StageSpec("student", run.student, ("ensemble",), min(student_cpus, cluster_cpus)),
         StageSpec("router", run.router, ("student", "baseline")),

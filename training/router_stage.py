@@ -26,10 +26,10 @@ from dynens.routing.threshold import (
     threshold_curve,
 )
 from dynens.run import read_json, write_json
+from training.context import StageContext
 from training.stages import (
     ENSEMBLE_JSON,
     MODEL_ONNX,
-    StageContext,
     labels_of,
     pool_logits,
     read_blend,

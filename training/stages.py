@@ -5,10 +5,8 @@ No Ray here: `training/pipeline.py` decides where and when a stage runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ import numpy.typing as npt
 from dynens.batch import EncodedBatch
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
-from dynens.data.prepare import PreparedData, open_prepared, prepare
+from dynens.data.prepared import PreparedData
 from dynens.distill.augment import row_space
 from dynens.distill.teacher import RowFactory, Teacher
 from dynens.distill.trainer import DistillTrainer
@@ -26,41 +24,16 @@ from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc
-from dynens.models.base import FitProgress, ProgressCallback
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import MODELS, build_learner
 from dynens.run import RunDirectory, read_json, select_mask, write_json
-from dynens.schema import DatasetConfig
+from training.context import StageContext
 
 MODEL_ONNX = "model.onnx"
 ENSEMBLE_JSON = "ensemble.json"
 FIT_REPORT = "fit.json"
 MIN_ROWS_TO_SPLIT = 2000
 MEMBER_FLOOR = 0.05
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """What every stage gets.
-
-    Attributes:
-        run: the run directory.
-        dataset: the table.
-        config: the run's configuration.
-        out: the directory this stage fills (renamed into place when it is complete).
-        checkpoints: survives a killed worker; removed when the stage is complete.
-        progress: told how far the stage is.
-    """
-
-    run: RunDirectory
-    dataset: DatasetConfig
-    config: RunConfig
-    out: Path
-    checkpoints: Path
-    progress: ProgressCallback
-
-    def prepared(self) -> PreparedData:
-        return open_prepared(self.run.data)
 
 
 @dataclass(frozen=True)
@@ -86,11 +59,6 @@ Stage = Callable[[StageContext], None]
 def learner_seed(config: RunConfig, name: str) -> int:
     """A seed of its own for every learner, stable when others are added."""
     return config.seed * 1000 + sum(name.encode()) % 997
-
-
-def prepare_data(context: StageContext) -> None:
-    """Read, join, split and encode the table."""
-    prepare(context.dataset, context.out, seed=context.config.seed)
 
 
 def train_learner(context: StageContext, name: str) -> None:
@@ -297,20 +265,3 @@ def weights_of(batch: EncodedBatch) -> npt.NDArray[np.float32]:
 def in_memory(batch: EncodedBatch) -> EncodedBatch:
     """The rows of a memory-mapped batch as ordinary arrays."""
     return batch.take(np.arange(len(batch)))
-
-
-def json_progress(path: Path) -> ProgressCallback:
-    """A callback that appends each point to a JSON-lines file, for whoever watches."""
-
-    def write(progress: FitProgress) -> None:
-        line = {
-            "learner": progress.learner,
-            "fraction": progress.fraction,
-            "epoch": progress.point.epoch,
-            "valid_auc": progress.point.valid_auc,
-            "train_loss": progress.point.train_loss,
-        }
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    return write

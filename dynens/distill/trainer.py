@@ -19,7 +19,7 @@ from dynens.ensemble.blend import Logits
 from dynens.models.base import FitReport, ProgressCallback
 from dynens.models.batches import TensorBatch
 from dynens.models.network import CTRNetwork
-from dynens.models.optim import autocast, clip_gradients
+from dynens.models.optim import autocast
 from dynens.models.training import Trainer
 
 
@@ -62,7 +62,7 @@ class DistillTrainer(Trainer):
             if close is not None:
                 close()
 
-    def train_step(self, batch: TensorBatch) -> float:
+    def loss(self, batch: TensorBatch) -> Tensor:
         assert batch.labels is not None
         made = self._made_rows()
         dense, ids, stats = self._inputs(batch, made)
@@ -79,7 +79,7 @@ class DistillTrainer(Trainer):
         with autocast(self.options.precision):
             logits = self.network(dense, ids, stats)
         epoch = self.state.step / self._steps_per_epoch
-        loss = response_loss(
+        return response_loss(
             logits.float(),
             teacher,
             labels,
@@ -88,11 +88,6 @@ class DistillTrainer(Trainer):
             alpha=schedule_value(self._distill.alpha, epoch, self.options.max_epochs),
             temperature=schedule_value(self._distill.temperature, epoch, self.options.max_epochs),
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradients(self.network, self.options.clip_norm)
-        self.optimizer.step()
-        return loss.item()
 
     def _made_rows(self) -> LabelledRows | None:
         if self._factory is None:

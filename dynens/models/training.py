@@ -182,12 +182,16 @@ class Trainer:
                 if self.state.finished:
                     return
 
-    def train_step(self, batch: TensorBatch) -> float:
-        """One optimiser step on a batch; returns its loss."""
+    def loss(self, batch: TensorBatch) -> Tensor:
+        """The loss of a batch, a scalar; distillation has its own."""
         assert batch.labels is not None
         with autocast(self.options.precision):
             logits = self.network(batch.dense, batch.ids, batch.stats)
-        loss = weighted_bce(logits, batch.labels, batch.sample_weight)
+        return weighted_bce(logits, batch.labels, batch.sample_weight)
+
+    def train_step(self, batch: TensorBatch) -> float:
+        """One optimiser step on a batch; returns its loss."""
+        loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         clip_gradients(self.network, self.options.clip_norm)
