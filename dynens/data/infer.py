@@ -15,7 +15,7 @@ from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
-from dynens.data.sources import expand, read_head
+from dynens.data.sources import expand, read_head, read_sample
 from dynens.data.times import parsable_share, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.schema import (
@@ -94,7 +94,7 @@ def infer_schema(
     Raises:
         DataError: the file is bad, the label is absent or not binary, or no column is usable.
     """
-    sample = read_head([str(path)], options, SAMPLE_ROWS)
+    sample = read_sample([str(path)], options, SAMPLE_ROWS)
     rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
         name=Path(str(path)).name.split(".")[0] or "dataset",
@@ -128,7 +128,7 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> Da
     if config.features.fields:
         return config
     check_types(config)
-    sample = read_head(config.files, config.source, SAMPLE_ROWS)
+    sample = read_sample(config.files, config.source, SAMPLE_ROWS)
     entity_of: dict[str, Entity] = {}
     for entity in entities:
         entity_of[entity.key] = entity.entity

@@ -24,6 +24,7 @@ class ValueCounter:
     def __init__(self) -> None:
         self._parts: list[pa.Table] = []
         self._rows = 0
+        self._merged_rows = 0
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         """Count the values of a column (missing ones are left out)."""
@@ -32,22 +33,25 @@ class ValueCounter:
         table = pa.table({"value": texts, "count": pa.array(counts.astype(np.int64))})
         self._parts.append(table.filter(pc.greater(table["count"], 0)))
         self._rows += self._parts[-1].num_rows
-        if self._rows > _MERGE_ROWS:
+        self._merge_when_due()
+
+    def _merge_when_due(self) -> None:
+        if self._rows > max(_MERGE_ROWS, 2 * self._merged_rows):
             self._merge()
 
     def merge(self, other: ValueCounter) -> None:
         """Add another counter's counts."""
         self._parts += other._parts
         self._rows += other._rows
-        if self._rows > _MERGE_ROWS:
-            self._merge()
+        self._merge_when_due()
 
     def _merge(self) -> pa.Table:
         if not self._parts:
             return pa.table({"value": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
         merged = pa.concat_tables(self._parts).group_by("value").aggregate([("count", "sum")])
         merged = merged.rename_columns(["value", "count"])
-        self._parts, self._rows = [merged], 0
+        self._parts, self._rows = [merged], merged.num_rows
+        self._merged_rows = merged.num_rows
         return merged
 
     def most_common(self, policy: VocabularyPolicy) -> pa.StringArray:

@@ -6,6 +6,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.data import infer
 from dynens.data.infer import infer_schema, label_rule
 from dynens.errors import DataError
 from dynens.schema import load_dataset
@@ -140,6 +141,15 @@ def test_wide_tables_bucket_the_strongest_numbers_only(tmp_path):
     bucketed = [f.name for f in fields if f.buckets]
     assert len(bucketed) == 60
     assert "x7" in bucketed
+
+
+def test_files_sorted_by_label_are_sampled_evenly(tmp_path, monkeypatch):
+    monkeypatch.setattr(infer, "SAMPLE_ROWS", 200)
+    label = np.sort(np.random.default_rng(0).integers(0, 2, ROWS))
+    table = pa.table({"x": label + np.random.default_rng(1).normal(size=ROWS), "y": label})
+    pacsv.write_csv(table, tmp_path / "t.csv")
+    fields = infer_schema(tmp_path / "t.csv", "y").dataset.features.fields
+    assert [f.name for f in fields] == ["x"]
 
 
 def test_label_options():

@@ -7,7 +7,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.sources import expand, iter_tables, read_table
+from dynens.data.sources import expand, iter_tables, read_sample, read_table
 from dynens.data.values import to_numbers
 from dynens.errors import DataError
 from dynens.schema import SourceOptions
@@ -89,6 +89,17 @@ def test_libsvm_lists_and_numbers(tmp_path):
     table = read_table([str(numbers)])
     assert table.column_names == ["label", "f1", "f2", "f3"]
     assert table["f3"].to_pylist() == [2, 0]
+
+
+def test_samples_stand_at_even_distances(tmp_path):
+    for i in range(3):
+        pq.write_table(pa.table({"a": np.arange(1000) + 1000 * i}), tmp_path / f"{i}.parquet")
+    sample = read_sample([str(tmp_path / "*.parquet")], SourceOptions(), 100)["a"].to_numpy()
+    assert 100 <= len(sample) <= 200
+    assert set(np.diff(sample)) == {16}
+    assert sample[0] == 0
+    whole = read_sample([str(tmp_path / "*.parquet")], SourceOptions(), 5000)
+    assert whole.num_rows == 3000
 
 
 def broken(tmp_path, name, content):
