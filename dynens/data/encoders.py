@@ -77,8 +77,12 @@ class RowEncoder:
             inputs[entity.key] = InputField(entity.key, "categorical", entity.entity)
         for encoder in self.encoders:
             spec = encoder.spec
-            if spec.source not in inputs or spec.derive is None:
-                inputs[spec.source] = InputField(spec.source, spec.kind, spec.entity)
+            # Dates, and columns that several kinds of field read, travel as they are: as categories.
+            kind: FieldKind = "categorical" if spec.derive else spec.kind
+            known = inputs.get(spec.source)
+            if known is not None and known.kind != kind:
+                kind = "categorical"
+            inputs[spec.source] = InputField(spec.source, kind, spec.entity)
         return tuple(inputs.values())
 
     def _missing_row(self) -> tuple[FloatArray, IntArray]:

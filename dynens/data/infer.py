@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ def infer_schema(
     rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
         name=Path(str(path)).name.split(".")[0] or "dataset",
-        files=(str(path),),
+        files=(os.path.abspath(path),),
         features=FeatureSchema(label=rule),
         source=options,
     )

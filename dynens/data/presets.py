@@ -42,7 +42,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "movielens-1m": Preset(
-        "1 million film ratings, 836 thousand kept; liked (4-5) against disliked (1-2)",
+        "1 million film ratings, 739 thousand kept; liked (4-5) against disliked (1-2)",
         movielens.fetch,
         movielens.dataset,
     ),

@@ -19,6 +19,7 @@ SPECS = (
     FieldSpec(name="age", kind="numeric", transform="standard"),
     FieldSpec(name="tags", kind="multi_valued", entity="item", vocabulary=KEEP_ALL),
     FieldSpec(name="hour", column="time", derive="hour"),
+    FieldSpec(name="days", column="time", kind="numeric", derive="epoch_days"),
     FieldSpec(name="hashed", column="country", vocabulary=VocabularyPolicy(hash_buckets=7)),
 )
 
@@ -54,7 +55,7 @@ def columns_of(table):
 def test_layout_groups_user_context_item(encoder):
     names = [field.name for field in encoder.layout.fields]
     assert names == ["user_id", "country", "price#bucket", "hour", "hashed", "tags"]
-    assert encoder.layout.dense == ("price", "age", "age#missing")
+    assert encoder.layout.dense == ("price", "age", "age#missing", "days")
     assert {f.name: f.kind for f in encoder.input_fields} == {
         "user_id": "categorical",
         "country": "categorical",
@@ -107,7 +108,7 @@ def test_columns_left_out_are_missing(encoder):
     assert batch.ids[:, 0].tolist() == [MISSING, MISSING]
     assert batch.ids[1, 1] == MISSING
     assert batch.ids[0, -encoder.layout.fields[-1].width] == MISSING
-    assert batch.dense[0].tolist() == [0, 0, 1]
+    assert batch.dense[0].tolist() == [0, 0, 1, 0]
     assert len(encoder.encode_columns({})) == 0
 
 
