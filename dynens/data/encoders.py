@@ -77,7 +77,7 @@ class RowEncoder:
             inputs[entity.key] = InputField(entity.key, "categorical", entity.entity)
         for encoder in self.encoders:
             spec = encoder.spec
-            # Dates, and columns that several kinds of field read, travel as they are: as categories.
+            # Dates, and columns that several kinds of field read, travel as categories.
             kind: FieldKind = "categorical" if spec.derive else spec.kind
             known = inputs.get(spec.source)
             if known is not None and known.kind != kind:

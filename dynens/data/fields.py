@@ -19,6 +19,7 @@ from dynens.schema import FieldSpec
 
 MISSING_SUFFIX = "#missing"
 BUCKET_SUFFIX = "#bucket"
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class FieldEncoder(ABC):
@@ -122,6 +123,7 @@ class NumericEncoder(FieldEncoder):
         self._write(numbers, dense, ids)
 
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
+        numbers = single_precision(numbers)
         missing = np.isnan(numbers)
         values = self.transform(numbers)
         any_missing = bool(missing.any())
@@ -151,6 +153,11 @@ class NumericEncoder(FieldEncoder):
             "has_missing": self.has_missing,
             "edges": self.edges.tolist(),
         }
+
+
+def single_precision(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Numbers as float32 holds them: clients may send either, and a bucket's edge is sharp."""
+    return np.clip(numbers, -_LARGEST, _LARGEST).astype(np.float32).astype(np.float64)
 
 
 class MultiValuedEncoder(FieldEncoder):

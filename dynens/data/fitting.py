@@ -17,6 +17,7 @@ from dynens.data.fields import (
     MultiValuedEncoder,
     NumericEncoder,
     derived,
+    single_precision,
     vectors,
 )
 from dynens.data.lists import split_lists
@@ -132,7 +133,7 @@ class NumericFitter(FieldFitter):
 
     def finish(self) -> NumericEncoder:
         values = self._sample.values()
-        values = values[np.isfinite(values)]
+        values = single_precision(values[np.isfinite(values)])
         knots, heights = _transform_of(values, self.spec)
         edges = np.zeros(0)
         if self.spec.buckets and len(values):

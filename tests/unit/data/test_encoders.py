@@ -173,6 +173,15 @@ def test_numbers_without_deviation_or_beyond_float32():
     assert np.abs(batch.dense).max() < 11
 
 
+def test_float32_and_float64_clients_get_the_same_row():
+    values = np.round(np.random.default_rng(0).integers(1, 40, 500) * 0.1, 1)
+    encoder = fit([FieldSpec(name="x", kind="numeric", buckets=32)], pa.table({"x": values}))
+    double = encoder.encode_columns({"x": values})
+    single = encoder.encode_columns({"x": values.astype(np.float32)})
+    np.testing.assert_array_equal(double.ids, single.ids)
+    np.testing.assert_array_equal(double.dense, single.dense)
+
+
 def test_dense_vectors():
     table = pa.table({"v": [[1.0, 2.0], [3.0, 2.0], None]})
     encoder = fit([FieldSpec(name="v", kind="dense_vector", length=2)], table)
