@@ -1,0 +1,93 @@
+"""A killed run continues and ends as an undisturbed one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.pipeline.conftest import ROOT, dynens
+
+DEADLINE_S = 240
+# Sums of floats may differ in their last bits between processes, and one row may change route.
+SAME_AUC = 5e-4
+
+
+def start(workplace: Path, out: Path) -> subprocess.Popen[bytes]:
+    arguments = ["fit", "--train", str(workplace / "clicks.csv"), "--label", "bought"]
+    arguments += ["--config", str(workplace / "fast.yaml"), "--out", str(out)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "dynens.cli", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def figures(run: Path) -> dict[str, float]:
+    systems = json.loads((run / "report/metrics.json").read_text())["systems"]
+    return {name: system["auc"] for name, system in systems.items()}
+
+
+def test_a_killed_run_resumes_without_repeating_stages(workplace: Path, finished: Path) -> None:
+    out = workplace / "killed"
+    process = start(workplace, out)
+    marks = [out / "learners" / name / "stage.json" for name in ("dnn", "dcnv2", "trees")]
+    wait_for(lambda: any(mark.exists() for mark in marks), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done_before = {mark: mark.read_bytes() for mark in marks if mark.exists()}
+    assert not (out / "bundle").exists()
+    resumed = dynens(
+        "fit",
+        "--train",
+        workplace / "clicks.csv",
+        "--label",
+        "bought",
+        "--config",
+        workplace / "fast.yaml",
+        "--out",
+        out,
+        "--resume",
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "already done" in resumed.stdout
+    for mark, content in done_before.items():
+        assert mark.read_bytes() == content, "a finished stage was trained again"
+    assert figures(out) == pytest.approx(figures(finished), abs=SAME_AUC)
+
+
+def test_a_killed_worker_is_started_again(workplace: Path, finished: Path) -> None:
+    out = workplace / "worker"
+    process = start(workplace, out)
+    victims: list[psutil.Process] = []
+
+    def worker_runs() -> bool:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            try:
+                if child.name().startswith("ray::learner") or "ray::learner" in " ".join(
+                    child.cmdline()
+                ):
+                    victims.append(child)
+            except psutil.NoSuchProcess:
+                continue
+        return bool(victims)
+
+    wait_for(worker_runs, process)
+    victims[0].kill()
+    assert process.wait(timeout=DEADLINE_S) == 0
+    assert figures(out) == pytest.approx(figures(finished), abs=SAME_AUC)
