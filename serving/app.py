@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve import Application as ServeApplication
 from ray.serve.schema import LoggingConfig
 
-from dynens.config.base import FrozenConfig
+from dynens.config.base import FrozenConfig, validate
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from dynens.errors import BundleError, ConfigError
@@ -143,8 +143,14 @@ def _settle_memory() -> None:
     sys.setswitchinterval(5e-4)
 
 
-def build(args: AppArgs) -> ServeApplication:
-    """The Serve application."""
+def build(args: AppArgs | dict[str, Any]) -> ServeApplication:
+    """The Serve application; a configuration file's `args` arrive as a mapping.
+
+    Raises:
+        ConfigError: a key is unknown or a value out of range.
+    """
+    if isinstance(args, dict):
+        args = validate(AppArgs, args, "args of serving.app:build")
     config = args.serving
     deployment = serve.deployment(
         name=APP_NAME,

@@ -8,6 +8,7 @@ lives in one folder that only its user can read, and goes with it.
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import socket
 import sys
@@ -138,6 +139,9 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's own ports listen on every interface; a token of this server's own guards them.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # One arithmetic thread per process: the engine's sessions have one as well.
         "OMP_NUM_THREADS": "1",
