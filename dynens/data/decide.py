@@ -67,7 +67,7 @@ def _number_field(profile: ColumnProfile) -> FieldSpec:
     if not profile.is_integer:
         return _numeric(profile, "fractions")
     by_value, by_bucket = profile.auc_by_value, profile.auc_by_bucket
-    repeats = profile.num_known / max(profile.num_distinct, 1)
+    repeats = profile.repeats
     if ID_NAME.fullmatch(profile.name.lower()) and repeats > 1.5:
         return _categorical(profile, "an id by its name")
     evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
@@ -75,6 +75,8 @@ def _number_field(profile: ColumnProfile) -> FieldSpec:
         return _categorical(profile, "integers strewn over a huge range, as hashes are")
     if profile.num_distinct <= 10:
         return _categorical(profile, "few integers")
+    if by_bucket < 0.5 + profile.auc_noise and repeats >= 5:
+        return _categorical(profile, f"repeated integers whose size tells nothing: {evidence}")
     if by_value > by_bucket + profile.auc_noise and repeats >= 2:
         return _categorical(
             profile, f"integers whose value matters more than their size: {evidence}"

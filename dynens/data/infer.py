@@ -95,7 +95,7 @@ def infer_schema(
     Raises:
         DataError: the file is bad, the label is absent or not binary, or no column is usable.
     """
-    sample = read_sample([str(path)], options, SAMPLE_ROWS)
+    sample, distance = read_sample([str(path)], options, SAMPLE_ROWS)
     rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
         name=Path(str(path)).name.split(".")[0] or "dataset",
@@ -103,7 +103,7 @@ def infer_schema(
         features=FeatureSchema(label=rule),
         source=options,
     )
-    return infer_fields(draft, sample)
+    return infer_fields(draft, sample, distance=distance)
 
 
 def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
@@ -129,13 +129,13 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> Da
     if config.features.fields:
         return config
     check_types(config)
-    sample = read_sample(config.files, config.source, SAMPLE_ROWS)
+    sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)
     entity_of: dict[str, Entity] = {}
     for entity in entities:
         entity_of[entity.key] = entity.entity
         entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
-    return infer_fields(config, sample, entity_of).dataset
+    return infer_fields(config, sample, entity_of, distance).dataset
 
 
 def check_types(config: DatasetConfig) -> None:
@@ -160,9 +160,18 @@ def check_types(config: DatasetConfig) -> None:
 
 
 def infer_fields(
-    config: DatasetConfig, sample: pa.Table, entity_of: dict[str, Entity] | None = None
+    config: DatasetConfig,
+    sample: pa.Table,
+    entity_of: dict[str, Entity] | None = None,
+    distance: float = 1.0,
 ) -> InferredSchema:
     """Choose fields, keys and timestamp for `config` from a sample of its (joined) rows.
+
+    Args:
+        config: without fields.
+        sample: rows.
+        entity_of: whose columns are those that come from entity tables.
+        distance: rows of the whole table per row of the sample.
 
     Raises:
         DataError: the label is absent or not binary, or no column is usable.
@@ -172,14 +181,20 @@ def infer_fields(
     kept = codes >= 0
     sample = sample.filter(pa.array(kept))
     labels = reader.labels_by_code()[codes[kept]]
-    return _Inference(config, sample, labels, entity_of or {}).run()
+    return _Inference(config, sample, labels, entity_of or {}, distance).run()
 
 
 class _Inference:
     def __init__(
-        self, config: DatasetConfig, sample: pa.Table, labels: Labels, entity_of: dict[str, Entity]
+        self,
+        config: DatasetConfig,
+        sample: pa.Table,
+        labels: Labels,
+        entity_of: dict[str, Entity],
+        distance: float,
     ) -> None:
         self._config, self._sample, self._labels = config, sample, labels
+        self._distance = distance
         self._entity_of = entity_of
         self._result = InferredSchema(config)
         self._fields: list[FieldSpec] = []
@@ -187,7 +202,9 @@ class _Inference:
     def run(self) -> InferredSchema:
         features = self._config.features
         names = [n for n in self._sample.column_names if n not in self._skipped()]
-        profiles = {n: profile_column(n, self._sample[n], self._labels) for n in names}
+        profiles = {
+            n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
+        }
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         timestamp, time_format = features.timestamp, features.time_format
         if timestamp is None:
@@ -287,6 +304,12 @@ class _Inference:
             self._exclude(profile.name, "constant")
         elif profile.name in keys or profile.is_list or profile.num_known < 50:
             return False
+        elif (
+            profile.unique_share > 0.95
+            and profile.looks_hashed
+            and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise
+        ):
+            self._exclude(profile.name, "a hash that is different in (nearly) every row", True)
         elif (
             profile.unique_share > 0.95
             and profile.is_integer

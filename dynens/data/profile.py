@@ -30,6 +30,7 @@ class ColumnProfile:
         num_rows: rows of the sample.
         num_known: rows with a value.
         num_distinct: distinct values.
+        rows_per_sampled: rows of the whole table per row of the sample.
         is_number: whether (nearly) all values are numbers.
         is_integer: whether all numbers are whole.
         is_nested: whether values are structs, maps or lists of lists, which no field can be.
@@ -52,6 +53,7 @@ class ColumnProfile:
     num_rows: int
     num_known: int
     num_distinct: int
+    rows_per_sampled: float = 1.0
     is_number: bool = False
     is_integer: bool = False
     is_nested: bool = False
@@ -70,9 +72,22 @@ class ColumnProfile:
     implies_label: bool = False
 
     @property
+    def repeats(self) -> float:
+        """Rows per distinct value in the whole table.
+
+        A sample of m rows of a table with K values, each equally often, meets about m² / 2K of them
+        again; solved for K.
+        """
+        again = self.num_known - self.num_distinct
+        if self.rows_per_sampled <= 1.0 or again == 0:
+            return self.num_known / max(self.num_distinct, 1)
+        distinct = max(self.num_distinct, self.num_known**2 / (2 * again))
+        return self.num_known * self.rows_per_sampled / distinct
+
+    @property
     def unique_share(self) -> float:
-        """Distinct values per known value."""
-        return self.num_distinct / max(self.num_known, 1)
+        """Distinct values per row of the whole table."""
+        return 1.0 / max(self.repeats, 1.0)
 
     @property
     def auc_noise(self) -> float:
@@ -85,7 +100,10 @@ class ColumnProfile:
 
 
 def profile_column(
-    name: str, column: pa.ChunkedArray, labels: Labels | None = None
+    name: str,
+    column: pa.ChunkedArray,
+    labels: Labels | None = None,
+    rows_per_sampled: float = 1.0,
 ) -> ColumnProfile:
     """Look at one column of a sample, against the labels where they are known."""
     array = plain(column)
@@ -95,7 +113,10 @@ def profile_column(
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _profile_lists(name, array)
     is_temporal = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
-    facts: dict[str, object] = {"is_temporal": is_temporal}
+    facts: dict[str, object] = {
+        "is_temporal": is_temporal,
+        "rows_per_sampled": rows_per_sampled,
+    }
     numbers = None if is_temporal or pa.types.is_time(kind) else to_numbers(array)
     known = array.is_valid().to_numpy(zero_copy_only=False)
     if numbers is not None and _mostly_numbers(numbers, known):
@@ -166,8 +187,9 @@ def _mostly_numbers(numbers: Numbers, known: npt.NDArray[np.bool_]) -> bool:
 
 def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
     steps = np.diff(values)
-    span = values.max() - values.min()
-    middle = (np.median(values) - values.min()) / span if span > 0 else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        span = values.max() - values.min()
+        middle = (np.median(values) - values.min()) / span if span > 0 else 0.0
     sparse = len(np.unique(values)) < 0.01 * span
     return {
         "looks_hashed": bool(

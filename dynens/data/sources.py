@@ -123,8 +123,10 @@ def read_head(patterns: Sequence[str], options: SourceOptions, num_rows: int) ->
     return _join(tables, patterns)
 
 
-def read_sample(patterns: Sequence[str], options: SourceOptions, num_rows: int) -> pa.Table:
-    """Rows at even distances over all files, in order: at most `2 * num_rows` of them.
+def read_sample(
+    patterns: Sequence[str], options: SourceOptions, num_rows: int
+) -> tuple[pa.Table, float]:
+    """(rows at even distances over all files, in order, at most `2 * num_rows` of them; distance).
 
     A file sorted by label or time gives its beginning away as little as its end.
     """
@@ -137,7 +139,7 @@ def read_sample(patterns: Sequence[str], options: SourceOptions, num_rows: int) 
         while held > 2 * num_rows:
             tables = [_every(_join(tables, patterns), 0, 2)]
             step, held = 2 * step, tables[0].num_rows
-    return _join(tables, patterns)
+    return _join(tables, patterns), float(step)
 
 
 def _every(table: pa.Table, first: int, step: int) -> pa.Table:

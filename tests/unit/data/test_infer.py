@@ -152,6 +152,29 @@ def test_files_sorted_by_label_are_sampled_evenly(tmp_path, monkeypatch):
     assert [f.name for f in fields] == ["x"]
 
 
+def test_ids_that_seldom_meet_in_a_sample_are_still_ids(tmp_path, monkeypatch):
+    monkeypatch.setattr(infer, "SAMPLE_ROWS", 1000)
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**40, 5000)[rng.integers(0, 5000, 40_000)]
+    table = pa.table(
+        {
+            "user_id": rng.integers(0, 5000, 40_000),
+            "device": hashes,
+            "request": rng.integers(0, 2**60, 40_000),
+            "amount": rng.integers(0, 10**9, 40_000),
+            "y": rng.integers(0, 2, 40_000),
+        }
+    )
+    amount = table["amount"].to_numpy()
+    table = table.set_column(4, "y", pa.array(amount + rng.normal(0, 3e8, 40_000) > 5e8))
+    pq.write_table(table, tmp_path / "t.parquet")
+    result = infer_schema(tmp_path / "t.parquet", "y")
+    kinds = {f.name: f.kind for f in result.dataset.features.fields}
+    assert kinds == {"user_id": "categorical", "device": "categorical", "amount": "numeric"}
+    assert list(result.excluded) == ["request"]
+    assert result.dataset.features.user_key == "user_id"
+
+
 def test_label_options():
     assert label_rule("clicked").column == "clicked"
     rule = label_rule("rating >= 4")

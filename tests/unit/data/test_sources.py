@@ -94,11 +94,13 @@ def test_libsvm_lists_and_numbers(tmp_path):
 def test_samples_stand_at_even_distances(tmp_path):
     for i in range(3):
         pq.write_table(pa.table({"a": np.arange(1000) + 1000 * i}), tmp_path / f"{i}.parquet")
-    sample = read_sample([str(tmp_path / "*.parquet")], SourceOptions(), 100)["a"].to_numpy()
+    sample, distance = read_sample([str(tmp_path / "*.parquet")], SourceOptions(), 100)
+    sample = sample["a"].to_numpy()
+    assert distance == 16
     assert 100 <= len(sample) <= 200
     assert set(np.diff(sample)) == {16}
     assert sample[0] == 0
-    whole = read_sample([str(tmp_path / "*.parquet")], SourceOptions(), 5000)
+    whole, _ = read_sample([str(tmp_path / "*.parquet")], SourceOptions(), 5000)
     assert whole.num_rows == 3000
 
 

@@ -27,7 +27,7 @@ USABLE = {
     "clock": pa.array([dt.time(i % 24, 30) for i in SMALL]),
     "durations": pa.array([dt.timedelta(seconds=i) for i in SMALL]),
     "decimals": pa.array([decimal.Decimal(i) / 4 for i in SMALL], pa.decimal128(10, 2)),
-    "uint64": pa.array(RNG.integers(0, 2**64 - 1, ROWS, dtype=np.uint64)),
+    "uint64": pa.array(RNG.integers(0, 2**64 - 1, 99, dtype=np.uint64)[SMALL]),
     "float16": pa.array(RNG.normal(size=ROWS).astype(np.float16)),
     "float32": pa.array(np.array(SMALL, np.float32) / 10),
     "bytes": pa.array([b"\xff" + bytes([i % 5]) for i in SMALL]),
