@@ -25,6 +25,24 @@ def data_home() -> Path | None:
     return Path(given) if given else None
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary folders beside `folder` whose process is gone (it was killed)."""
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        owner = left.name.split(".")[-2]
+        if owner.isdigit() and not _is_running(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
@@ -37,6 +55,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """
     if _filled(folder):
         return folder
+    remove_abandoned(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)

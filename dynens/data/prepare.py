@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dynens.batch import FeatureLayout, IntArray
+from dynens.data.cache import remove_abandoned
 from dynens.data.columns import unified_schema
 from dynens.data.encoders import RowEncoder
 from dynens.data.entities import EncodedEntity, RawEntity, load_entities
@@ -87,11 +88,12 @@ def prepare(
     print_ = fingerprint(dataset, seed)
     manifest = out_dir / "prepared.json"
     if manifest.is_file():
-        if json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"] == print_:
+        if _fingerprint_in(manifest) == print_:
             say("encoded data found, nothing has changed")
             return open_prepared(out_dir)
     elif out_dir.is_dir() and any(out_dir.iterdir()):
         raise DataError(f"{out_dir} exists and holds other files; give a new or empty folder.")
+    remove_abandoned(out_dir)
     temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -107,6 +109,14 @@ def prepare(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return open_prepared(out_dir)
+
+
+def _fingerprint_in(manifest: Path) -> str | None:
+    try:
+        found: str = json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # damaged: prepared anew
+    return found
 
 
 def fingerprint(dataset: DatasetConfig, seed: int) -> str:

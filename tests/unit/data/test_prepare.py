@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 
 import numpy as np
 import pyarrow as pa
@@ -260,6 +262,24 @@ def test_a_folder_that_cannot_be_written(dataset, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(DataError, match="holds other files"):
         prepare(dataset, tmp_path / "mine", seed=0)
+
+
+def test_what_a_killed_run_left_is_removed(dataset, tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    abandoned = tmp_path / f".out.{gone.pid}.tmp"
+    running = tmp_path / f".out.{os.getppid()}.tmp"
+    abandoned.mkdir()
+    running.mkdir()
+    prepare(dataset, tmp_path / "out", seed=0)
+    assert not abandoned.exists()
+    assert running.exists()
+
+
+def test_a_damaged_manifest_is_prepared_anew(dataset, tmp_path):
+    prepare(dataset, tmp_path / "out", seed=0)
+    (tmp_path / "out" / "prepared.json").write_text("{")
+    assert prepare(dataset, tmp_path / "out", seed=0).rows["train"] == 480
 
 
 def test_open_what_is_not_there(tmp_path):
