@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[3]
 FAST = """
 seed: 3
 learners:
-  dnn: {model: dnn, hidden_units: [32, 16], optimizer: &fast {max_epochs: 6, learning_rate: 0.01, ema_decay: 0}}
+  dnn:
+    model: dnn
+    hidden_units: [32, 16]
+    optimizer: &fast {max_epochs: 6, learning_rate: 0.01, ema_decay: 0}
   dcnv2: {model: dcnv2, hidden_units: [16], cross_layers: 1, optimizer: *fast}
   trees: {model: xgboost, trees: {num_trees: 30, max_depth: 4}}
 ensemble: {weight_methods: [uniform, greedy]}
