@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dynens.data.entities import RawEntity
-from dynens.data.sources import file_schema
+from dynens.data.sources import file_format, file_schema
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -26,6 +26,9 @@ def needed_columns(features: FeatureSchema) -> dict[str, str]:
             needed.setdefault(column, role)
     needed[features.label.column] = "the label"
     return needed
+
+
+_UNTYPED = pa.binary()  # stands for the columns of text files, which any flat type agrees with
 
 
 def unified_schema(
@@ -49,10 +52,12 @@ def unified_schema(
                 f"{file} has no label column {config.features.label.column!r}; "
                 f"its columns are {known}."
             )
-        for name in needed:
-            if name in schema.names:
-                kind = _plain_type(schema.field(name).type)
-                types[name] = _common_type(types.get(name, kind), kind, name, file)
+        for name in [n for n in needed if n in schema.names]:
+            kind = _plain_type(schema.field(name).type)
+            if file_format(file) == "csv":
+                kind = _UNTYPED
+            types[name] = _common_type(types.get(name, kind), kind, name, file)
+    types = {name: pa.string() if kind == _UNTYPED else kind for name, kind in types.items()}
     for name, purpose in needed.items():
         if name not in types and not any(entity.has(name) for entity in entities):
             known = ", ".join(schemas[files[0]].names[:20])
@@ -81,6 +86,8 @@ def _common_type(a: pa.DataType, b: pa.DataType, name: str, file: Path) -> pa.Da
         return a
     if pa.types.is_null(a):
         return b
+    if _UNTYPED in (a, b) and not (pa.types.is_nested(a) or pa.types.is_nested(b)):
+        return _UNTYPED
 
     def numeric(kind: pa.DataType) -> bool:
         return bool(

@@ -19,6 +19,7 @@ from dynens.schema import FieldSpec
 
 MISSING_SUFFIX = "#missing"
 BUCKET_SUFFIX = "#bucket"
+_MAX_KNOWN, _MAX_KNOWN_CHARS = 20_000, 256  # lists given as text whose ids are kept
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -167,6 +168,7 @@ class MultiValuedEncoder(FieldEncoder):
         super().__init__(spec)
         self.vocabulary = vocabulary
         self.width = width
+        self._known: dict[str, list[int]] = {}
         self.sparse = (SparseField(spec.name, vocabulary.num_embeddings, width),)
 
     def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
@@ -190,18 +192,27 @@ class MultiValuedEncoder(FieldEncoder):
         ids[lengths == 0, 0] = MISSING
 
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
-        lists = [self._as_list(value) for value in values]
-        flat = self.vocabulary.encode_values([item for items in lists for item in items])
-        last, padding = self.spec.keep == "last", [PADDING] * self.width
-        rows, start = [], 0
-        for items in lists:
-            row = flat[start : start + len(items)]
-            start += len(items)
-            if MISSING in row:
-                row = [i for i in row if i != MISSING]
-            row = row[-self.width :] if last else row[: self.width]
-            rows.append((row or [MISSING]) + padding[len(row) or 1 :])
-        ids[:] = rows
+        known, flat = self._known, []
+        for value in values:
+            row = known.get(value) if isinstance(value, str) else None
+            if row is None:
+                row = self._row(value)
+            flat += row
+        ids[:] = np.array(flat, np.int32).reshape(len(values), self.width)
+
+    def _row(self, value: Any) -> list[int]:
+        """The ids of one list; those of texts are kept, for they come back."""
+        row = self.vocabulary.encode_values(self._as_list(value))
+        if MISSING in row:
+            row = [i for i in row if i != MISSING]
+        row = row[-self.width :] if self.spec.keep == "last" else row[: self.width]
+        row = row or [MISSING]
+        row += [PADDING] * (self.width - len(row))
+        if isinstance(value, str) and len(value) <= _MAX_KNOWN_CHARS:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[value] = row
+        return row
 
     def _as_list(self, value: Any) -> Sequence[Any]:
         if isinstance(value, str):

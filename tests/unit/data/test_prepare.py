@@ -126,6 +126,25 @@ def test_given_files_and_missing_ones(tmp_path):
     assert prepare(config, tmp_path / "o", seed=0).rows == {"train": 355, "valid": 45, "test": 200}
 
 
+def test_text_and_typed_files_together(tmp_path):
+    table = mixed_table(600).drop_columns(["tags"])
+    parts = [
+        written(tmp_path, table.slice(0, 400), "train.csv"),
+        written(tmp_path, table.slice(400, 100), "valid.parquet"),
+        written(tmp_path, table.slice(500), "test.csv"),
+    ]
+    mixed = prepare(dataset_from_files(*parts, label="click"), tmp_path / "mixed", seed=0)
+    typed = [written(tmp_path, t, f"{i}.parquet") for i, t in enumerate(map(pq_table, parts))]
+    same = prepare(dataset_from_files(*typed, label="click"), tmp_path / "typed", seed=0)
+    for split in ("train", "valid", "test"):
+        np.testing.assert_array_equal(mixed.split(split).ids, same.split(split).ids)
+        np.testing.assert_allclose(mixed.split(split).dense, same.split(split).dense, atol=1e-6)
+
+
+def pq_table(path):
+    return pacsv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+
+
 def test_weights_and_negative_sampling(tmp_path):
     table = mixed_table(600).append_column("w", pa.array(np.full(600, 2.0)))
     features = FeatureSchema(
