@@ -250,7 +250,7 @@ def auc_at(run: Path, granted_share: float) -> float:
     hard = difficulty[difficulty > engine.threshold]
     limit = float(np.quantile(hard, 1 - granted_share)) if len(hard) else NEVER
     probability = engine.score(test, threshold=max(limit, engine.threshold)).probability
-    return auc(test.labels, probability)
+    return float(auc(test.labels, probability))
 
 
 def _ratio(a: float, b: float) -> float | None:

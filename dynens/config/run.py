@@ -110,15 +110,16 @@ def default_student() -> LearnerConfig:
         embedding_dim=16,
         hidden_units=(128, 64),
         dropout=0.0,
-        optimizer=OptimizerConfig(max_epochs=60, patience=3, max_decays=2),
+        optimizer=OptimizerConfig(max_epochs=40),
     )
 
 
 def default_learners() -> dict[str, LearnerConfig]:
-    """Two nets of different structure and trees: diversity beats tuning one model."""
+    """Three nets of different structure and trees: diversity beats tuning one model."""
     return {
-        "dnn": LearnerConfig(model="dnn"),
         "dcnv2": LearnerConfig(model="dcnv2"),
+        "ipnn": LearnerConfig(model="ipnn"),
+        "finalmlp": LearnerConfig(model="finalmlp"),
         "xgboost": LearnerConfig(model="xgboost"),
     }
 

@@ -28,7 +28,7 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
         (["seed.x=1"], "'seed' is a value"),
         (["router.speed=1"], "unknown key 'router.speed'"),
         (["router.max_hard_fraction=2"], "router.max_hard_fraction.*given 2"),
-        (["ensemble.size=4"], "learners has 3 entries and ensemble.size is 4"),
+        (["ensemble.size=5"], "learners has 4 entries and ensemble.size is 5"),
         (["student.model=xgboost"], "the student must be a neural model"),
         (
             ["router.hard_fraction=0.1", "router.mean_cost_us_per_row=3"],

@@ -115,8 +115,8 @@ def test_loaded_learner_equals_saved(model: str, tmp_path: Path) -> None:
 
 @every_model
 def test_learns_a_planted_signal(model: str) -> None:
-    table = tiny_table(rows=3000, seed=3)
-    config = config_of(model, optimizer=OptimizerConfig(learning_rate=0.01, max_epochs=15))
+    table = tiny_table(rows=2000, seed=3)
+    config = config_of(model, optimizer=OptimizerConfig(learning_rate=0.01, max_epochs=10, batch_size=64))
     learner = build_learner(config, table.layout, table.stats, 0)
     report = learner.fit(table.train, table.valid)
     labels = table.valid.labels

@@ -18,10 +18,10 @@ def names(specs) -> list[str]:
 def test_learners_and_baseline_run_side_by_side_once_data_is_prepared(tmp_path: Path) -> None:
     specs = stages(tmp_path)
     assert names(ready(specs, set(), set())) == ["prepare"]
-    waiting = names(ready(specs, {"prepare"}, {"learner:dnn"}))
+    waiting = names(ready(specs, {"prepare"}, {"learner:ipnn"}))
     assert "learner:xgboost" in waiting
     assert "baseline" in waiting
-    assert "learner:dnn" not in waiting
+    assert "learner:ipnn" not in waiting
     assert "ensemble" not in waiting
 
 
@@ -36,12 +36,12 @@ def test_needs_name_earlier_stages_and_fit_the_cluster(tmp_path: Path) -> None:
 def test_a_stage_after_a_lost_one_runs_again(tmp_path: Path) -> None:
     specs = stages(tmp_path)
     for spec in specs:
-        if spec.name != "learner:dnn":
+        if spec.name != "learner:ipnn":
             spec.directory.mkdir(parents=True, exist_ok=True)
             (spec.directory / DONE).write_text("{}")
     finished = finished_stages(specs)
     assert "learner:xgboost" in finished
-    assert not {"learner:dnn", "ensemble", "student", "bundle"} & finished
+    assert not {"learner:ipnn", "ensemble", "student", "bundle"} & finished
 
 
 def test_a_directory_without_its_mark_is_unfinished(tmp_path: Path) -> None:
