@@ -216,7 +216,8 @@ def _is_hard(engine: Engine, path: str, body: bytes) -> bool:
 
 def _hard_share(engine: Engine, path: str, body: bytes) -> float:
     scores = _scores(engine, path, body)
-    return scores.hard_wanted / len(scores.route)
+    share: float = scores.hard_wanted / len(scores.route)
+    return share
 
 
 def interleave(
