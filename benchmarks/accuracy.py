@@ -1,0 +1,123 @@
+"""All systems on several datasets and seeds: AUC, cost, hard fraction, paired intervals.
+
+    python -m benchmarks.accuracy --data movielens-1m kuairand-pure --dir DIR --seeds 1 2 3 \
+        --out FILE.json [--runs FOLDER] [--set A.B=C ...]
+
+Every (dataset, seed) is one `dynens fit` with the default configuration in FOLDER; a finished run
+there is reused. Nothing is chosen on test rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynens.cli import load_run_config
+from dynens.config.run import RunConfig
+from dynens.data.presets import dataset_for
+from dynens.report.write import METRICS_JSON, write_report
+from dynens.run import RunDirectory, environment, write_json
+from training.pipeline import fit
+
+COLUMNS = ("auc", "gauc", "logloss", "ece", "cost_us_per_row")
+
+
+def run_once(data: str, directory: Path | None, config: RunConfig, out: Path) -> dict[str, Any]:
+    """The metrics of one run, trained unless it is there."""
+    report = out / "report" / METRICS_JSON
+    if report.is_file():
+        metrics: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        return metrics
+    run = fit(dataset_for(data, directory), config, out, resume=out.exists())
+    return write_report(RunDirectory.open(run.root))
+
+
+def system_table(results: Sequence[dict[str, Any]]) -> str:
+    """Mean ± standard deviation over seeds of every system, as a Markdown table."""
+    lines = [
+        "| system | AUC | GAUC | logloss | ECE | µs/row |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in results[0]["systems"]:
+        cells = [_cell([r["systems"][name][c] for r in results], c) for c in COLUMNS]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float | None], column: str) -> str:
+    known = [v for v in values if v is not None]
+    if not known:
+        return "–"
+    digits = 1 if column == "cost_us_per_row" else 4
+    spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.{digits}f}{spread}"
+
+
+def claims(results: Sequence[dict[str, Any]]) -> str:
+    """What the project claims, seed by seed."""
+    lines = [
+        "| seed | hard rows | dynamic − static [95 %] | dynamic − random [95 %] | student − best "
+        "single [95 %] | gain share | cost of static | over baseline |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        systems = result["systems"]
+        dynamic, static = systems["dynamic"], systems["static_ensemble"]
+        relative = dynamic["auc"] / systems["baseline"]["auc"] - 1
+        share = result["transfer_efficiency"]["gain_share"]
+        lines.append(
+            f"| {result['seed']} | {dynamic['hard_fraction']:.1%} "
+            f"| {_interval(result, 'dynamic_minus_static_ensemble')} "
+            f"| {_interval(result, 'dynamic_minus_random_route')} "
+            f"| {_interval(result, 'student_minus_best_single')} "
+            f"| {'–' if share is None else f'{share:.2f}'} "
+            f"| {dynamic['cost_us_per_row'] / static['cost_us_per_row']:.0%} | {relative:+.2%} |"
+        )
+    return "\n".join(lines)
+
+
+def _interval(result: dict[str, Any], pair: str) -> str:
+    found = result["paired"][pair]
+    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+
+
+def markdown(data: Sequence[dict[str, Any]]) -> str:
+    """Tables of every dataset."""
+    parts = []
+    for name in dict.fromkeys(r["dataset"] for r in data):
+        results = [r for r in data if r["dataset"] == name]
+        rows = results[0]["rows"]
+        parts.append(
+            f"### {name}\n\n{rows['train']:,} training, {rows['valid']:,} validation, "
+            f"{rows['test']:,} test rows; seeds {', '.join(str(r['seed']) for r in results)}.\n\n"
+            f"{system_table(results)}\n\n{claims(results)}\n"
+        )
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", nargs="+", required=True, help="presets or dataset.yaml files")
+    parser.add_argument("--dir", type=Path, help="folder of presets that are not downloaded")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="A.B=C")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    results = []
+    for seed in arguments.seeds:
+        for data in arguments.data:
+            config = load_run_config(None, [f"seed={seed}", *arguments.settings])
+            out = arguments.runs / f"{Path(data).stem}-{seed}"
+            results.append(run_once(data, arguments.dir, config, out))
+            write_json(arguments.out, {"environment": environment(), "results": results})
+    print(markdown(results))
+
+
+if __name__ == "__main__":
+    main()

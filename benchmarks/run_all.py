@@ -1,0 +1,82 @@
+"""Every benchmark in one go.
+
+    python -m benchmarks.run_all --short    into benchmarks/out (ignored by git), under 15 minutes
+    python -m benchmarks.run_all --full     the same at full length, then docs/RESULTS.md
+
+Each benchmark is a command of its own; this only runs them one after the other, so that nothing
+else is running while one measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+OUT = Path("benchmarks/out")
+RUNS = Path("runs/bench")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One benchmark: a module of this package and its arguments."""
+
+    module: str
+    arguments: tuple[str, ...]
+
+
+def steps(short: bool) -> list[Step]:
+    """What is run, in order; the serving benchmarks use the first accuracy run's bundle."""
+    length = "short" if short else "full"
+    runs = RUNS / length
+    data = ["movielens-1m-sample"] if short else ["movielens-1m"]
+    seeds = ["1"] if short else ["1", "2", "3"]
+    where: list[str] = []
+    if home := os.environ.get("DYNENS_DATA_HOME"):
+        where = ["--dir", home]
+        data += [] if short else ["kuairand-pure-history"]
+    fast = ["--set", "distill.augmented_per_row=0.5"] if short else []
+    run = str(runs / f"{data[0]}-1")
+    accuracy = ("--data", *data, *where, "--seeds", *seeds, "--runs", str(runs), *fast)
+    short_flag = ("--short",) if short else ()
+    variants = ("--seeds", *seeds)
+    if short:
+        variants += ("--only", "labels only", "response, alpha 0.9", "field swap")
+    return [
+        Step("benchmarks.accuracy", (*accuracy, "--out", str(OUT / f"accuracy-{length}.json"))),
+        Step(
+            "benchmarks.distillation",
+            (run, *variants, "--out", str(OUT / f"distillation-{length}.json")),
+        ),
+        Step(
+            "benchmarks.serving",
+            (run, *short_flag, "--out", str(OUT / f"serving-{length}.json")),
+        ),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    choice = parser.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--short", action="store_true")
+    choice.add_argument("--full", action="store_true")
+    arguments = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    for step in steps(arguments.short):
+        print(f"python -m {step.module} {' '.join(step.arguments)}", flush=True)
+        done = subprocess.run([sys.executable, "-m", step.module, *step.arguments], check=False)
+        if done.returncode:
+            print(f"{step.module} failed with exit code {done.returncode}", file=sys.stderr)
+            return done.returncode
+    if arguments.full:
+        return subprocess.run(
+            [sys.executable, "-m", "benchmarks.results", "--from", str(OUT)], check=False
+        ).returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The README's quick start, command by command, on a smaller table of the same kind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from dynens.data.synthetic import SyntheticConfig, write
+from dynens.demo import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 120
+
+
+def quick_start() -> list[str]:
+    """The commands of the README's quick start."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- quick start.*?-->\n```bash\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found.group(1).strip().splitlines()
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, shell=True, cwd=folder, capture_output=True, text=True, timeout=400
+    )
+
+
+@pytest.mark.timeout(900)
+def test_quick_start_works_as_written(tmp_path: Path) -> None:
+    table = tmp_path / "data/synthetic"
+    table.mkdir(parents=True)
+    write(SyntheticConfig(num_rows=6000, num_users=300, num_items=100), table)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/dynens").symlink_to(Path(sys.executable).parent / "dynens")
+    port = free_port()
+    commands = [c.replace("8000", str(port)) for c in quick_start()]
+    server: subprocess.Popen[str] | None = None
+    try:
+        for command in commands:
+            if " serve " in command:
+                server = subprocess.Popen(
+                    ["/bin/sh", "-c", f"exec {command}"],
+                    cwd=tmp_path,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                assert server.stdout is not None
+                assert "ready on" in server.stdout.readline()
+                health = f"http://127.0.0.1:{port}/v2/health/ready"
+                with urllib.request.urlopen(health, timeout=READY_S) as response:
+                    assert response.status == 200
+                continue
+            done = run(command, tmp_path)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    finally:
+        if server is not None:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+    assert (tmp_path / "runs/clicks/report/report.html").is_file()
+    assert os.path.getsize(tmp_path / "runs/clicks.parquet") > 0
