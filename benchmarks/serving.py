@@ -153,10 +153,13 @@ def measure(run: Path, plan: Plan, start_qps: float) -> dict[str, Any]:
         rates["noop_100"] = rates["student_100"]
         rates["noop_1"] = rates["one_easy"]
         samples = interleave(bench, profiles, rates)
+        peak = max(elastic["default_100"], 1.0)
+        overload = bench.send(profiles["default_100"], 2 * peak, plan.measure_s)
+        recovery = bench.send(profiles["default_100"], peak / 2, plan.measure_s)
     delivered = {
         trial["granted_share"]: auc_at(run, trial["granted_share"])
-        for trial in bench.trials[-1:]
-        if trial["profile"] == "default_100"
+        for trial in bench.trials
+        if trial["profile"] == "default_100" and trial["offered_qps"] == elastic["default_100"]
     }
     return {
         "run": run.name,
@@ -167,6 +170,8 @@ def measure(run: Path, plan: Plan, start_qps: float) -> dict[str, Any]:
         "peaks_qps": peaks,
         "dynamic_over_static": _ratio(peaks["default_100"], peaks["static_100"]),
         "elastic_peak_qps": elastic["default_100"],
+        "at_twice_the_peak": overload.to_dict(),
+        "right_after": recovery.to_dict(),
         "elastic_auc_at_granted_share": delivered,
         "rates_qps": rates,
         "latency": {name: summarise(results) for name, results in samples.items()},
@@ -271,6 +276,10 @@ def table(result: Mapping[str, Any]) -> str:
     if ratio is not None:
         lines.append(f"peak, dynamic over static trio: {ratio:.2f}")
     share = result["requests"]["hard_share_of_candidates"]
+    lines.append(
+        f"elastic peak: {result['elastic_peak_qps']:.0f}/s, granted share and AUC there: "
+        f"{result['elastic_auc_at_granted_share']}"
+    )
     lines.append(f"hard share of the candidates: {share:.1%}, path {result['requests']['path']}")
     return "\n".join(lines)
 

@@ -130,6 +130,9 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         # to another one; HAProxy can repeat what fits into its buffer.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+        # A client that stalls, or a replica that hangs beyond the longest budget, is let go.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "120",
         # A replica that stops answering its health check is taken out within a second.
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         # Old HAProxy workers leave soon after a reload; the ports of replicas may be reused then.
