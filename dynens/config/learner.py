@@ -59,8 +59,8 @@ class TreesConfig(FrozenConfig):
     """Upper limit; early stopping may use fewer. 300 cost about 1 ms for 100 rows."""
     max_depth: int = Field(default=6, ge=1, le=12)
     learning_rate: float = Field(default=0.1, gt=0, le=1)
-    min_child_weight: float = Field(default=20.0, ge=0)
-    """Least sum of p(1-p) in a leaf."""
+    min_child_weight: float | None = Field(default=None, ge=0)
+    """Least sum of p(1-p) in a leaf; None: scaled to the table."""
     subsample: float = Field(default=0.8, gt=0, le=1)
     colsample_bytree: float = Field(default=0.8, gt=0, le=1)
     reg_lambda: float = Field(default=5.0, ge=0)

@@ -36,8 +36,16 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
     use_stats = (
         default_use_stats(layout, num_rows) if config.use_stats is None else config.use_stats
     )
+    trees = config.trees
+    if trees.min_child_weight is None:
+        trees = trees.model_copy(update={"min_child_weight": default_child_weight(num_rows)})
     return config.model_copy(
-        update={"optimizer": resolved, "dropout": dropout, "use_stats": use_stats}
+        update={
+            "optimizer": resolved,
+            "dropout": dropout,
+            "use_stats": use_stats,
+            "trees": trees,
+        }
     )
 
 
@@ -84,3 +92,8 @@ def default_use_stats(layout: FeatureLayout, num_rows: int) -> bool:
     """
     largest = max((field.num_embeddings for field in layout.fields), default=1)
     return num_rows < _ROWS_PER_ID * largest
+
+
+def default_child_weight(num_rows: int) -> float:
+    """20 from 100,000 rows, down to 1 below 5,000."""
+    return min(max(num_rows / 5000, 1.0), 20.0)

@@ -41,6 +41,7 @@ from dynens.models.base import (
     positive_rate,
 )
 from dynens.models.batches import prediction_batches
+from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import LEARNER_FILE, SavedStats
 from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module
 from dynens.models.selection import FeatureSelection, select_features
@@ -114,6 +115,7 @@ class XGBoostLearner:
         progress: ProgressCallback | None = None,
     ) -> FitReport:
         started = time.monotonic()
+        self.config = resolve_config(self.config, self.layout, len(train))
         options = self.config.trees
         inputs, labels, weight = self._training_inputs(train)
         matrices = [
@@ -130,7 +132,7 @@ class XGBoostLearner:
         )
         callback = _Progress(self.config.display_name, options.num_trees, progress)
         self.booster_ = xgboost.train(
-            self._parameters(positive_rate(labels, weight)),
+            self._parameters(positive_rate(labels, weight), valid),
             matrices[0],
             num_boost_round=options.num_trees,
             evals=[(matrices[0], "train"), (matrices[1], "valid")],
@@ -163,8 +165,10 @@ class XGBoostLearner:
         weight = None if train.sample_weight is None else train.sample_weight[rows]
         return inputs[rows], train.labels[rows], weight
 
-    def _parameters(self, rate: float) -> dict[str, Any]:
+    def _parameters(self, rate: float, valid: EncodedBatch) -> dict[str, Any]:
         options = self.config.trees
+        # The last metric stops training; AUC cannot where validation has a single class.
+        single_class = valid.labels is None or valid.labels.min() == valid.labels.max()
         return {
             "objective": "binary:logistic",
             "tree_method": "hist",
@@ -175,7 +179,7 @@ class XGBoostLearner:
             "colsample_bytree": options.colsample_bytree,
             "lambda": options.reg_lambda,
             "base_score": rate,
-            "eval_metric": ["logloss", "auc"],
+            "eval_metric": ["auc", "logloss"] if single_class else ["logloss", "auc"],
             "seed": self.seed,
             "nthread": self.config.num_threads,
         }

@@ -116,7 +116,8 @@ def test_loaded_learner_equals_saved(model: str, tmp_path: Path) -> None:
 @every_model
 def test_learns_a_planted_signal(model: str) -> None:
     table = tiny_table(rows=2000, seed=3)
-    config = config_of(model, optimizer=OptimizerConfig(learning_rate=0.01, max_epochs=10, batch_size=64))
+    options = OptimizerConfig(learning_rate=0.01, max_epochs=10, batch_size=64)
+    config = config_of(model, optimizer=options)
     learner = build_learner(config, table.layout, table.stats, 0)
     report = learner.fit(table.train, table.valid)
     labels = table.valid.labels
@@ -140,6 +141,17 @@ def test_field_subset_ignores_the_other_features(model: str, tmp_path: Path) -> 
     np.testing.assert_allclose(
         run_onnx(tmp_path / "m.onnx", table.valid), learner.predict_logits(table.valid), atol=1e-5
     )
+
+
+@every_model
+def test_single_class_validation_rows_do_not_stop_training(model: str) -> None:
+    table = TABLES["plain"]
+    labels = table.valid.labels
+    assert labels is not None
+    positives = table.valid.take(np.flatnonzero(labels == 1))
+    learner = build_learner(config_of(model), table.layout, table.stats, 0)
+    learner.fit(table.train, positives)
+    assert auc(labels, learner.predict_logits(table.valid)) > 0.55
 
 
 @every_model
