@@ -80,7 +80,7 @@ class Application:
         self.metrics = ReplicaMetrics(engine.layout, engine.bundle.version)
         self._folder = folder
         self._authorization = None if token is None else f"Bearer {token}".encode()
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler(threaded=config.scoring_thread)
         self._reserve = ReplyReserve()
         self._in_flight = 0
         self._pages: dict[str, Handler] = {

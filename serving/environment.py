@@ -7,6 +7,7 @@ lives in one folder that only its user can read, and goes with it.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shlex
@@ -136,7 +137,7 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         # A replica that stops answering its health check is taken out within a second.
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         # Old HAProxy workers leave soon after a reload; the ports of replicas may be reused then.
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(30, math.ceil(drain_s) + 5)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_DEDUP_LOGS": "0",

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -207,6 +208,7 @@ def _ray_serve(
     """Ray and Serve with the application that `start` deploys."""
     began = time.monotonic()
     check_port(host, port)
+    _refuse_second_ray()
     runtime = create_runtime()
     previous = dict(os.environ)
     os.environ.update(ray_environment(runtime, drain_s=config.drain_s))
@@ -232,20 +234,30 @@ def _python_path(previous: str | None) -> str:
     return root if not previous else f"{root}{os.pathsep}{previous}"
 
 
+def _refuse_second_ray() -> None:
+    """A process has one Ray; this server's must not be mixed up with, nor end, another one."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        raise ServingError("Ray is running in this process already; serve from another process.")
+
+
 def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=config.replicas + 1,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=True,
-        logging_level=logging.ERROR,
-        object_store_memory=config.object_store_mb * 1024 * 1024,
-        _temp_dir=str(runtime.ray),
-        _node_ip_address="127.0.0.1",
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=config.replicas + 1,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=True,
+            logging_level=logging.ERROR,
+            object_store_memory=config.object_store_mb * 1024 * 1024,
+            _temp_dir=str(runtime.ray),
+            _node_ip_address="127.0.0.1",
+        )
+    except Exception as e:  # Ray raises many kinds
+        raise ServingError(f"Ray did not start: {' '.join(str(e).split())[:300]}") from e
 
 
 def _start_serve(host: str, port: int) -> None:

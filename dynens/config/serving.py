@@ -50,6 +50,7 @@ class ServingConfig(FrozenConfig):
         latency_budget_ms: default budget of a request; None keeps the bundle's own.
         replicas: scoring processes.
         max_queued: requests one replica holds at a time before it sheds.
+        scoring_thread: run long ensemble work beside the event loop instead of on it.
         bearer_token_env: name of an environment variable whose value clients must send as
             `Authorization: Bearer …`; None asks for nothing. Health stays open.
         drain_s: how long a stopping replica may finish what it has accepted.
@@ -61,6 +62,7 @@ class ServingConfig(FrozenConfig):
     latency_budget_ms: float | None = Field(default=None, gt=0)
     replicas: int = Field(default=1, ge=1)
     max_queued: int = Field(default=64, ge=1)
+    scoring_thread: bool = True
     bearer_token_env: str | None = None
     drain_s: float = Field(default=10.0, ge=0)
     object_store_mb: int = Field(default=100, ge=80)

@@ -1,6 +1,7 @@
 """Turns and allowances on an event loop, driven by events and a clock that only work moves."""
 
 import asyncio
+import threading
 from collections.abc import Generator
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,11 @@ class FakeEngine:
         return Scores(np.zeros(1, np.float32), np.zeros(1, np.int32), wanted, granted)
 
 
+@pytest.fixture(params=[True, False], ids=["thread", "loop"])
+def scheduler(request: pytest.FixtureRequest) -> Scheduler:
+    return Scheduler(threaded=request.param)
+
+
 async def score(
     scheduler: Scheduler, engine: Any, name: str, wanted: int, deadline: float, system: Any = None
 ) -> Scores:
@@ -60,9 +66,9 @@ async def score(
     )
 
 
-def test_ensembles_take_turns_by_deadline_while_students_run_at_once() -> None:
+def test_ensembles_take_turns_by_deadline_while_students_run_at_once(scheduler: Scheduler) -> None:
     async def go() -> None:
-        engine, scheduler = FakeEngine(), Scheduler()
+        engine = FakeEngine()
         await asyncio.gather(
             score(scheduler, engine, "a", 20, 10.0),
             score(scheduler, engine, "late", 10, 9.0),
@@ -80,9 +86,9 @@ def test_ensembles_take_turns_by_deadline_while_students_run_at_once() -> None:
     asyncio.run(go())
 
 
-def test_behind_a_backlog_the_hard_share_shrinks() -> None:
+def test_behind_a_backlog_the_hard_share_shrinks(scheduler: Scheduler) -> None:
     async def go() -> None:
-        engine, scheduler = FakeEngine(), Scheduler()
+        engine = FakeEngine()
         scheduler.backlog_s = 0.04
         scores = await score(scheduler, engine, "a", 100, 0.08)
         assert scores.hard_granted == 20  # 80 ms · (1 − 40/80)² = 20 ms
@@ -92,9 +98,9 @@ def test_behind_a_backlog_the_hard_share_shrinks() -> None:
     asyncio.run(go())
 
 
-def test_a_static_ensemble_that_cannot_have_its_time_is_shed() -> None:
+def test_a_static_ensemble_that_cannot_have_its_time_is_shed(scheduler: Scheduler) -> None:
     async def go() -> None:
-        engine, scheduler = FakeEngine(), Scheduler()
+        engine = FakeEngine()
         scheduler.backlog_s = 0.04
         with pytest.raises(OverloadedError):
             await score(scheduler, engine, "a", 100, 0.08, "ensemble")
@@ -103,9 +109,9 @@ def test_a_static_ensemble_that_cannot_have_its_time_is_shed() -> None:
     asyncio.run(go())
 
 
-def test_a_cancelled_request_gives_its_turn_and_its_promise_back() -> None:
+def test_a_cancelled_request_gives_its_turn_and_its_promise_back(scheduler: Scheduler) -> None:
     async def go() -> None:
-        engine, scheduler = FakeEngine(), Scheduler()
+        engine = FakeEngine()
         await scheduler.turns.acquire(0.0)
         waiting = asyncio.create_task(score(scheduler, engine, "gone", 10, 5.0))
         await asyncio.sleep(0)
@@ -134,5 +140,35 @@ def test_a_turn_that_comes_with_the_cancellation_is_handed_on() -> None:
         assert turns.busy
         turns.release()
         assert not turns.busy
+
+    asyncio.run(go())
+
+
+def test_a_chunk_in_the_thread_ends_before_its_request_is_closed() -> None:
+    async def go() -> None:
+        engine, scheduler = FakeEngine(), Scheduler()
+        entered, leave = threading.Event(), threading.Event()
+        clock = engine.clock
+
+        def steps(batch: Any, **_: Any) -> Generator[Step, int | None, Scores]:
+            yield Step(Pause.ENSEMBLE, 100)
+            entered.set()
+            leave.wait(10)
+            engine.log.append("chunk done")
+            yield Step(Pause.CHUNK, 50)
+
+        engine.steps = steps  # type: ignore[method-assign]
+        assert clock() == 0.0
+        running = asyncio.create_task(score(scheduler, engine, "a", 100, 5.0))
+        await asyncio.to_thread(entered.wait, 10)
+        running.cancel()
+        await asyncio.sleep(0.01)
+        assert not running.done()
+        leave.set()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert engine.log == ["chunk done"]
+        assert not scheduler.turns.busy
+        assert scheduler.backlog_s == 0.0
 
     asyncio.run(go())
