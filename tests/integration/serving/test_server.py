@@ -266,11 +266,13 @@ def test_a_client_that_leaves_is_noticed(shared_server: ServerProcess) -> None:
         with socket.create_connection(("127.0.0.1", shared_server.port)) as client:
             client.sendall(head.encode() + body)
             time.sleep(0.02)
-    give_up = time.monotonic() + 15
-    while _metric(shared_server, "dynens_disconnected_total") == before:
+    give_up = time.monotonic() + 30
+    while (
+        _metric(shared_server, "dynens_disconnected_total") == before
+        or _metric(shared_server, "dynens_in_flight") > 0
+    ):
         assert time.monotonic() < give_up
         time.sleep(0.3)
-    assert _metric(shared_server, "dynens_in_flight") == 0
 
 
 def _metric(server: ServerProcess, name: str) -> float:
