@@ -21,7 +21,7 @@ from torchrec import (
 from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
 
-from dynens.batch import SparseField
+from dynens.batch import MISSING, SparseField
 
 _TABLE = "fields"
 _TABLE_WEIGHT = f"embedding_bags.{_TABLE}.weight"
@@ -92,6 +92,27 @@ class FlatIndex(nn.Module):
                 part = part.sum(dim=1, keepdim=True) / counts.view(-1, 1, 1)
             parts.append(part)
         return torch.cat(parts, dim=1)
+
+
+class ListLengths(nn.Module):
+    """How many values each multi-valued field holds: (B, W) ids → (B, M) float32 counts.
+
+    An empty list, which holds the one id `MISSING`, counts none.
+    """
+
+    owner: Tensor
+
+    def __init__(self, fields: Sequence[SparseField]) -> None:
+        super().__init__()
+        lists = [position for position, field in enumerate(fields) if field.width > 1]
+        owner = FlatIndex(fields).pooling[:, lists]
+        self.num_lists = len(lists)
+        self.widths = [fields[position].width for position in lists]
+        self.register_buffer("owner", owner, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        held = ((ids >= 0) & (ids != MISSING)).to(self.owner.dtype)
+        return torch.matmul(held, self.owner)
 
 
 @dataclass(frozen=True)

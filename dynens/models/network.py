@@ -11,10 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynens.batch import FeatureLayout, FloatArray
+from dynens.batch import FeatureLayout, FloatArray, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import ByteDropout
-from dynens.layers.embeddings import FlatEmbeddings, FlatIndex, FusedUpdate, SparseEmbeddings
+from dynens.layers.embeddings import (
+    FlatEmbeddings,
+    FlatIndex,
+    FusedUpdate,
+    ListLengths,
+    SparseEmbeddings,
+)
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
@@ -115,8 +121,24 @@ def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
     return FusedUpdate(rate, options.embedding_l2 or 0.0)
 
 
+class LengthInputs(nn.Module):
+    """List lengths as dense inputs in [0, 1]: `log(1 + length) / log(1 + max_len)`."""
+
+    scale: Tensor
+
+    def __init__(self, fields: Sequence[SparseField]) -> None:
+        super().__init__()
+        self.lengths = ListLengths(fields)
+        widths = torch.tensor(self.lengths.widths, dtype=torch.float32)
+        self.register_buffer("scale", 1.0 / torch.log1p(widths), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, W) ids → (B, M)."""
+        return torch.log(1.0 + self.lengths(ids)) * self.scale
+
+
 class CTRNetwork(nn.Module):
-    """Embeddings, optional statistics and a head.
+    """Embeddings, list lengths, optional statistics and a head.
 
     Args:
         layout: the encoded rows.
@@ -150,11 +172,11 @@ class CTRNetwork(nn.Module):
         self.stat_inputs = (
             StatInputs(selection, selection.table(stats)) if use_stats and stats else None
         )
-        num_stats = len(selection.stat_columns) if use_stats else 0
+        self.length_inputs = LengthInputs(selection.fields)
+        num_dense = len(selection.dense_columns) + self.length_inputs.lengths.num_lists
+        num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
-        self.shape = HeadShape(
-            len(selection.dense_columns) + num_stats, len(selection.fields), width
-        )
+        self.shape = HeadShape(num_dense, len(selection.fields), width)
         self.embeddings: nn.Module = SparseEmbeddings(
             selection.fields, width, fused_update(config.optimizer)
         )
@@ -172,6 +194,8 @@ class CTRNetwork(nn.Module):
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)
             stats = None if stats is None else stats.index_select(1, self.stat_columns)
+        if self.length_inputs.lengths.num_lists:
+            dense = torch.cat([dense, self.length_inputs(ids)], dim=1)
         if self.folded_stats:
             vectors = self.embeddings(ids)
             width = self.shape.embedding_dim

@@ -1,9 +1,9 @@
 """Gradient-boosted trees on target and count encodings beside the dense features (XGBoost).
 
 `logit(x) = logit(rate) + Σ_t f_t(x)` over trees `f_t`, with
-`x = [dense, target and count encoding of every sparse field]`. Training rows bring leakage-free
-encodings; every other row reads the frozen tables, which the exported graph holds as Gathers in
-front of its `TreeEnsembleRegressor`.
+`x = [dense, list lengths, target and count encoding of every sparse field]`. Training rows bring
+leakage-free encodings; every other row reads the frozen tables, which the exported graph holds as
+Gathers in front of its `TreeEnsembleRegressor`.
 
 References:
     Chen & Guestrin, "XGBoost: A Scalable Tree Boosting System", KDD 2016, eq. 1.
@@ -17,6 +17,7 @@ import json
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
-from dynens.layers.embeddings import FlatIndex
+from dynens.layers.embeddings import FlatIndex, ListLengths
 from dynens.models.base import (
     CurvePoint,
     FitProgress,
@@ -66,7 +67,11 @@ def exact_sums(table: FloatArray, max_values: int) -> FloatArray:
 
 
 class TreeInputs(nn.Module):
-    """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + 2F) float32."""
+    """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + M + 2F) float32.
+
+    D' selected dense features, M lengths of multi-valued fields, then the encodings, which
+    training rows bring along (`stats`).
+    """
 
     table: Tensor
     id_columns: Tensor
@@ -75,6 +80,7 @@ class TreeInputs(nn.Module):
     def __init__(self, selection: FeatureSelection, table: FloatArray) -> None:
         super().__init__()
         self.index = FlatIndex(selection.fields)
+        self.lengths = ListLengths(selection.fields)
         widest = max((field.width for field in selection.fields), default=1)
         self.register_buffer("table", torch.from_numpy(exact_sums(table, widest)))
         self.register_buffer("id_columns", torch.tensor(selection.id_columns, dtype=torch.int64))
@@ -82,14 +88,16 @@ class TreeInputs(nn.Module):
             "dense_columns", torch.tensor(selection.dense_columns, dtype=torch.int64)
         )
 
-    def forward(self, dense: Tensor, ids: Tensor) -> Tensor:
+    def forward(self, dense: Tensor, ids: Tensor, stats: Tensor | None = None) -> Tensor:
         dense = dense.index_select(1, self.dense_columns)
         if self.index.num_fields == 0:
             return dense
         ids = ids.index_select(1, self.id_columns)
-        vectors = nn.functional.embedding(self.index.rows(ids), self.table)
-        stats = self.index.pool(vectors, ids).transpose(1, 2).flatten(1)
-        return torch.cat([dense, stats], dim=1)
+        if stats is None:
+            vectors = nn.functional.embedding(self.index.rows(ids), self.table)
+            stats = self.index.pool(vectors, ids).transpose(1, 2).flatten(1)
+        parts = [dense, self.lengths(ids), stats] if self.lengths.num_lists else [dense, stats]
+        return torch.cat(parts, dim=1)
 
 
 class XGBoostLearner:
@@ -154,11 +162,7 @@ class XGBoostLearner:
                 f"{self.config.display_name}: training rows carry no leakage-free statistics; "
                 "prepare the table again."
             )
-        dense = train.dense[:, list(self.selection.dense_columns)]
-        parts = [dense]
-        if train.stats is not None:
-            parts.append(train.stats[:, list(self.selection.stat_columns)])
-        inputs = np.concatenate(parts, axis=1)
+        inputs = self.tree_inputs(train)
         if not self.config.bootstrap:
             return inputs, train.labels, train.sample_weight
         rows = bootstrap_rows(len(train), self.seed)
@@ -185,11 +189,14 @@ class XGBoostLearner:
         }
 
     def tree_inputs(self, batch: EncodedBatch) -> FloatArray:
-        """(B, D' + 2F) inputs of rows that did not train the encodings."""
+        """(B, D' + M + 2F) inputs; the encodings are the batch's own where it brings them."""
         num_inputs = len(self.selection.dense_columns) + len(self.selection.stat_columns)
+        num_inputs += self.inputs.lengths.num_lists
         inputs = np.empty((len(batch), num_inputs), dtype=np.float32)
+        columns = list(self.selection.stat_columns)
         for rows, dense, ids in prediction_batches(batch):
-            inputs[rows] = self.inputs(dense, ids).numpy()
+            own = None if batch.stats is None else torch.from_numpy(batch.stats[rows][:, columns])
+            inputs[rows] = self.inputs(dense, ids, own).numpy()
         return inputs
 
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:
@@ -197,7 +204,8 @@ class XGBoostLearner:
         if len(batch) == 0:
             return np.zeros(0, dtype=np.float32)
         booster.set_param({"nthread": self.config.num_threads})
-        logits = booster.inplace_predict(self.tree_inputs(batch), predict_type="margin")
+        inputs = self.tree_inputs(replace(batch, stats=None))
+        logits = booster.inplace_predict(inputs, predict_type="margin")
         return np.asarray(logits, dtype=np.float32).reshape(-1)
 
     def save(self, directory: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from dynens.batch import SparseField
 from dynens.layers.blocks import ByteDropout
-from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, field_offsets
+from dynens.layers.embeddings import FlatEmbeddings, ListLengths, SparseEmbeddings, field_offsets
 from dynens.layers.field_tables import FieldTables, join_flat_table, split_flat_table
 from dynens.layers.interactions import CrossNetwork, PairwiseInnerProducts, fm_second_order
 
@@ -64,6 +64,14 @@ def test_field_tables_hold_the_same_function(fields: tuple[SparseField, ...]) ->
 def test_flat_table_survives_the_round_trip() -> None:
     flat = SparseEmbeddings(FIELDS, 4).weight.detach()
     assert torch.equal(join_flat_table(FIELDS, split_flat_table(FIELDS, flat)), flat)
+
+
+def test_list_lengths_by_hand() -> None:
+    fields = (SparseField("a", 3), SparseField("b", 4, 3), SparseField("c", 9, 2))
+    ids = torch.tensor(
+        [[1, 2, 0, 3, 5, -1], [0, 1, -1, -1, 1, -1]], dtype=torch.int32
+    )  # row 1: both lists are empty
+    assert ListLengths(fields)(ids).tolist() == [[3.0, 1.0], [0.0, 0.0]]
 
 
 def test_byte_dropout_keeps_the_mean_and_drops_the_share() -> None:
