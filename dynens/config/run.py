@@ -53,7 +53,6 @@ class RouterConfig(FrozenConfig):
 
     difficulties: tuple[DifficultyName, ...] = (
         "predicted_gap",
-        "predicted_rank_gap",
         "margin",
     )
     max_hard_fraction: float = Field(default=0.3, ge=0, le=1)

@@ -20,7 +20,7 @@ from dynens.ensemble.blend import sigmoid
 Vector = npt.NDArray[np.floating]
 NUM_RARITY = 2
 HEAD_UNITS = 32
-HEAD_STEPS = 1500
+HEAD_STEPS = 800
 HEAD_BATCH_ROWS = 1024
 HEAD_LEARNING_RATE = 3e-3
 HEAD_WEIGHT_DECAY = 1e-3
@@ -186,7 +186,10 @@ def _fit_head(rows: RouteRows, target: Vector, seed: int) -> Difficulty:
         weight = torch.from_numpy(np.asarray(rows.weight, dtype=np.float32))
         standardised = (inputs - head.mean) * head.scale
         optimizer = torch.optim.AdamW(
-            head.parameters(), lr=HEAD_LEARNING_RATE, weight_decay=HEAD_WEIGHT_DECAY
+            head.parameters(),
+            lr=HEAD_LEARNING_RATE,
+            weight_decay=HEAD_WEIGHT_DECAY,
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, HEAD_STEPS)
         for _ in range(HEAD_STEPS):
