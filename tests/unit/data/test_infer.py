@@ -125,6 +125,17 @@ def test_a_strong_column_is_kept_but_warned_of(tmp_path):
     assert "score nearly tells the label by itself" in result.warnings[0]
 
 
+def test_an_identifier_that_stands_for_one_class_is_kept_and_warned_of(tmp_path):
+    rng = np.random.default_rng(0)
+    town = rng.integers(0, 100, ROWS)
+    urban = rng.random(100) < 0.4
+    table = pa.table({"town": [f"t{i}" for i in town], "x": rng.random(ROWS), "y": urban[town]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    result = infer_schema(tmp_path / "t.parquet", "y")
+    assert not result.excluded
+    assert "town nearly tells the label by itself" in result.warnings[0]
+
+
 def test_nothing_to_learn_from(tmp_path):
     pq.write_table(pa.table({"id": np.arange(100), "y": [0, 1] * 50}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="no column to predict the label from: id is an id"):

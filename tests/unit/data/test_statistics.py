@@ -128,3 +128,14 @@ def test_folds_are_even_and_follow_the_row_number():
     folds = fold_of(np.arange(50_000), seed=1)
     assert np.bincount(folds).min() > 9_600
     np.testing.assert_array_equal(folds[100:200], fold_of(np.arange(100, 200), seed=1))
+
+
+def test_buckets_of_numbers_have_no_statistics():
+    layout = FeatureLayout(("x",), (SparseField("x#bucket", 5), SparseField("a", 5)))
+    ids, labels = rows_of_ids()
+    counts = CountTables(layout, 1)
+    counts.add(ids[:, [0, 0]], labels, np.zeros(len(ids), np.int32))
+    table = stat_table(layout, *counts.total(), counts.total()[2])
+    assert (table[:6] == 0).all()
+    assert (table[7:] != 0).all()
+    assert counts.rows[0, 1:6].sum() == len(ids)
