@@ -56,7 +56,7 @@ class RouterConfig(FrozenConfig):
         "margin",
     )
     max_hard_fraction: float = Field(default=0.3, ge=0, le=1)
-    tolerance_auc: float = Field(default=0.0, ge=0)
+    tolerance_auc: float = Field(default=1e-4, ge=0)
     hard_fraction: float | None = Field(default=None, ge=0, le=1)
     mean_cost_us_per_row: float | None = Field(default=None, gt=0)
     select_share: float = Field(default=0.5, gt=0, lt=1)

@@ -16,6 +16,7 @@ CURVE_FRACTIONS = np.round(np.arange(0.0, 0.5001, 0.01), 2)
 SMOOTHING_WINDOW = 5
 BOOTSTRAP_DRAWS = 50
 UNRESOLVED_AUC = 0.001
+NEGLIGIBLE_AUC = 1e-4
 
 
 def routed(easy: Vector, hard: Vector, difficulty: Vector, fraction: float) -> Vector:
@@ -81,8 +82,8 @@ def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float =
 
     Args:
         curve: from `threshold_curve`.
-        maximum: largest fraction allowed; where the trio is not reached up to it, the fraction
-            with the best curve value is taken (the smallest of equals).
+        maximum: largest fraction allowed; where the trio is not reached up to it, the smallest
+            fraction is taken that comes within `NEGLIGIBLE_AUC` of the best allowed one.
         tolerance: AUC by which the system may stay below the trio.
     """
     error = float(curve.standard_error[0])
@@ -91,7 +92,9 @@ def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float =
     allowed = curve.fractions <= maximum + 1e-9
     fractions, gap = curve.fractions[allowed], curve.gap[allowed]
     reached = np.flatnonzero(gap >= -tolerance)
-    return float(fractions[reached[0] if len(reached) else int(np.argmax(gap))])
+    if not len(reached):
+        reached = np.flatnonzero(gap >= gap.max() - NEGLIGIBLE_AUC)
+    return float(fractions[reached[0]])
 
 
 def fraction_for_cost(
