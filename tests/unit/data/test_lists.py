@@ -1,0 +1,39 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynens.data.fields import MultiValuedEncoder
+from dynens.data.lists import split_lists
+from dynens.data.vocabulary import Vocabulary
+from dynens.schema import FieldSpec
+
+ALPHABET = "ab ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
+
+
+@pytest.mark.parametrize("separator", [None, ",", "|", " "])
+@given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
+def test_texts_are_split_alike_alone_and_in_a_column(separator, texts):
+    spec = FieldSpec(name="t", kind="multi_valued", separator=separator)
+    encoder = MultiValuedEncoder(spec, Vocabulary(pa.array(["a", "b", "ab", "ba"])), 6)
+    dense = np.zeros((len(texts), 0), np.float32)
+    alone, together = np.zeros((2, len(texts), 6), np.int32)
+    encoder.encode_values(texts, dense, alone)
+    encoder.encode(pa.array(texts, pa.string()), dense, together)
+    np.testing.assert_array_equal(alone, together)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "lengths"),
+    [
+        (pa.array(["a,b", None, "c"]), ["a", "b", "c"], [2, 0, 1]),
+        (pa.array([["a", "b"], None, []]), ["a", "b"], [2, 0, 0]),
+        (pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2)), [1, 2, 3, 4], [2, 2]),
+        (pa.array([5, None]), [5], [1, 0]),
+    ],
+)
+def test_lists_end_to_end(column, values, lengths):
+    flat, sizes = split_lists(column, ",")
+    assert flat.to_pylist() == values
+    assert sizes.tolist() == lengths
