@@ -101,27 +101,28 @@ class PseudoRandom(Difficulty):
 
 
 class PredictedTarget(Difficulty):
-    """A one-layer perceptron on [hidden, logit, |logit|, rarity] that predicts a target."""
+    """A one-layer perceptron on the student's last hidden layer that predicts a target.
 
-    mean: Tensor
-    scale: Tensor
+    The logit is a linear function of that layer, so the perceptron knows it too; two small matrix
+    products are all that a difficulty costs.
+    """
 
-    def __init__(self, inputs: Tensor) -> None:
+    def __init__(self, hidden_dim: int) -> None:
         super().__init__()
-        self.register_buffer("mean", inputs.mean(dim=0))
-        self.register_buffer("scale", 1.0 / inputs.std(dim=0).clamp(min=1e-3))
         self.layers = nn.Sequential(
-            nn.Linear(inputs.shape[1], HEAD_UNITS), nn.ReLU(), nn.Linear(HEAD_UNITS, 1)
+            nn.Linear(hidden_dim, HEAD_UNITS), nn.ReLU(), nn.Linear(HEAD_UNITS, 1)
         )
 
-    @staticmethod
-    def stack(logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
-        z = logit.unsqueeze(1)
-        return torch.cat([hidden, z, z.abs(), rarity], dim=1)
+    def absorb_scale(self, mean: Tensor, scale: Tensor) -> None:
+        """Make layers fitted on (x - mean) · scale take x itself."""
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        with torch.no_grad():
+            first.weight.mul_(scale)
+            first.bias.sub_(first.weight @ mean)
 
     def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
-        inputs = (self.stack(logit, hidden, rarity) - self.mean) * self.scale
-        predicted: Tensor = self.layers(inputs)
+        predicted: Tensor = self.layers(hidden)
         return predicted.squeeze(1)
 
 
@@ -174,17 +175,12 @@ def _fit_head(rows: RouteRows, target: Vector, seed: int) -> Difficulty:
     """Minimise the weighted squared error of the standardised target; seeded."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inputs = PredictedTarget.stack(
-            *(
-                torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))
-                for a in (rows.student_logit, rows.hidden, rows.rarity)
-            )
-        )
-        head = PredictedTarget(inputs)
-        scale = max(float(np.std(target)), 1e-6)
-        wanted = torch.from_numpy((target / scale).astype(np.float32))
+        hidden = torch.from_numpy(np.ascontiguousarray(rows.hidden, dtype=np.float32))
+        mean, scale = hidden.mean(dim=0), 1.0 / hidden.std(dim=0).clamp(min=1e-3)
+        inputs = (hidden - mean) * scale
+        wanted = torch.from_numpy((target / max(float(np.std(target)), 1e-6)).astype(np.float32))
         weight = torch.from_numpy(np.asarray(rows.weight, dtype=np.float32))
-        standardised = (inputs - head.mean) * head.scale
+        head = PredictedTarget(hidden.shape[1])
         optimizer = torch.optim.AdamW(
             head.parameters(),
             lr=HEAD_LEARNING_RATE,
@@ -194,10 +190,11 @@ def _fit_head(rows: RouteRows, target: Vector, seed: int) -> Difficulty:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, HEAD_STEPS)
         for _ in range(HEAD_STEPS):
             index = torch.randint(len(wanted), (min(HEAD_BATCH_ROWS, len(wanted)),))
-            error = head.layers(standardised[index]).squeeze(1) - wanted[index]
+            error = head.layers(inputs[index]).squeeze(1) - wanted[index]
             loss = (weight[index] * error.square()).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
+        head.absorb_scale(mean, scale)
     return head.eval()
