@@ -161,7 +161,7 @@ class _Preparation:
         self.features: FeatureSchema = self.dataset.features.model_copy(
             update={"label": rows.reader.resolved()}
         )
-        self.split_by = split_kind(self.dataset.split, rows.given, rows.times)
+        self.split_by = split_kind(self.dataset.split, rows.given, rows.times, rows.labels)
         self.say(f"splitting: {self.split_by}")
         split = split_rows(
             self.dataset.split,

@@ -44,7 +44,7 @@ def split_rows(
     Raises:
         DataError: a part would be empty, or train or valid would have one class only.
     """
-    how = split_kind(split, given, times)
+    how = split_kind(split, given, times, labels)
     codes = given.copy()
     rows = np.flatnonzero(given == TRAIN)
     missing = [part for part in (VALID, TEST) if not (given == part).any()]
@@ -65,21 +65,28 @@ def split_rows(
 
 
 def split_kind(
-    split: SplitConfig, given: Codes, times: npt.NDArray[np.float64] | None
+    split: SplitConfig,
+    given: Codes,
+    times: npt.NDArray[np.float64] | None,
+    labels: Labels,
 ) -> Literal["time", "random", "group"]:
     """How rows are cut in the end.
 
-    `auto` and `files` mean by time where there are times that can cut the rows, else at random.
+    `auto` and `files` mean by time where times can cut the rows into parts with both classes, else
+    at random.
     """
     if split.by in ("time", "random", "group"):
         return split.by
-    if times is None:
+    train = given == TRAIN
+    if times is None or np.isfinite(times[train]).sum() < 0.99 * train.sum():
         return "random"
-    known = times[(given == TRAIN) & np.isfinite(times)]
-    if len(known) < 0.99 * (given == TRAIN).sum():
+    known = train & np.isfinite(times)
+    first, valid, test = np.quantile(times[known], (0.0, 0.8, 0.9), method="higher")
+    if not first < valid < test:
         return "random"
-    first, valid, test = np.quantile(known, (0.0, 0.8, 0.9), method="higher")
-    return "time" if first < valid < test else "random"
+    after = np.searchsorted([valid, test], times[known], side="right")
+    mixed = all(0 < labels[known][after == part].mean() < 1 for part in range(3))
+    return "time" if mixed else "random"
 
 
 def _by_time(

@@ -59,9 +59,19 @@ def test_parts_given_as_files_are_left_alone():
 
 def test_auto_falls_back_where_times_cannot_cut():
     config = SplitConfig()
-    assert split_kind(config, TRAIN_FILES, TIMES) == "time"
-    assert split_kind(config, TRAIN_FILES, np.full(1000, 1.6e9)) == "random"
-    assert split_kind(config, TRAIN_FILES, None) == "random"
+    assert split_kind(config, TRAIN_FILES, TIMES, LABELS) == "time"
+    assert split_kind(config, TRAIN_FILES, np.full(1000, 1.6e9), LABELS) == "random"
+    assert split_kind(config, TRAIN_FILES, None, LABELS) == "random"
+
+
+def test_auto_falls_back_where_the_latest_rows_have_one_class():
+    labels = LABELS.copy()
+    labels[950:] = 0
+    assert split_kind(SplitConfig(), TRAIN_FILES, TIMES, labels) == "time"
+    labels[900:] = 0
+    assert split_kind(SplitConfig(), TRAIN_FILES, TIMES, labels) == "random"
+    split = split_rows(SplitConfig(), labels, TRAIN_FILES, 0, times=TIMES)
+    assert all(0 < labels[split == part].mean() < 1 for part in range(3))
 
 
 def test_empty_and_single_class_parts_are_refused():
