@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.environment import environment
 from dynens.config.base import apply_overrides, validate
 from dynens.config.run import RunConfig
 from dynens.metrics import auc
-from dynens.run import RunDirectory, write_json
+from dynens.run import RunDirectory, environment, write_json
 from dynens.schema import DatasetConfig
 from training.context import StageContext
 from training.stages import StudentLearner, labels_of, valid_roles, weights_of

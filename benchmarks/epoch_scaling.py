@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.environment import environment
 from dynens.batch import EncodedBatch, FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.models.batches import minibatches
 from dynens.models.dnn import DNNHead
 from dynens.models.network import CTRNetwork
 from dynens.models.training import Trainer
+from dynens.run import environment
 
 NUM_FIELDS, VOCABULARY, CHUNK_ROWS = 10, 10_000, 1_000_000
 

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.environment import environment
 from dynens import metrics
 from dynens.batch import FloatArray
 from dynens.config.base import apply_overrides, validate
@@ -32,6 +31,7 @@ from dynens.data.prepare import prepare
 from dynens.data.prepared import PreparedData
 from dynens.data.presets import dataset_for
 from dynens.models.registry import MODELS, build_learner
+from dynens.run import environment
 
 DEFAULT_POOL = ("lr", "fm", "dnn", "deepfm", "dcnv2", "ipnn", "masknet", "finalmlp", "xgboost")
 

@@ -74,7 +74,7 @@ def render(folder: Path) -> None:
             continue
         data = found[name]
         machine = data.get("environment") or data["machine"]
-        cores = machine.get("cpu_count") or machine.get("cores")
+        cores = machine["cpu_count"]
         parts.append(f"`{command}`, on {machine['cpu']}, {cores} cores.\n")
         parts.append(section(data) + "\n")
         if name == "accuracy":

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.environment import environment
 from dynens.bundle import load_bundle
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from dynens.metrics import auc
+from dynens.run import environment
 from serving.environment import free_port
 from serving.loadtest import (
     LoadOptions,

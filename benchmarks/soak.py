@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.environment import environment
 from dynens.bundle import load_bundle
 from dynens.config.serving import ServingConfig
+from dynens.run import environment
 from serving.environment import free_port
 from serving.loadtest import run_loadtest
 from serving.server import running

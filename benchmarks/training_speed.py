@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.environment import environment
 from dynens import metrics
 from dynens.batch import EncodedBatch, FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig, Precision
@@ -29,6 +28,7 @@ from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS
 from dynens.models.training import Trainer, predict_logits
+from dynens.run import environment
 
 PEER = Path(__file__).with_name("fuxictr_peer.py")
 VALID_ROWS = 20_480

@@ -22,7 +22,16 @@ from dynens.config.base import load_yaml
 from dynens.errors import BadInputError, BundleError
 
 CONFIG = "config.yaml"
-VERSIONED = ("dynens", "numpy", "onnxruntime", "pyarrow", "torch", "torchrec", "ray", "xgboost")
+VERSIONED = (
+    "dynens",
+    "numpy",
+    "onnxruntime",
+    "pyarrow",
+    "torch",
+    "torchrec",
+    "ray",
+    "xgboost",
+)
 
 
 class RunDirectory:

@@ -101,27 +101,14 @@ def fit_distributed(
     """
     _check(config, spread)
     started = time.monotonic()
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "config": config.model_dump(mode="json"),
-            "data_dir": str(data_dir),
-            "out_dir": str(out_dir),
-            "seed": seed,
-            "sharding": spread.sharding,
-        },
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=spread.num_workers,
-            resources_per_worker={"CPU": spread.cpus_per_worker},
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{config.display_name}-{seed}",
-            storage_path=str(storage.resolve()),
-            failure_config=ray.train.FailureConfig(max_failures=spread.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
+    arguments = {
+        "config": config.model_dump(mode="json"),
+        "data_dir": str(data_dir),
+        "out_dir": str(out_dir),
+        "seed": seed,
+        "sharding": spread.sharding,
+    }
+    trainer = _trainer(arguments, spread, storage, f"{config.display_name}-{seed}")
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as e:
@@ -129,6 +116,26 @@ def fit_distributed(
             f"{config.display_name}: distributed training failed ({e}); see Ray's worker logs."
         ) from e
     return _report(out_dir, time.monotonic() - started)
+
+
+def _trainer(
+    arguments: dict[str, Any], spread: DistributedConfig, storage: Path, name: str
+) -> TorchTrainer:
+    return TorchTrainer(
+        _worker,
+        train_loop_config=arguments,
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=spread.num_workers,
+            resources_per_worker={"CPU": spread.cpus_per_worker},
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(storage.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=spread.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
 
 
 def _check(config: LearnerConfig, spread: DistributedConfig) -> None:
