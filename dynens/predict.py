@@ -15,7 +15,7 @@ from dynens.config.serving import System
 from dynens.data.prepared import open_prepared
 from dynens.data.sources import iter_tables
 from dynens.engine import Engine
-from dynens.errors import BadInputError
+from dynens.errors import BadInputError, DataError
 from dynens.run import RunDirectory
 
 FORMATS = (".csv", ".parquet")
@@ -75,7 +75,13 @@ def _predictions(
     run: RunDirectory, engine: Engine, source: str, system: System
 ) -> Iterator[pa.Table]:
     options = open_prepared(run.data).dataset.source
+    known = {field.name for field in engine.encoder.input_fields}
     for _, table in iter_tables([source], options):
+        if not known & set(table.column_names):
+            raise DataError(
+                f"{source} has none of the model's columns ({', '.join(sorted(known)[:8])}, …); "
+                "give a table like the one the run was trained on."
+            )
         scores = engine.score(engine.encoder.encode_table(table), system=system)
         kept = table.drop_columns([c for c in ("probability", "route") if c in table.column_names])
         yield kept.append_column("probability", pa.array(scores.probability)).append_column(

@@ -121,6 +121,7 @@ def test_rows_without_known_values_still_get_an_answer(finished: Path, workplace
     [
         (("evaluate", "{run}", "--data", "{dir}/none.csv"), "does not exist"),
         (("predict", "{run}", "{dir}/clicks.csv", "--out", "{dir}/x.txt"), "use .csv or .parquet"),
+        (("predict", "{run}", "{dir}/other.csv", "--out", "{dir}/x.csv"), "none of the model's"),
         (("evaluate", "{dir}"), "is not a run directory"),
         (("serve", "{dir}"), "is not a run directory"),
         (("report", "{dir}"), "is not a run directory"),
@@ -139,6 +140,7 @@ def test_rows_without_known_values_still_get_an_answer(finished: Path, workplace
 def test_mistakes_end_in_one_line_and_exit_code_two(
     arguments: tuple[str, ...], sentence: str, finished: Path, workplace: Path
 ) -> None:
+    (workplace / "other.csv").write_text("alpha,beta\n1,2\n")
     given = [a.format(run=finished, dir=workplace) for a in arguments]
     done = dynens(*given)
     assert done.returncode == 2, done.stdout + done.stderr
