@@ -1,4 +1,4 @@
-"""Check that the packages whose binary builds must agree import together, and say which are here."""
+"""Check that packages whose binary builds must agree import together, and say their versions."""
 
 import importlib
 import sys
