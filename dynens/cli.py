@@ -195,9 +195,20 @@ def serve(
 def loadtest(
     url: Annotated[str, typer.Argument(help="Base URL of the server.")],
     run: Annotated[Path, typer.Option(help="Run whose test split is replayed.")],
-    rate: Annotated[float, typer.Option(help="Requests per second.", min=0.1)],
-    duration_s: Annotated[float, typer.Option("--duration-s", help="Seconds.", min=1)],
+    rate: Annotated[
+        float,
+        typer.Option(help="Requests per second (first rate tried with --find-peak).", min=0.1),
+    ],
+    duration_s: Annotated[
+        float, typer.Option("--duration-s", help="Seconds (of each trial with --find-peak).", min=1)
+    ],
     rows_per_request: Annotated[int, typer.Option(help="Candidates per request.", min=1)] = 100,
+    find_peak: Annotated[
+        bool, typer.Option("--find-peak", help="Search the highest rate that keeps the budget.")
+    ] = False,
+    budget_ms: Annotated[
+        float, typer.Option(help="What p99 must stay within, in ms (--find-peak).", min=0.1)
+    ] = 8.0,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
     """Replay users and candidates of the test split at a constant arrival rate (k6)."""
@@ -205,8 +216,30 @@ def loadtest(
 
     from dynens.report.console import print_load
     from dynens.run import finite
-    from serving.loadtest import run_loadtest
+    from serving.loadtest import LoadResult, find_server_peak, run_loadtest
 
+    def show_trial(result: LoadResult, kept: bool) -> None:
+        verdict = "kept" if kept else "broken"
+        line = f"{result.offered_qps:8.1f}/s: p99 {result.p99_ms:7.2f} ms, promise {verdict}"
+        typer.echo(line, err=True)
+
+    if find_peak:
+        peak, trials = find_server_peak(
+            url,
+            run,
+            budget_ms,
+            rows_per_request,
+            start_qps=rate,
+            trial_s=duration_s,
+            on_trial=show_trial,
+        )
+        data = {"peak_qps": peak, "budget_ms": budget_ms, "trials": [t.to_dict() for t in trials]}
+        typer.echo(
+            json.dumps(finite(data), indent=1)
+            if output is Format.json
+            else f"peak: {peak:.0f} requests/s with p99 within {budget_ms:g} ms"
+        )
+        return
     result = run_loadtest(
         url, run, rate_qps=rate, duration_s=duration_s, rows_per_request=rows_per_request
     )
