@@ -123,11 +123,15 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self._live: list[torch.Tensor] = [
-            parameter
+        fused = {
+            parameter.data_ptr()
             for module in network.modules()
-            if not isinstance(module, FusedEmbeddingBagCollection)
-            for parameter in module.parameters(recurse=False)
+            if isinstance(module, FusedEmbeddingBagCollection)
+            for parameter in module.parameters()
+        }
+        # Not module by module: sharded tables show one storage under several modules.
+        self._live: list[torch.Tensor] = [
+            p for p in network.parameters() if p.data_ptr() not in fused
         ]
         self._average = [p.detach().clone() for p in self._live]
 

@@ -199,6 +199,23 @@ def test_fused_table_is_row_wise_adagrad_that_follows_the_learning_rate() -> Non
     torch.testing.assert_close(moved, 0.02 * gradient / math.sqrt(15), rtol=1e-4, atol=1e-6)
 
 
+def test_fused_table_is_left_out_of_the_average() -> None:
+    config = resolve_config(
+        config_of(embedding_optimizer="fused_rowwise_adagrad"), TABLE.layout, 600
+    )
+    network = CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats)
+    average = WeightAverage(network, 0.5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    embeddings = network.embeddings
+    assert isinstance(embeddings, SparseEmbeddings)
+    table, output = embeddings.weight.clone(), network.get_parameter("head.output.bias").clone()
+    with average.applied():
+        assert torch.equal(embeddings.weight, table)
+        assert torch.allclose(network.get_parameter("head.output.bias"), output - 1)
+
+
 def test_fused_table_learns_saves_and_exports_like_any_other(tmp_path: Path) -> None:
     learner = learner_of(config_of(embedding_optimizer="fused_rowwise_adagrad", max_epochs=8))
     report = learner.fit(TABLE.train, TABLE.valid)

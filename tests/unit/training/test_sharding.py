@@ -16,6 +16,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.models.batches import tensor_batch
 from dynens.models.dcnv2 import DCNv2Head
 from dynens.models.network import CTRNetwork
+from dynens.models.optim import WeightAverage
 from dynens.models.training import weighted_bce
 from tests.unit.models.tables import tiny_table
 from training.sharding import Sharding, clip_gradients, fields_of, gather, scatter, shard
@@ -49,6 +50,16 @@ def compare(rank: int, port: int, folder: str) -> None:
     for sharding in SHARDINGS:
         model = shard(plain, sharding, 2)
         scatter(model, plain.state_dict(), fields_of(plain))
+        average = WeightAverage(model, 0.5)
+        # Weights that moved away from the average must come back when it is taken off.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        with average.applied():
+            pass
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.sub_(1.0)
         logits = model(mine.dense, mine.ids, mine.stats)
         assert mine.labels is not None
         weighted_bce(logits, mine.labels, None).backward()
