@@ -72,10 +72,8 @@ def gauc(
     Groups with a single class have no AUC and are left out of numerator and denominator.
 
     Args:
-        labels: (N,) in {0, 1}.
-        scores: (N,) scores, compared only within a group.
+        labels, scores, weight: as in `auc`; scores are compared only within a group.
         groups: (N,) group codes (the user, as a rule).
-        weight: (N,) positive row weights.
 
     Returns:
         A value in [0, 1]; nan when no group holds both classes.
