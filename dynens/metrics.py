@@ -37,6 +37,11 @@ class Metrics:
         return {k: None if math.isnan(v) else v for k, v in asdict(self).items()}
 
 
+def sigmoid(z: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """σ(z) = 1 / (1 + e⁻ᶻ) in float64, without overflow at either end."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64))))
+
+
 def auc(labels: ArrayLike, scores: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Area under the ROC curve: P(score of a positive > score of a negative) + ½ P(equal).
 

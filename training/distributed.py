@@ -31,6 +31,7 @@ from dynens.batch import EncodedBatch, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import TrainingError
+from dynens.metrics import sigmoid
 from dynens.models.base import CurvePoint, FitReport
 from dynens.models.batches import TensorBatch, prediction_batches, tensor_batch
 from dynens.models.defaults import resolve_config
@@ -44,7 +45,7 @@ from dynens.models.optim import (
     scale_learning_rate,
 )
 from dynens.models.registry import MODELS
-from dynens.models.training import sigmoid, validation_score, weighted_bce
+from dynens.models.training import validation_score, weighted_bce
 from training.sharding import (
     Sharding,
     Weights,

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dynens.metrics import sigmoid
+
 Logits = npt.NDArray[np.float32]
 SLOPE_PRIOR_ROWS = 20.0
-
-
-def sigmoid(z: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """σ(z) = 1 / (1 + e⁻ᶻ) in float64, without overflow at either end."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64))))
 
 
 @dataclass(frozen=True)

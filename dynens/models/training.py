@@ -64,13 +64,6 @@ def predict_logits(module: torch.nn.Module, batch: EncodedBatch) -> FloatArray:
     return logits
 
 
-def sigmoid(logits: FloatArray) -> npt.NDArray[np.float64]:
-    """1 / (1 + exp(-z)) in float64, without overflow."""
-    z = np.asarray(logits, dtype=np.float64)
-    positive = 1.0 / (1.0 + np.exp(-np.abs(z)))
-    return np.where(z >= 0, positive, 1.0 - positive)
-
-
 def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
     """Weighted mean over rows of -log p(label), from logits."""
     loss = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -201,7 +194,7 @@ class Trainer:
         return loss.item()
 
     def _evaluate(self, valid: EncodedBatch, epoch: float, train_loss: float) -> CurvePoint:
-        probabilities = sigmoid(predict_logits(self.network, valid))
+        probabilities = metrics.sigmoid(predict_logits(self.network, valid))
         labels, weight = valid.labels, valid.sample_weight
         assert labels is not None
         point = CurvePoint(

@@ -7,6 +7,7 @@ function on rows that trained neither student nor members.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dynens.ensemble.blend import sigmoid
+from dynens.metrics import sigmoid
 
 Vector = npt.NDArray[np.floating]
 NUM_RARITY = 2
@@ -54,11 +55,12 @@ class RouteRows:
         return RouteRows(**{name: value[index] for name, value in vars(self).items()})
 
 
-class Difficulty(nn.Module):
+class Difficulty(nn.Module, ABC):
     """(N,) student logit, (N, H) hidden, (N, 2) rarity → (N,) difficulty."""
 
+    @abstractmethod
     def forward(self, logit: Tensor, hidden: Tensor, rarity: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The difficulties (N,)."""
 
     def score(self, rows: RouteRows) -> npt.NDArray[np.float32]:
         """(N,) difficulties of NumPy rows."""

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from dynens.ensemble.blend import Blend, fit_logistic, platt, sigmoid
+from dynens.ensemble.blend import Blend, fit_logistic, platt
+from dynens.metrics import sigmoid
 
 
 def test_blend_adds_weighted_logits_and_bias() -> None:

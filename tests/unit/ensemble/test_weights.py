@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from dynens.ensemble.blend import sigmoid
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import WEIGHTS, choose_weights, greedy_weights
 from dynens.errors import ConfigError
-from dynens.metrics import auc
+from dynens.metrics import auc, sigmoid
 
 
 def pool(num_rows: int = 4000) -> tuple[np.ndarray, np.ndarray]:

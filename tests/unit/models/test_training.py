@@ -16,7 +16,7 @@ from dynens.batch import FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError, TrainingError
 from dynens.layers.embeddings import SparseEmbeddings
-from dynens.metrics import auc
+from dynens.metrics import auc, sigmoid
 from dynens.models.base import FitProgress
 from dynens.models.batches import minibatches
 from dynens.models.defaults import (
@@ -38,7 +38,7 @@ from dynens.models.optim import (
     scale_learning_rate,
     set_learning_rate,
 )
-from dynens.models.training import CHECKPOINT, sigmoid, weighted_bce
+from dynens.models.training import CHECKPOINT, weighted_bce
 from tests.unit.models.tables import tiny_table
 
 TABLE = tiny_table(multi_valued=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dynens.ensemble.blend import sigmoid
+from dynens.metrics import sigmoid
 from dynens.routing.difficulty import DIFFICULTY, RouteRows
 
 
