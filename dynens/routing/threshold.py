@@ -82,8 +82,10 @@ def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float =
 
     Args:
         curve: from `threshold_curve`.
-        maximum: largest fraction allowed; where the trio is not reached up to it, the smallest
-            fraction is taken that comes within `NEGLIGIBLE_AUC` of the best allowed one.
+        maximum: largest fraction allowed. Where the trio is not reached up to it, all of it is
+            used if the trio is better than the student by more than the standard error (more hard
+            rows can be expected to help, even where noise hides it); else the smallest fraction
+            within `NEGLIGIBLE_AUC` of the best one.
         tolerance: AUC by which the system may stay below the trio.
     """
     error = float(curve.standard_error[0])
@@ -92,9 +94,11 @@ def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float =
     allowed = curve.fractions <= maximum + 1e-9
     fractions, gap = curve.fractions[allowed], curve.gap[allowed]
     reached = np.flatnonzero(gap >= -tolerance)
-    if not len(reached):
-        reached = np.flatnonzero(gap >= gap.max() - NEGLIGIBLE_AUC)
-    return float(fractions[reached[0]])
+    if len(reached):
+        return float(fractions[reached[0]])
+    if abs(float(curve.gap[0])) > error:
+        return float(fractions[-1])
+    return float(fractions[np.flatnonzero(gap >= gap.max() - NEGLIGIBLE_AUC)[0]])
 
 
 def fraction_for_cost(

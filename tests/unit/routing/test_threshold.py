@@ -23,10 +23,14 @@ def test_smallest_fraction_that_reaches_the_trio_wins() -> None:
     assert choose_fraction(curve([-0.01, -0.002, 0.0, 0.001, 0.002, 0.002]), maximum=0.3) == 0.2
 
 
-def test_maximum_is_kept_and_the_best_allowed_point_taken() -> None:
-    found = choose_fraction(curve([-0.01, -0.002, -0.003, -0.001, 0.5, 0.5]), maximum=0.3)
-    assert found == pytest.approx(0.3)
-    assert choose_fraction(curve([-0.01, -0.002, -0.003, -0.004, 1, 1]), maximum=0.3) == 0.1
+def test_a_trio_that_is_clearly_better_gets_all_rows_allowed() -> None:
+    gap = [-0.01, -0.002, -0.003, -0.004, 1, 1]
+    assert choose_fraction(curve(gap), maximum=0.3) == pytest.approx(0.3)
+
+
+def test_a_gap_within_noise_is_not_worth_more_rows() -> None:
+    gap = [-0.0009, -0.0002, -0.00025, -0.00015, 1, 1]
+    assert choose_fraction(curve(gap, error=0.00095), maximum=0.3) == pytest.approx(0.1)
 
 
 def test_a_student_that_reaches_the_trio_needs_no_routing() -> None:
