@@ -75,12 +75,23 @@ def render(folder: Path) -> None:
         data = found[name]
         machine = data.get("environment") or data["machine"]
         cores = machine["cpu_count"]
-        parts.append(f"`{command}`, on {machine['cpu']}, {cores} cores.\n")
+        parts.append(f"`{made_by(name, command, data)}`, on {machine['cpu']}, {cores} cores.\n")
         parts.append(section(data) + "\n")
         if name == "accuracy":
             parts += [f"![AUC at cost]({path.name})\n" for path in draw(data["results"])]
     write_text(DOCS / "RESULTS.md", "\n".join(parts))
     write_json(DOCS / "results.json", {name: summary(name, data) for name, data in found.items()})
+
+
+def made_by(name: str, command: str, data: Mapping[str, Any]) -> str:
+    """The command that made the figures shown, which may be shorter than the full one."""
+    if name == "accuracy":
+        datasets = " ".join(dict.fromkeys(r["dataset"] for r in data["results"]))
+        seeds = " ".join(str(seed) for seed in dict.fromkeys(r["seed"] for r in data["results"]))
+        return f"python -m benchmarks.accuracy --data {datasets} --dir DIR --seeds {seeds} --out F"
+    if name == "serving" and "--short" in data["command"]:
+        return "python -m benchmarks.serving RUN --short --out F"
+    return command
 
 
 def load(folder: Path, name: str) -> dict[str, Any] | None:
@@ -98,7 +109,9 @@ def summary(name: str, data: Mapping[str, Any]) -> Any:
         keys = ("dataset", "seed", "rows", "systems", "gain_kept", "transfer_efficiency", "paired")
         return [{key: result[key] for key in keys} for result in data["results"]]
     if name == "serving":
-        return {k: v for k, v in data.items() if k not in ("samples", "trials")}
+        return {
+            k: v for k, v in data.items() if k not in ("samples", "trials", "command", "machine")
+        }
     return data["results"]
 
 
