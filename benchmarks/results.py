@@ -64,8 +64,8 @@ def render(folder: Path) -> None:
     parts = [
         "# Results\n",
         f"Made by `python -m benchmarks.results` on {datetime.now(UTC):%Y-%m-%d} from the JSON of "
-        "the commands below; nothing here was typed by hand. Every choice was made on validation "
-        "rows. Intervals are paired 95 % bootstrap intervals over test rows.\n",
+        "the commands below; nothing here was typed by hand. A run chooses on validation rows only. "
+        "Intervals are paired 95 % bootstrap intervals over test rows.\n",
     ]
     for name, (title, command, section) in SECTIONS.items():
         parts.append(f"## {title}\n")
