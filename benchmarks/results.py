@@ -64,7 +64,7 @@ def render(folder: Path) -> None:
     parts = [
         "# Results\n",
         f"Made by `python -m benchmarks.results` on {datetime.now(UTC):%Y-%m-%d} from the JSON of "
-        "the commands below; nothing here was typed by hand. A run chooses on validation rows only. "
+        "the commands below; nothing was typed by hand. A run chooses on validation rows only. "
         "Intervals are paired 95 % bootstrap intervals over test rows.\n",
     ]
     for name, (title, command, section) in SECTIONS.items():
