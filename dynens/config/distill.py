@@ -53,6 +53,8 @@ class DistillConfig(FrozenConfig):
         temperature: softens both distributions; gradients are rescaled by its square.
         teacher: `pool` averages every learner's calibrated logit, `ensemble` the serving trio.
         augmented_per_row: made-up rows per logged row in every batch.
+        reuse: steps that pass per chunk of newly labelled rows; each made-up row is used about as
+            often.
         augmentations: how they are made; empty: none are.
         labelling_threads: threads of the teacher that labels made-up rows beside training.
     """
@@ -61,6 +63,7 @@ class DistillConfig(FrozenConfig):
     temperature: ScheduleConfig = ScheduleConfig(start=1.0)
     teacher: Literal["pool", "ensemble"] = "pool"
     augmented_per_row: float = Field(default=1.0, ge=0, le=16)
+    reuse: int = Field(default=4, ge=1)
     augmentations: tuple[AugmentationConfig, ...] = (
         AugmentationConfig(kind="field_swap", probability=0.5),
     )

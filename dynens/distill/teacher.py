@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from dynens.batch import EncodedBatch, FloatArray, IntArray
 from dynens.config.distill import DistillConfig
@@ -15,7 +18,9 @@ from dynens.distill.augment import RowSpace, make_rows
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.scorer import PoolScorer
 
-LOOKAHEAD_BATCHES = 4
+LOOKAHEAD_CHUNKS = 4
+# Chunks that a step draws its rows from: enough that a row's uses lie many steps apart.
+WINDOW_CHUNKS = 32
 
 
 class FrozenStats(Protocol):
@@ -45,10 +50,13 @@ class LabelledRows:
 
 
 class RowFactory:
-    """Makes and labels rows in the background, a few batches ahead of the student.
+    """Makes and labels rows in the background, a few chunks ahead of the student.
 
-    Batch `step` depends on (seed, step) alone, so a resumed run continues with the same rows.
-    ONNX Runtime releases the interpreter lock, so labelling overlaps the student's steps.
+    Labelling costs more than training on the rows does, so every row is used several times: a
+    chunk of new rows is labelled every `reuse` steps, and a step draws from the latest
+    `WINDOW_CHUNKS` chunks. Chunks and draws depend on (seed, step) alone, so a resumed run
+    continues with the same rows. ONNX Runtime releases the interpreter lock, so labelling overlaps
+    the student's steps.
     """
 
     def __init__(
@@ -67,24 +75,56 @@ class RowFactory:
         self._config = config
         self._seed = seed
 
-    def make(self, step: int, num_rows: int) -> LabelledRows:
-        """The labelled rows of one step."""
-        generator = np.random.default_rng([self._seed, 0xA06, step])
+    def make(self, chunk: int, num_rows: int) -> LabelledRows:
+        """The labelled rows of one chunk."""
+        generator = np.random.default_rng([self._seed, 0xA06, chunk])
         rows = make_rows(self._table, num_rows, self._config.augmentations, self._space, generator)
         rows = replace(rows, stats=self._stats.transform(rows.ids))
         return LabelledRows(rows, self._teacher.logits(rows))
 
     def batches(self, first_step: int, num_rows: int) -> Iterator[LabelledRows]:
         """Endless batches from `first_step` on; close the iterator to stop the background work."""
+        reuse = self._config.reuse
+        chunk = max(first_step // reuse - WINDOW_CHUNKS + 1, 0)
+        window = _Window()
+        ahead: deque[Future[LabelledRows]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="teacher") as executor:
-            queue: list[Future[LabelledRows]] = []
-            step = first_step
             try:
-                while True:
-                    while len(queue) < LOOKAHEAD_BATCHES:
-                        queue.append(executor.submit(self.make, step, num_rows))
-                        step += 1
-                    yield queue.pop(0).result()
+                for step in itertools.count(first_step):
+                    while chunk <= step // reuse:
+                        for later in range(chunk + len(ahead), chunk + LOOKAHEAD_CHUNKS):
+                            ahead.append(executor.submit(self.make, later, num_rows))
+                        window.put(chunk, ahead.popleft().result())
+                        chunk += 1
+                    yield window.draw(np.random.default_rng([self._seed, 0xD4A, step]), num_rows)
             finally:
-                for future in queue:
+                for future in ahead:
                     future.cancel()
+
+
+class _Window:
+    """The latest chunks of equal size, in one set of arrays that old chunks are overwritten in."""
+
+    def __init__(self) -> None:
+        self._arrays: list[npt.NDArray[Any]] = []
+        self._rows = 0
+
+    def put(self, chunk: int, labelled: LabelledRows) -> None:
+        """Add a chunk, in place of the one `WINDOW_CHUNKS` before it."""
+        rows = labelled.rows
+        assert rows.stats is not None
+        parts = (rows.dense, rows.ids, rows.stats, labelled.logits)
+        if not self._arrays:
+            self._arrays = [
+                np.empty((len(part) * WINDOW_CHUNKS, *part.shape[1:]), part.dtype) for part in parts
+            ]
+        start = (chunk % WINDOW_CHUNKS) * len(rows)
+        for array, part in zip(self._arrays, parts, strict=True):
+            array[start : start + len(rows)] = part
+        self._rows = max(self._rows, start + len(rows))
+
+    def draw(self, generator: np.random.Generator, num_rows: int) -> LabelledRows:
+        """`num_rows` rows of the window, drawn with replacement."""
+        index = generator.integers(0, self._rows, num_rows)
+        dense, ids, stats, logits = (array.take(index, axis=0) for array in self._arrays)
+        return LabelledRows(EncodedBatch(dense, ids, stats=stats), logits)
