@@ -143,6 +143,8 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray runs workers at niceness 15: a replica would wait behind every ordinary process.
+        "RAY_worker_niceness": "0",
         # Ray's own ports listen on every interface; a token of this server's own guards them.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),

@@ -103,6 +103,8 @@ def cluster(config: RayConfig) -> Iterator[int]:
     already = ray.is_initialized()
     if not already:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray runs workers at niceness 15, and training crawls beside any ordinary process.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if config.address is None:
             options |= {
