@@ -22,6 +22,7 @@ from dynens.config.run import RunConfig
 from dynens.metrics import auc
 from dynens.run import RunDirectory, environment, write_json
 from dynens.schema import DatasetConfig
+from training.architecture import student_config
 from training.context import StageContext
 from training.stages import StudentLearner, labels_of, valid_roles, weights_of
 
@@ -69,6 +70,7 @@ VARIANTS: dict[str, list[str]] = {
 def train_student(run: RunDirectory, settings: list[str], seed: int) -> dict[str, float]:
     """One student; its AUC on the validation halves and on test, and its training seconds."""
     given = run.read_config()
+    given["student"] = student_config(run, "student").model_dump(mode="json")
     dataset = validate(DatasetConfig, given.pop("data"), str(run.config))
     config = validate(RunConfig, apply_overrides(given, settings), "variant")
     roles_of = config

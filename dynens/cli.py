@@ -308,9 +308,11 @@ def schema_infer(
 def load_run_config(path: Path | None, settings: list[str]) -> RunConfig:
     """The run configuration from defaults, a YAML file and `--set`, in that order."""
     from dynens.config.base import apply_overrides, load_yaml, validate
-    from dynens.config.run import RunConfig
+    from dynens.config.run import RunConfig, default_learners
 
-    data = apply_overrides(load_yaml(path) if path else {}, settings)
+    data = load_yaml(path) if path else {}
+    data.setdefault("learners", {n: c.model_dump() for n, c in default_learners().items()})
+    data = apply_overrides(data, settings)
     return validate(RunConfig, data, str(path) if path else "settings")
 
 

@@ -44,6 +44,7 @@ class RunDirectory:
         self.data = root / "data"
         self.learners = root / "learners"
         self.ensemble = root / "ensemble"
+        self.architecture = root / "architecture"
         self.student = root / "student"
         self.baseline = root / "baseline"
         self.router = root / "router"

@@ -235,12 +235,14 @@ def _stage_function(name: str) -> Callable[[StageContext], None]:
     """The function of a stage; only the training stages import torch."""
     if name == PREPARE:
         return _prepare_data
+    from training.architecture import choose_architecture
     from training.router_stage import build_bundle, build_router
     from training.stages import build_ensemble, train_baseline, train_learner, train_student
 
     if name.startswith(LEARNER_PREFIX):
         return partial(train_learner, name=name.removeprefix(LEARNER_PREFIX))
     return {
+        "architecture": choose_architecture,
         "baseline": train_baseline,
         "ensemble": build_ensemble,
         "student": train_student,

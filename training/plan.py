@@ -34,7 +34,7 @@ class StageSpec:
 def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageSpec]:
     """The stages of a run in an order that respects their needs."""
     learners = tuple(LEARNER_PREFIX + name for name in config.learners)
-    student_cpus = 2 if config.distill.makes_rows else 1
+    student_cpus = min(2 if config.distill.makes_rows else 1, cluster_cpus)
     return [
         StageSpec(PREPARE, run.data, ()),
         *(
@@ -46,9 +46,10 @@ def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageS
             )
             for name, learner in config.learners.items()
         ),
-        StageSpec("baseline", run.baseline, (PREPARE,)),
+        StageSpec("architecture", run.architecture, (PREPARE,)),
+        StageSpec("baseline", run.baseline, ("architecture",)),
         StageSpec("ensemble", run.ensemble, learners),
-        StageSpec("student", run.student, ("ensemble",), min(student_cpus, cluster_cpus)),
+        StageSpec("student", run.student, ("ensemble", "architecture"), student_cpus),
         StageSpec("router", run.router, ("student", "baseline")),
         StageSpec("bundle", run.bundle, ("router",)),
     ]

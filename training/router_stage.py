@@ -83,7 +83,7 @@ def build_router(context: StageContext) -> None:
     members = tuple(chosen["members"])
     valid = data.split("valid")
     route = valid_roles(config, len(valid)).route
-    student = load_learner(config.student.model, context.run.student)
+    student = load_learner(context.run.student)
     assert isinstance(student, NetLearner)
     trunk = StudentTrunk(student.networks_[0], data.layout, data.id_frequency).eval()
     rows = valid.take(route)

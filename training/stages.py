@@ -27,6 +27,7 @@ from dynens.metrics import auc
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import MODELS, build_learner
 from dynens.run import RunDirectory, read_json, select_mask, write_json
+from training.architecture import student_config
 from training.context import StageContext
 
 MODEL_ONNX = "model.onnx"
@@ -166,7 +167,7 @@ def read_blend(run: RunDirectory, system: str) -> Blend:
 def train_baseline(context: StageContext) -> None:
     """The student's architecture and training, on click labels alone."""
     data = context.prepared()
-    config = context.config.student.model_copy(update={"name": "baseline"})
+    config = student_config(context.run, "baseline")
     valid = data.split("valid")
     select = valid_roles(context.config, len(valid)).select
     learner = build_learner(config, data.layout, data.stats, context.config.seed)
@@ -244,8 +245,7 @@ _TEACHER_SYSTEM = {"pool": "full_pool", "ensemble": "static_ensemble"}
 
 def train_student(context: StageContext) -> None:
     """Distil the pool into the student."""
-    config = context.config.student.model_copy(update={"name": "student"})
-    learner = StudentLearner(context, config).fit()
+    learner = StudentLearner(context, student_config(context.run, "student")).fit()
     learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +49,7 @@ def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any
     Raises:
         ConfigError: a setting has no `=`, or goes below something that is not a mapping.
     """
-    result = _copy(data)
+    result = merged(data, {})
     for setting in overrides:
         key, separator, text = setting.partition("=")
         if not separator or not key:
@@ -87,5 +88,13 @@ def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> C
         raise ConfigError(f"{origin}: {key}: {reason}{given}.") from e
 
 
-def _copy(data: dict[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, dict) else v for k, v in data.items()}
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `base` with the values of `over` laid on it, section by section."""
+    result = {k: merged(v, {}) if isinstance(v, dict) else v for k, v in base.items()}
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            result[key] = merged(below, value)
+        else:
+            result[key] = value
+    return result

@@ -12,7 +12,10 @@ from pydantic import Field, model_validator
 
 from dynens.config.base import FrozenConfig
 
-ModelName = Literal["lr", "fm", "dnn", "deepfm", "dcnv2", "ipnn", "masknet", "finalmlp", "xgboost"]
+ModelName = Literal[
+    "lr", "fm", "dnn", "deepfm", "dcnv2", "ipnn", "masknet", "finalmlp", "xgboost", "auto"
+]
+"""A key of `dynens.models.registry.MODELS`, or "auto" (for the student only)."""
 Precision = Literal["auto", "fp32", "bf16"]
 
 

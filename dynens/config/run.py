@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dynens.config.base import FrozenConfig
+from dynens.config.base import FrozenConfig, merged
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.config.serving import ServingConfig
@@ -103,9 +103,9 @@ class ReportConfig(FrozenConfig):
 
 
 def default_student() -> LearnerConfig:
-    """A network that ONNX Runtime scores in well under 0.3 ms for 100 rows on one core."""
+    """A small network, whose kind and size `student_cap_us_per_row` settles."""
     return LearnerConfig(
-        model="dnn",
+        model="auto",
         name="student",
         embedding_dim=16,
         hidden_units=(128, 64),
@@ -130,18 +130,29 @@ class RunConfig(FrozenConfig):
     Attributes:
         seed: of everything random.
         learners: the pool; at least `ensemble.size` of them.
-        student: the student's architecture (a neural model); the baseline shares it.
+        student: the student's architecture (a neural model, or "auto"); the baseline shares it.
+            Keys that are not given keep the default student's values.
+        student_cap_us_per_row: cost that "auto" keeps to where it can: ONNX Runtime, one thread,
+            batches of 100 rows.
     """
 
     seed: int = Field(default=1, ge=0)
     learners: dict[str, LearnerConfig] = Field(default_factory=default_learners)
     ensemble: EnsembleConfig = EnsembleConfig()
     student: LearnerConfig = Field(default_factory=default_student)
+    student_cap_us_per_row: float = Field(default=3.0, gt=0)
     distill: DistillConfig = DistillConfig()
     router: RouterConfig = RouterConfig()
     serving: ServingConfig = ServingConfig()
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
+
+    @field_validator("student", mode="before")
+    @classmethod
+    def _over_the_default(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return merged(default_student().model_dump(), given)
 
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
@@ -152,6 +163,11 @@ class RunConfig(FrozenConfig):
             )
         if self.student.model == "xgboost":
             raise ValueError("student.model is xgboost; the student must be a neural model")
+        undecided = [name for name, learner in self.learners.items() if learner.model == "auto"]
+        if undecided:
+            raise ValueError(
+                f"learners.{undecided[0]}.model is auto, which is for the student; name a model"
+            )
         reserved = {"student", "baseline"} & set(self.learners)
         if reserved:
             raise ValueError(f"learners uses the reserved name {min(reserved)!r}; rename it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from dynens.batch import FeatureLayout
@@ -15,6 +16,7 @@ from dynens.models.fm import FMLearner
 from dynens.models.ipnn import IPNNLearner
 from dynens.models.lr import LRLearner
 from dynens.models.masknet import MaskNetLearner
+from dynens.models.net_learner import LEARNER_FILE
 from dynens.models.xgboost import XGBoostLearner
 
 MODELS: dict[str, type[BaseLearner]] = {
@@ -37,6 +39,7 @@ def build_learner(
     return MODELS[config.model](config, layout, stats, seed)
 
 
-def load_learner(model: str, directory: Path) -> BaseLearner:
+def load_learner(directory: Path) -> BaseLearner:
     """A learner that `save` wrote."""
-    return MODELS[model].load(directory)
+    data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
+    return MODELS[data["config"]["model"]].load(directory)

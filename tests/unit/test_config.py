@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dynens.cli import load_run_config
 from dynens.config.base import apply_overrides, load_yaml, validate
 from dynens.config.run import RunConfig
 from dynens.errors import ConfigError
@@ -52,3 +53,11 @@ def test_yaml_must_be_a_mapping(tmp_path: Path) -> None:
         load_yaml(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         load_yaml(tmp_path / "none.yaml")
+
+
+def test_settings_of_the_student_and_of_one_learner_keep_the_rest() -> None:
+    config = load_run_config(None, ["student.model=fm", "learners.dcnv2.cross_layers=1"])
+    default = RunConfig()
+    assert config.student == default.student.model_copy(update={"model": "fm"})
+    assert config.learners["dcnv2"].cross_layers == 1
+    assert config.learners["ipnn"] == default.learners["ipnn"]

@@ -70,7 +70,7 @@ def test_two_workers_train_as_one(data: PreparedData, single: FitReport, tmp_pat
     two = [point.valid_auc for point in report.curve]
     # Same weights, same batches, no dropout: only the order of additions differs.
     np.testing.assert_allclose(two, one, atol=5e-4)
-    plain = load_learner(CONFIG.model, tmp_path / "learner")
+    plain = load_learner(tmp_path / "learner")
     valid = data.split("valid")
     assert valid.labels is not None
     reached = metrics.auc(valid.labels, plain.predict_logits(valid))

@@ -106,7 +106,7 @@ def test_loaded_learner_equals_saved(model: str, tmp_path: Path) -> None:
     table = TABLES["multi-valued"]
     learner = fitted(model, table)
     learner.save(tmp_path / "saved")
-    loaded = load_learner(model, tmp_path / "saved")
+    loaded = load_learner(tmp_path / "saved")
     np.testing.assert_array_equal(
         loaded.predict_logits(table.valid), learner.predict_logits(table.valid)
     )

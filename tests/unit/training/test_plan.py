@@ -20,7 +20,9 @@ def test_learners_and_baseline_run_side_by_side_once_data_is_prepared(tmp_path: 
     assert names(ready(specs, set(), set())) == ["prepare"]
     waiting = names(ready(specs, {"prepare"}, {"learner:ipnn"}))
     assert "learner:xgboost" in waiting
-    assert "baseline" in waiting
+    assert "architecture" in waiting
+    assert "baseline" not in waiting
+    assert "baseline" in names(ready(specs, {"prepare", "architecture"}, set()))
     assert "learner:ipnn" not in waiting
     assert "ensemble" not in waiting
 

@@ -1,0 +1,108 @@
+"""The student's architecture: the first candidate whose exported graph keeps the latency cap.
+
+Student and baseline share it, so it is settled before either is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dynens.config.base import validate
+from dynens.config.learner import LearnerConfig
+from dynens.data.prepared import PreparedData
+from dynens.ensemble.scorer import PoolScorer
+from dynens.models.defaults import resolve_config
+from dynens.models.net_learner import NetLearner
+from dynens.models.registry import MODELS
+from dynens.run import RunDirectory, read_json, write_json
+from training.context import StageContext
+
+ARCHITECTURE_JSON = "student.json"
+_LEAST_DIM = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture and what its graph costs in µs per row, in batches of 100 on one thread."""
+
+    config: LearnerConfig
+    cost_us_per_row: float
+
+
+def candidates(student: LearnerConfig) -> list[LearnerConfig]:
+    """Architectures to try, most accurate first: `student` itself unless its model is "auto".
+
+    Inner products copy a pool's knowledge of pairs best (docs/LEARNERS.md) but grow with the square
+    of the number of fields; a plain perceptron, and then smaller ones, follow.
+    """
+    if student.model != "auto":
+        return [student]
+    plain = student.model_copy(update={"model": "dnn"})
+    return [student.model_copy(update={"model": "ipnn"}), plain, _smaller(plain, 2)]
+
+
+def _smaller(config: LearnerConfig, factor: int) -> LearnerConfig:
+    return config.model_copy(
+        update={
+            "embedding_dim": max(config.embedding_dim // factor, _LEAST_DIM),
+            "hidden_units": tuple(max(units // factor, 1) for units in config.hidden_units),
+        }
+    )
+
+
+def choose(measured: list[Candidate], cap_us_per_row: float) -> Candidate:
+    """The first candidate within the cap, else the cheapest."""
+    for candidate in measured:
+        if candidate.cost_us_per_row <= cap_us_per_row:
+            return candidate
+    return min(measured, key=lambda candidate: candidate.cost_us_per_row)
+
+
+def choose_architecture(context: StageContext) -> None:
+    """Measure the candidates' untrained graphs and write down the choice."""
+    data, config = context.prepared(), context.config
+    configs = candidates(config.student)
+    measured = _measure(data, configs, config.seed)
+    chosen = choose(measured, config.student_cap_us_per_row)
+    write_json(
+        context.out / ARCHITECTURE_JSON,
+        {
+            "cap_us_per_row": config.student_cap_us_per_row,
+            "cost_us_per_row": chosen.cost_us_per_row,
+            "config": chosen.config.model_dump(mode="json"),
+            "candidates": [
+                {
+                    "model": c.config.model,
+                    "embedding_dim": c.config.embedding_dim,
+                    "hidden_units": list(c.config.hidden_units),
+                    "cost_us_per_row": c.cost_us_per_row,
+                }
+                for c in measured
+            ],
+        },
+    )
+
+
+def student_config(run: RunDirectory, name: str) -> LearnerConfig:
+    """The chosen architecture, under the name of the learner that will have it."""
+    path = run.architecture / ARCHITECTURE_JSON
+    config = validate(LearnerConfig, read_json(path)["config"], str(path))
+    return config.model_copy(update={"name": name})
+
+
+def _measure(data: PreparedData, configs: list[LearnerConfig], seed: int) -> list[Candidate]:
+    train, rows = data.split("train"), data.split("valid")
+    with TemporaryDirectory() as folder:
+        paths = {}
+        for number, config in enumerate(configs):
+            learner_class = MODELS[config.model]
+            assert issubclass(learner_class, NetLearner)
+            resolved = resolve_config(config, data.layout, len(train))
+            learner = learner_class(resolved, data.layout, data.stats, seed)
+            learner.networks_ = [learner.build_network(resolved)]
+            paths[str(number)] = Path(folder) / f"{number}.onnx"
+            learner.export_onnx(paths[str(number)])
+        costs = PoolScorer(paths).cost_us_per_row(rows)
+    return [Candidate(config, costs[str(i)]) for i, config in enumerate(configs)]
