@@ -24,6 +24,7 @@ from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc
+from dynens.models.defaults import default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import MODELS, build_learner
 from dynens.run import RunDirectory, read_json, select_mask, write_json
@@ -210,7 +211,8 @@ class StudentLearner:
         teacher_blend = read_blend(context.run, _TEACHER_SYSTEM[run_config.distill.teacher])
         names = tuple(teacher_blend.weights)
         teacher_logits = teacher_blend.logit(pool_logits(context.run, names, "train"))
-        learner = learner_class(self._config, data.layout, data.stats, run_config.seed)
+        config = self._with_made_rows(self._config, len(train))
+        learner = learner_class(config, data.layout, data.stats, run_config.seed)
 
         def trainer(network: Any, config: LearnerConfig) -> DistillTrainer:
             return DistillTrainer(
@@ -227,6 +229,15 @@ class StudentLearner:
         report = learner.fit_with(trainer, train, valid.take(select))
         write_json(context.out / FIT_REPORT, report.to_dict())
         return learner
+
+    def _with_made_rows(self, config: LearnerConfig, num_rows: int) -> LearnerConfig:
+        """Made-up rows count as rows where regularisation scales with them."""
+        distill = self._context.config.distill
+        if not distill.makes_rows or config.optimizer.embedding_l2 is not None:
+            return config
+        strength = default_embedding_l2(round(num_rows * (1 + distill.augmented_per_row)))
+        optimizer = config.optimizer.model_copy(update={"embedding_l2": strength})
+        return config.model_copy(update={"optimizer": optimizer})
 
     def _factory(self, data: PreparedData, train: EncodedBatch, blend: Blend) -> RowFactory | None:
         run_config = self._context.config

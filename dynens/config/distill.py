@@ -59,13 +59,14 @@ class DistillConfig(FrozenConfig):
         labelling_threads: threads of the teacher that labels made-up rows beside training.
     """
 
-    alpha: ScheduleConfig = ScheduleConfig(start=0.9)
+    alpha: ScheduleConfig = ScheduleConfig(start=0.7)
     temperature: ScheduleConfig = ScheduleConfig(start=1.0)
     teacher: Literal["pool", "ensemble"] = "pool"
     augmented_per_row: float = Field(default=1.0, ge=0, le=16)
-    reuse: int = Field(default=4, ge=1)
+    reuse: int = Field(default=8, ge=1)
     augmentations: tuple[AugmentationConfig, ...] = (
         AugmentationConfig(kind="field_swap", probability=0.5),
+        AugmentationConfig(kind="entity_swap"),
     )
     labelling_threads: int = Field(default=1, ge=1)
 

@@ -120,8 +120,14 @@ def field_swap(maker: Maker, config: AugmentationConfig, generator: Generator) -
 
 
 def entity_swap(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
-    """One entity as a whole (a real user, a real item) comes from another row."""
+    """One entity as a whole (a real user, a real item) comes from another row.
+
+    A table of one entity has nothing to recombine that way: its features are swapped one by one.
+    """
     entities = maker.space.entities
+    if len(entities) < 2:
+        field_swap(maker, config, generator)
+        return
     chosen = generator.integers(0, len(entities), len(maker.ids))
     for unit in maker.space.units:
         maker.copy_unit(unit, chosen == entities.index(unit.entity))

@@ -66,6 +66,13 @@ def test_entity_swap_keeps_each_entity_whole() -> None:
     assert (made.dense[:, 0] != made.dense[:, 2]).mean() > 0.95
 
 
+def test_entity_swap_swaps_features_where_there_is_one_entity() -> None:
+    lone = row_space(LAYOUT, dict.fromkeys(ENTITIES, "context"), np.zeros(102, np.int64))
+    config = AugmentationConfig(kind="entity_swap", probability=0.25)
+    made = make_rows(table(), 1000, [config], lone, np.random.default_rng(0))
+    assert (made.dense[:, 0] != made.dense[:, 2]).mean() == pytest.approx(0.375, abs=0.05)
+
+
 def test_field_mask_gives_the_missing_id_and_padding() -> None:
     made = make("field_mask", probability=1.0)
     assert made.ids.tolist()[0] == [1, 1, -1, -1, 1]
