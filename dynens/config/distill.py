@@ -65,7 +65,7 @@ class DistillConfig(FrozenConfig):
     augmented_per_row: float = Field(default=1.0, ge=0, le=16)
     reuse: int = Field(default=8, ge=1)
     augmentations: tuple[AugmentationConfig, ...] = (
-        AugmentationConfig(kind="field_swap", probability=0.5),
+        AugmentationConfig(kind="cutmix"),
         AugmentationConfig(kind="entity_swap"),
     )
     labelling_threads: int = Field(default=1, ge=1)
