@@ -44,12 +44,22 @@ def serve_int8(context: StageContext, graph: Path, judged: EncodedBatch) -> Int8
     candidate = graph.with_name(f"{graph.stem}_int8.onnx")
     trial = try_int8(graph, _calibration(context), judged, candidate)
     if trial.kept:
-        os.replace(graph, graph.with_name(f"{graph.stem}_fp32.onnx"))
+        os.replace(graph, _fp32_name(graph))
         os.replace(candidate, graph)
     else:
         candidate.unlink(missing_ok=True)
     write_json(graph.with_name(INT8_JSON), trial.to_dict())
     return trial
+
+
+def fp32_graph(directory: Path) -> Path:
+    """The FP32 graph of a learner, whatever form is served."""
+    served = directory / "model.onnx"
+    return _fp32_name(served) if _fp32_name(served).is_file() else served
+
+
+def _fp32_name(graph: Path) -> Path:
+    return graph.with_name(f"{graph.stem}_fp32.onnx")
 
 
 def trunk_outputs(
