@@ -9,8 +9,7 @@ answer would depend on its neighbours. Here every range comes from calibration r
   per row needs a second Gather, which made lookups up to 60 % slower than float32; per column they
   cost about the same.
 
-The column factors c move range from activations to weights (SmoothQuant's equation 4 with
-α = ½): the input of a first layer joins columns of very different ranges, such as dense features
+The column factors c move range from activations to weights (SmoothQuant's equation 4): the input of a first layer joins columns of very different ranges, such as dense features
 and products beside embeddings, and one scale for all would lose the narrow ones. The output of a
 ReLU gets none, as its columns are alike.
 
@@ -46,6 +45,9 @@ MAX_TABLE = 127
 MAX_ACTIVATION = 255
 # int8 tables save memory, not time (up to 0.2 µs per row are lost), and small ones take little.
 MIN_TABLE_BYTES = 16 * 2**20
+# SmoothQuant's α. Of 0.5, 0.65, 0.8 and 1, the least error of logits over seven networks trained on
+# MovieLens-1M's sample and on KuaiRand-Pure; 0.8 and more lose up to 0.001 AUC on the latter.
+BALANCE = 0.65
 # A column whose range is below this share of the widest one's counts as that wide.
 SMALLEST_RANGE = 1e-3
 
@@ -140,7 +142,7 @@ def input_scale(low: Array, high: Array, weights: Sequence[Array]) -> InputScale
     if weights:
         activation = _at_least(np.maximum(-low, high))
         weight = _at_least(np.max([np.abs(w).max(axis=1) for w in weights], axis=0))
-        columns = np.sqrt(activation / weight).astype(np.float32)
+        columns = (activation**BALANCE / weight ** (1 - BALANCE)).astype(np.float32)
         low, high = low / columns, high / columns
     bottom, top = min(float(low.min()), 0.0), max(float(high.max()), 0.0)
     scale = (top - bottom) / MAX_ACTIVATION or 1.0

@@ -72,12 +72,12 @@ def test_scale_of_an_input_without_column_factors() -> None:
 
 
 def test_column_factors_share_the_range_between_input_and_weights() -> None:
-    """c = √(max|x| / max|w|): (√(4/1), √(1/4)) = (2, ½), after which x reaches (2, 2)."""
+    """c = max|x|^0.65 / max|w|^0.35 = (4^0.65, 4^-0.35): x / c lies in [-½, 1] · 4^0.35."""
     weight = np.array([[1.0, -0.5], [4.0, 2.0]])
-    how = input_scale(np.array([-4.0, 0.0]), np.array([1.0, 1.0]), [weight])
-    assert how.columns == pytest.approx([2.0, 0.5])
-    assert how.scale == pytest.approx(4 / 255)
-    assert how.zero == round(2 / (4 / 255))
+    how = input_scale(np.array([-2.0, 0.0]), np.array([4.0, 1.0]), [weight])
+    assert how.columns == pytest.approx([4**0.65, 4**-0.35])
+    assert how.scale == pytest.approx(1.5 * 4**0.35 / 255)
+    assert how.zero == 85
 
 
 def test_scale_of_an_input_that_is_always_zero() -> None:
@@ -104,7 +104,7 @@ def test_exact_where_every_value_lies_on_the_grid(tmp_path: Path) -> None:
     dense[0] = 255.0
     batch = EncodedBatch(dense, rng.integers(0, 5, (50, 1)).astype(np.int32))
     source = dense_graph(tmp_path / "fp32.onnx", weight, table)
-    # Columns of equal ranges have equal factors, √255, which fall out of scale · factor.
+    # Columns of equal ranges have equal factors, which fall out of scale · factor.
     assert quantize_graph(source, batch, tmp_path / "int8.onnx", min_table_bytes=0)
     wanted = (dense @ weight + 1 + table[batch.ids[:, 0]]).sum(axis=1)
     assert logits(tmp_path / "int8.onnx", batch) == pytest.approx(wanted, rel=1e-5)
