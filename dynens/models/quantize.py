@@ -9,9 +9,10 @@ answer would depend on its neighbours. Here every range comes from calibration r
   per row needs a second Gather, which made lookups up to 60 % slower than float32; per column they
   cost about the same.
 
-The column factors c move range from activations to weights (SmoothQuant's equation 4): the input of a first layer joins columns of very different ranges, such as dense features
-and products beside embeddings, and one scale for all would lose the narrow ones. The output of a
-ReLU gets none, as its columns are alike.
+The column factors c move range from activations to weights (SmoothQuant's equation 4): the
+input of a first layer joins columns of very different ranges, such as dense features and products
+beside embeddings, and one scale for all would lose the narrow ones. The output of a ReLU gets
+none, as its columns are alike.
 
 References:
     Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
