@@ -27,6 +27,7 @@ from dynens.routing.threshold import (
 )
 from dynens.run import read_json, write_json
 from training.context import StageContext
+from training.int8 import quantize_student, trunk_outputs, write_trials
 from training.stages import (
     ENSEMBLE_JSON,
     MODEL_ONNX,
@@ -87,7 +88,7 @@ def build_router(context: StageContext) -> None:
     assert isinstance(student, NetLearner)
     trunk = StudentTrunk(student.networks_[0], data.layout, data.id_frequency).eval()
     rows = valid.take(route)
-    logit, hidden, rarity = trunk.outputs(rows)
+    (logit, hidden, rarity), int8 = trunk_outputs(context, trunk, rows)
     logits = {n: z[route] for n, z in pool_logits(context.run, members, "valid").items()}
     source = RouteLogits({**logits, "student": logit}, labels_of(rows), weights_of(rows))
     static = read_blend(context.run, "static_ensemble")
@@ -96,10 +97,14 @@ def build_router(context: StageContext) -> None:
     routes = fit_routes(source, static)
     final = _route_rows(source, routes, hidden, rarity)
     difficulty = DIFFICULTY[choice.name](final, config.seed).eval()
-    fraction = _fraction(config, choice.curve, chosen["cost_us_per_row"], members, context)
     export_student(
         StudentGraph(trunk, routes.easy, difficulty), data.layout, context.out / STUDENT_ONNX
     )
+    if int8 is not None:
+        write_trials(context, int8)
+        if int8.kept:
+            quantize_student(context, context.out / STUDENT_ONNX)
+    fraction = _fraction(config, choice.curve, chosen["cost_us_per_row"], members, context)
     fuse_ensemble(
         {m: context.run.learner(m) / MODEL_ONNX for m in members},
         {"probability": routes.hard, "trio_probability": routes.static},
@@ -254,7 +259,7 @@ def _fraction(
         return router.hard_fraction
     if router.mean_cost_us_per_row is not None:
         valid = context.prepared().split("valid")
-        scorer = PoolScorer({"student": context.run.student / MODEL_ONNX})
+        scorer = PoolScorer({"student": context.out / STUDENT_ONNX})
         student = scorer.cost_us_per_row(valid)["student"]
         return fraction_for_cost(
             router.mean_cost_us_per_row,

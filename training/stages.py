@@ -30,6 +30,7 @@ from dynens.models.registry import MODELS, build_learner
 from dynens.run import RunDirectory, read_json, select_mask, write_json
 from training.architecture import student_config
 from training.context import StageContext
+from training.int8 import serve_int8
 
 MODEL_ONNX = "model.onnx"
 ENSEMBLE_JSON = "ensemble.json"
@@ -69,16 +70,17 @@ def train_learner(context: StageContext, name: str) -> None:
     config = context.config.learners[name]
     config = config.model_copy(update={"name": name})
     train, valid = data.split("train"), data.split("valid")
-    select = valid_roles(context.config, len(valid)).select
+    roles = valid_roles(context.config, len(valid))
     learner = build_learner(config, data.layout, data.stats, learner_seed(context.config, name))
     report = learner.fit(
         train,
-        valid.take(select),
+        valid.take(roles.select),
         checkpoint_dir=context.checkpoints,
         progress=context.progress,
     )
     learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
+    serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route))
     np.save(context.out / "logits_train.npy", learner.predict_logits(train))
     scorer = PoolScorer({name: context.out / MODEL_ONNX})
     for split in ("valid", "test"):
@@ -170,16 +172,17 @@ def train_baseline(context: StageContext) -> None:
     data = context.prepared()
     config = student_config(context.run, "baseline")
     valid = data.split("valid")
-    select = valid_roles(context.config, len(valid)).select
+    roles = valid_roles(context.config, len(valid))
     learner = build_learner(config, data.layout, data.stats, context.config.seed)
     report = learner.fit(
         data.split("train"),
-        valid.take(select),
+        valid.take(roles.select),
         checkpoint_dir=context.checkpoints,
         progress=context.progress,
     )
     learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
+    serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route))
     write_json(context.out / FIT_REPORT, report.to_dict())
 
 

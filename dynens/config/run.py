@@ -31,11 +31,15 @@ class EnsembleConfig(FrozenConfig):
         size: members.
         cost_cap_us_per_row: largest summed cost of the members at 100 rows; None: no cap.
         weight_methods: compared out of fold; the simplest within noise of the best is used.
+        int8: "auto" serves each network in INT8 where validation AUC falls by less than 0.0002
+            and 100 rows take at least 5 % less time on the training machine. As that is measured,
+            two runs with one seed may differ.
     """
 
     size: int = Field(default=3, ge=1, le=8)
     cost_cap_us_per_row: float | None = Field(default=None, gt=0)
     weight_methods: tuple[WeightMethod, ...] = ("uniform", "greedy", "bayes", "stacking")
+    int8: Literal["off", "auto"] = "off"
 
 
 class RouterConfig(FrozenConfig):

@@ -65,11 +65,18 @@ class PoolScorer:
 
     @staticmethod
     def _run(session: ort.InferenceSession, batch: EncodedBatch) -> Logits:
-        parts = [
-            session.run(["logit"], _feed(session, batch.take(slice(start, start + CHUNK_ROWS))))[0]
-            for start in range(0, len(batch), CHUNK_ROWS)
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+        return run_graph(session, ("logit",), batch)[0] if len(batch) else np.empty(0, np.float32)
+
+
+def run_graph(
+    session: ort.InferenceSession, outputs: Sequence[str], batch: EncodedBatch
+) -> list[Logits]:
+    """The named outputs of every row of `batch` (at least one row), chunk by chunk."""
+    parts = [
+        session.run(list(outputs), _feed(session, batch.take(slice(start, start + CHUNK_ROWS))))
+        for start in range(0, len(batch), CHUNK_ROWS)
+    ]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def _feed(session: ort.InferenceSession, batch: EncodedBatch) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def render(
         environment=read_json(run.environment),
         router=read_json(run.router / "router.json"),
         ensemble=read_json(run.ensemble / "ensemble.json"),
+        int8_trials=_int8_trials(run),
         data_report=data.report,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         colours=plots.COLOURS,
@@ -86,6 +87,13 @@ def _training_curves(run: RunDirectory) -> dict[str, list[Mapping[str, Any]]]:
     directories = {path.name: path for path in sorted(run.learners.iterdir())}
     directories |= {"baseline": run.baseline, "student": run.student}
     return {name: read_json(path / "fit.json")["curve"] for name, path in directories.items()}
+
+
+def _int8_trials(run: RunDirectory) -> Mapping[str, Mapping[str, Any]]:
+    """What INT8 gave for every network of the run; empty where it was not tried."""
+    path = run.router / "quantization.json"
+    trials: Mapping[str, Mapping[str, Any]] = read_json(path) if path.is_file() else {}
+    return {name: trial for name, trial in trials.items() if trial["int8"] is not None}
 
 
 def _save(run: RunDirectory, name: str, draw: Callable[[Axes], None]) -> str:
