@@ -18,6 +18,7 @@ from pathlib import Path
 
 OUT = Path("benchmarks/out")
 RUNS = Path("runs/bench")
+SERVING = ("serving", "load_curve", "sizes", "floors", "peers")
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,20 @@ def steps(short: bool) -> list[Step]:
     fast = ["--set", "distill.augmented_per_row=0.5"] if short else []
     run = str(runs / f"{data[0]}-1")
     accuracy = ("--data", *data, *where, "--seeds", *seeds, "--runs", str(runs), *fast)
-    short_flag = ("--short",) if short else ()
+    every_run = tuple(str(runs / f"{name}-{seed}") for seed in seeds for name in data)
     variants = ("--seeds", *seeds)
     if short:
         variants += ("--only", "labels only", "response, alpha 0.9", "field swap")
+
+    def step(name: str, *arguments: str) -> Step:
+        return Step(f"benchmarks.{name}", (*arguments, "--out", str(OUT / f"{name}-{length}.json")))
+
+    short_flag = ("--short",) if short else ()
     return [
-        Step("benchmarks.accuracy", (*accuracy, "--out", str(OUT / f"accuracy-{length}.json"))),
-        Step(
-            "benchmarks.distillation",
-            (run, *variants, "--out", str(OUT / f"distillation-{length}.json")),
-        ),
-        Step(
-            "benchmarks.serving",
-            (run, *short_flag, "--out", str(OUT / f"serving-{length}.json")),
-        ),
+        step("accuracy", *accuracy),
+        step("cascade", *every_run),
+        step("distillation", run, *variants),
+        *(step(name, run, *short_flag) for name in SERVING),
     ]
 
 
