@@ -13,6 +13,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +69,12 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     for step in steps(arguments.short):
         print(f"python -m {step.module} {' '.join(step.arguments)}", flush=True)
+        started = time.monotonic()
         done = subprocess.run([sys.executable, "-m", step.module, *step.arguments], check=False)
         if done.returncode:
             print(f"{step.module} failed with exit code {done.returncode}", file=sys.stderr)
             return done.returncode
+        print(f"{step.module} took {time.monotonic() - started:.0f} s", flush=True)
     if arguments.full:
         return subprocess.run(
             [sys.executable, "-m", "benchmarks.results", "--from", str(OUT)], check=False
