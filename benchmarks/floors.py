@@ -1,6 +1,6 @@
 """How near each layer is to the one below it, from a bare ONNX session to the server.
 
-    python -m benchmarks.floors RUN --out benchmarks/out/floors.json            (about 8 min)
+    python -m benchmarks.floors RUN --out benchmarks/out/floors.json            (about 6 min)
     python -m benchmarks.floors RUN --short --out benchmarks/out/floors.json    (about 1 min)
 
 Four layers on the same requests of 100 candidates, each for student alone, dynamic and static trio:

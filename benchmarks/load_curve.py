@@ -1,7 +1,7 @@
 """Latency over offered rate, up to and beyond the knee.
 
-    python -m benchmarks.load_curve RUN --out benchmarks/out/load_curve.json      (about 30 min)
-    python -m benchmarks.load_curve RUN --short --out benchmarks/out/load_curve.json (about 2 min)
+    python -m benchmarks.load_curve RUN --out benchmarks/out/load_curve.json      (about 20 min)
+    python -m benchmarks.load_curve RUN --short --out benchmarks/out/load_curve.json (about 1 min)
 
 Student alone, dynamic and static trio, 100 candidates, open loop. The rate grows by a constant
 factor; within a rate the systems take turns, and a system leaves after two rates in a row at which
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.loads import (
     BUDGET_MS,
@@ -151,6 +152,9 @@ def plot(ax: Axes, result: Mapping[str, Any]) -> None:
     budget = result["budget_ms"]
     ax.axhline(budget, color="#999999", linewidth=1, label=f"budget {budget:g} ms")
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_ylim(0, 3 * budget)
     ax.set_xlabel(f"offered requests per second ({result['rows_per_request']} candidates each)")
     ax.set_ylabel("latency at the client (ms)")

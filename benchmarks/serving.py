@@ -1,7 +1,7 @@
 """Latency of four request profiles and peak rates, over the no-op floor of the same run.
 
 Usage: python -m benchmarks.serving RUN --out benchmarks/out/serving.json          (about 25 min)
-       python -m benchmarks.serving RUN --short --out benchmarks/out/serving.json  (about 4 min)
+       python -m benchmarks.serving RUN --short --out benchmarks/out/serving.json  (about 3 min)
 
 All variants live under one Ray and one HAProxy, one replica each, and take turns: A, B, C, A, B, C…
 Load is open loop (k6, constant arrival rate), candidate sets as described in serving/replay.py.

@@ -1,6 +1,6 @@
 """Latency over the number of candidates, and Ray's default proxy against HAProxy.
 
-    python -m benchmarks.sizes RUN --out benchmarks/out/sizes.json            (about 25 min)
+    python -m benchmarks.sizes RUN --out benchmarks/out/sizes.json            (about 27 min)
     python -m benchmarks.sizes RUN --short --out benchmarks/out/sizes.json    (about 2 min)
 
 Student alone, dynamic and static trio take turns at 1, 10, 100 and 500 candidates per request, all
@@ -56,7 +56,7 @@ _BODIES = 300
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All variants at all sizes behind one proxy, as JSON values."""
-    plan = SHORT if options.short else FULL
+    plan = replace(SHORT, repeats=1) if options.short else FULL
     plan = replace(plan, budget_ms=options.budget_ms)
     bundle, prepared = load_bundle(options.run), open_run_data(options.run)
     port = free_port()
