@@ -3,17 +3,20 @@
     python -m benchmarks.floors RUN --out benchmarks/out/floors.json            (about 6 min)
     python -m benchmarks.floors RUN --short --out benchmarks/out/floors.json    (about 1 min)
 
-Four layers on the same requests of 100 candidates, each for student alone, dynamic and static trio:
+Five layers on the same requests of 100 candidates, each for student alone, dynamic and static trio:
 
 1. `onnx`: `InferenceSession.run` on rows that are already encoded (for the dynamic system: the
    student on all rows and the ensemble on those above the threshold, chosen beforehand);
 2. `engine`: `Engine.score` on the same rows: routing, chunks, clock;
 3. `request`: raw JSON to rendered JSON without a server: parsing, encoding, engine, rendering;
-4. `server`: the same bytes through HAProxy and Ray Serve, at the client, one low open-loop rate;
-   beside it a no-op application, which is the floor under every server figure.
+4. `application`: the ASGI application of a replica without Ray: admission, deadline, scheduler and
+   its scoring thread;
+5. `server`: the same bytes through HAProxy and Ray Serve, at the client, one low open-loop rate;
+   beside it a no-op application, which is the floor under every server figure. At a low rate the
+   machine's caches have gone cold between two requests; in 1–4 they have not.
 
-Layers and systems take turns within each round, in this process (1–3, one thread) or through k6
-(4); the server is up, idle, while 1–3 are timed. A value is the median of a round's requests; the
+Layers and systems take turns within each round, in this process (1–4) or through k6 (5); the server
+is up, idle, while 1–4 are timed. A value is the median of a round's requests; the
 table shows the median of rounds with the smallest and largest.
 """
 
@@ -28,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 
 from benchmarks.loads import (
     FULL,
@@ -45,22 +49,27 @@ from dynens.batch import EncodedBatch
 from dynens.bundle import load_bundle
 from dynens.config.serving import LimitsConfig, System
 from dynens.engine import Engine
+from serving.application import Application
 from serving.codecs import CODECS, Model
 from serving.environment import free_port
+from serving.metrics import SnapshotFolder
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
+from tests import asgi
 
 SYSTEMS: dict[str, System] = {"student": "student", "dynamic": "dynamic", "static": "ensemble"}
-IN_PROCESS = ("onnx", "engine", "request")
+IN_PROCESS = ("onnx", "engine", "request", "application")
 LAYERS = {
     "onnx": "bare ONNX Runtime",
     "engine": "+ engine (routing, chunks)",
     "request": "+ JSON and encoder",
+    "application": "+ admission and scheduler",
     "server": "+ HAProxy and Ray Serve",
 }
 # Wide open, so that every hard row is answered by the ensemble.
 _BUDGET_MS = 1000.0
 _ROWS, _BODIES = 100, 300
+CONFIGS = variant_configs({name: {"system": s} for name, s in SYSTEMS.items()}, _BUDGET_MS)
 Work = Callable[[], object]
 
 
@@ -71,7 +80,13 @@ class Layers:
         self.engine = Engine.load(run)
         self.model = Model.of(self.engine)
         self.codec = CODECS[path]
+        self.path = path
         self.bodies = bodies
+        self.loop = uvloop.new_event_loop()
+        self.applications = {
+            name: Application(self.engine, config, folder=SnapshotFolder(None, name))
+            for name, config in CONFIGS.items()
+        }
         self.batches = [self._parsed(body)[1] for body in bodies]
 
     def _parsed(self, body: bytes) -> tuple[Any, EncodedBatch]:
@@ -85,7 +100,10 @@ class Layers:
             return self._graphs(system, batch)
         if layer == "engine":
             return partial(self.engine.score, batch, system=SYSTEMS[system])
-        return partial(self._request, self.bodies[index], SYSTEMS[system])
+        if layer == "request":
+            return partial(self._request, self.bodies[index], SYSTEMS[system])
+        call = asgi.request(self.applications[system], "POST", self.path, self.bodies[index])
+        return partial(self.loop.run_until_complete, call)
 
     def _graphs(self, system: str, batch: EncodedBatch) -> Work:
         engine = self.engine
@@ -145,9 +163,8 @@ def measure(run: Path, plan: Plan, repeats: int, rate: float) -> dict[str, Any]:
         f"server_{name}": Profile(f"{base}/{name}{path}", _ROWS, bodies, name != "noop")
         for name in ("noop", *SYSTEMS)
     }
-    configs = variant_configs({name: {"system": s} for name, s in SYSTEMS.items()}, _BUDGET_MS)
     rounds: list[dict[str, float]] = []
-    with running_variants(bundle, "127.0.0.1", port, configs):
+    with running_variants(bundle, "127.0.0.1", port, CONFIGS):
         bench = Bench(profiles, plan)
         bench.warm_up()
         time_round(layers, min(repeats, 20))  # warm-up, discarded

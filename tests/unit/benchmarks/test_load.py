@@ -99,7 +99,7 @@ def test_a_system_leaves_the_sweep_after_two_broken_rates() -> None:
 def test_each_layer_says_what_it_adds() -> None:
     rounds = []
     for shift in (0.0, 0.1, -0.1):
-        values = {"onnx": 0.2, "engine": 0.5, "request": 1.0, "server": 2.0}
+        values = {"onnx": 0.2, "engine": 0.5, "request": 1, "application": 1.5, "server": 2}
         systems = ("student", "dynamic", "static")
         rounds.append({f"{layer}_{s}": v + shift for layer, v in values.items() for s in systems})
     rows = stacked(summarise_rounds(rounds))
@@ -107,7 +107,8 @@ def test_each_layer_says_what_it_adds() -> None:
         "0.20 (0.10–0.30)",
         "0.50 (0.40–0.60) [+0.30]",
         "1.00 (0.90–1.10) [+0.50]",
-        "2.00 (1.90–2.10) [+1.00]",
+        "1.50 (1.40–1.60) [+0.50]",
+        "2.00 (1.90–2.10) [+0.50]",
     ]
 
 
