@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.loads import markdown_table, write_result
+from benchmarks.loads import markdown_table, one_sentence, write_result
 from dynens.batch import EncodedBatch
 from dynens.bootstrap import auc_draws, interval
 from dynens.data.prepared import open_prepared
@@ -183,7 +183,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="finished run directories")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     options = parser.parse_args()
-    results = [evaluate_cascades(run) for run in options.runs]
+    with one_sentence():
+        results = [evaluate_cascades(run) for run in options.runs]
     write_result(options.out, {"results": results})
     print(markdown(results))
 

@@ -41,6 +41,7 @@ from benchmarks.loads import (
     Profile,
     arguments,
     markdown_table,
+    one_sentence,
     spread,
     variant_configs,
     write_result,
@@ -225,7 +226,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="requests per second (server)")
     options = parser.parse_args()
     plan, repeats = (SHORT, 100) if options.short else (FULL, 500)
-    result = measure(options.run, plan, repeats, options.rate)
+    with one_sentence():
+        result = measure(options.run, plan, repeats, options.rate)
     write_result(options.out, result)
     print(markdown(result))
 

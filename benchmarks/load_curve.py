@@ -30,6 +30,7 @@ from benchmarks.loads import (
     Profile,
     arguments,
     markdown_table,
+    one_sentence,
     variant_configs,
     write_result,
 )
@@ -187,7 +188,8 @@ def main() -> None:
     else:
         plan = replace(FULL, budget_ms=options.budget_ms, repeats=3, measure_s=10)
         factor = 1.25
-    result = measure(options.run, plan, options.start_qps, factor)
+    with one_sentence():
+        result = measure(options.run, plan, options.start_qps, factor)
     write_result(options.out, result)
     print(markdown(result))
 

@@ -6,12 +6,14 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynens.config.serving import ServingConfig
+from dynens.errors import DynensError
 from dynens.run import environment
 from serving.loadtest import (
     LoadOptions,
@@ -170,6 +172,16 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--short", action="store_true", help="few and short trials")
     return parser
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """End with exit code 2 and one sentence where the user's input, or the server, is at fault."""
+    try:
+        yield
+    except DynensError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
 
 
 def write_result(out: Path, result: Mapping[str, Any]) -> None:

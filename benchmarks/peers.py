@@ -34,6 +34,7 @@ from benchmarks.loads import (
     Profile,
     arguments,
     markdown_table,
+    one_sentence,
     spread,
     summaries,
     summarise,
@@ -265,7 +266,8 @@ def main() -> None:
     batches = (1,) if options.short else (1, MAX_BATCH)
     servers = [Server(peer, batch, free_port()) for peer in PEERS for batch in batches]
     plan = SHORT if options.short else FULL
-    result = measure(options.run, plan, servers, options.cache.resolve(), options.start_qps)
+    with one_sentence():
+        result = measure(options.run, plan, servers, options.cache.resolve(), options.start_qps)
     write_result(options.out, result)
     print(markdown(result))
 

@@ -24,10 +24,11 @@ SERVING = ("serving", "load_curve", "sizes", "floors", "peers")
 
 @dataclass(frozen=True)
 class Step:
-    """One benchmark: a module of this package and its arguments."""
+    """One benchmark: a module of this package, its arguments and the JSON it writes."""
 
     module: str
     arguments: tuple[str, ...]
+    out: Path
 
 
 def steps(short: bool) -> list[Step]:
@@ -49,7 +50,8 @@ def steps(short: bool) -> list[Step]:
         variants += ("--only", "labels only", "response, alpha 0.9", "field swap")
 
     def step(name: str, *arguments: str) -> Step:
-        return Step(f"benchmarks.{name}", (*arguments, "--out", str(OUT / f"{name}-{length}.json")))
+        out = OUT / f"{name}-{length}.json"
+        return Step(f"benchmarks.{name}", (*arguments, "--out", str(out)), out)
 
     short_flag = ("--short",) if short else ()
     return [
@@ -67,19 +69,22 @@ def main() -> int:
     choice.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    for step in steps(arguments.short):
-        print(f"python -m {step.module} {' '.join(step.arguments)}", flush=True)
-        started = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", step.module, *step.arguments], check=False)
-        if done.returncode:
-            print(f"{step.module} failed with exit code {done.returncode}", file=sys.stderr)
-            return done.returncode
-        print(f"{step.module} took {time.monotonic() - started:.0f} s", flush=True)
+    failed = [step.module for step in steps(arguments.short) if not run(step)]
     if arguments.full:
-        return subprocess.run(
-            [sys.executable, "-m", "benchmarks.results", "--from", str(OUT)], check=False
-        ).returncode
-    return 0
+        subprocess.run([sys.executable, "-m", "benchmarks.results", "--from", str(OUT)], check=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run(step: Step) -> bool:
+    """Whether a benchmark ended well; figures of an earlier run must not pass for its own."""
+    step.out.unlink(missing_ok=True)
+    print(f"python -m {step.module} {' '.join(step.arguments)}", flush=True)
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", step.module, *step.arguments], check=False)
+    print(f"{step.module} took {time.monotonic() - started:.0f} s", flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

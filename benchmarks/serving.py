@@ -28,6 +28,7 @@ from benchmarks.loads import (
     Plan,
     Profile,
     arguments,
+    one_sentence,
     summaries,
     variant_configs,
     write_result,
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument("--start-qps", type=float, default=100.0, help="first rate of a search")
     options = parser.parse_args()
     plan = replace(SHORT if options.short else FULL, budget_ms=options.budget_ms)
-    result = measure(options.run, plan, options.start_qps)
+    with one_sentence():
+        result = measure(options.run, plan, options.start_qps)
     write_result(options.out, result)
     print(table(result))
 

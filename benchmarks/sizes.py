@@ -29,6 +29,7 @@ from benchmarks.loads import (
     Profile,
     arguments,
     markdown_table,
+    one_sentence,
     spread,
     summaries,
     variant_configs,
@@ -135,7 +136,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="requests per second")
     parser.add_argument("--budget-ms", type=float, default=1000.0, help="wide open by default")
     options = parser.parse_args()
-    result = measure(options)
+    with one_sentence():
+        result = measure(options)
     if options.proxy == "haproxy" and PROXY_ROWS in options.sizes:
         result["default_proxy"] = other_proxy(options)
     write_result(options.out, result)
