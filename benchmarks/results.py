@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import accuracy, distillation, serving
+from benchmarks import (
+    accuracy,
+    cascade,
+    distillation,
+    floors,
+    load_curve,
+    peers,
+    serving,
+    sizes,
+)
 from dynens.report import plots
 from dynens.run import write_json, write_text
 
@@ -33,6 +44,10 @@ def distillation_section(data: Mapping[str, Any]) -> str:
     return distillation.summary(data["results"])
 
 
+def cascade_section(data: Mapping[str, Any]) -> str:
+    return cascade.markdown(data["results"])
+
+
 def serving_section(data: Mapping[str, Any]) -> str:
     ready = f"ready after {data['ready_s']:.1f} s; budget {data['budget_ms']:.0f} ms"
     return f"Bundle of `{data['run']}`, {ready}.\n\n```\n{serving.table(data)}\n```"
@@ -45,6 +60,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "--seeds 1 2 3 --out benchmarks/out/accuracy.json",
         accuracy_section,
     ),
+    "cascade": (
+        "A confidence cascade at equal cost",
+        "python -m benchmarks.cascade RUN... --out benchmarks/out/cascade.json",
+        cascade_section,
+    ),
     "distillation": (
         "Ways to make the student",
         "python -m benchmarks.distillation RUN --out benchmarks/out/distillation.json",
@@ -55,12 +75,35 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.serving RUN --out benchmarks/out/serving.json",
         serving_section,
     ),
+    "load_curve": (
+        "Latency over offered rate",
+        "python -m benchmarks.load_curve RUN --out benchmarks/out/load_curve.json",
+        load_curve.markdown,
+    ),
+    "sizes": (
+        "Candidates per request, and the proxy",
+        "python -m benchmarks.sizes RUN --out benchmarks/out/sizes.json",
+        sizes.markdown,
+    ),
+    "floors": (
+        "From a bare ONNX session to the server",
+        "python -m benchmarks.floors RUN --out benchmarks/out/floors.json",
+        floors.markdown,
+    ),
+    "peers": (
+        "The same trio behind Mosec and LitServe",
+        "python -m benchmarks.peers RUN --out benchmarks/out/peers.json",
+        peers.markdown,
+    ),
 }
+# Raw samples and what a machine is called stay out of git.
+RAW = ("samples", "trials", "rounds", "command", "machine")
 
 
 def render(folder: Path) -> None:
-    """Write RESULTS.md, results.json and one SVG per dataset."""
+    """Write RESULTS.md, results.json and the SVGs of what was measured."""
     found = {name: data for name in SECTIONS if (data := load(folder, name)) is not None}
+    plotted = draw_all(found)
     parts = [
         "# Results\n",
         f"Made by `python -m benchmarks.results` on {datetime.now(UTC):%Y-%m-%d} from the JSON of "
@@ -76,9 +119,10 @@ def render(folder: Path) -> None:
         machine = data.get("environment") or data["machine"]
         cores = machine["cpu_count"]
         parts.append(f"`{made_by(name, command, data)}`, on {machine['cpu']}, {cores} cores.\n")
+        if "bundle_version" in data and name != "serving":
+            parts.append(f"Bundle of `{data['run']}`.\n")
         parts.append(section(data) + "\n")
-        if name == "accuracy":
-            parts += [f"![AUC at cost]({path.name})\n" for path in draw(data["results"])]
+        parts += [f"![{title}]({path.name})\n" for path in plotted.get(name, ())]
     write_text(DOCS / "RESULTS.md", "\n".join(parts))
     write_json(DOCS / "results.json", {name: summary(name, data) for name, data in found.items()})
 
@@ -89,8 +133,8 @@ def made_by(name: str, command: str, data: Mapping[str, Any]) -> str:
         datasets = " ".join(dict.fromkeys(r["dataset"] for r in data["results"]))
         seeds = " ".join(str(seed) for seed in dict.fromkeys(r["seed"] for r in data["results"]))
         return f"python -m benchmarks.accuracy --data {datasets} --dir DIR --seeds {seeds} --out F"
-    if name == "serving" and "--short" in data["command"]:
-        return "python -m benchmarks.serving RUN --short --out F"
+    if "--short" in data.get("command", ()):
+        return f"python -m benchmarks.{name} RUN --short --out F"
     return command
 
 
@@ -108,28 +152,62 @@ def summary(name: str, data: Mapping[str, Any]) -> Any:
     if name == "accuracy":
         keys = ("dataset", "seed", "rows", "systems", "gain_kept", "transfer_efficiency", "paired")
         return [{key: result[key] for key in keys} for result in data["results"]]
-    if name == "serving":
-        return {
-            k: v for k, v in data.items() if k not in ("samples", "trials", "command", "machine")
-        }
-    return data["results"]
+    if "results" in data:
+        return data["results"]
+    return without_raw(data)
 
 
-def draw(results: list[dict[str, Any]]) -> list[Path]:
-    """AUC over cost of the first seed of every dataset, as SVG."""
+def without_raw(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without raw samples, at every depth."""
+    return {
+        key: without_raw(value) if isinstance(value, Mapping) else value
+        for key, value in data.items()
+        if key not in RAW
+    }
+
+
+def draw_all(found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Path]]:
+    """The SVGs of each section."""
+    plotted = {}
+    if "accuracy" in found:
+        cascades = found.get("cascade", {"results": []})["results"]
+        plotted["accuracy"] = draw_accuracy(found["accuracy"]["results"], cascades)
+    if "load_curve" in found:
+        path = DOCS / "latency-over-rate.svg"
+        title = "latency over offered rate (dot: knee)"
+        draw(path, title, lambda ax: load_curve.plot(ax, found["load_curve"]))
+        plotted["load_curve"] = [path]
+    return plotted
+
+
+def draw_accuracy(
+    results: list[dict[str, Any]], cascades: Sequence[Mapping[str, Any]]
+) -> list[Path]:
+    """AUC over cost of the first seed of every dataset, with the cascade where it was measured."""
     paths = []
     for name in dict.fromkeys(r["dataset"] for r in results):
         metrics = next(r for r in results if r["dataset"] == name)
-        with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.25, "svg.hashsalt": "dynens"}):
-            figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-            ax = figure.subplots()
-            ax.spines[["top", "right"]].set_visible(False)
-            plots.auc_cost(ax, metrics)
-            ax.set_title(f"{name}, seed {metrics['seed']}", loc="left", fontsize=10)
-            path = DOCS / f"auc-cost-{name}.svg"
-            figure.savefig(path, metadata={"Date": None})
+        seed = metrics["seed"]
+        curves = dict(metrics["auc_cost_curve"])
+        for other in cascades:
+            if (other["dataset"], other["seed"]) == (name, seed):
+                curves["cascade"] = other["curve"]
+        shown = {**metrics, "auc_cost_curve": curves}
+        path = DOCS / f"auc-cost-{name}.svg"
+        draw(path, f"{name}, seed {seed}", partial(plots.auc_cost, metrics=shown))
         paths.append(path)
     return paths
+
+
+def draw(path: Path, title: str, plot: Callable[[Axes], None]) -> None:
+    """One plot as a small SVG that is the same whenever the figures are."""
+    with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.25, "svg.hashsalt": "dynens"}):
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        ax = figure.subplots()
+        ax.spines[["top", "right"]].set_visible(False)
+        plot(ax)
+        ax.set_title(title, loc="left", fontsize=10)
+        figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:

@@ -13,19 +13,22 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 OUT = Path("benchmarks/out")
 RUNS = Path("runs/bench")
+SERVING = ("serving", "load_curve", "sizes", "floors", "peers")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One benchmark: a module of this package and its arguments."""
+    """One benchmark: a module of this package, its arguments and the JSON it writes."""
 
     module: str
     arguments: tuple[str, ...]
+    out: Path
 
 
 def steps(short: bool) -> list[Step]:
@@ -41,20 +44,21 @@ def steps(short: bool) -> list[Step]:
     fast = ["--set", "distill.augmented_per_row=0.5"] if short else []
     run = str(runs / f"{data[0]}-1")
     accuracy = ("--data", *data, *where, "--seeds", *seeds, "--runs", str(runs), *fast)
-    short_flag = ("--short",) if short else ()
+    every_run = tuple(str(runs / f"{name}-{seed}") for seed in seeds for name in data)
     variants = ("--seeds", *seeds)
     if short:
         variants += ("--only", "labels only", "response, alpha 0.9", "field swap")
+
+    def step(name: str, *arguments: str) -> Step:
+        out = OUT / f"{name}-{length}.json"
+        return Step(f"benchmarks.{name}", (*arguments, "--out", str(out)), out)
+
+    short_flag = ("--short",) if short else ()
     return [
-        Step("benchmarks.accuracy", (*accuracy, "--out", str(OUT / f"accuracy-{length}.json"))),
-        Step(
-            "benchmarks.distillation",
-            (run, *variants, "--out", str(OUT / f"distillation-{length}.json")),
-        ),
-        Step(
-            "benchmarks.serving",
-            (run, *short_flag, "--out", str(OUT / f"serving-{length}.json")),
-        ),
+        step("accuracy", *accuracy),
+        step("cascade", *every_run),
+        step("distillation", run, *variants),
+        *(step(name, run, *short_flag) for name in SERVING),
     ]
 
 
@@ -65,17 +69,22 @@ def main() -> int:
     choice.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    for step in steps(arguments.short):
-        print(f"python -m {step.module} {' '.join(step.arguments)}", flush=True)
-        done = subprocess.run([sys.executable, "-m", step.module, *step.arguments], check=False)
-        if done.returncode:
-            print(f"{step.module} failed with exit code {done.returncode}", file=sys.stderr)
-            return done.returncode
+    failed = [step.module for step in steps(arguments.short) if not run(step)]
     if arguments.full:
-        return subprocess.run(
-            [sys.executable, "-m", "benchmarks.results", "--from", str(OUT)], check=False
-        ).returncode
-    return 0
+        subprocess.run([sys.executable, "-m", "benchmarks.results", "--from", str(OUT)], check=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run(step: Step) -> bool:
+    """Whether a benchmark ended well; figures of an earlier run must not pass for its own."""
+    step.out.unlink(missing_ok=True)
+    print(f"python -m {step.module} {' '.join(step.arguments)}", flush=True)
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", step.module, *step.arguments], check=False)
+    print(f"{step.module} took {time.monotonic() - started:.0f} s", flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

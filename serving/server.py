@@ -139,12 +139,16 @@ def running(
 
 @contextmanager
 def running_variants(
-    bundle: Bundle, host: str, port: int, variants: Mapping[str, ServingConfig]
+    bundle: Bundle,
+    host: str,
+    port: int,
+    variants: Mapping[str, ServingConfig],
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Several settings of one bundle and the no-op application under one Ray and one HAProxy.
 
     For comparisons on equal terms: each variant answers under `/<its name>`, the no-op application
-    under `/noop`.
+    under `/noop`. `environment` is laid over the server's, to measure other settings of Ray Serve.
     """
 
     def start(runtime: Runtime) -> None:
@@ -163,7 +167,7 @@ def running_variants(
     replicas = sum(config.replicas for config in variants.values())
     ready = f"/{next(iter(variants))}/v2/health/ready"
     shared = ServingConfig(replicas=replicas)
-    with _ray_serve(host, port, shared, start, None, ready_path=ready) as up:
+    with _ray_serve(host, port, shared, start, None, ready, environment) as up:
         yield up
 
 
@@ -204,6 +208,7 @@ def _ray_serve(
     start: Callable[[Runtime], None],
     stop: threading.Event | None,
     ready_path: str = "/v2/health/ready",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Ray and Serve with the application that `start` deploys."""
     began = time.monotonic()
@@ -211,7 +216,7 @@ def _ray_serve(
     _refuse_second_ray()
     runtime = create_runtime()
     previous = dict(os.environ)
-    os.environ.update(ray_environment(runtime, drain_s=config.drain_s))
+    os.environ.update(ray_environment(runtime, drain_s=config.drain_s) | dict(environment or {}))
     os.environ["PYTHONPATH"] = _python_path(previous.get("PYTHONPATH"))
     url = f"http://{host}:{port}"
     try:

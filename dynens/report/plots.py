@@ -22,20 +22,30 @@ COLOURS = {
     "random": "#000000",
     "random_route": "#000000",
     "oracle": "#009E73",
+    "cascade": "#882255",
 }
 
 
 def auc_cost(ax: Axes, metrics: Mapping[str, Any]) -> None:
-    """AUC over cost per row: the router's curve, random routing and the fixed systems."""
+    """AUC over cost per row: the router's curve, random routing and the fixed systems.
+
+    A confidence cascade's curve is drawn where there is one.
+    """
     curves = metrics["auc_cost_curve"]
-    for name, style in (("router", "-"), ("random", "--")):
-        points = curves[name]
+    for name, style, label in (
+        ("router", "-", "routed by difficulty"),
+        ("random", "--", "routed at random"),
+        ("cascade", ":", "confidence cascade (trio alone)"),
+    ):
+        points = curves.get(name, ())
+        if not points:
+            continue
         ax.plot(
             [p["cost_us_per_row"] for p in points],
             [p["auc"] for p in points],
             style,
             color=COLOURS[name],
-            label="routed by difficulty" if name == "router" else "routed at random",
+            label=label,
         )
     for name, label in (
         ("baseline", "baseline"),

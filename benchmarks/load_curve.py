@@ -1,0 +1,198 @@
+"""Latency over offered rate, up to and beyond the knee.
+
+    python -m benchmarks.load_curve RUN --out benchmarks/out/load_curve.json      (about 20 min)
+    python -m benchmarks.load_curve RUN --short --out benchmarks/out/load_curve.json (about 1 min)
+
+Student alone, dynamic and static trio, 100 candidates, open loop. The rate grows by a constant
+factor; within a rate the systems take turns, and a system leaves after two rates in a row at which
+it broke the promise (p99 within the budget, at most 0.1 % errors, at least 99 % of the hard rows
+answered by the ensemble). The whole sweep is repeated. The knee is the highest rate up to which the
+median round kept the promise at every rate.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
+
+from benchmarks.loads import (
+    BUDGET_MS,
+    FULL,
+    SHORT,
+    Bench,
+    Plan,
+    Profile,
+    arguments,
+    markdown_table,
+    one_sentence,
+    variant_configs,
+    write_result,
+)
+from dynens.bundle import load_bundle
+from dynens.report.plots import COLOURS
+from serving.environment import free_port
+from serving.loadtest import MAX_ERROR_RATE, MIN_GRANTED_SHARE, LoadResult, keeps_promise
+from serving.replay import open_run_data, request_bodies
+from serving.server import running_variants
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "student": {"system": "student"},
+    "dynamic": {"system": "dynamic"},
+    "static": {"system": "ensemble"},
+}
+# Name in the palette and in the legend.
+SHOWN = {
+    "student": ("student", "student alone"),
+    "dynamic": ("dynamic", "dynamic"),
+    "static": ("static_ensemble", "static trio"),
+}
+ROWS, _BODIES = 100, 500
+_MAX_BROKEN, _MAX_QPS = 2, 20_000.0
+_MEDIANS = ("p50_ms", "p99_ms", "error_rate", "granted_share", "achieved_qps")
+
+
+def sweep(bench: Bench, start_qps: float, factor: float) -> dict[str, list[LoadResult]]:
+    """One sweep of every system until it has broken the promise twice in a row."""
+    results: dict[str, list[LoadResult]] = {name: [] for name in bench.profiles}
+    broken = dict.fromkeys(results, 0)
+    rate = start_qps
+    while min(broken.values()) < _MAX_BROKEN and rate <= _MAX_QPS:
+        for name in [n for n, count in broken.items() if count < _MAX_BROKEN]:
+            result = bench.send(name, rate, bench.plan.measure_s)
+            results[name].append(result)
+            kept = keeps_promise(result, bench.plan.budget_ms)
+            broken[name] = 0 if kept else broken[name] + 1
+        rate *= factor
+    return results
+
+
+def points(sweeps: Sequence[Sequence[LoadResult]]) -> list[dict[str, Any]]:
+    """Per rate the medians over the sweeps that reached it, with the p99 of every one."""
+    by_rate: dict[float, list[LoadResult]] = {}
+    for results in sweeps:
+        for result in results:
+            by_rate.setdefault(result.offered_qps, []).append(result)
+    return [
+        {
+            "offered_qps": rate,
+            **{key: statistics.median(getattr(r, key) for r in by_rate[rate]) for key in _MEDIANS},
+            "p99_rounds_ms": [r.p99_ms for r in by_rate[rate]],
+        }
+        for rate in sorted(by_rate)
+    ]
+
+
+def knee(curve: Sequence[Mapping[str, Any]], budget_ms: float) -> float:
+    """The highest rate up to which every rate kept the promise; 0 where the first broke it.
+
+    Args:
+        curve: `points`, in order of their rates.
+        budget_ms: what p99 must stay within.
+    """
+    best = 0.0
+    for point in curve:
+        if (
+            point["p99_ms"] > budget_ms
+            or point["error_rate"] > MAX_ERROR_RATE
+            or point["granted_share"] < MIN_GRANTED_SHARE
+        ):
+            break
+        best = point["offered_qps"]
+    return best
+
+
+def measure(run: Path, plan: Plan, start_qps: float, factor: float) -> dict[str, Any]:
+    """Curves and knees of all systems, as JSON values."""
+    bundle = load_bundle(run)
+    path, bodies = request_bodies(open_run_data(run), ROWS, _BODIES)
+    port = free_port()
+    profiles = {n: Profile(f"http://127.0.0.1:{port}/{n}{path}", ROWS, bodies) for n in VARIANTS}
+    configs = variant_configs(VARIANTS, plan.budget_ms)
+    with running_variants(bundle, "127.0.0.1", port, configs):
+        bench = Bench(profiles, plan)
+        bench.warm_up()
+        sweeps = [sweep(bench, start_qps, factor) for _ in range(plan.repeats)]
+    curves = {name: points([s[name] for s in sweeps]) for name in VARIANTS}
+    return {
+        "run": run.name,
+        "bundle_version": bundle.version,
+        "budget_ms": plan.budget_ms,
+        "rows_per_request": ROWS,
+        "curves": curves,
+        "knees_qps": {name: knee(curve, plan.budget_ms) for name, curve in curves.items()},
+        "samples": {n: [[r.to_dict() for r in s[n]] for s in sweeps] for n in VARIANTS},
+    }
+
+
+def plot(ax: Axes, result: Mapping[str, Any]) -> None:
+    """p50 (dashed) and p99 (solid) over the offered rate, knees, and the budget as reference."""
+    for name, curve in result["curves"].items():
+        colour, label = SHOWN[name]
+        rates = [p["offered_qps"] for p in curve]
+        for key, style in (("p99_ms", "-"), ("p50_ms", "--")):
+            ax.plot(
+                rates,
+                [p[key] for p in curve],
+                style,
+                color=COLOURS[colour],
+                linewidth=1.5 if style == "-" else 1,
+                label=f"{label}, {key.removesuffix('_ms')}",
+            )
+        at_knee = [p for p in curve if p["offered_qps"] == result["knees_qps"][name]]
+        for point in at_knee:
+            ax.plot(point["offered_qps"], point["p99_ms"], "o", color=COLOURS[colour])
+            text = f"{point['offered_qps']:.0f}/s"
+            where = (point["offered_qps"], point["p99_ms"])
+            ax.annotate(text, where, xytext=(0, 6), textcoords="offset points", fontsize=8)
+    budget = result["budget_ms"]
+    ax.axhline(budget, color="#999999", linewidth=1, label=f"budget {budget:g} ms")
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(0, 3 * budget)
+    ax.set_xlabel(f"offered requests per second ({result['rows_per_request']} candidates each)")
+    ax.set_ylabel("latency at the client (ms)")
+    ax.legend(fontsize=8, frameon=False, loc="upper left")
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The knees, with latencies there."""
+    rows = []
+    for name, curve in result["curves"].items():
+        rate = result["knees_qps"][name]
+        at = next((p for p in curve if p["offered_qps"] == rate), None)
+        cells = ["–", "–"] if at is None else [f"{at['p50_ms']:.2f}", f"{at['p99_ms']:.2f}"]
+        rows.append([SHOWN[name][1], f"{rate:.0f}", *cells])
+    table = markdown_table(["system", "knee per s", "p50 ms there", "p99 ms there"], rows)
+    return (
+        f"{table}\n\nThe knee is the highest offered rate up to which p99 stayed within "
+        f"{result['budget_ms']:g} ms, errors within 0.1 % and at least 99 % of the hard rows were "
+        "answered by the ensemble."
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--budget-ms", type=float, default=BUDGET_MS)
+    parser.add_argument("--start-qps", type=float, default=20.0, help="lowest rate")
+    options = parser.parse_args()
+    if options.short:
+        plan, factor = replace(SHORT, budget_ms=options.budget_ms, repeats=1), 1.8
+    else:
+        plan = replace(FULL, budget_ms=options.budget_ms, repeats=3, measure_s=10)
+        factor = 1.25
+    with one_sentence():
+        result = measure(options.run, plan, options.start_qps, factor)
+    write_result(options.out, result)
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    main()

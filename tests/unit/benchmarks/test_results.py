@@ -1,0 +1,67 @@
+"""The results page, from JSON alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import results
+from benchmarks.run_all import steps
+
+
+def curve(rate: float) -> list[dict[str, float]]:
+    return [
+        {
+            "offered_qps": rate * factor,
+            "p50_ms": 1.0,
+            "p99_ms": 2.0 * factor,
+            "error_rate": 0.0,
+            "granted_share": 1.0,
+        }
+        for factor in (1, 10)
+    ]
+
+
+@pytest.fixture
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(results, "DOCS", tmp_path)
+    return tmp_path
+
+
+def test_what_was_not_measured_is_left_out_and_named(docs: Path, tmp_path: Path) -> None:
+    data = {
+        "run": "r",
+        "bundle_version": "v",
+        "budget_ms": 8.0,
+        "rows_per_request": 100,
+        "curves": {"student": curve(50), "dynamic": curve(20), "static": curve(5)},
+        "knees_qps": {"student": 50.0, "dynamic": 20.0, "static": 0.0},
+        "samples": {"student": [1, 2, 3]},
+        "command": ["load_curve", "--short"],
+        "machine": {"cpu": "a processor", "cpu_count": 2, "hostname": "secret"},
+    }
+    (tmp_path / "load_curve-short.json").write_text(json.dumps(data), encoding="utf-8")
+    results.render(tmp_path)
+    page = (docs / "RESULTS.md").read_text(encoding="utf-8")
+    assert "`python -m benchmarks.load_curve RUN --short --out F`, on a processor, 2 cores." in page
+    assert "| student alone | 50 | 1.00 | 2.00 |" in page
+    assert "| static trio | 0 | – | – |" in page
+    assert "![Latency over offered rate](latency-over-rate.svg)" in page
+    assert page.count("Not measured on this machine yet") == len(results.SECTIONS) - 1
+    assert (docs / "latency-over-rate.svg").stat().st_size < 100_000
+    kept = json.loads((docs / "results.json").read_text(encoding="utf-8"))
+    assert set(kept) == {"load_curve"}
+    assert not {"samples", "machine", "command"} & set(kept["load_curve"])
+
+
+def test_raw_samples_go_at_every_depth() -> None:
+    data = {"samples": 1, "a": {"trials": 2, "b": 3}, "latency": {"x": [1]}}
+    assert results.without_raw(data) == {"a": {"b": 3}, "latency": {"x": [1]}}
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_every_section_of_the_page_is_run(short: bool) -> None:
+    ran = [step.module.removeprefix("benchmarks.") for step in steps(short)]
+    assert sorted(ran) == sorted(results.SECTIONS)
+    serving = [step for step in steps(short) if step.module == "benchmarks.peers"]
+    assert ("--short" in serving[0].arguments) is short
