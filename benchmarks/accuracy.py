@@ -1,10 +1,10 @@
 """All systems on several datasets and seeds: AUC, cost, hard fraction, paired intervals.
 
-    python -m benchmarks.accuracy --data movielens-1m kuairand-pure --dir DIR --seeds 1 2 3 \
+    python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history --seeds 1 2 3 \
         --out FILE.json [--runs FOLDER] [--set A.B=C ...]
 
 Every (dataset, seed) is one `dynens fit` with the default configuration in FOLDER; a finished run
-there is reused. Nothing is chosen on test rows.
+there is reused. KuaiRand is read from the folder in DYNENS_DATA_HOME. Nothing is chosen on test rows.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from training.pipeline import fit
 COLUMNS = ("auc", "gauc", "logloss", "ece", "cost_us_per_row")
 
 
-def run_once(data: str, directory: Path | None, config: RunConfig, out: Path) -> dict[str, Any]:
+def run_once(data: str, config: RunConfig, out: Path) -> dict[str, Any]:
     """The metrics of one run, trained unless it is there."""
     report = out / "report" / METRICS_JSON
     if report.is_file():
         metrics: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return metrics
-    run = fit(dataset_for(data, directory), config, out, resume=out.exists())
+    run = fit(dataset_for(data), config, out, resume=out.exists())
     return write_report(RunDirectory.open(run.root))
 
 
@@ -103,7 +103,6 @@ def markdown(data: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", required=True, help="presets or dataset.yaml files")
-    parser.add_argument("--dir", type=Path, help="folder of presets that are not downloaded")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="A.B=C")
@@ -114,7 +113,7 @@ def main() -> None:
         for data in arguments.data:
             config = load_run_config(None, [f"seed={seed}", *arguments.settings])
             out = arguments.runs / f"{Path(data).stem}-{seed}"
-            results.append(run_once(data, arguments.dir, config, out))
+            results.append(run_once(data, config, out))
             write_json(arguments.out, {"environment": environment(), "results": results})
     print(markdown(results))
 

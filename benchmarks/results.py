@@ -56,7 +56,7 @@ def serving_section(data: Mapping[str, Any]) -> str:
 SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "accuracy": (
         "Accuracy at cost",
-        "python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history --dir DIR "
+        "python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history "
         "--seeds 1 2 3 --out benchmarks/out/accuracy.json",
         accuracy_section,
     ),
@@ -132,7 +132,7 @@ def made_by(name: str, command: str, data: Mapping[str, Any]) -> str:
     if name == "accuracy":
         datasets = " ".join(dict.fromkeys(r["dataset"] for r in data["results"]))
         seeds = " ".join(str(seed) for seed in dict.fromkeys(r["seed"] for r in data["results"]))
-        return f"python -m benchmarks.accuracy --data {datasets} --dir DIR --seeds {seeds} --out F"
+        return f"python -m benchmarks.accuracy --data {datasets} --seeds {seeds} --out F"
     if "--short" in data.get("command", ()):
         return f"python -m benchmarks.{name} RUN --short --out F"
     return command

@@ -37,13 +37,11 @@ def steps(short: bool) -> list[Step]:
     runs = RUNS / length
     data = ["movielens-1m-sample"] if short else ["movielens-1m"]
     seeds = ["1"] if short else ["1", "2", "3"]
-    where: list[str] = []
-    if home := os.environ.get("DYNENS_DATA_HOME"):
-        where = ["--dir", home]
-        data += [] if short else ["kuairand-pure-history"]
+    if os.environ.get("DYNENS_DATA_HOME") and not short:
+        data.append("kuairand-pure-history")
     fast = ["--set", "distill.augmented_per_row=0.5"] if short else []
     run = str(runs / f"{data[0]}-1")
-    accuracy = ("--data", *data, *where, "--seeds", *seeds, "--runs", str(runs), *fast)
+    accuracy = ("--data", *data, "--seeds", *seeds, "--runs", str(runs), *fast)
     every_run = tuple(str(runs / f"{name}-{seed}") for seed in seeds for name in data)
     variants = ("--seeds", *seeds)
     if short:

@@ -74,7 +74,7 @@ def test_a_refused_graph_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def trained_trunk(table: TinyTable) -> StudentTrunk:
-    config = RunConfig().student.model_copy(update={"hidden_units": (16, 8)})
+    config = RunConfig().student.model_copy(update={"model": "dnn", "hidden_units": (16, 8)})
     optimizer = config.optimizer.model_copy(update={"max_epochs": 2})
     learner = build_learner(
         config.model_copy(update={"optimizer": optimizer}), table.layout, table.stats, 1
