@@ -4,7 +4,8 @@
         --out FILE.json [--runs FOLDER] [--set A.B=C ...]
 
 Every (dataset, seed) is one `dynens fit` with the default configuration in FOLDER; a finished run
-there is reused. KuaiRand is read from the folder in DYNENS_DATA_HOME. Nothing is chosen on test rows.
+there is reused. KuaiRand is read from the folder in DYNENS_DATA_HOME. Nothing is chosen on test
+rows.
 """
 
 from __future__ import annotations
