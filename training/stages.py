@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +16,18 @@ from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
 from dynens.data.prepared import PreparedData
 from dynens.distill.augment import row_space
-from dynens.distill.teacher import RowFactory, Teacher
-from dynens.distill.trainer import DistillTrainer
+from dynens.distill.gating import VoicesTeacher, voices_of
+from dynens.distill.hints import TeacherFeatures
+from dynens.distill.teacher import Labeller, RowFactory, Teacher
+from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.ensemble.blend import Blend, Logits, platt
 from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc
 from dynens.models.net_learner import NetLearner
-from dynens.models.registry import MODELS, build_learner
+from dynens.models.network import CTRNetwork
+from dynens.models.registry import MODELS, build_learner, load_learner
 from dynens.run import RunDirectory, read_json, select_mask, write_json
 from training.context import StageContext
 
@@ -98,10 +100,7 @@ def build_ensemble(context: StageContext) -> None:
     labels, weight = labels_of(valid), weights_of(valid)
     raw = pool_logits(context.run, names, "valid")
     route = {name: z[roles.route] for name, z in raw.items()}
-    single = {
-        name: platt(Blend({name: 1.0}), route, labels[roles.route], weight[roles.route])
-        for name in names
-    }
+    single = calibrated_learners(context.run, names, valid, config)
     calibrated = {name: blend.logit(raw)[roles.select] for name, blend in single.items()}
     y, w = labels[roles.select], weight[roles.select]
     scorer = PoolScorer({name: context.run.learner(name) / MODEL_ONNX for name in names})
@@ -145,6 +144,22 @@ def build_ensemble(context: StageContext) -> None:
             "blends": {name: blend.to_dict() for name, blend in blends.items()},
         },
     )
+
+
+def calibrated_learners(
+    run: RunDirectory, names: tuple[str, ...], valid: EncodedBatch, config: RunConfig
+) -> dict[str, Blend]:
+    """Every named learner alone, calibrated on `route` rows."""
+    rows = valid_roles(config, len(valid)).route
+    logits = {name: z[rows] for name, z in pool_logits(run, names, "valid").items()}
+    labels, weight = labels_of(valid)[rows], weights_of(valid)[rows]
+    return {name: platt(Blend({name: 1.0}), logits, labels, weight) for name in names}
+
+
+def best_neural(config: RunConfig, scores: dict[str, float | None]) -> str:
+    """The neural learner of the pool with the best AUC (an undefined one counts as the worst)."""
+    neural = [name for name, c in config.learners.items() if c.model != "xgboost"]
+    return max(neural, key=lambda name: scores[name] or 0.0)
 
 
 def combine(blends: list[Blend], weights: npt.NDArray[np.float64]) -> Blend:
@@ -206,18 +221,15 @@ class StudentLearner:
         assert issubclass(learner_class, NetLearner)
         train, valid = data.split("train"), data.split("valid")
         select = valid_roles(self._roles, len(valid)).select
-        teacher_blend = read_blend(context.run, _TEACHER_SYSTEM[run_config.distill.teacher])
-        names = tuple(teacher_blend.weights)
-        teacher_logits = teacher_blend.logit(pool_logits(context.run, names, "train"))
         learner = learner_class(self._config, data.layout, data.stats, run_config.seed)
+        teaching = self._teaching(data, train, valid)
 
-        def trainer(network: Any, config: LearnerConfig) -> DistillTrainer:
+        def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             return DistillTrainer(
                 network,
                 config,
                 run_config.distill,
-                teacher_logits,
-                self._factory(data, train, teacher_blend),
+                teaching,
                 run_config.seed,
                 context.checkpoints,
                 context.progress,
@@ -227,16 +239,50 @@ class StudentLearner:
         write_json(context.out / FIT_REPORT, report.to_dict())
         return learner
 
-    def _factory(self, data: PreparedData, train: EncodedBatch, blend: Blend) -> RowFactory | None:
+    def _teaching(self, data: PreparedData, train: EncodedBatch, valid: EncodedBatch) -> Teaching:
+        """Teacher logits of the training rows, and the sources of all else the student learns."""
+        run, distill = self._context.run, self._context.config.distill
+        blend = read_blend(run, _TEACHER_SYSTEM[distill.teacher])
+        names = tuple(blend.weights)
+        raw = pool_logits(run, names, "train")
+        features = self._hints(train)
+        if not distill.gating:
+            factory = self._factory(data, train, names, lambda scorer: Teacher(scorer, blend))
+            return Teaching(blend.logit(raw), factory, features=features)
+        voices = voices_of(blend, calibrated_learners(run, names, valid, self._roles))
+        factory = self._factory(data, train, names, lambda scorer: VoicesTeacher(scorer, voices))
+        return Teaching(voices.logits(raw), factory, voices.prior, features)
+
+    def _factory(
+        self,
+        data: PreparedData,
+        train: EncodedBatch,
+        names: tuple[str, ...],
+        make_teacher: Callable[[PoolScorer], Labeller],
+    ) -> RowFactory | None:
         run_config = self._context.config
         if not run_config.distill.makes_rows:
             return None
-        paths = {name: self._context.run.learner(name) / MODEL_ONNX for name in blend.weights}
-        teacher = Teacher(PoolScorer(paths, run_config.distill.labelling_threads), blend)
+        paths = {name: self._context.run.learner(name) / MODEL_ONNX for name in names}
+        teacher = make_teacher(PoolScorer(paths, run_config.distill.labelling_threads))
         entities = {field.name: field.entity for field in data.schema.fields}
         space = row_space(data.layout, entities, data.id_frequency)
         table = in_memory(train)
         return RowFactory(teacher, table, data.stats, space, run_config.distill, run_config.seed)
+
+    def _hints(self, train: EncodedBatch) -> TeacherFeatures | None:
+        """The network that gives hints: the configured one, or the best neural one on `select`."""
+        run, config = self._context.run, self._context.config
+        hints = config.distill.hints
+        if hints.weight == 0:
+            return None
+        name = hints.learner
+        if name is None:
+            scores = read_json(run.ensemble / ENSEMBLE_JSON)["select_auc"]
+            name = best_neural(config, scores)
+        teacher = load_learner(config.learners[name].model, run.learner(name))
+        assert isinstance(teacher, NetLearner)
+        return TeacherFeatures(teacher.networks_[-1], train, self._config.optimizer.precision)
 
 
 _TEACHER_SYSTEM = {"pool": "full_pool", "ensemble": "static_ensemble"}

@@ -155,4 +155,31 @@ class RunConfig(FrozenConfig):
         reserved = {"student", "baseline"} & set(self.learners)
         if reserved:
             raise ValueError(f"learners uses the reserved name {min(reserved)!r}; rename it")
+        self._check_hints()
+        self._check_gating()
         return self
+
+    def _check_hints(self) -> None:
+        hints = self.distill.hints
+        if hints.weight == 0:
+            return
+        neural = [name for name, c in self.learners.items() if c.model != "xgboost"]
+        if not neural:
+            raise ValueError(
+                f"distill.hints.weight is {hints.weight} but every learner is xgboost, which has "
+                "no hidden layer; add a neural learner"
+            )
+        if hints.learner is not None and hints.learner not in neural:
+            kind = "an xgboost" if hints.learner in self.learners else "no"
+            raise ValueError(
+                f"distill.hints.learner is {hints.learner!r}, which is {kind} learner of the pool; "
+                f"name one of {', '.join(neural)}"
+            )
+
+    def _check_gating(self) -> None:
+        whole_pool = self.distill.teacher == "pool"
+        if self.distill.gating and (len(self.learners) if whole_pool else self.ensemble.size) == 1:
+            key = "learners has one entry" if whole_pool else "ensemble.size is 1"
+            raise ValueError(
+                f"distill.gating is on but {key}; gating needs two members of the teacher"
+            )
