@@ -105,23 +105,17 @@ def fit(
 @pytest.mark.parametrize(
     ("settings", "active"),
     [
-        ({}, ["response"]),
-        ({"gating": True}, ["response", "gate"]),
-        ({"hints": {"weight": 2.0}}, ["response", "hints"]),
-        ({"mixup": {"weight": 0.5}}, ["response", "mixup"]),
+        ({}, {"response": 1.0}),
+        ({"gating": True}, {"response": 1.0, "gate": 1.0}),
+        ({"hints": {"weight": 2.0}}, {"response": 1.0, "hints": 2.0}),
+        ({"mixup": {"weight": 0.5}}, {"response": 1.0, "mixup": 0.5}),
     ],
 )
 def test_a_term_is_active_where_its_key_asks_for_it(
-    settings: Mapping[str, object], active: list[str]
+    settings: Mapping[str, object], active: dict[str, float]
 ) -> None:
     terms = active_terms(validate(DistillConfig, dict(settings), "test"))
-    assert [term for _, term in terms] == [LOSS_TERMS[name] for name in active]
-    assert (
-        terms[-1][0]
-        == (settings.get("hints") or settings.get("mixup") or {"weight": 1.0})[  # type: ignore[index]
-            "weight"
-        ]
-    )
+    assert terms == [(weight, LOSS_TERMS[name]) for name, weight in active.items()]
 
 
 @pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}])
