@@ -20,7 +20,8 @@ from dynens.distill.gating import VoicesTeacher, voices_of
 from dynens.distill.hints import TeacherFeatures
 from dynens.distill.teacher import Labeller, RowFactory, Teacher
 from dynens.distill.trainer import DistillTrainer, Teaching
-from dynens.ensemble.blend import Blend, Logits, platt
+from dynens.ensemble.blend import Blend, Logits
+from dynens.ensemble.calibration import CalibrationChoice, calibrate
 from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
@@ -101,6 +102,7 @@ def build_ensemble(context: StageContext) -> None:
     raw = pool_logits(context.run, names, "valid")
     route = {name: z[roles.route] for name, z in raw.items()}
     single = calibrated_learners(context.run, names, valid, config)
+    calibrated_on = (route, labels[roles.route], weight[roles.route])
     calibrated = {name: blend.logit(raw)[roles.select] for name, blend in single.items()}
     y, w = labels[roles.select], weight[roles.select]
     scorer = PoolScorer({name: context.run.learner(name) / MODEL_ONNX for name in names})
@@ -113,7 +115,7 @@ def build_ensemble(context: StageContext) -> None:
         cost_cap_us_per_row=config.ensemble.cost_cap_us_per_row,
         sample_weight=w,
     )
-    blends, methods = {}, {}
+    blends, methods, calibrations = {}, {}, {}
     systems = (("static_ensemble", choice.members, MEMBER_FLOOR), ("full_pool", names, 0.0))
     for system, members, floor in systems:
         chosen = choose_weights(
@@ -125,8 +127,10 @@ def build_ensemble(context: StageContext) -> None:
             floor=floor,
         )
         blend = combine([single[m] for m in members], chosen.weights)
-        blends[system] = platt(blend, route, labels[roles.route], weight[roles.route])
+        calibration = calibrate_as(config, blend, *calibrated_on)
+        blends[system] = calibration.blend
         methods[system] = {"method": chosen.method, "out_of_fold_auc": chosen.out_of_fold_auc}
+        calibrations[system] = {"method": calibration.method, "logloss": calibration.logloss}
     scores = {name: auc(y, z, w) for name, z in calibrated.items()}
     best = max(scores, key=lambda name: scores[name])
     blends["best_single"] = single[best]
@@ -138,6 +142,7 @@ def build_ensemble(context: StageContext) -> None:
             "select_auc": scores,
             "cost_us_per_row": cost,
             "weights": methods,
+            "calibrations": calibrations,
             "candidates": [
                 {"members": m, "auc": a, "cost_us_per_row": c} for m, a, c in choice.candidates[:20]
             ],
@@ -153,7 +158,22 @@ def calibrated_learners(
     rows = valid_roles(config, len(valid)).route
     logits = {name: z[rows] for name, z in pool_logits(run, names, "valid").items()}
     labels, weight = labels_of(valid)[rows], weights_of(valid)[rows]
-    return {name: platt(Blend({name: 1.0}), logits, labels, weight) for name in names}
+    return {
+        name: calibrate_as(config, Blend({name: 1.0}), logits, labels, weight).blend
+        for name in names
+    }
+
+
+def calibrate_as(
+    config: RunConfig,
+    blend: Blend,
+    logits: dict[str, Logits],
+    labels: npt.NDArray[np.floating],
+    weight: npt.NDArray[np.floating],
+) -> CalibrationChoice:
+    """Calibrate a blend by the configured method."""
+    method = config.ensemble.calibration
+    return calibrate(blend, logits, labels, weight, method=method, seed=config.seed)
 
 
 def best_neural(config: RunConfig, scores: dict[str, float | None]) -> str:

@@ -12,6 +12,7 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.config.serving import ServingConfig
 
 WeightMethod = Literal["uniform", "greedy", "bayes", "stacking"]
+CalibrationMethod = Literal["platt", "temperature", "auto"]
 DifficultyName = Literal[
     "margin",
     "entropy",
@@ -31,11 +32,14 @@ class EnsembleConfig(FrozenConfig):
         size: members.
         cost_cap_us_per_row: largest summed cost of the members at 100 rows; None: no cap.
         weight_methods: compared out of fold; the simplest within noise of the best is used.
+        calibration: of every system's logit, on `route` rows; `auto` compares temperature and Platt
+            by cross-fitted logloss and takes the simpler within noise.
     """
 
     size: int = Field(default=3, ge=1, le=8)
     cost_cap_us_per_row: float | None = Field(default=None, gt=0)
     weight_methods: tuple[WeightMethod, ...] = ("uniform", "greedy", "bayes", "stacking")
+    calibration: CalibrationMethod = "platt"
 
 
 class RouterConfig(FrozenConfig):
