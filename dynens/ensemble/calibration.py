@@ -153,7 +153,7 @@ def isotonic(z: Logits, labels: Vector, weight: Vector, at: Logits) -> npt.NDArr
         np.r_[ends[:1], np.asarray(labels, float)[order], ends[1:]],
         weights=np.r_[1.0, np.asarray(weight, float)[order], 1.0],
     ).x
-    return np.interp(at, np.asarray(z, float)[order], steps[1:-1])
+    return np.asarray(np.interp(at, np.asarray(z, float)[order], steps[1:-1]))
 
 
 def _logloss(labels: Vector, probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
