@@ -38,7 +38,7 @@ SETTINGS = {
         "trees": {"model": "xgboost", "trees": {"num_trees": 10, "max_depth": 3}},
     },
     "ensemble": {"weight_methods": ["uniform"]},
-    "student": {"hidden_units": [8], "embedding_dim": 4, "optimizer": FAST},
+    "student": {"model": "dnn", "hidden_units": [8], "embedding_dim": 4, "optimizer": FAST},
 }
 EVERYTHING = {
     "hints": {"weight": 0.5},
