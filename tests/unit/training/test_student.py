@@ -21,13 +21,13 @@ from dynens.run import RunDirectory
 from training.context import StageContext
 from training.stages import (
     MODEL_ONNX,
+    StudentLearner,
     best_neural,
     build_ensemble,
     calibrated_learners,
     pool_logits,
     read_blend,
     train_learner,
-    train_student,
 )
 
 FAST = {"max_epochs": 2, "learning_rate": 0.01}
@@ -91,7 +91,9 @@ def test_every_method_trains_a_student_that_saves_and_exports(
     run: RunDirectory, tmp_path: Path, distill: dict[str, object]
 ) -> None:
     context = context_of(run, tmp_path, **distill)
-    train_student(context)
+    learner = StudentLearner(context, context.config.student).fit()
+    learner.save(tmp_path)
+    learner.export_onnx(tmp_path / MODEL_ONNX)
     report = json.loads((tmp_path / "fit.json").read_text())
     assert report["best_auc"] > 0.55
     valid = context.prepared().split("valid")
