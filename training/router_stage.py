@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dynens.batch import EncodedBatch
 from dynens.bundle import RouterSpec, write_bundle
 from dynens.config.run import RunConfig
-from dynens.ensemble.blend import Blend, fit_logistic, platt
+from dynens.ensemble.blend import Blend, fit_logistic
 from dynens.ensemble.fuse import fuse_ensemble
 from dynens.ensemble.scorer import PoolScorer
 from dynens.models.net_learner import NetLearner
@@ -31,6 +31,7 @@ from training.int8 import quantize_student, trunk_outputs, write_trials
 from training.stages import (
     ENSEMBLE_JSON,
     MODEL_ONNX,
+    calibrate_as,
     labels_of,
     pool_logits,
     read_blend,
@@ -94,7 +95,7 @@ def build_router(context: StageContext) -> None:
     static = read_blend(context.run, "static_ensemble")
     fold = np.random.default_rng(config.seed).permutation(len(rows)) % NUM_FOLDS
     choice = _choose(source, static, hidden, rarity, fold, config)
-    routes = fit_routes(source, static)
+    routes = fit_routes(source, static, config)
     final = _route_rows(source, routes, hidden, rarity)
     difficulty = DIFFICULTY[choice.name](final, config.seed).eval()
     export_student(
@@ -154,7 +155,7 @@ def build_bundle(context: StageContext) -> None:
     )
 
 
-def fit_routes(source: RouteLogits, static: Blend) -> Routes:
+def fit_routes(source: RouteLogits, static: Blend, config: RunConfig) -> Routes:
     """Calibrate both routes on one scale; the student joins the members as one more voice.
 
     The student's weight comes from a logistic regression on (trio logit, student logit) that is
@@ -171,8 +172,10 @@ def fit_routes(source: RouteLogits, static: Blend) -> Routes:
     )
     share = static.scaled(float(weights[0]), bias)
     hard = Blend({**share.weights, "student": float(weights[1])}, share.bias)
+    student = Blend({"student": 1.0})
+    easy = calibrate_as(config, student, source.logits, source.labels, source.weight)
     return Routes(
-        easy=platt(Blend({"student": 1.0}), source.logits, source.labels, source.weight),
+        easy=easy.blend,
         hard=hard,
         static=static,
     )
@@ -201,7 +204,7 @@ def _choose(
     difficulty = {name: np.zeros(len(fold)) for name in names}
     for k in range(NUM_FOLDS):
         inside, outside = fold != k, fold == k
-        routes = fit_routes(source.take(inside), static)
+        routes = fit_routes(source.take(inside), static, config)
         logits = source.take(outside).logits
         easy[outside] = routes.easy.logit(logits)
         hard[outside] = routes.hard.logit(logits)
@@ -273,9 +276,10 @@ def _fraction(
 def _baseline_blend(
     context: StageContext, valid: EncodedBatch, route: npt.NDArray[np.bool_]
 ) -> Blend:
-    rows = valid.take(route)
+    config, rows = context.config, valid.take(route)
     scorer = PoolScorer({"baseline": context.run.baseline / MODEL_ONNX})
-    return platt(Blend({"baseline": 1.0}), scorer.logits(rows), labels_of(rows), weights_of(rows))
+    blend, logits = Blend({"baseline": 1.0}), scorer.logits(rows)
+    return calibrate_as(config, blend, logits, labels_of(rows), weights_of(rows)).blend
 
 
 def _curve_json(curve: ThresholdCurve) -> dict[str, Any]:

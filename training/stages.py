@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +16,20 @@ from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
 from dynens.data.prepared import PreparedData
 from dynens.distill.augment import row_space
-from dynens.distill.teacher import RowFactory, Teacher
-from dynens.distill.trainer import DistillTrainer
-from dynens.ensemble.blend import Blend, Logits, platt
+from dynens.distill.gating import VoicesTeacher, voices_of
+from dynens.distill.hints import TeacherFeatures
+from dynens.distill.teacher import Labeller, RowFactory, Teacher
+from dynens.distill.trainer import DistillTrainer, Teaching
+from dynens.ensemble.blend import Blend, Logits
+from dynens.ensemble.calibration import CalibrationChoice, calibrate
 from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc
 from dynens.models.defaults import default_embedding_l2
 from dynens.models.net_learner import NetLearner
-from dynens.models.registry import MODELS, build_learner
+from dynens.models.network import CTRNetwork
+from dynens.models.registry import MODELS, build_learner, load_learner
 from dynens.run import RunDirectory, read_json, select_mask, write_json
 from training.architecture import student_config
 from training.context import StageContext
@@ -102,10 +105,8 @@ def build_ensemble(context: StageContext) -> None:
     labels, weight = labels_of(valid), weights_of(valid)
     raw = pool_logits(context.run, names, "valid")
     route = {name: z[roles.route] for name, z in raw.items()}
-    single = {
-        name: platt(Blend({name: 1.0}), route, labels[roles.route], weight[roles.route])
-        for name in names
-    }
+    single = calibrated_learners(context.run, names, valid, config)
+    calibrated_on = (route, labels[roles.route], weight[roles.route])
     calibrated = {name: blend.logit(raw)[roles.select] for name, blend in single.items()}
     y, w = labels[roles.select], weight[roles.select]
     scorer = PoolScorer({name: context.run.learner(name) / MODEL_ONNX for name in names})
@@ -118,7 +119,7 @@ def build_ensemble(context: StageContext) -> None:
         cost_cap_us_per_row=config.ensemble.cost_cap_us_per_row,
         sample_weight=w,
     )
-    blends, methods = {}, {}
+    blends, methods, calibrations = {}, {}, {}
     systems = (("static_ensemble", choice.members, MEMBER_FLOOR), ("full_pool", names, 0.0))
     for system, members, floor in systems:
         chosen = choose_weights(
@@ -130,8 +131,10 @@ def build_ensemble(context: StageContext) -> None:
             floor=floor,
         )
         blend = combine([single[m] for m in members], chosen.weights)
-        blends[system] = platt(blend, route, labels[roles.route], weight[roles.route])
+        calibration = calibrate_as(config, blend, *calibrated_on)
+        blends[system] = calibration.blend
         methods[system] = {"method": chosen.method, "out_of_fold_auc": chosen.out_of_fold_auc}
+        calibrations[system] = {"method": calibration.method, "logloss": calibration.logloss}
     scores = {name: auc(y, z, w) for name, z in calibrated.items()}
     best = max(scores, key=lambda name: scores[name])
     blends["best_single"] = single[best]
@@ -143,12 +146,44 @@ def build_ensemble(context: StageContext) -> None:
             "select_auc": scores,
             "cost_us_per_row": cost,
             "weights": methods,
+            "calibrations": calibrations,
             "candidates": [
                 {"members": m, "auc": a, "cost_us_per_row": c} for m, a, c in choice.candidates[:20]
             ],
             "blends": {name: blend.to_dict() for name, blend in blends.items()},
         },
     )
+
+
+def calibrated_learners(
+    run: RunDirectory, names: tuple[str, ...], valid: EncodedBatch, config: RunConfig
+) -> dict[str, Blend]:
+    """Every named learner alone, calibrated on `route` rows."""
+    rows = valid_roles(config, len(valid)).route
+    logits = {name: z[rows] for name, z in pool_logits(run, names, "valid").items()}
+    labels, weight = labels_of(valid)[rows], weights_of(valid)[rows]
+    return {
+        name: calibrate_as(config, Blend({name: 1.0}), logits, labels, weight).blend
+        for name in names
+    }
+
+
+def calibrate_as(
+    config: RunConfig,
+    blend: Blend,
+    logits: dict[str, Logits],
+    labels: npt.NDArray[np.floating],
+    weight: npt.NDArray[np.floating],
+) -> CalibrationChoice:
+    """Calibrate a blend by the configured method."""
+    method = config.ensemble.calibration
+    return calibrate(blend, logits, labels, weight, method=method, seed=config.seed)
+
+
+def best_neural(config: RunConfig, scores: dict[str, float | None]) -> str:
+    """The neural learner of the pool with the best AUC (an undefined one counts as the worst)."""
+    neural = [name for name, c in config.learners.items() if c.model != "xgboost"]
+    return max(neural, key=lambda name: scores[name] or 0.0)
 
 
 def combine(blends: list[Blend], weights: npt.NDArray[np.float64]) -> Blend:
@@ -211,19 +246,16 @@ class StudentLearner:
         assert issubclass(learner_class, NetLearner)
         train, valid = data.split("train"), data.split("valid")
         select = valid_roles(self._roles, len(valid)).select
-        teacher_blend = read_blend(context.run, _TEACHER_SYSTEM[run_config.distill.teacher])
-        names = tuple(teacher_blend.weights)
-        teacher_logits = teacher_blend.logit(pool_logits(context.run, names, "train"))
         config = self._with_made_rows(self._config, len(train))
         learner = learner_class(config, data.layout, data.stats, run_config.seed)
+        teaching = self._teaching(data, train, valid)
 
-        def trainer(network: Any, config: LearnerConfig) -> DistillTrainer:
+        def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             return DistillTrainer(
                 network,
                 config,
                 run_config.distill,
-                teacher_logits,
-                self._factory(data, train, teacher_blend),
+                teaching,
                 run_config.seed,
                 context.checkpoints,
                 context.progress,
@@ -242,16 +274,50 @@ class StudentLearner:
         optimizer = config.optimizer.model_copy(update={"embedding_l2": strength})
         return config.model_copy(update={"optimizer": optimizer})
 
-    def _factory(self, data: PreparedData, train: EncodedBatch, blend: Blend) -> RowFactory | None:
+    def _teaching(self, data: PreparedData, train: EncodedBatch, valid: EncodedBatch) -> Teaching:
+        """Teacher logits of the training rows, and the sources of all else the student learns."""
+        run, distill = self._context.run, self._context.config.distill
+        blend = read_blend(run, _TEACHER_SYSTEM[distill.teacher])
+        names = tuple(blend.weights)
+        raw = pool_logits(run, names, "train")
+        features = self._hints(train)
+        if not distill.gating:
+            factory = self._factory(data, train, names, lambda scorer: Teacher(scorer, blend))
+            return Teaching(blend.logit(raw), factory, features=features)
+        voices = voices_of(blend, calibrated_learners(run, names, valid, self._roles))
+        factory = self._factory(data, train, names, lambda scorer: VoicesTeacher(scorer, voices))
+        return Teaching(voices.logits(raw), factory, voices.prior, features)
+
+    def _factory(
+        self,
+        data: PreparedData,
+        train: EncodedBatch,
+        names: tuple[str, ...],
+        make_teacher: Callable[[PoolScorer], Labeller],
+    ) -> RowFactory | None:
         run_config = self._context.config
         if not run_config.distill.makes_rows:
             return None
-        paths = {name: self._context.run.learner(name) / MODEL_ONNX for name in blend.weights}
-        teacher = Teacher(PoolScorer(paths, run_config.distill.labelling_threads), blend)
+        paths = {name: self._context.run.learner(name) / MODEL_ONNX for name in names}
+        teacher = make_teacher(PoolScorer(paths, run_config.distill.labelling_threads))
         entities = {field.name: field.entity for field in data.schema.fields}
         space = row_space(data.layout, entities, data.id_frequency)
         table = in_memory(train)
         return RowFactory(teacher, table, data.stats, space, run_config.distill, run_config.seed)
+
+    def _hints(self, train: EncodedBatch) -> TeacherFeatures | None:
+        """The network that gives hints: the configured one, or the best neural one on `select`."""
+        run, config = self._context.run, self._context.config
+        hints = config.distill.hints
+        if hints.weight == 0:
+            return None
+        name = hints.learner
+        if name is None:
+            scores = read_json(run.ensemble / ENSEMBLE_JSON)["select_auc"]
+            name = best_neural(config, scores)
+        teacher = load_learner(run.learner(name))
+        assert isinstance(teacher, NetLearner)
+        return TeacherFeatures(teacher.networks_[-1], train, self._config.optimizer.precision)
 
 
 _TEACHER_SYSTEM = {"pool": "full_pool", "ensemble": "static_ensemble"}

@@ -45,6 +45,31 @@ class AugmentationConfig(FrozenConfig):
     share: float = Field(default=1.0, gt=0)
 
 
+class HintsConfig(FrozenConfig):
+    """Feature hints: the student's last hidden layer predicts a teacher network's.
+
+    Attributes:
+        weight: of the hint term beside the response term; 0: no hints.
+        learner: the neural learner of the pool that gives them; None: the one with the best AUC on
+            `select` rows.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    learner: str | None = None
+
+
+class MixupConfig(FrozenConfig):
+    """MixUp of two rows' dense inputs and embeddings.
+
+    Attributes:
+        weight: of the mixed rows' term beside the response term; 0: no rows are mixed.
+        beta: rows are mixed as λ : 1-λ with λ ~ Beta(beta, beta); small values stay near one row.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    beta: float = Field(default=0.2, gt=0)
+
+
 class DistillConfig(FrozenConfig):
     """Distillation of the student.
 
@@ -57,6 +82,11 @@ class DistillConfig(FrozenConfig):
             often.
         augmentations: how they are made; empty: none are.
         labelling_threads: threads of the teacher that labels made-up rows beside training.
+        hints: the student's features learn a teacher network's.
+        gating: the teacher weighs its members row by row, with weights learned from the labels.
+        mixup: further rows, mixed after the embedding lookup.
+        guard: largest share of `alpha` that a logged row loses where the teacher is confidently
+            wrong; 0: none.
     """
 
     alpha: ScheduleConfig = ScheduleConfig(start=0.7)
@@ -69,6 +99,10 @@ class DistillConfig(FrozenConfig):
         AugmentationConfig(kind="entity_swap"),
     )
     labelling_threads: int = Field(default=1, ge=1)
+    hints: HintsConfig = HintsConfig()
+    gating: bool = False
+    mixup: MixupConfig = MixupConfig()
+    guard: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> DistillConfig:
@@ -78,7 +112,26 @@ class DistillConfig(FrozenConfig):
         for end in (self.temperature.start, self.temperature.end):
             if end <= 0:
                 raise ValueError(f"temperature {end} must be positive")
+        if self.hints.learner is not None and self.hints.weight == 0:
+            raise ValueError(
+                f"hints.learner is {self.hints.learner!r} but hints.weight is 0; give a weight"
+            )
+        if self.guard > 0 and not self.softens_labels:
+            raise ValueError(
+                f"guard is {self.guard} but alpha is 0, so logged rows have no soft label to "
+                "guard; raise alpha"
+            )
+        if self.gating and not (self.softens_labels or self.makes_rows or self.mixup.weight > 0):
+            raise ValueError(
+                "gating is on but alpha is 0 and no rows are made up, so nothing is learned from "
+                "the teacher; raise alpha"
+            )
         return self
+
+    @property
+    def softens_labels(self) -> bool:
+        """Whether the teacher's soft label ever counts on logged rows."""
+        return self.alpha.start > 0 or (self.alpha.kind != "constant" and self.alpha.end > 0)
 
     @property
     def makes_rows(self) -> bool:

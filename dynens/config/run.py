@@ -12,6 +12,7 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.config.serving import ServingConfig
 
 WeightMethod = Literal["uniform", "greedy", "bayes", "stacking"]
+CalibrationMethod = Literal["platt", "temperature", "auto"]
 DifficultyName = Literal[
     "margin",
     "entropy",
@@ -34,12 +35,15 @@ class EnsembleConfig(FrozenConfig):
         int8: "auto" serves each network in INT8 where validation AUC falls by less than 0.0002
             and 100 rows take at least 5 % less time on the training machine. As that is measured,
             two runs with one seed may differ.
+        calibration: of every system's logit, on `route` rows; `auto` compares temperature and Platt
+            by cross-fitted logloss and takes the simpler within noise.
     """
 
     size: int = Field(default=3, ge=1, le=8)
     cost_cap_us_per_row: float | None = Field(default=None, gt=0)
     weight_methods: tuple[WeightMethod, ...] = ("uniform", "greedy", "bayes", "stacking")
     int8: Literal["off", "auto"] = "off"
+    calibration: CalibrationMethod = "platt"
 
 
 class RouterConfig(FrozenConfig):
@@ -175,4 +179,31 @@ class RunConfig(FrozenConfig):
         reserved = {"student", "baseline"} & set(self.learners)
         if reserved:
             raise ValueError(f"learners uses the reserved name {min(reserved)!r}; rename it")
+        self._check_hints()
+        self._check_gating()
         return self
+
+    def _check_hints(self) -> None:
+        hints = self.distill.hints
+        if hints.weight == 0:
+            return
+        neural = [name for name, c in self.learners.items() if c.model != "xgboost"]
+        if not neural:
+            raise ValueError(
+                f"distill.hints.weight is {hints.weight} but every learner is xgboost, which has "
+                "no hidden layer; add a neural learner"
+            )
+        if hints.learner is not None and hints.learner not in neural:
+            kind = "an xgboost" if hints.learner in self.learners else "no"
+            raise ValueError(
+                f"distill.hints.learner is {hints.learner!r}, which is {kind} learner of the pool; "
+                f"name one of {', '.join(neural)}"
+            )
+
+    def _check_gating(self) -> None:
+        whole_pool = self.distill.teacher == "pool"
+        if self.distill.gating and (len(self.learners) if whole_pool else self.ensemble.size) == 1:
+            key = "learners has one entry" if whole_pool else "ensemble.size is 1"
+            raise ValueError(
+                f"distill.gating is on but {key}; gating needs two members of the teacher"
+            )

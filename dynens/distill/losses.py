@@ -26,6 +26,24 @@ def soft_label_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
     return temperature**2 * divergence
 
 
+def probability_kl(student: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T² KL(target ‖ σ(z/T)) per row, for targets that are probabilities and no logit's own.
+
+    Args:
+        student: (B,) logits z.
+        target: (B,) in [0, 1], already softened.
+        temperature: T > 0.
+
+    Returns:
+        (B,) values ≥ 0.
+    """
+    cross_entropy = binary_cross_entropy_with_logits(
+        student / temperature, target, reduction="none"
+    )
+    entropy = -torch.xlogy(target, target) - torch.xlogy(1 - target, 1 - target)
+    return temperature**2 * (cross_entropy - entropy)
+
+
 def response_loss(
     student: Tensor,
     teacher: Tensor,
@@ -33,7 +51,7 @@ def response_loss(
     has_label: Tensor,
     weight: Tensor,
     *,
-    alpha: float,
+    alpha: float | Tensor,
     temperature: float,
 ) -> Tensor:
     """Response distillation: α T² KL + (1-α) BCE on labelled rows, T² KL alone on the others.
@@ -43,7 +61,7 @@ def response_loss(
         labels: (B,) in {0, 1}; ignored where `has_label` is 0.
         has_label: (B,) in {0, 1}.
         weight: (B,) row weights.
-        alpha: weight of the soft label on labelled rows.
+        alpha: weight of the soft label on labelled rows, one or (B,).
         temperature: T > 0.
 
     Returns:
@@ -52,5 +70,31 @@ def response_loss(
     soft = soft_label_kl(student, teacher, temperature)
     hard = binary_cross_entropy_with_logits(student, labels, reduction="none")
     share = 1.0 - (1.0 - alpha) * has_label
-    loss = share * soft + (1.0 - share) * hard
-    return (weight * loss).sum() / weight.sum()
+    return weighted_mean(share * soft + (1.0 - share) * hard, weight)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Σ w v / Σ w over (B,) values, a scalar."""
+    return (weight * values).sum() / weight.sum()
+
+
+def teacher_trust(teacher: Tensor, labels: Tensor, base_logit: float, strength: float) -> Tensor:
+    """The share of the soft label's weight that a labelled row keeps: less where the teacher errs.
+
+    `1 - strength · max(2q - 1, 0)` with `q = σ(z₀ - z)` on clicked rows and `σ(z - z₀)` on the
+    others, z₀ the log-odds of the click rate: 1 where the teacher leans towards the label, compared
+    with knowing nothing but the rate, and falling to 1 - strength where it is certain of the
+    opposite. (Measured from p = ½ instead, nearly every click of a rare-click table would count as
+    the teacher's error.)
+
+    Args:
+        teacher: (B,) logits z.
+        labels: (B,) in {0, 1}.
+        base_logit: z₀.
+        strength: in [0, 1].
+
+    Returns:
+        (B,) in [1 - strength, 1].
+    """
+    wrong = torch.sigmoid((1 - 2 * labels) * (teacher - base_logit))
+    return 1 - strength * (2 * wrong - 1).clamp(min=0)

@@ -41,9 +41,15 @@ class Teacher:
         return self.blend.logit(self.scorer.logits(batch))
 
 
+class Labeller(Protocol):
+    """Whoever labels made-up rows: a `Teacher`, or one that gives its members' logits."""
+
+    def logits(self, batch: EncodedBatch) -> Logits: ...
+
+
 @dataclass(frozen=True)
 class LabelledRows:
-    """Made-up rows with the teacher's logits (B,)."""
+    """Made-up rows with the teacher's logits (B,), or (B, M) of its members."""
 
     rows: EncodedBatch
     logits: Logits
@@ -61,7 +67,7 @@ class RowFactory:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: Labeller,
         table: EncodedBatch,
         stats: FrozenStats,
         space: RowSpace,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +13,49 @@ from torch import Tensor
 from dynens.batch import EncodedBatch
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig
-from dynens.distill.losses import response_loss
+from dynens.distill.gating import TeacherGate
+from dynens.distill.hints import HintAdapter, TeacherFeatures
 from dynens.distill.schedules import schedule_value
 from dynens.distill.teacher import LabelledRows, RowFactory
+from dynens.distill.terms import Step, TermModules, active_terms
 from dynens.ensemble.blend import Logits
-from dynens.models.base import FitReport, ProgressCallback
+from dynens.models.base import FitReport, ProgressCallback, positive_rate
 from dynens.models.batches import TensorBatch
 from dynens.models.network import CTRNetwork
 from dynens.models.optim import autocast
 from dynens.models.training import Trainer
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """What the student is taught from.
+
+    Attributes:
+        logits: the teacher's logits of the training rows: (N,), or (N, M) of its M members when
+            the distillation gates them.
+        factory: source of made-up rows, labelled alike; None for none.
+        prior: (M,) weights the gate starts from; empty: no gate.
+        features: the network that gives hints; None for none.
+    """
+
+    logits: Logits
+    factory: RowFactory | None = None
+    prior: tuple[float, ...] = ()
+    features: TeacherFeatures | None = None
+
+
 class DistillTrainer(Trainer):
     """Trains a student on logged rows with soft labels and on rows made up for the teacher.
+
+    Its loss is the weighted sum of the active `LOSS_TERMS`. What terms learn is stepped by the
+    student's optimiser and checkpointed with it. It keeps its state when the student goes back to
+    its best weights, and no average of it is kept.
 
     Args:
         network: the student.
         config: the student's resolved learner configuration.
         distill: the distillation.
-        teacher_logits: (N,) the teacher's logits of the training rows.
-        factory: source of made-up rows, or None for none.
+        teaching: what it teaches from.
         seed, checkpoint_dir, progress: as for `Trainer`.
     """
 
@@ -40,21 +64,39 @@ class DistillTrainer(Trainer):
         network: CTRNetwork,
         config: LearnerConfig,
         distill: DistillConfig,
-        teacher_logits: Logits,
-        factory: RowFactory | None,
+        teaching: Teaching,
         seed: int,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
     ) -> None:
         super().__init__(network, config, seed, checkpoint_dir, progress)
         self._distill = distill
-        self._teacher_logits = torch.from_numpy(np.asarray(teacher_logits, dtype=np.float32))
-        self._factory = factory
+        self._teaching = teaching
+        self._teacher_logits = torch.from_numpy(np.asarray(teaching.logits, dtype=np.float32))
+        self._terms = active_terms(distill)
+        self._needs_features = any(term.needs_features for _, term in self._terms)
+        self._modules = self._term_modules()
+        learned = list(self._modules.parameters())
+        if learned:
+            self.optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
         self._made: Iterator[LabelledRows] | None = None
         self._steps_per_epoch = 1
+        self._base_logit = 0.0
+
+    def _term_modules(self) -> TermModules:
+        teaching = self._teaching
+        adapter = gate = None
+        if teaching.features is not None:
+            adapter = HintAdapter(self.network.feature_dim, teaching.features.dim)
+        if teaching.prior:
+            gate = TeacherGate(self.network.feature_dim, teaching.prior)
+        return TermModules(adapter, gate)
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         self._steps_per_epoch = max(-(-len(train) // self.batch_size), 1)
+        assert train.labels is not None
+        rate = positive_rate(train.labels, train.sample_weight)
+        self._base_logit = float(np.log(rate / (1 - rate)))
         try:
             return super().fit(train, valid)
         finally:
@@ -63,42 +105,89 @@ class DistillTrainer(Trainer):
                 close()
 
     def loss(self, batch: TensorBatch) -> Tensor:
-        assert batch.labels is not None
-        made = self._made_rows()
-        dense, ids, stats = self._inputs(batch, made)
+        step = self._step(batch, self._made_rows())
+        return torch.stack([weight * term.loss(step) for weight, term in self._terms]).sum()
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return self._modules.state_dict()
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        self._modules.load_state_dict(state)
+
+    def _step(self, batch: TensorBatch, made: LabelledRows | None) -> Step:
+        """The student's pass over logged and made-up rows, and what its terms need beside it."""
+        distill, options = self._distill, self.options
+        inputs, features, logits = self._student(batch, made)
         teacher = self._teacher_logits[torch.from_numpy(batch.index)]
+        labels, has_label, weight = self._targets(batch, made)
+        if made is not None:
+            teacher = torch.cat([teacher, torch.from_numpy(made.logits)])
+        gated = None
+        if self._modules.gate is not None:
+            assert features is not None
+            gated = self._modules.gate(teacher, features)
+            teacher = gated.detach()
+        epoch = self.state.step / self._steps_per_epoch
+        return Step(
+            config=distill,
+            batch=batch,
+            head=self.network.head,
+            inputs=inputs,
+            features=features,
+            logits=logits,
+            teacher=teacher,
+            gated=gated,
+            labels=labels,
+            has_label=has_label,
+            weight=weight,
+            alpha=schedule_value(distill.alpha, epoch, options.max_epochs),
+            temperature=schedule_value(distill.temperature, epoch, options.max_epochs),
+            base_logit=self._base_logit,
+            seed=(self.seed, self.state.step),
+            precision=options.precision,
+            modules=self._modules,
+            hints=self._teaching.features,
+        )
+
+    def _student(
+        self, batch: TensorBatch, made: LabelledRows | None
+    ) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor]:
+        """The head's inputs, its features where a term needs them, and the logits."""
+        head = self.network.head
+        with autocast(self.options.precision):
+            inputs = self.network.inputs(*self._rows(batch, made))
+            if not self._needs_features:
+                return inputs, None, head(*inputs).float()
+            features = head.features(*inputs)
+            return inputs, features.float(), head.score(features, *inputs).float()
+
+    @staticmethod
+    def _targets(batch: TensorBatch, made: LabelledRows | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels, whether there is one, and weights: a made-up row weighs what a logged one does
+        on average."""
+        assert batch.labels is not None
         ones = torch.ones(len(batch))
         weight = ones if batch.sample_weight is None else batch.sample_weight
-        labels, has_label = batch.labels, ones
-        if made is not None:
-            extra = torch.ones(len(made.rows))
-            teacher = torch.cat([teacher, torch.from_numpy(made.logits)])
-            labels = torch.cat([labels, 0 * extra])
-            has_label = torch.cat([has_label, 0 * extra])
-            weight = torch.cat([weight, extra * weight.mean()])
-        with autocast(self.options.precision):
-            logits = self.network(dense, ids, stats)
-        epoch = self.state.step / self._steps_per_epoch
-        return response_loss(
-            logits.float(),
-            teacher,
-            labels,
-            has_label,
-            weight,
-            alpha=schedule_value(self._distill.alpha, epoch, self.options.max_epochs),
-            temperature=schedule_value(self._distill.temperature, epoch, self.options.max_epochs),
+        if made is None:
+            return batch.labels, ones, weight
+        extra = torch.ones(len(made.rows))
+        return (
+            torch.cat([batch.labels, 0 * extra]),
+            torch.cat([ones, 0 * extra]),
+            torch.cat([weight, extra * weight.mean()]),
         )
 
     def _made_rows(self) -> LabelledRows | None:
-        if self._factory is None:
+        if self._teaching.factory is None:
             return None
         if self._made is None:
             count = max(round(self._distill.augmented_per_row * self.batch_size), 1)
-            self._made = self._factory.batches(self.state.step, count)
+            self._made = self._teaching.factory.batches(self.state.step, count)
         return next(self._made)
 
-    def _inputs(
-        self, batch: TensorBatch, made: LabelledRows | None
+    @staticmethod
+    def _rows(
+        batch: TensorBatch, made: LabelledRows | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logged rows, then made-up rows, whose statistics come from the frozen tables."""
         if made is None:

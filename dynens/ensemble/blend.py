@@ -15,7 +15,6 @@ import numpy.typing as npt
 from dynens.metrics import sigmoid
 
 Logits = npt.NDArray[np.float32]
-SLOPE_PRIOR_ROWS = 20.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ def fit_logistic(
     sample_weight: npt.NDArray[np.floating] | None = None,
     prior_mean: npt.NDArray[np.floating] | None = None,
     l2: float = 0.0,
+    fit_bias: bool = True,
 ) -> tuple[npt.NDArray[np.float64], float]:
     """Weighted logistic regression by L-BFGS.
 
@@ -70,6 +70,7 @@ def fit_logistic(
         sample_weight: (N,) or None.
         prior_mean: (K,) the weights that `l2` pulls towards (zeros when None).
         l2: strength of the pull, per mean loss.
+        fit_bias: whether b is fitted; else it is 0.
 
     Returns:
         weights (K,) and bias.
@@ -88,50 +89,8 @@ def fit_logistic(
         loss = weight @ (np.logaddexp(0.0, z) - target * z)
         residual = weight * (sigmoid(z) - target)
         pull = coefficients - mean
-        gradient = np.r_[residual @ features + l2 * pull, residual.sum()]
+        gradient = np.r_[residual @ features + l2 * pull, fit_bias * residual.sum()]
         return loss + 0.5 * l2 * float(pull @ pull), gradient
 
     solution = minimize(objective, np.r_[mean, 0.0], jac=True, method="L-BFGS-B")
     return solution.x[:-1], float(solution.x[-1])
-
-
-def platt(
-    blend: Blend,
-    logits: Mapping[str, Logits],
-    labels: npt.NDArray[np.floating],
-    sample_weight: npt.NDArray[np.floating] | None = None,
-) -> Blend:
-    """`blend` after Platt scaling (Platt 1999): σ(a·z + b), fitted on the given rows.
-
-    The slope is pulled towards 1 by the weight of `SLOPE_PRIOR_ROWS` rows, so that a handful of
-    rows cannot stretch the scale.
-
-    The slope stays positive so that calibration never reverses a ranking; rows that would ask for
-    a slope ≤ 0 leave the blend's scale alone and fit the bias only.
-    """
-    z = blend.logit(logits)
-    slope, bias = fit_logistic(
-        z[:, None],
-        labels,
-        sample_weight=sample_weight,
-        prior_mean=np.ones(1),
-        l2=SLOPE_PRIOR_ROWS / len(z),
-    )
-    if slope[0] <= 0:
-        target = float(np.clip(np.average(labels, weights=sample_weight), 1e-6, 1 - 1e-6))
-        return blend.scaled(1.0, _shift_to_mean(z, target, sample_weight))
-    return blend.scaled(float(slope[0]), bias)
-
-
-def _shift_to_mean(
-    z: Logits, target: float, sample_weight: npt.NDArray[np.floating] | None
-) -> float:
-    """The bias that makes the mean of σ(z + bias) equal `target`, by bisection."""
-    low, high = -50.0, 50.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        if np.average(sigmoid(z + middle), weights=sample_weight) < target:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2

@@ -32,8 +32,8 @@ class DCNv2Head(Head):
         x0 = flatten(dense, embeddings)
         return torch.cat([self.cross(x0), self.mlp(x0)], dim=1)
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        logits: Tensor = self.output(self.features(dense, embeddings))
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.output(features)
         return logits.squeeze(1)
 
 

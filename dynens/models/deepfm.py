@@ -37,8 +37,8 @@ class DeepFMHead(Head):
         hidden: Tensor = self.mlp(flatten(dense, embeddings[:, :, 1:]))
         return hidden
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        deep: Tensor = self.output(self.features(dense, embeddings)).squeeze(1)
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+        deep: Tensor = self.output(features).squeeze(1)
         logits: Tensor = self.fm(dense, embeddings) + deep
         return logits
 

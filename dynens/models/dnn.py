@@ -28,8 +28,8 @@ class DNNHead(Head):
         hidden: Tensor = self.mlp(flatten(dense, embeddings))
         return hidden
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        logits: Tensor = self.output(self.features(dense, embeddings))
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.output(features)
         return logits.squeeze(1)
 
 

@@ -36,9 +36,10 @@ class BilinearFusion(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_heads, self.head_dim, self.head_dim))
         nn.init.xavier_uniform_(self.weight)
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """(B, input_dim) twice → (B,)."""
-        linear: Tensor = self.linear(torch.cat([first, second], dim=1)).squeeze(1)
+    def forward(self, streams: Tensor) -> Tensor:
+        """(B, 2 · input_dim), both streams side by side → (B,)."""
+        linear: Tensor = self.linear(streams).squeeze(1)
+        first, second = streams.chunk(2, dim=1)
         left = first.view(-1, self.num_heads, self.head_dim).transpose(0, 1)
         right = second.view(-1, self.num_heads, self.head_dim).transpose(0, 1)
         return linear + (torch.matmul(left, self.weight) * right).sum(dim=(0, 2))
@@ -56,19 +57,16 @@ class FinalMLPHead(Head):
         )
         self.fusion = BilinearFusion(config.hidden_units[-1], config.fusion_heads)
 
-    def _streams(self, dense: Tensor, embeddings: Tensor) -> list[Tensor]:
+    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
         x = flatten(dense, embeddings)
-        return [
+        streams = [
             stream(2 * torch.sigmoid(gate(x)) * x)
             for gate, stream in zip(self.gates, self.streams, strict=True)
         ]
+        return torch.cat(streams, dim=1)
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        return torch.cat(self._streams(dense, embeddings), dim=1)
-
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        first, second = self._streams(dense, embeddings)
-        logits: Tensor = self.fusion(first, second)
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.fusion(features)
         return logits
 
 

@@ -62,7 +62,12 @@ class FMHead(Head):
     def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
         return self.fm.factors(dense, embeddings).sum(dim=1)
 
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.fm(dense, embeddings)
+        return logits
+
     def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+        """Without the features, which the logit does not need."""
         logits: Tensor = self.fm(dense, embeddings)
         return logits
 

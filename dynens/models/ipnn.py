@@ -33,8 +33,8 @@ class IPNNHead(Head):
         hidden: Tensor = self.mlp(x)
         return hidden
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        logits: Tensor = self.output(self.features(dense, embeddings))
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.output(features)
         return logits.squeeze(1)
 
 

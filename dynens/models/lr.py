@@ -31,7 +31,7 @@ class LRHead(Head):
     def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
         return flatten(dense, embeddings)
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
         logits: Tensor = self.dense(dense).squeeze(1) + embeddings.sum(dim=(1, 2))
         return logits
 

@@ -61,8 +61,8 @@ class MaskNetHead(Head):
         hidden: Tensor = self.mlp(torch.cat([block(guide, normed) for block in self.blocks], 1))
         return hidden
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        logits: Tensor = self.output(self.features(dense, embeddings))
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.output(features)
         return logits.squeeze(1)
 
 

@@ -58,8 +58,12 @@ class Head(nn.Module, ABC):
         """(B, D), (B, F, E) → (B, H): the last hidden representation."""
 
     @abstractmethod
+    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+        """(B, H), (B, D), (B, F, E) → (B,) logits, from the features and the inputs they are of."""
+
     def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
         """(B, D), (B, F, E) → (B,) logits."""
+        return self.score(self.features(dense, embeddings), dense, embeddings)
 
 
 HeadClass = type[Head]
@@ -187,6 +191,19 @@ class CTRNetwork(nn.Module):
         """Learn how to standardise the statistics, from those of the training rows."""
         if self.stat_inputs is not None and stats is not None:
             self.stat_inputs.fit(np.asarray(stats)[:, self.stat_columns.numpy()])
+
+    @property
+    def feature_dim(self) -> int:
+        """H, the width of the head's features, by a pass over one row of zeros."""
+        training = self.head.training
+        self.head.eval()
+        with torch.no_grad():
+            shape = self.shape
+            dense = torch.zeros(1, shape.num_dense)
+            embeddings = torch.zeros(1, shape.num_fields, shape.embedding_dim)
+            width = self.head.features(dense, embeddings).shape[1]
+        self.head.train(training)
+        return width
 
     def inputs(self, dense: Tensor, ids: Tensor, stats: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the head takes: dense inputs (B, D) and embeddings (B, F, E)."""

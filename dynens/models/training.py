@@ -182,6 +182,13 @@ class Trainer:
             logits = self.network(batch.dense, batch.ids, batch.stats)
         return weighted_bce(logits, batch.labels, batch.sample_weight)
 
+    def extra_state(self) -> dict[str, Tensor]:
+        """Tensors beside the network that a continued run needs; distillation has some."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `extra_state` gave."""
+
     def train_step(self, batch: TensorBatch) -> float:
         """One optimiser step on a batch; returns its loss."""
         loss = self.loss(batch)
@@ -248,6 +255,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": asdict(self.schedule),
             "average": None if self.average is None else self.average.state_dict(),
+            "extra": self.extra_state(),
             "state": {
                 **{k: getattr(state, k) for k in ("epoch", "step", "finished", "best_epoch")},
                 "curve": [asdict(point) for point in state.curve],
@@ -266,6 +274,7 @@ class Trainer:
         self.schedule = PlateauSchedule(**data["schedule"])
         if self.average is not None:
             self.average.load_state_dict(data["average"])
+        self.load_extra_state(data["extra"])
         state = data["state"]
         self.state = TrainingState(**{**state, "curve": [CurvePoint(**p) for p in state["curve"]]})
 

@@ -54,7 +54,8 @@ class StudentTrunk(nn.Module):
         """(N, D), (N, W) → logit (N,), hidden (N, H), rarity (N, 2)."""
         head = self.network.head
         inputs = self.network.inputs(dense, ids, None)
-        return head(*inputs), head.features(*inputs), self.rarity(ids)
+        features = head.features(*inputs)
+        return head.score(features, *inputs), features, self.rarity(ids)
 
     def outputs(self, batch: EncodedBatch) -> tuple[Array, Array, Array]:
         """The three outputs of every row of `batch`, as arrays."""

@@ -36,6 +36,34 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
             "hard_fraction 0.1 and mean_cost_us_per_row 3.0 are both given",
         ),
         (["distill.alpha.start=1.5"], "alpha 1.5 must lie in"),
+        (["distill.hints.learner=dcnv2"], "hints.learner is 'dcnv2' but hints.weight is 0"),
+        (["distill.guard=2"], "distill.guard.*given 2"),
+        (["distill.guard=0.5", "distill.alpha.start=0"], "guard is 0.5 but alpha is 0"),
+        (
+            ["distill.gating=true", "distill.alpha.start=0", "distill.augmented_per_row=0"],
+            "gating is on but alpha is 0 and no rows are made up",
+        ),
+        (["distill.mixup.beta=0"], "distill.mixup.beta.*given 0"),
+        (
+            ["distill.hints={weight: 1, learner: xgboost}"],
+            "'xgboost', which is an xgboost learner of the pool; name one of dcnv2, ipnn",
+        ),
+        (["distill.hints={weight: 1, learner: nope}"], "'nope', which is no learner of the pool"),
+        (
+            [
+                "distill.hints.weight=1",
+                "learners={a: {model: xgboost}, b: {model: xgboost}, c: {model: xgboost}}",
+            ],
+            "hints.weight is 1.0 but every learner is xgboost",
+        ),
+        (
+            ["distill.gating=true", "distill.teacher=ensemble", "ensemble.size=1"],
+            "gating is on but ensemble.size is 1",
+        ),
+        (
+            ["distill.gating=true", "ensemble.size=1", "learners={a: {model: dnn}}"],
+            "gating is on but learners has one entry",
+        ),
     ],
 )
 def test_mistakes_name_key_value_and_rule(settings: list[str], sentence: str) -> None:

@@ -7,7 +7,12 @@ import torch
 from scipy.special import expit, rel_entr
 
 from dynens.config.distill import ScheduleConfig
-from dynens.distill.losses import response_loss, soft_label_kl
+from dynens.distill.losses import (
+    probability_kl,
+    response_loss,
+    soft_label_kl,
+    teacher_trust,
+)
 from dynens.distill.schedules import schedule_value
 
 
@@ -54,6 +59,44 @@ def test_unlabelled_rows_ignore_their_label() -> None:
         for y in (0.0, 1.0)
     ]
     assert losses[0] == losses[1] > 0
+
+
+def test_probability_kl_agrees_with_scipy_and_with_the_logit_form() -> None:
+    student, target = torch.tensor([0.3, -2.0, 1.0]), torch.tensor([0.7, 0.0, 1.0])
+    p, q = target.numpy(), expit(student.numpy() / 2)
+    expected = 4 * (rel_entr(p, q) + rel_entr(1 - p, 1 - q))
+    assert probability_kl(student, target, 2.0).numpy() == pytest.approx(expected, abs=1e-6)
+    teacher = torch.tensor([1.5, -0.5, 0.0])
+    torch.testing.assert_close(
+        probability_kl(student, torch.sigmoid(teacher / 2), 2.0),
+        soft_label_kl(student, teacher, 2.0),
+        atol=1e-6,
+        rtol=1e-5,
+    )
+
+
+def test_trust_falls_only_where_the_teacher_is_wrong_beyond_the_click_rate() -> None:
+    # Click rate 1/5, z0 = log(1/4). Logit 0 is 4 times the odds, so q = 4/5 on a row without click.
+    z0 = math.log(0.25)
+    teacher = torch.tensor([0.0, 0.0, z0, z0, 2 * z0])
+    labels = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0])
+    trust = teacher_trust(teacher, labels, z0, 0.5)
+    assert trust.tolist() == pytest.approx([1 - 0.5 * 0.6, 1.0, 1.0, 1.0, 1 - 0.5 * 0.6], abs=1e-6)
+    assert teacher_trust(teacher, labels, z0, 0.0).tolist() == [1.0] * 5
+
+
+def test_response_loss_takes_an_alpha_for_each_row() -> None:
+    z, y = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0])
+    loss = response_loss(
+        z,
+        z,
+        labels=y,
+        has_label=torch.ones(2),
+        weight=torch.ones(2),
+        alpha=torch.tensor([0.5, 1.0]),
+        temperature=1.0,
+    )
+    assert loss.item() == pytest.approx(0.5 * math.log(2) / 2, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def factory(reuse: int) -> tuple[RowFactory, SumTeacher]:
     config = DistillConfig(reuse=reuse, augmentations=(AugmentationConfig(kind="cutmix"),))
     space = row_space(LAYOUT, {}, np.ones(92, np.int64))
     judge = SumTeacher()
-    return RowFactory(judge, table, IdStats(), space, config, seed=3), judge  # type: ignore[arg-type]
+    return RowFactory(judge, table, IdStats(), space, config, seed=3), judge
 
 
 def test_every_row_carries_its_own_label_and_statistics() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from dynens.ensemble.blend import Blend, fit_logistic, platt
+from dynens.ensemble.blend import Blend, fit_logistic
 from dynens.metrics import sigmoid
 
 
@@ -33,21 +33,3 @@ def test_fit_logistic_agrees_with_scikit_learn() -> None:
     reference = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000).fit(x, y, sample_weight=weight)
     assert coefficients == pytest.approx(reference.coef_[0], abs=1e-3)
     assert bias == pytest.approx(reference.intercept_[0], abs=1e-3)
-
-
-def test_platt_recovers_a_planted_scale() -> None:
-    rng = np.random.default_rng(1)
-    true = rng.normal(size=50_000)
-    labels = (rng.random(50_000) < sigmoid(true)).astype(np.float32)
-    logits = {"m": ((true - 0.7) / 2.0).astype(np.float32)}
-    calibrated = platt(Blend({"m": 1.0}), logits, labels)
-    assert calibrated.weights["m"] == pytest.approx(2.0, abs=0.08)
-    assert calibrated.bias == pytest.approx(0.7, abs=0.08)
-
-
-def test_platt_never_reverses_a_ranking() -> None:
-    labels = np.array([1, 1, 0, 0] * 200, np.float32)
-    logits = {"m": np.array([-1, -2, 1, 2] * 200, np.float32)}
-    calibrated = platt(Blend({"m": 1.0}), logits, labels)
-    assert calibrated.weights["m"] == 1.0
-    assert calibrated.probability(logits).mean() == pytest.approx(0.5, abs=1e-6)

@@ -144,3 +144,26 @@ def test_finalmlp_logits_are_one_per_row(rows: int) -> None:
     head = head_of(FinalMLPHead, "finalmlp", hidden_units=(4,))
     logits: Tensor = head(DENSE.expand(rows, -1), EMBEDDINGS.expand(rows, -1, -1))
     assert logits.shape == (rows,)
+
+
+@pytest.mark.parametrize(
+    ("head_class", "model"),
+    [
+        (LRHead, "lr"),
+        (FMHead, "fm"),
+        (DNNHead, "dnn"),
+        (DeepFMHead, "deepfm"),
+        (DCNv2Head, "dcnv2"),
+        (IPNNHead, "ipnn"),
+        (MaskNetHead, "masknet"),
+        (FinalMLPHead, "finalmlp"),
+    ],
+)
+def test_the_logit_is_the_score_of_the_features(head_class: HeadClass, model: ModelName) -> None:
+    torch.manual_seed(0)
+    head = head_of(head_class, model, hidden_units=(4,))
+    embeddings = torch.randn(3, 2, head.shape.embedding_dim)
+    dense = torch.randn(3, 1)
+    features = head.features(dense, embeddings)
+    assert features.ndim == 2
+    torch.testing.assert_close(head.score(features, dense, embeddings), head(dense, embeddings))

@@ -1,0 +1,103 @@
+"""Feature hints: a frozen teacher network whose last hidden layer the student learns to predict."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynens.batch import EncodedBatch
+from dynens.config.learner import Precision
+from dynens.models.batches import TensorBatch, tensor_batch
+from dynens.models.network import CTRNetwork
+from dynens.models.optim import autocast
+
+# Rows behind mean and standard deviation: their standard errors are below half a percent.
+STANDARDISED_ON_ROWS = 65_536
+_CHUNK_ROWS = 8192
+_MIN_STD = 1e-6
+
+
+class TeacherFeatures:
+    """A trained network's standardised features, f_t in the hint loss, computed batch by batch.
+
+    Every feature has mean 0 and standard deviation 1 over training rows (up to
+    `STANDARDISED_ON_ROWS` of them, evenly spaced), so that a hint weight means the same on every
+    table and for every teacher. A feature that never varies is 0. Statistics of ids are the rows'
+    own leakage-free ones, as when the teacher was trained.
+
+    Args:
+        network: the teacher; frozen here and left in evaluation mode.
+        train: the training rows.
+        precision: arithmetic of the teacher's pass.
+    """
+
+    def __init__(
+        self, network: CTRNetwork, train: EncodedBatch, precision: Precision = "auto"
+    ) -> None:
+        self._network = network.eval().requires_grad_(False)
+        self._precision = precision
+        self._mean, self._scale = self._moments(train)
+
+    @property
+    def dim(self) -> int:
+        return len(self._mean)
+
+    def __call__(self, batch: TensorBatch) -> Tensor:
+        """(B, H) float32."""
+        return (self._raw(batch) - self._mean) * self._scale
+
+    def _raw(self, batch: TensorBatch) -> Tensor:
+        network = self._network
+        with torch.no_grad(), autocast(self._precision):
+            inputs = network.inputs(batch.dense, batch.ids, batch.stats)
+            return network.head.features(*inputs).float()
+
+    def _moments(self, train: EncodedBatch) -> tuple[Tensor, Tensor]:
+        step = max(len(train) // STANDARDISED_ON_ROWS, 1)
+        rows = np.arange(0, len(train), step)
+        total = square = torch.zeros(1, dtype=torch.float64)
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            batch = tensor_batch(train, rows[start : start + _CHUNK_ROWS])
+            features = self._raw(batch).double()
+            total = total + features.sum(dim=0)
+            square = square + features.square().sum(dim=0)
+        mean = total / len(rows)
+        std = (square / len(rows) - mean.square()).clamp(min=0).sqrt()
+        scale = torch.where(std > _MIN_STD, 1 / std, torch.zeros_like(std))
+        return mean.float(), scale.float()
+
+
+class HintAdapter(nn.Module):
+    """R in the hint loss: the linear map from the student's features to the teacher's.
+
+    Trained beside the student, no part of it afterwards.
+    """
+
+    def __init__(self, student_dim: int, teacher_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(student_dim, teacher_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, H_s) → (B, H_t)."""
+        adapted: Tensor = self.linear(features)
+        return adapted
+
+
+def hint_distance(adapted: Tensor, hints: Tensor) -> Tensor:
+    """‖f_t - R(f_s)‖² / H per row, the mean over features.
+
+    With standardised hints, predicting their mean costs 1 on average, whatever H is.
+
+    Args:
+        adapted, hints: (B, H).
+
+    Returns:
+        (B,) values ≥ 0.
+
+    References:
+        Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, eq. 3, up to the factor. The
+        paper trains the guided layers on the hints first and distils afterwards; here both terms
+        are minimised together, and the guided layer is the student's last.
+    """
+    return (hints - adapted).square().mean(dim=1)

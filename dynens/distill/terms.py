@@ -1,0 +1,172 @@
+"""The terms of the student's loss: a new one is one function and one line in `LOSS_TERMS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynens.config.distill import DistillConfig
+from dynens.config.learner import Precision
+from dynens.distill.gating import TeacherGate
+from dynens.distill.hints import HintAdapter, TeacherFeatures, hint_distance
+from dynens.distill.losses import probability_kl, response_loss, teacher_trust, weighted_mean
+from dynens.models.batches import TensorBatch
+from dynens.models.network import Head
+from dynens.models.optim import autocast
+from dynens.models.training import weighted_bce
+
+
+class TermModules(nn.Module):
+    """What terms learn beside the student: checkpointed with it, no part of it afterwards."""
+
+    def __init__(self, adapter: HintAdapter | None = None, gate: TeacherGate | None = None) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.gate = gate
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the student as the loss terms see it: B logged rows, then made-up rows, R in all.
+
+    Attributes:
+        config: the distillation.
+        batch: the logged rows.
+        head: the student's head, for terms that ask it about other inputs.
+        inputs: the head's inputs, dense (R, D) and embeddings (R, F, E).
+        features: (R, H) float32, the head's features; None where no term needs them.
+        logits: (R,) float32 of the student.
+        teacher: (R,) logits of the teacher, without gradient.
+        gated: (R,) the same with the gate's gradient; None without a gate.
+        labels: (R,) in {0, 1}, 0 on made-up rows.
+        has_label: (R,) 1 on logged rows, 0 on made-up ones.
+        weight: (R,) row weights.
+        alpha, temperature: the schedules' values.
+        base_logit: log-odds of the click rate.
+        seed: (seed of the run, number of the step), for terms that draw.
+        precision: arithmetic of the student's passes.
+        modules: what terms learn.
+        hints: the teacher network; None without hints.
+    """
+
+    config: DistillConfig
+    batch: TensorBatch
+    head: Head
+    inputs: tuple[Tensor, Tensor]
+    features: Tensor | None
+    logits: Tensor
+    teacher: Tensor
+    gated: Tensor | None
+    labels: Tensor
+    has_label: Tensor
+    weight: Tensor
+    alpha: float
+    temperature: float
+    base_logit: float
+    seed: tuple[int, int]
+    precision: Precision
+    modules: TermModules
+    hints: TeacherFeatures | None
+
+
+def response(step: Step) -> Tensor:
+    """Soft and hard labels, with the soft one's share guarded where the configuration asks."""
+    alpha: float | Tensor = step.alpha
+    guard = step.config.guard
+    if guard > 0:
+        alpha = alpha * teacher_trust(step.teacher, step.labels, step.base_logit, guard)
+    return response_loss(
+        step.logits,
+        step.teacher,
+        step.labels,
+        step.has_label,
+        step.weight,
+        alpha=alpha,
+        temperature=step.temperature,
+    )
+
+
+def gate_loss(step: Step) -> Tensor:
+    """BCE of the gated teacher on logged rows: what the gate learns from."""
+    assert step.gated is not None
+    assert step.batch.labels is not None
+    logged = step.gated[: len(step.batch)]
+    return weighted_bce(logged, step.batch.labels, step.batch.sample_weight)
+
+
+def hint_loss(step: Step) -> Tensor:
+    """How far the adapted features are from the teacher's on logged rows."""
+    adapter = step.modules.adapter
+    assert adapter is not None
+    assert step.hints is not None
+    assert step.features is not None
+    rows = len(step.batch)
+    distance = hint_distance(adapter(step.features[:rows]), step.hints(step.batch))
+    return weighted_mean(distance, step.weight[:rows])
+
+
+def mixup_loss(step: Step) -> Tensor:
+    """KL of the student on mixed inputs to the mixed probabilities of the teacher.
+
+    Every row i of the step, logged or made up, is mixed with a row j drawn without replacement:
+    `x = λ x_i + (1-λ) x_j`, λ ~ Beta(β, β) for each row, on the head's inputs (the dense ones and
+    the embeddings after the lookup, as ids themselves have nothing between them). No teacher can be
+    asked about a mixed embedding: trees know no embeddings, and every network has its own. So the
+    target is mixed as well, `λ p_t(x_i) + (1-λ) p_t(x_j)`, in probabilities at the temperature, as
+    labels are in the paper. Click labels have no part in it.
+
+    References:
+        Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, eq. 1.
+    """
+    rows = len(step.logits)
+    rng = np.random.default_rng([*step.seed, 0x313])
+    beta = step.config.mixup.beta
+    share = torch.from_numpy(rng.beta(beta, beta, rows).astype(np.float32))
+    partner = torch.from_numpy(rng.permutation(rows))
+    dense, embeddings = (_mixed(values, partner, share) for values in step.inputs)
+    probability = torch.sigmoid(step.teacher / step.temperature)
+    target = _mixed(probability, partner, share)
+    with autocast(step.precision):
+        logits = step.head(dense, embeddings).float()
+    return weighted_mean(
+        probability_kl(logits, target, step.temperature), _mixed(step.weight, partner, share)
+    )
+
+
+def _mixed(values: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """λ v_i + (1-λ) v_j for (R, …) values."""
+    share = share.view(-1, *[1] * (values.ndim - 1))
+    return share * values + (1 - share) * values[partner]
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A term of the student's loss.
+
+    Attributes:
+        weight: of the term under a configuration; 0 switches it off.
+        loss: of a step, a scalar.
+        needs_features: whether it reads the student's features.
+    """
+
+    weight: Callable[[DistillConfig], float]
+    loss: Callable[[Step], Tensor]
+    needs_features: bool = False
+
+
+LOSS_TERMS: dict[str, LossTerm] = {
+    "response": LossTerm(lambda config: 1.0, response),
+    "gate": LossTerm(lambda config: float(config.gating), gate_loss, needs_features=True),
+    "hints": LossTerm(lambda config: config.hints.weight, hint_loss, needs_features=True),
+    "mixup": LossTerm(lambda config: config.mixup.weight, mixup_loss),
+}
+
+
+def active_terms(config: DistillConfig) -> list[tuple[float, LossTerm]]:
+    """The terms that a configuration uses, with their weights."""
+    weighted = [(term.weight(config), term) for term in LOSS_TERMS.values()]
+    return [(weight, term) for weight, term in weighted if weight > 0]

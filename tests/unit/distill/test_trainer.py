@@ -1,0 +1,235 @@
+"""The student's training: its loss terms by hand, continuation, and what is not saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, rel_entr
+
+from dynens.batch import EncodedBatch
+from dynens.config.base import validate
+from dynens.config.distill import DistillConfig
+from dynens.config.learner import LearnerConfig, OptimizerConfig
+from dynens.distill.augment import row_space
+from dynens.distill.hints import TeacherFeatures
+from dynens.distill.teacher import RowFactory
+from dynens.distill.terms import LOSS_TERMS, Step, TermModules, active_terms, mixup_loss, response
+from dynens.distill.trainer import DistillTrainer, Teaching
+from dynens.models.base import FitProgress, FitReport
+from dynens.models.batches import tensor_batch
+from dynens.models.dnn import DNNLearner
+from dynens.models.lr import LRHead
+from dynens.models.network import CTRNetwork, HeadShape
+from dynens.models.training import CHECKPOINT
+from tests.unit.models.tables import TinyTable, lookup, tiny_table
+
+TABLE = tiny_table(rows=600)
+PRIOR = (0.6, 0.4)
+EVERYTHING = {
+    "hints": {"weight": 0.5},
+    "gating": True,
+    "mixup": {"weight": 0.5, "beta": 0.4},
+    "guard": 0.5,
+}
+
+
+class KilledError(Exception):
+    """Stands for the death of the worker."""
+
+
+class TwoVoices:
+    """Two teachers: one reads the dense columns, the other the first id."""
+
+    def logits(self, batch: EncodedBatch) -> np.ndarray:
+        return np.stack([batch.dense.sum(axis=1), batch.ids[:, 0] / 4 - 1], axis=1).astype("f4")
+
+
+class OneVoice(TwoVoices):
+    def logits(self, batch: EncodedBatch) -> np.ndarray:
+        return super().logits(batch) @ np.array(PRIOR, np.float32)
+
+
+class TableStats:
+    def __init__(self, table: TinyTable) -> None:
+        self.table = table
+
+    def transform(self, ids: np.ndarray) -> np.ndarray:
+        return lookup(self.table.layout, self.table.stats, ids)
+
+
+def learner_of(**optimizer: object) -> DNNLearner:
+    options = {"batch_size": 64, "learning_rate": 0.01, "max_epochs": 6, **optimizer}
+    config = LearnerConfig(
+        embedding_dim=4, hidden_units=(8,), optimizer=OptimizerConfig.model_validate(options)
+    )
+    return DNNLearner(config, TABLE.layout, TABLE.stats, 0)
+
+
+def teaching_of(distill: DistillConfig) -> Teaching:
+    labeller = TwoVoices() if distill.gating else OneVoice()
+    counts = np.ones(sum(1 + field.num_embeddings for field in TABLE.layout.fields), np.int64)
+    space = row_space(TABLE.layout, {}, counts)
+    factory = RowFactory(labeller, TABLE.train, TableStats(TABLE), space, distill, seed=0)
+    features = None
+    if distill.hints.weight:
+        teacher = learner_of(max_epochs=1)
+        teacher.fit(TABLE.train, TABLE.valid)
+        features = TeacherFeatures(teacher.networks_[0], TABLE.train)
+    return Teaching(
+        labeller.logits(TABLE.train),
+        factory if distill.makes_rows else None,
+        PRIOR if distill.gating else (),
+        features,
+    )
+
+
+def fit(
+    learner: DNNLearner, settings: Mapping[str, object], **where: object
+) -> tuple[FitReport, DistillTrainer]:
+    distill = validate(DistillConfig, dict(settings), "test")
+    teaching = teaching_of(distill)
+    made: list[DistillTrainer] = []
+
+    def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
+        made.append(DistillTrainer(network, config, distill, teaching, 0, **where))  # type: ignore[arg-type]
+        return made[0]
+
+    return learner.fit_with(trainer, TABLE.train, TABLE.valid), made[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "active"),
+    [
+        ({}, {"response": 1.0}),
+        ({"gating": True}, {"response": 1.0, "gate": 1.0}),
+        ({"hints": {"weight": 2.0}}, {"response": 1.0, "hints": 2.0}),
+        ({"mixup": {"weight": 0.5}}, {"response": 1.0, "mixup": 0.5}),
+    ],
+)
+def test_a_term_is_active_where_its_key_asks_for_it(
+    settings: Mapping[str, object], active: dict[str, float]
+) -> None:
+    terms = active_terms(validate(DistillConfig, dict(settings), "test"))
+    assert terms == [(weight, LOSS_TERMS[name]) for name, weight in active.items()]
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}])
+def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str, object]) -> None:
+    def kill_in_fourth_epoch(progress: FitProgress) -> None:
+        if progress.point.epoch > 3.5:
+            raise KilledError
+
+    undisturbed = learner_of(**options)
+    expected, whole = fit(undisturbed, EVERYTHING)
+    with pytest.raises(KilledError):
+        fit(
+            learner_of(**options),
+            EVERYTHING,
+            checkpoint_dir=tmp_path,
+            progress=kill_in_fourth_epoch,
+        )
+    continued = learner_of(**options)
+    report, second = fit(continued, EVERYTHING, checkpoint_dir=tmp_path)
+    assert report.curve == expected.curve
+    np.testing.assert_array_equal(
+        continued.predict_logits(TABLE.valid), undisturbed.predict_logits(TABLE.valid)
+    )
+    learned, again = whole.extra_state(), second.extra_state()
+    assert {name.split(".")[0] for name in learned} == {"adapter", "gate"}
+    assert all(torch.equal(learned[name], again[name]) for name in learned)
+
+
+def test_what_terms_learn_is_checkpointed_and_not_saved(tmp_path: Path) -> None:
+    plain, taught = learner_of(max_epochs=2), learner_of(max_epochs=2)
+    fit(plain, {})
+    _, trainer = fit(taught, EVERYTHING, checkpoint_dir=tmp_path)
+    kept = torch.load(tmp_path / CHECKPOINT, weights_only=True)["extra"]
+    assert all(torch.equal(kept[name], value) for name, value in trainer.extra_state().items())
+    assert not torch.equal(kept["gate.linear.bias"], torch.tensor(PRIOR).log())
+    for learner, folder in ((plain, "plain"), (taught, "taught")):
+        learner.save(tmp_path / folder)
+    shapes = []
+    for folder in ("plain", "taught"):
+        with np.load(tmp_path / folder / "weights.npz") as arrays:
+            shapes.append({name: arrays[name].shape for name in arrays.files})
+    assert shapes[0] == shapes[1]
+
+
+def test_hints_bring_the_features_nearer_to_the_teachers() -> None:
+    distances = []
+    for epochs in (1, 6):
+        _, trainer = fit(learner_of(max_epochs=epochs), {"hints": {"weight": 1.0}})
+        batch = tensor_batch(TABLE.train, np.arange(600))
+        distances.append(LOSS_TERMS["hints"].loss(trainer._step(batch, None)).item())
+    assert distances[1] < distances[0] < 1.5
+
+
+def lr_step(**changes: object) -> Step:
+    """Three rows of a logistic regression on one dense input: logit 2x + e."""
+    head = LRHead(HeadShape(1, 1, 1), LearnerConfig(model="lr"))
+    with torch.no_grad():
+        head.dense.weight.fill_(2.0)
+    table = EncodedBatch(
+        np.zeros((2, 1), np.float32),
+        np.zeros((2, 1), np.int32),
+        labels=np.array([1, 0], np.float32),
+    )
+    dense, embeddings = torch.tensor([[1.0], [0.0], [-1.0]]), torch.tensor([[[0.5]], [[0]], [[1]]])
+    step = Step(
+        config=DistillConfig(),
+        batch=tensor_batch(table, np.arange(2)),
+        head=head,
+        inputs=(dense, embeddings),
+        features=None,
+        logits=head(dense, embeddings).detach(),
+        teacher=torch.tensor([3.0, -1.0, 0.0]),
+        gated=None,
+        labels=torch.tensor([1.0, 0.0, 0.0]),
+        has_label=torch.tensor([1.0, 1.0, 0.0]),
+        weight=torch.tensor([2.0, 1.0, 1.5]),
+        alpha=0.5,
+        temperature=2.0,
+        base_logit=-2.0,
+        seed=(1, 7),
+        precision="fp32",
+        modules=TermModules(),
+        hints=None,
+    )
+    return replace(step, **changes)  # type: ignore[arg-type]
+
+
+def test_mixup_mixes_inputs_targets_and_weights_of_two_rows() -> None:
+    config = validate(DistillConfig, {"mixup": {"weight": 1.0, "beta": 0.4}}, "test")
+    step = lr_step(config=config)
+    rng = np.random.default_rng([1, 7, 0x313])
+    share, partner = rng.beta(0.4, 0.4, 3), rng.permutation(3)
+    assert len(set(partner)) == 3
+    x, e = np.array([1.0, 0.0, -1.0]), np.array([0.5, 0.0, 1.0])
+    p, weight = expit(np.array([3.0, -1.0, 0.0]) / 2), np.array([2.0, 1.0, 1.5])
+
+    def mixed(values: np.ndarray) -> np.ndarray:
+        return share * values + (1 - share) * values[partner]
+
+    target, q = mixed(p), expit((2 * mixed(x) + mixed(e)) / 2)
+    divergence = 4 * (rel_entr(target, q) + rel_entr(1 - target, 1 - q))
+    expected = (mixed(weight) * divergence).sum() / mixed(weight).sum()
+    assert mixup_loss(step).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_guard_moves_weight_from_the_soft_to_the_hard_label() -> None:
+    """Row 1 has no click and a teacher above the click rate; the others are not guarded."""
+    guarded = lr_step(config=DistillConfig(guard=1.0))
+    trust = 1 - (2 * expit(1.0) - 1)
+    logits, teacher = np.array([2.5, 0.0, -1.0]), np.array([3.0, -1.0, 0.0])
+    p, q = expit(teacher / 2), expit(logits / 2)
+    soft = 4 * (rel_entr(p, q) + rel_entr(1 - p, 1 - q))
+    hard = np.array([np.log1p(np.exp(-2.5)), np.log(2.0), 0.0])
+    share = np.array([0.5, 0.5 * trust, 1.0])
+    expected = (np.array([2.0, 1.0, 1.5]) * (share * soft + (1 - share) * hard)).sum() / 4.5
+    assert response(guarded).item() == pytest.approx(expected, rel=1e-4)
+    assert response(lr_step()).item() != pytest.approx(expected, rel=1e-3)

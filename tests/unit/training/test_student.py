@@ -1,0 +1,121 @@
+"""The student's stage on a tiny finished pool: every method trains, saves and exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.config.base import validate
+from dynens.config.run import RunConfig
+from dynens.data.prepare import prepare
+from dynens.data.presets import dataset_from_files
+from dynens.distill.gating import voices_of
+from dynens.ensemble.scorer import PoolScorer
+from dynens.models.dnn import DNNLearner
+from dynens.run import RunDirectory
+from training.context import StageContext
+from training.stages import (
+    MODEL_ONNX,
+    StudentLearner,
+    best_neural,
+    build_ensemble,
+    calibrated_learners,
+    pool_logits,
+    read_blend,
+    train_learner,
+)
+
+FAST = {"max_epochs": 2, "learning_rate": 0.01}
+SETTINGS = {
+    "learners": {
+        "dnn": {"hidden_units": [8], "embedding_dim": 4, "optimizer": FAST},
+        "dcnv2": {"model": "dcnv2", "hidden_units": [8], "embedding_dim": 4, "optimizer": FAST},
+        "trees": {"model": "xgboost", "trees": {"num_trees": 10, "max_depth": 3}},
+    },
+    "ensemble": {"weight_methods": ["uniform"]},
+    "student": {"model": "dnn", "hidden_units": [8], "embedding_dim": 4, "optimizer": FAST},
+}
+EVERYTHING = {
+    "hints": {"weight": 0.5},
+    "gating": True,
+    "mixup": {"weight": 0.5},
+    "guard": 0.5,
+}
+
+
+def clicks(path: Path, num_rows: int = 1200) -> None:
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(0, 30, num_rows), rng.integers(0, 20, num_rows)
+    price = rng.normal(size=num_rows)
+    z = rng.normal(size=30)[user] + rng.normal(size=20)[item] + price
+    clicked = (rng.random(num_rows) < 1 / (1 + np.exp(-z))).astype(int)
+    table = {"user": user.astype(str), "item": item.astype(str), "price": price, "click": clicked}
+    pq.write_table(pa.table(table), path)
+
+
+def context_of(run: RunDirectory, out: Path, **distill: object) -> StageContext:
+    config = validate(RunConfig, {**SETTINGS, "distill": distill}, "test")
+    dataset = dataset_from_files(run.root / "clicks.parquet", label="click")
+    out.mkdir(parents=True, exist_ok=True)
+    return StageContext(run, dataset, config, out, out / "checkpoints", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run whose pool and ensemble are complete."""
+    run = RunDirectory(tmp_path_factory.mktemp("run"))
+    clicks(run.root / "clicks.parquet")
+    context = context_of(run, run.ensemble)
+    prepare(context.dataset, run.data, seed=context.config.seed)
+    for name in context.config.learners:
+        train_learner(context_of(run, run.learner(name)), name)
+    build_ensemble(context)
+    return run
+
+
+@pytest.mark.parametrize(
+    "distill",
+    [
+        {},
+        {"hints": {"weight": 0.5, "learner": "dnn"}, "augmented_per_row": 0},
+        {"gating": True, "teacher": "ensemble"},
+        EVERYTHING,
+    ],
+)
+def test_every_method_trains_a_student_that_saves_and_exports(
+    run: RunDirectory, tmp_path: Path, distill: dict[str, object]
+) -> None:
+    context = context_of(run, tmp_path, **distill)
+    learner = StudentLearner(context, context.config.student).fit()
+    learner.save(tmp_path)
+    learner.export_onnx(tmp_path / MODEL_ONNX)
+    report = json.loads((tmp_path / "fit.json").read_text())
+    assert report["best_auc"] > 0.55
+    valid = context.prepared().split("valid")
+    logits = DNNLearner.load(tmp_path).predict_logits(valid)
+    exported = PoolScorer({"student": tmp_path / MODEL_ONNX}).logits(valid)["student"]
+    np.testing.assert_allclose(exported, logits, atol=1e-5)
+    assert np.isfinite(logits).all()
+
+
+def test_members_and_prior_of_a_real_blend_give_it_back(run: RunDirectory, tmp_path: Path) -> None:
+    context = context_of(run, tmp_path)
+    valid = context.prepared().split("valid")
+    blend = read_blend(run, "full_pool")
+    names = tuple(blend.weights)
+    voices = voices_of(blend, calibrated_learners(run, names, valid, context.config))
+    raw = pool_logits(run, names, "valid")
+    np.testing.assert_allclose(
+        voices.logits(raw) @ np.array(voices.prior), blend.logit(raw), atol=1e-4
+    )
+
+
+def test_best_neural_learner_is_no_tree_and_an_undefined_auc_comes_last() -> None:
+    config = validate(RunConfig, SETTINGS, "test")
+    assert best_neural(config, {"dnn": 0.7, "dcnv2": 0.71, "trees": 0.9}) == "dcnv2"
+    assert best_neural(config, {"dnn": 0.7, "dcnv2": None, "trees": 0.9}) == "dnn"
