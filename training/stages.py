@@ -119,7 +119,7 @@ def build_ensemble(context: StageContext) -> None:
         cost_cap_us_per_row=config.ensemble.cost_cap_us_per_row,
         sample_weight=w,
     )
-    blends, methods, calibrations = {}, {}, {}
+    blends, methods, calibrations, route_auc = {}, {}, {}, {}
     systems = (("static_ensemble", choice.members, MEMBER_FLOOR), ("full_pool", names, 0.0))
     for system, members, floor in systems:
         chosen = choose_weights(
@@ -135,6 +135,7 @@ def build_ensemble(context: StageContext) -> None:
         blends[system] = calibration.blend
         methods[system] = {"method": chosen.method, "out_of_fold_auc": chosen.out_of_fold_auc}
         calibrations[system] = {"method": calibration.method, "logloss": calibration.logloss}
+        route_auc[system] = auc(labels[roles.route], blend.logit(route), weight[roles.route])
     scores = {name: auc(y, z, w) for name, z in calibrated.items()}
     best = max(scores, key=lambda name: scores[name])
     blends["best_single"] = single[best]
@@ -144,6 +145,7 @@ def build_ensemble(context: StageContext) -> None:
             "members": list(choice.members),
             "best_single": best,
             "select_auc": scores,
+            "route_auc": route_auc,
             "cost_us_per_row": cost,
             "weights": methods,
             "calibrations": calibrations,
@@ -277,7 +279,7 @@ class StudentLearner:
     def _teaching(self, data: PreparedData, train: EncodedBatch, valid: EncodedBatch) -> Teaching:
         """Teacher logits of the training rows, and the sources of all else the student learns."""
         run, distill = self._context.run, self._context.config.distill
-        blend = read_blend(run, _TEACHER_SYSTEM[distill.teacher])
+        blend = read_blend(run, teacher_system(run, distill.teacher))
         names = tuple(blend.weights)
         raw = pool_logits(run, names, "train")
         features = self._hints(train)
@@ -320,7 +322,13 @@ class StudentLearner:
         return TeacherFeatures(teacher.networks_[-1], train, self._config.optimizer.precision)
 
 
-_TEACHER_SYSTEM = {"pool": "full_pool", "ensemble": "static_ensemble"}
+def teacher_system(run: RunDirectory, teacher: str) -> str:
+    """The system that teaches under a setting of `distill.teacher`."""
+    if teacher == "auto":
+        scores = read_json(run.ensemble / ENSEMBLE_JSON)["route_auc"]
+        better = (scores["static_ensemble"] or 0.0) > (scores["full_pool"] or 0.0)
+        return "static_ensemble" if better else "full_pool"
+    return {"pool": "full_pool", "ensemble": "static_ensemble"}[teacher]
 
 
 def train_student(context: StageContext) -> None:

@@ -76,7 +76,8 @@ class DistillConfig(FrozenConfig):
     Attributes:
         alpha: weight of the teacher's soft label on logged rows; the rest is the click label.
         temperature: softens both distributions; gradients are rescaled by its square.
-        teacher: `pool` averages every learner's calibrated logit, `ensemble` the serving trio.
+        teacher: `pool` blends every learner's logit, `ensemble` is the serving trio, `auto`
+            whichever of the two has the better AUC on `route` rows, which trained neither.
         augmented_per_row: made-up rows per logged row in every batch.
         reuse: steps that pass per chunk of newly labelled rows; each made-up row is used about as
             often.
@@ -91,7 +92,7 @@ class DistillConfig(FrozenConfig):
 
     alpha: ScheduleConfig = ScheduleConfig(start=0.7)
     temperature: ScheduleConfig = ScheduleConfig(start=1.0)
-    teacher: Literal["pool", "ensemble"] = "pool"
+    teacher: Literal["auto", "pool", "ensemble"] = "auto"
     augmented_per_row: float = Field(default=1.0, ge=0, le=16)
     reuse: int = Field(default=8, ge=1)
     augmentations: tuple[AugmentationConfig, ...] = (

@@ -201,7 +201,7 @@ class RunConfig(FrozenConfig):
             )
 
     def _check_gating(self) -> None:
-        whole_pool = self.distill.teacher == "pool"
+        whole_pool = self.distill.teacher != "ensemble"
         if self.distill.gating and (len(self.learners) if whole_pool else self.ensemble.size) == 1:
             key = "learners has one entry" if whole_pool else "ensemble.size is 1"
             raise ValueError(

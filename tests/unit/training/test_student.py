@@ -17,9 +17,10 @@ from dynens.data.presets import dataset_from_files
 from dynens.distill.gating import voices_of
 from dynens.ensemble.scorer import PoolScorer
 from dynens.models.dnn import DNNLearner
-from dynens.run import RunDirectory
+from dynens.run import RunDirectory, write_json
 from training.context import StageContext
 from training.stages import (
+    ENSEMBLE_JSON,
     MODEL_ONNX,
     StudentLearner,
     best_neural,
@@ -27,6 +28,7 @@ from training.stages import (
     calibrated_learners,
     pool_logits,
     read_blend,
+    teacher_system,
     train_learner,
 )
 
@@ -119,3 +121,15 @@ def test_best_neural_learner_is_no_tree_and_an_undefined_auc_comes_last() -> Non
     config = validate(RunConfig, SETTINGS, "test")
     assert best_neural(config, {"dnn": 0.7, "dcnv2": 0.71, "trees": 0.9}) == "dcnv2"
     assert best_neural(config, {"dnn": 0.7, "dcnv2": None, "trees": 0.9}) == "dnn"
+
+
+def test_the_better_of_pool_and_trio_on_route_rows_teaches(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.ensemble.mkdir()
+    for pool, trio, expected in ((0.7, 0.8, "static_ensemble"), (0.7, 0.7, "full_pool")):
+        write_json(
+            run.ensemble / ENSEMBLE_JSON,
+            {"route_auc": {"full_pool": pool, "static_ensemble": trio}},
+        )
+        assert teacher_system(run, "auto") == expected
+        assert teacher_system(run, "pool") == "full_pool"
