@@ -26,61 +26,52 @@ from training.architecture import student_config
 from training.context import StageContext
 from training.stages import StudentLearner, labels_of, valid_roles, weights_of
 
-SWAP = "distill.augmentations=[{kind: field_swap}]"
 NONE = "distill.augmented_per_row=0"
 
+
+def only(kind: str, probability: float = 0.5) -> str:
+    """All made-up rows made in one way."""
+    return f"distill.augmentations=[{{kind: {kind}, probability: {probability}}}]"
+
+
+# Each differs from the run's own settings in one respect.
 VARIANTS: dict[str, list[str]] = {
+    "as configured": [],
     "labels only": ["distill.alpha.start=0", NONE],
-    "response, alpha 0.5": ["distill.alpha.start=0.5", NONE],
-    "response, alpha 0.9": ["distill.alpha.start=0.9", NONE],
-    "response, alpha 1": ["distill.alpha.start=1", NONE],
-    "field swap": [SWAP],
-    "field swap, teacher trio": [SWAP, "distill.teacher=ensemble"],
-    "field swap p 0.25": ["distill.augmentations=[{kind: field_swap, probability: 0.25}]"],
-    "field swap x3": [SWAP, "distill.augmented_per_row=3"],
-    "entity swap": ["distill.augmentations=[{kind: entity_swap}]"],
-    "entity swap x3": [
-        "distill.augmentations=[{kind: entity_swap}]",
-        "distill.augmented_per_row=3",
-    ],
-    "cutmix": ["distill.augmentations=[{kind: cutmix}]"],
-    "field mask": ["distill.augmentations=[{kind: field_mask, probability: 0.2}]"],
-    "swap and entity swap": ["distill.augmentations=[{kind: field_swap}, {kind: entity_swap}]"],
-    "temperature 2": [SWAP, "distill.temperature.start=2"],
-    "temperature 5 to 1": [
-        SWAP,
-        "distill.temperature={kind: linear, start: 5, end: 1}",
-    ],
+    "no made-up rows": [NONE],
+    "alpha 0.5": ["distill.alpha.start=0.5"],
+    "alpha 0.9": ["distill.alpha.start=0.9"],
+    "alpha 1": ["distill.alpha.start=1"],
+    "alpha 0.5 to 1": ["distill.alpha={kind: linear, start: 0.5, end: 1}"],
+    "hard labels first": ["distill.alpha={kind: step, start: 0, end: 1, every_epochs: 3}"],
+    "temperature 2": ["distill.temperature.start=2"],
+    "temperature 5 to 1": ["distill.temperature={kind: linear, start: 5, end: 1}"],
     "temperature 20 halving": [
-        SWAP,
-        "distill.temperature={kind: halving, start: 20, end: 1, every_epochs: 10}",
+        "distill.temperature={kind: halving, start: 20, end: 1, every_epochs: 10}"
     ],
-    "alpha 0.5 to 1": [SWAP, "distill.alpha={kind: linear, start: 0.5, end: 1}"],
-    "hard labels first": [SWAP, "distill.alpha={kind: step, start: 0, end: 1, every_epochs: 3}"],
-    "hints": [SWAP, "distill.hints.weight=0.1"],
-    "hints, strong": [SWAP, "distill.hints.weight=1"],
-    "hints without made-up rows": [NONE, "distill.hints.weight=0.1"],
-    "gating": [SWAP, "distill.gating=true"],
-    "gating without made-up rows": [NONE, "distill.gating=true"],
-    "mixup": [SWAP, "distill.mixup.weight=0.5"],
-    "mixup in place of made-up rows": [NONE, "distill.mixup={weight: 1, beta: 1}"],
-    "guard": [SWAP, "distill.guard=0.5"],
-    "guard without made-up rows": [NONE, "distill.guard=0.5"],
-    "hints, gating, mixup and guard": [
-        SWAP,
-        "distill.hints.weight=0.1",
-        "distill.gating=true",
-        "distill.mixup.weight=0.5",
-        "distill.guard=0.5",
-    ],
-    "ipnn student": [SWAP, "student.model=ipnn"],
-    "deepfm student": [SWAP, "student.model=deepfm"],
-    "dcnv2 student": [SWAP, "student.model=dcnv2", "student.cross_layers=1"],
-    "embedding 32": [SWAP, "student.embedding_dim=32"],
-    "embedding 8": [SWAP, "student.embedding_dim=8"],
-    "hidden 256-128": [SWAP, "student.hidden_units=[256, 128]"],
-    "no embedding l2": [SWAP, "student.optimizer.embedding_l2=0"],
+    "teacher pool": ["distill.teacher=pool"],
+    "teacher trio": ["distill.teacher=ensemble"],
+    "field swap": [only("field_swap")],
+    "entity swap": [only("entity_swap")],
+    "cutmix": [only("cutmix")],
+    "field mask": [only("field_mask", 0.2)],
+    "feature noise": [only("feature_noise", 0.2)],
+    "id dropout": [only("id_dropout")],
+    "two made-up rows per row": ["distill.augmented_per_row=2"],
+    "made-up rows used once": ["distill.reuse=1"],
+    "hints": ["distill.hints.weight=0.1"],
+    "gating": ["distill.gating=true"],
+    "mixup": ["distill.mixup.weight=0.5"],
+    "guard": ["distill.guard=0.5"],
+    "dnn student": ["student.model=dnn"],
+    "ipnn student": ["student.model=ipnn"],
+    "deepfm student": ["student.model=deepfm"],
+    "dcnv2 student": ["student.model=dcnv2", "student.cross_layers=1"],
+    "embedding 8": ["student.embedding_dim=8"],
+    "hidden 64-32": ["student.hidden_units=[64, 32]"],
+    "no embedding l2": ["student.optimizer.embedding_l2=0"],
 }
+SHORT = ("as configured", "labels only", "no made-up rows", "alpha 0.9", "field swap")
 
 
 def train_student(run: RunDirectory, settings: list[str], seed: int) -> dict[str, float]:

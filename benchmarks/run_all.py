@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import distillation
+
 OUT = Path("benchmarks/out")
 RUNS = Path("runs/bench")
 SERVING = ("serving", "load_curve", "sizes", "floors", "peers")
@@ -45,7 +47,7 @@ def steps(short: bool) -> list[Step]:
     every_run = tuple(str(runs / f"{name}-{seed}") for seed in seeds for name in data)
     variants = ("--seeds", *seeds)
     if short:
-        variants += ("--only", "labels only", "response, alpha 0.9", "field swap")
+        variants += ("--only", *distillation.SHORT)
 
     def step(name: str, *arguments: str) -> Step:
         out = OUT / f"{name}-{length}.json"
