@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import MLP
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape, flatten
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class BilinearFusion(nn.Module):
@@ -56,18 +56,19 @@ class FinalMLPHead(Head):
         )
         self.fusion = BilinearFusion(config.hidden_units[-1], config.fusion_heads)
 
-    def _streams(self, dense: Tensor, embeddings: Tensor) -> list[Tensor]:
-        x = flatten(dense, embeddings)
+    def _streams(self, inputs: HeadInputs) -> list[Tensor]:
+        x = inputs.flat()
+        whole = x.whole()
         return [
-            stream(2 * torch.sigmoid(gate(x)) * x)
+            stream(2 * torch.sigmoid(x.linear(gate)) * whole)
             for gate, stream in zip(self.gates, self.streams, strict=True)
         ]
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        return torch.cat(self._streams(dense, embeddings), dim=1)
+    def features(self, inputs: HeadInputs) -> Tensor:
+        return torch.cat(self._streams(inputs), dim=1)
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        first, second = self._streams(dense, embeddings)
+    def forward(self, inputs: HeadInputs) -> Tensor:
+        first, second = self._streams(inputs)
         logits: Tensor = self.fusion(first, second)
         return logits
 
