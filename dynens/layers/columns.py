@@ -52,10 +52,10 @@ class Columns:
         return Columns((*self.blocks, *moved))
 
     def whole(self, like: Tensor | None = None) -> Tensor:
-        """(N, w, ...): one tensor, for blocks in order.
+        """(N, w, ...): one tensor, for blocks in order; M rows where all of them are shared.
 
         Args:
-            like: a tensor with N rows; None: found among the blocks.
+            like: a tensor with N rows; None: one of the blocks.
         """
         if len(self.blocks) == 1 and not self.blocks[0].is_shared:
             return self.blocks[0].values
@@ -91,7 +91,8 @@ def linear(layer: nn.Module, x: Tensor | Columns) -> Tensor:
 
 
 def _beside(blocks: Sequence[Block]) -> Tensor:
-    return torch.cat([block.values for block in blocks], dim=1)
+    parts = [block.values for block in blocks]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _weight(layer: nn.Linear, blocks: Sequence[Block]) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +47,11 @@ def fm_second_order(factors: Tensor) -> Tensor:
     return 0.5 * (square_of_sum - sum_of_squares).sum(dim=1)
 
 
+# Below, three small products per row cost more than one that repeats the shared part (measured
+# with ONNX Runtime: 4 of 7 fields 10 % slower, 34 of 47 fields 3.5 times faster).
+_FEWEST_SHARED_FIELDS = 12
+
+
 class PairwiseInnerProducts(nn.Module):
     """The F·(F-1)/2 inner products `<v_i, v_j>`, i < j, in row-major order of (i, j).
 
@@ -69,10 +72,11 @@ class PairwiseInnerProducts(nn.Module):
 
     def forward(self, vectors: Columns) -> Columns:
         """(B, F, E) → (B, F·(F-1)/2); of several blocks, products within and between them."""
-        if len(vectors.blocks) == 1:
-            (block,) = vectors.blocks
-            products = self._gram(block.values, self.left, self.right)
-            return Columns((replace(block, values=products, at=range(self.output_dim)),))
+        shared = [block for block in vectors.blocks if block.is_shared]
+        if sum(len(block.at) for block in shared) < _FEWEST_SHARED_FIELDS:
+            products = self._gram(vectors.whole(), self.left, self.right)
+            is_shared = len(shared) == len(vectors.blocks)
+            return Columns((Block(products, range(self.output_dim), is_shared),))
         blocks = []
         for i, block in enumerate(vectors.blocks):
             if len(block.at) > 1:
