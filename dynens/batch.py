@@ -40,10 +40,31 @@ class SparseField:
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """Names and positions of everything in an encoded row."""
+    """Names and positions of everything in an encoded row.
+
+    Attributes:
+        dense: names of the dense features.
+        fields: the sparse fields.
+        context_dense: how many of the first dense features describe the user and the situation,
+            which the candidates of a ranking request share.
+        context_fields: the same for the sparse fields. Both are zero where a table describes only
+            one side.
+    """
 
     dense: tuple[str, ...]
     fields: tuple[SparseField, ...]
+    context_dense: int = 0
+    context_fields: int = 0
+
+    @property
+    def has_context(self) -> bool:
+        """Whether candidates of one request have columns in common."""
+        return self.context_dense + self.context_fields > 0
+
+    @property
+    def context_ids_width(self) -> int:
+        """How many of the first columns of `ids` candidates have in common."""
+        return sum(field.width for field in self.fields[: self.context_fields])
 
     @property
     def num_dense(self) -> int:
@@ -64,6 +85,7 @@ class FeatureLayout:
         return {
             "dense": list(self.dense),
             "fields": [[f.name, f.num_embeddings, f.width] for f in self.fields],
+            "context": [self.context_dense, self.context_fields],
         }
 
     @classmethod
@@ -71,7 +93,9 @@ class FeatureLayout:
         dense, fields = data["dense"], data["fields"]
         assert isinstance(dense, list)
         assert isinstance(fields, list)
-        return cls(tuple(dense), tuple(SparseField(*field) for field in fields))
+        context = data.get("context", [0, 0])
+        assert isinstance(context, list)
+        return cls(tuple(dense), tuple(SparseField(*field) for field in fields), *context)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,12 @@
 Training writes it, serving reads it, and nothing else passes between the two:
 
     manifest.json   what it is, the router's threshold, checksums
-    student.onnx    dense, ids -> logit, probability, difficulty
-    ensemble.onnx   dense, ids, student_logit -> probability, trio_probability
+    student.onnx    dense, ids, context_rows -> logit, probability, difficulty
+    ensemble.onnx   dense, ids, context_rows, student_logit -> probability, trio_probability
     encoder/        raw values -> encoded rows
+
+`context_rows` is 1 when all rows agree in the context columns that the manifest's layout counts,
+else the number of rows; graphs of a layout without such columns do not have it.
 
 A bundle is written under a temporary name and renamed, and `bundle_version` is a hash of its
 content, so the same files always carry the same version.
@@ -31,7 +34,7 @@ from dynens.batch import FeatureLayout
 from dynens.config.base import FrozenConfig
 from dynens.errors import BundleError
 
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
 MANIFEST = "manifest.json"
 STUDENT = "student.onnx"
 ENSEMBLE = "ensemble.onnx"

@@ -109,7 +109,7 @@ class Graph:
                 f"{path} cannot be loaded by onnxruntime; export the bundle again."
             ) from e
         self._inputs = frozenset(i.name for i in self._session.get_inputs())
-        unknown = self._inputs - {"dense", "ids", "student_logit"}
+        unknown = self._inputs - {"dense", "ids", "context_rows", "student_logit"}
         missing = set(outputs) - {o.name for o in self._session.get_outputs()}
         if unknown or missing:
             raise BundleError(
@@ -123,9 +123,24 @@ class Graph:
         dense: FloatArray,
         ids: IntArray,
         student_logit: FloatArray | None = None,
+        *,
+        shares_context: bool = False,
     ) -> list[FloatArray]:
-        """The named outputs, each (N,) float32."""
-        feeds: dict[str, Any] = {"dense": dense, "ids": ids, "student_logit": student_logit}
+        """The named outputs, each (N,) float32.
+
+        Args:
+            outputs: their names.
+            dense: (N, num_dense).
+            ids: (N, ids_width).
+            student_logit: (N,), where the graph asks for it.
+            shares_context: whether all rows agree in the layout's context columns.
+        """
+        feeds: dict[str, Any] = {
+            "dense": dense,
+            "ids": ids,
+            "context_rows": np.array(1 if shares_context else len(ids), np.int64),
+            "student_logit": student_logit,
+        }
         used = {name: feeds[name] for name in self._inputs}
         result: list[FloatArray] = self._session.run(outputs, used)
         return result
@@ -150,6 +165,10 @@ class Engine:
         self.ensemble = Graph(bundle.ensemble, _ENSEMBLE_OUTPUTS, config)
         self.student_cost = CostModel(1e-4, 1e-6)
         self.ensemble_cost = CostModel(1e-3, 1e-5)
+        # Both speak of rows that share their context where the layout has one; other rows take
+        # this many times as long.
+        self._student_excess = 1.0
+        self._ensemble_excess = 1.0
 
     @classmethod
     def load(
@@ -201,15 +220,30 @@ class Engine:
         """Run everything once, and both graphs on several batch sizes to fit their cost models."""
         self._warm_encoder()
         sizes = self.config.warm_up_rows
-        student_s, ensemble_s = [], []
-        for rows in sizes:
-            batch = _typical_rows(self.layout, rows)
-            logit = np.zeros(rows, np.float32)
-            student_s.append(self._median_seconds(partial(self._run_student, batch)))
-            hard_route = partial(self.ensemble.run, ("probability",), batch.dense, batch.ids, logit)
-            ensemble_s.append(self._median_seconds(hard_route))
+        shares = self.layout.has_context
+        seconds = [self._measure(rows, shares) for rows in sizes]
+        student_s, ensemble_s = zip(*seconds, strict=True)
         self.student_cost = CostModel.fit(sizes, student_s)
         self.ensemble_cost = CostModel.fit(sizes, ensemble_s)
+        if shares:
+            student, ensemble = self._measure(sizes[-1], False)
+            self._student_excess = max(student / student_s[-1], 1.0)
+            self._ensemble_excess = max(ensemble / ensemble_s[-1], 1.0)
+
+    def _measure(self, rows: int, shares: bool) -> tuple[float, float]:
+        """Median seconds of the student and of the ensemble on typical rows."""
+        batch = _typical_rows(self.layout, rows, shares)
+        logit = np.zeros(rows, np.float32)
+        hard_route = partial(
+            self.ensemble.run,
+            ("probability",),
+            batch.dense,
+            batch.ids,
+            logit,
+            shares_context=shares,
+        )
+        student_s = self._median_seconds(partial(self._run_student, batch, shares))
+        return student_s, self._median_seconds(hard_route)
 
     def _warm_encoder(self) -> None:
         """Have look-up tables built that the encoder builds when first asked."""
@@ -272,7 +306,8 @@ class Engine:
         deadline_s: float | None,
         threshold: float | None,
     ) -> Steps:
-        logit, probability, difficulty = yield from self._student_chunks(batch, deadline_s)
+        shares = shares_context(self.layout, batch)
+        logit, probability, difficulty = yield from self._student_chunks(batch, shares, deadline_s)
         route = np.zeros(len(batch), np.int32)
         if system == "student":
             return Scores(probability, route, 0, 0)
@@ -284,11 +319,11 @@ class Engine:
         limit_rows = len(hard) if allowed is None else min(allowed, len(hard))
         granted = 0
         while granted < limit_rows:
-            rows = self._next_chunk(limit_rows - granted, deadline_s)
+            rows = self._next_chunk(limit_rows - granted, shares, deadline_s)
             if not rows:
                 break
             chosen = hard[granted : granted + rows]
-            probability[chosen] = self._run_ensemble("probability", batch, chosen, logit)
+            probability[chosen] = self._run_ensemble("probability", batch, chosen, logit, shares)
             route[chosen] = ROUTE_ENSEMBLE
             granted += rows
             if granted < limit_rows:
@@ -299,9 +334,10 @@ class Engine:
         return Scores(probability, route, len(hard), granted, degraded)
 
     def _student_chunks(
-        self, batch: EncodedBatch, deadline_s: float | None
+        self, batch: EncodedBatch, shares: bool, deadline_s: float | None
     ) -> Generator[Step, int | None, tuple[FloatArray, FloatArray, FloatArray]]:
         """Logit, probability and difficulty of every row; the arrays are the caller's own."""
+        excess = 1.0 if shares else self._student_excess
         parts: list[list[FloatArray]] = []
         for start in range(0, len(batch), _STUDENT_CHUNK_ROWS):
             if start:
@@ -312,12 +348,12 @@ class Engine:
             now = self.clock()
             rows_left = len(batch) - start
             if deadline_s is not None and (
-                now + self.student_cost.seconds(rows_left, now) > deadline_s
+                now + excess * self.student_cost.seconds(rows_left, now) > deadline_s
             ):
                 raise BudgetSpentError
-            parts.append(self._run_student(part))
+            parts.append(self._run_student(part, shares))
             after = self.clock()
-            self.student_cost.observe(len(part), after - now, after)
+            self.student_cost.observe(len(part), (after - now) / excess, after)
         if not parts:
             return np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
         if len(parts) == 1:
@@ -330,40 +366,42 @@ class Engine:
 
     def _every_row(self, batch: EncodedBatch, system: System, deadline_s: float | None) -> Steps:
         output = "trio_probability" if system == "ensemble" else "probability"
+        shares = shares_context(self.layout, batch)
         if system == "ensemble":
             logit = np.zeros(len(batch), np.float32)
         else:
-            logit, _, _ = yield from self._student_chunks(batch, deadline_s)
+            logit, _, _ = yield from self._student_chunks(batch, shares, deadline_s)
         allowed = yield Step(Pause.ENSEMBLE, len(batch))
         if allowed is not None and allowed < len(batch):
             raise BudgetSpentError
         probability = np.empty(len(batch), np.float32)
         done = 0
         while done < len(batch):
-            rows = self._next_chunk(len(batch) - done, deadline_s)
+            rows = self._next_chunk(len(batch) - done, shares, deadline_s)
             if not rows:
                 raise BudgetSpentError
             chosen = slice(done, done + rows)
-            probability[chosen] = self._run_ensemble(output, batch, chosen, logit)
+            probability[chosen] = self._run_ensemble(output, batch, chosen, logit, shares)
             done += rows
             if done < len(batch):
                 yield Step(Pause.CHUNK, len(batch) - done)
         return Scores(probability, np.ones(len(batch), np.int32), len(batch), len(batch))
 
-    def _next_chunk(self, rows_left: int, deadline_s: float | None) -> int:
+    def _next_chunk(self, rows_left: int, shares: bool, deadline_s: float | None) -> int:
         now = self.clock()
+        excess = 1.0 if shares else self._ensemble_excess
         return next_chunk(
             rows_left,
-            None if deadline_s is None else deadline_s - now,
+            None if deadline_s is None else (deadline_s - now) / excess,
             self.ensemble_cost,
             now,
             margin=self.config.safety_margin,
-            chunk_s=self.config.chunk_ms / 1e3,
+            chunk_s=self.config.chunk_ms / 1e3 / excess,
             max_rows=self.config.max_chunk_rows,
         )
 
-    def _run_student(self, batch: EncodedBatch) -> list[FloatArray]:
-        return self.student.run(_STUDENT_OUTPUTS, batch.dense, batch.ids)
+    def _run_student(self, batch: EncodedBatch, shares: bool) -> list[FloatArray]:
+        return self.student.run(_STUDENT_OUTPUTS, batch.dense, batch.ids, shares_context=shares)
 
     def _run_ensemble(
         self,
@@ -371,13 +409,19 @@ class Engine:
         batch: EncodedBatch,
         chosen: npt.NDArray[np.int64] | slice,
         logit: FloatArray,
+        shares: bool,
     ) -> FloatArray:
         start = self.clock()
         (probability,) = self.ensemble.run(
-            (output,), batch.dense[chosen], batch.ids[chosen], logit[chosen]
+            (output,),
+            batch.dense[chosen],
+            batch.ids[chosen],
+            logit[chosen],
+            shares_context=shares,
         )
         end = self.clock()
-        self.ensemble_cost.observe(len(probability), end - start, end)
+        excess = 1.0 if shares else self._ensemble_excess
+        self.ensemble_cost.observe(len(probability), (end - start) / excess, end)
         return probability
 
     def _median_seconds(self, work: Callable[[], object]) -> float:
@@ -391,10 +435,23 @@ class Engine:
         return float(np.median(seconds))
 
 
-def _typical_rows(layout: FeatureLayout, rows: int) -> EncodedBatch:
+def shares_context(layout: FeatureLayout, batch: EncodedBatch) -> bool:
+    """Whether all rows agree in the columns that the candidates of one request share."""
+    if not layout.has_context or not len(batch):
+        return False
+    ids = batch.ids[:, : layout.context_ids_width]
+    dense = batch.dense[:, : layout.context_dense]
+    return bool((ids == ids[0]).all() and (dense == dense[0]).all())
+
+
+def _typical_rows(layout: FeatureLayout, rows: int, shares: bool) -> EncodedBatch:
     """Valid rows with ids spread over each field's range, so that warm-up touches real memory."""
     rng = np.random.default_rng(0)
     ids = np.empty((rows, layout.ids_width), np.int32)
     for field, columns in layout.columns():
         ids[:, columns] = rng.integers(0, field.num_embeddings, (rows, field.width))
-    return EncodedBatch(rng.standard_normal((rows, layout.num_dense)).astype(np.float32), ids)
+    dense = rng.standard_normal((rows, layout.num_dense)).astype(np.float32)
+    if shares:
+        ids[:, : layout.context_ids_width] = ids[0, : layout.context_ids_width]
+        dense[:, : layout.context_dense] = dense[0, : layout.context_dense]
+    return EncodedBatch(dense, ids)

@@ -56,10 +56,7 @@ class RowEncoder:
         self.encoders = tuple(ordered)
         self.entities = tuple(entities)
         self.user_key, self.item_key = user_key, item_key
-        self.layout = FeatureLayout(
-            tuple(name for e in ordered for name in e.dense),
-            tuple(field for e in ordered for field in e.sparse),
-        )
+        self.layout = _layout(ordered)
         self._slices = _column_slices(self.encoders)
         self.input_fields = self._find_inputs()
         self._positions = _positions_by_column(self.encoders)
@@ -223,6 +220,17 @@ class _Ranker:
             self._encoder.encoders[position].encode_values(
                 values, dense[:, dense_at], ids[:, ids_at]
             )
+
+
+def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:
+    dense = tuple(name for e in ordered for name in e.dense)
+    fields = tuple(field for e in ordered for field in e.sparse)
+    context = [e for e in ordered if e.spec.entity != "item"]
+    context_dense = sum(len(e.dense) for e in context)
+    context_fields = sum(len(e.sparse) for e in context)
+    if context_dense == len(dense) and context_fields == len(fields):
+        context_dense = context_fields = 0  # nothing tells candidates apart
+    return FeatureLayout(dense, fields, context_dense, context_fields)
 
 
 def _column_slices(encoders: Sequence[FieldEncoder]) -> list[tuple[slice, slice]]:

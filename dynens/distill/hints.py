@@ -51,7 +51,7 @@ class TeacherFeatures:
         network = self._network
         with torch.no_grad(), autocast(self._precision):
             inputs = network.inputs(batch.dense, batch.ids, batch.stats)
-            return network.head.features(*inputs).float()
+            return network.head.features(inputs).float()
 
     def _moments(self, train: EncodedBatch) -> tuple[Tensor, Tensor]:
         step = max(len(train) // STANDARDISED_ON_ROWS, 1)

@@ -15,7 +15,7 @@ from dynens.distill.gating import TeacherGate
 from dynens.distill.hints import HintAdapter, TeacherFeatures, hint_distance
 from dynens.distill.losses import probability_kl, response_loss, teacher_trust, weighted_mean
 from dynens.models.batches import TensorBatch
-from dynens.models.network import Head
+from dynens.models.network import Head, HeadInputs
 from dynens.models.optim import autocast
 from dynens.models.training import weighted_bce
 
@@ -56,7 +56,7 @@ class Step:
     config: DistillConfig
     batch: TensorBatch
     head: Head
-    inputs: tuple[Tensor, Tensor]
+    inputs: HeadInputs
     features: Tensor | None
     logits: Tensor
     teacher: Tensor
@@ -127,11 +127,11 @@ def mixup_loss(step: Step) -> Tensor:
     beta = step.config.mixup.beta
     share = torch.from_numpy(rng.beta(beta, beta, rows).astype(np.float32))
     partner = torch.from_numpy(rng.permutation(rows))
-    dense, embeddings = (_mixed(values, partner, share) for values in step.inputs)
+    dense, embeddings = (_mixed(values, partner, share) for values in step.inputs.whole())
     probability = torch.sigmoid(step.teacher / step.temperature)
     target = _mixed(probability, partner, share)
     with autocast(step.precision):
-        logits = step.head(dense, embeddings).float()
+        logits = step.head(HeadInputs.of(dense, embeddings)).float()
     return weighted_mean(
         probability_kl(logits, target, step.temperature), _mixed(step.weight, partner, share)
     )

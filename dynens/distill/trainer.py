@@ -21,7 +21,7 @@ from dynens.distill.terms import Step, TermModules, active_terms
 from dynens.ensemble.blend import Logits
 from dynens.models.base import FitReport, ProgressCallback, positive_rate
 from dynens.models.batches import TensorBatch
-from dynens.models.network import CTRNetwork
+from dynens.models.network import CTRNetwork, HeadInputs
 from dynens.models.optim import autocast
 from dynens.models.training import Trainer
 
@@ -151,15 +151,15 @@ class DistillTrainer(Trainer):
 
     def _student(
         self, batch: TensorBatch, made: LabelledRows | None
-    ) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor]:
+    ) -> tuple[HeadInputs, Tensor | None, Tensor]:
         """The head's inputs, its features where a term needs them, and the logits."""
         head = self.network.head
         with autocast(self.options.precision):
             inputs = self.network.inputs(*self._rows(batch, made))
             if not self._needs_features:
-                return inputs, None, head(*inputs).float()
-            features = head.features(*inputs)
-            return inputs, features.float(), head.score(features, *inputs).float()
+                return inputs, None, head(inputs).float()
+            features = head.features(inputs)
+            return inputs, features.float(), head.score(features, inputs).float()
 
     @staticmethod
     def _targets(batch: TensorBatch, made: LabelledRows | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,8 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from dynens.batch import FeatureLayout
 from dynens.ensemble.blend import Blend
 from dynens.errors import TrainingError
+from dynens.models.onnx_export import graph_inputs
 
-SHARED_INPUTS = ("dense", "ids")
 STUDENT_LOGIT = "student_logit"
 
 
@@ -24,7 +24,7 @@ def fuse_ensemble(
     """Write a graph that runs every member on the same rows and blends their logits.
 
     Args:
-        members: exported learners (inputs `dense`, `ids`; output `logit`).
+        members: exported learners (inputs as `graph_inputs` has them; output `logit`).
         outputs: probability outputs by name; a blend may also name "student", whose logit then
             comes in through the input `student_logit` (N,).
         layout: the encoded rows.
@@ -53,7 +53,10 @@ def fuse_ensemble(
     graph = helper.make_graph(
         nodes,
         "ensemble",
-        _inputs(layout),
+        [
+            *graph_inputs(layout),
+            helper.make_tensor_value_info(STUDENT_LOGIT, TensorProto.FLOAT, ["rows"]),
+        ],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows"]) for name in outputs],
         initializers,
     )
@@ -66,20 +69,12 @@ def fuse_ensemble(
     _write(model, path)
 
 
-def _inputs(layout: FeatureLayout) -> list[onnx.ValueInfoProto]:
-    return [
-        helper.make_tensor_value_info("dense", TensorProto.FLOAT, ["rows", layout.num_dense]),
-        helper.make_tensor_value_info("ids", TensorProto.INT32, ["rows", layout.ids_width]),
-        helper.make_tensor_value_info(STUDENT_LOGIT, TensorProto.FLOAT, ["rows"]),
-    ]
-
-
 def _append_member(
     model: ModelProto, prefix: str, nodes: list[NodeProto], initializers: list[TensorProto]
 ) -> str:
     """Add a member's nodes under a prefix; returns the name of its logit."""
     renamed = onnx.compose.add_prefix(model, prefix)
-    names = {prefix + name: name for name in SHARED_INPUTS}
+    names = {prefix + i.name: i.name for i in model.graph.input}
     for node in renamed.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         nodes.append(node)

@@ -29,7 +29,7 @@ class PoolScorer:
     """Logits of several exported learners.
 
     Args:
-        paths: ONNX file of every learner (inputs `dense`, `ids`, output `logit`).
+        paths: ONNX file of every learner (inputs as exported, output `logit`).
         num_threads: ONNX Runtime threads per session.
     """
 
@@ -80,6 +80,10 @@ def run_graph(
 
 
 def _feed(session: ort.InferenceSession, batch: EncodedBatch) -> dict[str, Any]:
-    """The inputs the graph names, which may be fewer than both."""
-    arrays = {"dense": batch.dense, "ids": batch.ids}
+    """The inputs the graph names; rows here need not share their context."""
+    arrays = {
+        "dense": batch.dense,
+        "ids": batch.ids,
+        "context_rows": np.array(len(batch), np.int64),
+    }
     return {entry.name: arrays[entry.name] for entry in session.get_inputs()}

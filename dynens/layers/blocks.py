@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dynens.layers.columns import Columns
+
 
 class ByteDropout(nn.Module):
     """Dropout whose mask costs one random byte per unit.
@@ -47,7 +49,8 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.output_dim = input_dim
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Columns) -> Tensor:
         """(B, input_dim) → (B, output_dim)."""
-        out: Tensor = self.layers(x)
-        return out
+        for layer in self.layers:
+            x = x.linear(layer) if isinstance(x, Columns) else layer(x)
+        return x.whole() if isinstance(x, Columns) else x

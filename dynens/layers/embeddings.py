@@ -55,6 +55,11 @@ def _column_runs(fields: Sequence[SparseField]) -> list[tuple[slice, bool]]:
     return runs
 
 
+def _int32(value: int) -> Tensor:
+    """A constant of the ids' type: exported comparisons then need no conversion of the ids."""
+    return torch.tensor(value, dtype=torch.int32)
+
+
 class FlatIndex(nn.Module):
     """Positions of fields in `ids` and in the flat table, as tensors that move with the module."""
 
@@ -88,8 +93,9 @@ class FlatIndex(nn.Module):
         for columns, is_bag in self.runs:
             part = vectors[:, columns]
             if is_bag:
-                counts = (ids[:, columns] >= 0).sum(dim=1).clamp(min=1).to(vectors.dtype)
-                part = part.sum(dim=1, keepdim=True) / counts.view(-1, 1, 1)
+                present = (ids[:, columns] >= _int32(0)).to(vectors.dtype)
+                counts = present.sum(dim=1, keepdim=True).clamp(min=1.0)
+                part = part.sum(dim=1, keepdim=True) / counts.unsqueeze(2)
             parts.append(part)
         return torch.cat(parts, dim=1)
 
@@ -111,8 +117,8 @@ class ListLengths(nn.Module):
         self.register_buffer("owner", owner, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
-        held = ((ids >= 0) & (ids != MISSING)).to(self.owner.dtype)
-        return torch.matmul(held, self.owner)
+        held = (ids >= _int32(0)) & (ids != _int32(MISSING))
+        return torch.matmul(held.to(self.owner.dtype), self.owner)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dynens.layers.columns import Block, Columns, linear
+
 
 class CrossNetwork(nn.Module):
     """DCN-V2 cross layers: `x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l`.
@@ -17,12 +19,15 @@ class CrossNetwork(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(input_dim, input_dim) for _ in range(num_layers))
 
-    def forward(self, x0: Tensor) -> Tensor:
+    def forward(self, inputs: Columns) -> Tensor:
         """(B, D) → (B, D)."""
-        x = x0
+        x0 = inputs.whole()
+        x: Tensor | Columns = inputs
+        out = x0
         for layer in self.layers:
-            x = x0 * layer(x) + x
-        return x
+            out = x0 * linear(layer, x) + out
+            x = out
+        return out
 
 
 def fm_second_order(factors: Tensor) -> Tensor:
@@ -42,6 +47,11 @@ def fm_second_order(factors: Tensor) -> Tensor:
     return 0.5 * (square_of_sum - sum_of_squares).sum(dim=1)
 
 
+# Below, three small products per row cost more than one that repeats the shared part (measured
+# with ONNX Runtime: 4 of 7 fields 10 % slower, 34 of 47 fields 3.5 times faster).
+_FEWEST_SHARED_FIELDS = 12
+
+
 class PairwiseInnerProducts(nn.Module):
     """The F·(F-1)/2 inner products `<v_i, v_j>`, i < j, in row-major order of (i, j).
 
@@ -58,8 +68,35 @@ class PairwiseInnerProducts(nn.Module):
         self.register_buffer("left", pairs[0], persistent=False)
         self.register_buffer("right", pairs[1], persistent=False)
         self.output_dim = pairs.shape[1]
+        self.position = {(i, j): k for k, (i, j) in enumerate(pairs.T.tolist())}
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(B, F, E) → (B, F·(F-1)/2)."""
+    def forward(self, vectors: Columns) -> Columns:
+        """(B, F, E) → (B, F·(F-1)/2); of several blocks, products within and between them."""
+        shared = [block for block in vectors.blocks if block.is_shared]
+        if sum(len(block.at) for block in shared) < _FEWEST_SHARED_FIELDS:
+            products = self._gram(vectors.whole(), self.left, self.right)
+            is_shared = len(shared) == len(vectors.blocks)
+            return Columns((Block(products, range(self.output_dim), is_shared),))
+        blocks = []
+        for i, block in enumerate(vectors.blocks):
+            if len(block.at) > 1:
+                blocks.append(self._within(block))
+            blocks += [self._between(earlier, block) for earlier in vectors.blocks[:i]]
+        return Columns(tuple(blocks))
+
+    def _within(self, block: Block) -> Block:
+        """(M, f, E) → (M, f·(f-1)/2)."""
+        pairs = torch.triu_indices(len(block.at), len(block.at), offset=1)
+        at = [self.position[block.at[i], block.at[j]] for i, j in pairs.T.tolist()]
+        return Block(self._gram(block.values, pairs[0], pairs[1]), at, block.is_shared)
+
+    @staticmethod
+    def _gram(vectors: Tensor, left: Tensor, right: Tensor) -> Tensor:
         gram = torch.matmul(vectors, vectors.transpose(1, 2))
-        return gram.flatten(1)[:, self.left * vectors.shape[1] + self.right]
+        return gram.flatten(1)[:, left * vectors.shape[1] + right]
+
+    def _between(self, earlier: Block, later: Block) -> Block:
+        """(M, f, E), (N, g, E) → (N, g·f). In this order one row of `earlier` is one product."""
+        products = torch.matmul(later.values, earlier.values.transpose(1, 2)).flatten(1)
+        at = [self.position[i, j] for j in later.at for i in earlier.at]
+        return Block(products, at, earlier.is_shared and later.is_shared)

@@ -16,7 +16,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import MLP
 from dynens.layers.interactions import CrossNetwork
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape, flatten
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class DCNv2Head(Head):
@@ -28,11 +28,11 @@ class DCNv2Head(Head):
         self.mlp = MLP(shape.flat_dim, config.hidden_units, config.dropout or 0.0)
         self.output = nn.Linear(shape.flat_dim + self.mlp.output_dim, 1)
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        x0 = flatten(dense, embeddings)
+    def features(self, inputs: HeadInputs) -> Tensor:
+        x0 = inputs.flat()
         return torch.cat([self.cross(x0), self.mlp(x0)], dim=1)
 
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.output(features)
         return logits.squeeze(1)
 

@@ -16,7 +16,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import MLP
 from dynens.models.fm import FMTerms
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape, flatten
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class DeepFMHead(Head):
@@ -33,13 +33,13 @@ class DeepFMHead(Head):
     def embedding_width(config: LearnerConfig) -> int:
         return 1 + config.embedding_dim
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        hidden: Tensor = self.mlp(flatten(dense, embeddings[:, :, 1:]))
+    def features(self, inputs: HeadInputs) -> Tensor:
+        hidden: Tensor = self.mlp(inputs.with_embeddings(lambda e: e[:, :, 1:]).flat())
         return hidden
 
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         deep: Tensor = self.output(features).squeeze(1)
-        logits: Tensor = self.fm(dense, embeddings) + deep
+        logits: Tensor = self.fm(*inputs.whole()) + deep
         return logits
 
 

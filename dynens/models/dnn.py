@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import MLP
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape, flatten
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class DNNHead(Head):
@@ -24,11 +24,11 @@ class DNNHead(Head):
         self.mlp = MLP(shape.flat_dim, config.hidden_units, config.dropout or 0.0)
         self.output = nn.Linear(self.mlp.output_dim, 1)
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        hidden: Tensor = self.mlp(flatten(dense, embeddings))
+    def features(self, inputs: HeadInputs) -> Tensor:
+        hidden: Tensor = self.mlp(inputs.flat())
         return hidden
 
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.output(features)
         return logits.squeeze(1)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import MLP
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape, flatten
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class BilinearFusion(nn.Module):
@@ -57,15 +57,16 @@ class FinalMLPHead(Head):
         )
         self.fusion = BilinearFusion(config.hidden_units[-1], config.fusion_heads)
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        x = flatten(dense, embeddings)
+    def features(self, inputs: HeadInputs) -> Tensor:
+        x = inputs.flat()
+        whole = x.whole()
         streams = [
-            stream(2 * torch.sigmoid(gate(x)) * x)
+            stream(2 * torch.sigmoid(x.linear(gate)) * whole)
             for gate, stream in zip(self.gates, self.streams, strict=True)
         ]
         return torch.cat(streams, dim=1)
 
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.fusion(features)
         return logits
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dynens.config.learner import LearnerConfig
 from dynens.layers.interactions import fm_second_order
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class FMTerms(nn.Module):
@@ -59,16 +59,16 @@ class FMHead(Head):
     def embedding_width(config: LearnerConfig) -> int:
         return 1 + config.embedding_dim
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        return self.fm.factors(dense, embeddings).sum(dim=1)
+    def features(self, inputs: HeadInputs) -> Tensor:
+        return self.fm.factors(*inputs.whole()).sum(dim=1)
 
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
-        logits: Tensor = self.fm(dense, embeddings)
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
+        logits: Tensor = self.fm(*inputs.whole())
         return logits
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def forward(self, inputs: HeadInputs) -> Tensor:
         """Without the features, which the logit does not need."""
-        logits: Tensor = self.fm(dense, embeddings)
+        logits: Tensor = self.fm(*inputs.whole())
         return logits
 
 

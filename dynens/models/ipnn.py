@@ -8,14 +8,13 @@ References:
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import MLP
 from dynens.layers.interactions import PairwiseInnerProducts
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape, flatten
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class IPNNHead(Head):
@@ -28,12 +27,12 @@ class IPNNHead(Head):
         self.mlp = MLP(input_dim, config.hidden_units, config.dropout or 0.0)
         self.output = nn.Linear(self.mlp.output_dim, 1)
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        x = torch.cat([flatten(dense, embeddings), self.products(embeddings)], dim=1)
+    def features(self, inputs: HeadInputs) -> Tensor:
+        x = inputs.flat().beside(self.products(inputs.embeddings), self.shape.flat_dim)
         hidden: Tensor = self.mlp(x)
         return hidden
 
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.output(features)
         return logits.squeeze(1)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dynens.config.learner import LearnerConfig
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape, flatten
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class LRHead(Head):
@@ -28,10 +28,11 @@ class LRHead(Head):
     def embedding_width(config: LearnerConfig) -> int:
         return 1
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        return flatten(dense, embeddings)
+    def features(self, inputs: HeadInputs) -> Tensor:
+        return inputs.flat().whole()
 
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
+        dense, embeddings = inputs.whole()
         logits: Tensor = self.dense(dense).squeeze(1) + embeddings.sum(dim=(1, 2))
         return logits
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import MLP
+from dynens.layers.columns import Columns, linear
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadShape, flatten
+from dynens.models.network import Head, HeadInputs, HeadShape
 
 
 class MaskBlock(nn.Module):
@@ -36,9 +37,13 @@ class MaskBlock(nn.Module):
         self.hidden = nn.Linear(input_dim, output_dim, bias=False)
         self.norm = nn.LayerNorm(output_dim)
 
-    def forward(self, guide: Tensor, normed: Tensor) -> Tensor:
+    def forward(self, guide: Columns, normed: Tensor) -> Tensor:
         """(B, input_dim) twice → (B, output_dim)."""
-        return torch.relu(self.norm(self.hidden(self.mask(guide) * normed)))
+        first, *rest = self.mask
+        mask = linear(first, guide)
+        for layer in rest:
+            mask = layer(mask)
+        return torch.relu(self.norm(self.hidden(mask * normed)))
 
 
 class MaskNetHead(Head):
@@ -55,13 +60,13 @@ class MaskNetHead(Head):
         self.mlp = MLP(block_dim * config.mask_blocks, rest, config.dropout or 0.0)
         self.output = nn.Linear(self.mlp.output_dim, 1)
 
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        guide = flatten(dense, embeddings)
-        normed = flatten(dense, self.norm(embeddings))
+    def features(self, inputs: HeadInputs) -> Tensor:
+        guide = inputs.flat()
+        normed = inputs.with_embeddings(self.norm).flat().whole()
         hidden: Tensor = self.mlp(torch.cat([block(guide, normed) for block in self.blocks], 1))
         return hidden
 
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.output(features)
         return logits.squeeze(1)
 

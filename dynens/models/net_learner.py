@@ -15,10 +15,11 @@ from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.models.base import FitReport, ProgressCallback, StatSource
 from dynens.models.defaults import resolve_config
-from dynens.models.network import CTRNetwork, HeadClass, MeanLogits, inference_twin
+from dynens.models.network import CTRNetwork, HeadClass
 from dynens.models.onnx_export import export_module
 from dynens.models.optim import reproducible
 from dynens.models.training import Trainer, predict_logits
+from dynens.models.twin import InferenceTwin, MeanLogits
 
 LEARNER_FILE = "learner.json"
 WEIGHTS_FILE = "weights.npz"
@@ -130,7 +131,7 @@ class NetLearner:
         return learner
 
     def export_onnx(self, path: Path) -> None:
-        twins = [inference_twin(network) for network in self.networks_]
+        twins = [InferenceTwin(network) for network in self.networks_]
         export_module(twins[0] if len(twins) == 1 else MeanLogits(twins), self.layout, path)
 
     def _scorer(self) -> nn.Module:

@@ -1,11 +1,10 @@
-"""`CTRNetwork`: embeddings, statistics and a head; and its inference twin."""
+"""`CTRNetwork`: embeddings, statistics and a head."""
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,13 +13,8 @@ from torch import Tensor, nn
 from dynens.batch import FeatureLayout, FloatArray, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import ByteDropout
-from dynens.layers.embeddings import (
-    FlatEmbeddings,
-    FlatIndex,
-    FusedUpdate,
-    ListLengths,
-    SparseEmbeddings,
-)
+from dynens.layers.columns import Block, Columns
+from dynens.layers.embeddings import FlatIndex, FusedUpdate, ListLengths, SparseEmbeddings
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
@@ -41,6 +35,41 @@ class HeadShape:
         return self.num_dense + self.num_fields * self.embedding_dim
 
 
+@dataclass(frozen=True)
+class HeadInputs:
+    """What a head takes: dense inputs (N, D) and embeddings (N, F, E), as blocks of columns."""
+
+    dense: Columns
+    embeddings: Columns
+
+    @classmethod
+    def of(cls, dense: Tensor, embeddings: Tensor) -> HeadInputs:
+        """Every row with values of its own."""
+        return cls(Columns.of(dense), Columns.of(embeddings))
+
+    def flat(self) -> Columns:
+        """(N, D + F·E): dense inputs, then the embeddings one after the other."""
+        blocks = [block for block in self.dense.blocks if len(block.at)]
+        width = sum(len(block.at) for block in blocks)
+        for block in self.embeddings.blocks:
+            size = len(block.at) * block.values.shape[2]
+            if size:
+                at = range(width, width + size)
+                blocks.append(Block(block.values.flatten(1), at, block.is_shared))
+            width += size
+        return Columns(tuple(blocks))
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """(N, D) and (N, F, E) as plain tensors."""
+        rows = self.dense.own_rows if self.embeddings.own_rows is None else self.embeddings.own_rows
+        return self.dense.whole(rows), self.embeddings.whole(rows)
+
+    def with_embeddings(self, change: Callable[[Tensor], Tensor]) -> HeadInputs:
+        """The same with `change` applied to the embeddings."""
+        blocks = (replace(b, values=change(b.values)) for b in self.embeddings.blocks)
+        return HeadInputs(self.dense, Columns(tuple(blocks)))
+
+
 class Head(nn.Module, ABC):
     """From dense inputs and field embeddings to a logit. Every architecture is one head."""
 
@@ -54,24 +83,19 @@ class Head(nn.Module, ABC):
         return config.embedding_dim
 
     @abstractmethod
-    def features(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def features(self, inputs: HeadInputs) -> Tensor:
         """(B, D), (B, F, E) → (B, H): the last hidden representation."""
 
     @abstractmethod
-    def score(self, features: Tensor, dense: Tensor, embeddings: Tensor) -> Tensor:
-        """(B, H), (B, D), (B, F, E) → (B,) logits, from the features and the inputs they are of."""
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
+        """(B, H) and the inputs they are of → (B,) logits."""
 
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+    def forward(self, inputs: HeadInputs) -> Tensor:
         """(B, D), (B, F, E) → (B,) logits."""
-        return self.score(self.features(dense, embeddings), dense, embeddings)
+        return self.score(self.features(inputs), inputs)
 
 
 HeadClass = type[Head]
-
-
-def flatten(dense: Tensor, embeddings: Tensor) -> Tensor:
-    """(B, D), (B, F, E) → (B, D + F·E)."""
-    return torch.cat([dense, embeddings.flatten(1)], dim=1)
 
 
 class StatInputs(nn.Module):
@@ -164,8 +188,8 @@ class CTRNetwork(nn.Module):
     ) -> None:
         super().__init__()
         selection = select_features(layout, config.fields)
+        self.selection = selection
         self.selects_all = config.fields is None
-        self.folded_stats = False
         for name, columns in (
             ("id_columns", selection.id_columns),
             ("dense_columns", selection.dense_columns),
@@ -201,27 +225,22 @@ class CTRNetwork(nn.Module):
             shape = self.shape
             dense = torch.zeros(1, shape.num_dense)
             embeddings = torch.zeros(1, shape.num_fields, shape.embedding_dim)
-            width = self.head.features(dense, embeddings).shape[1]
+            width = self.head.features(HeadInputs.of(dense, embeddings)).shape[1]
         self.head.train(training)
         return width
 
-    def inputs(self, dense: Tensor, ids: Tensor, stats: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the head takes: dense inputs (B, D) and embeddings (B, F, E)."""
+    def inputs(self, dense: Tensor, ids: Tensor, stats: Tensor | None) -> HeadInputs:
+        """What the head takes."""
         if not self.selects_all:
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)
             stats = None if stats is None else stats.index_select(1, self.stat_columns)
         if self.length_inputs.lengths.num_lists:
             dense = torch.cat([dense, self.length_inputs(ids)], dim=1)
-        if self.folded_stats:
-            vectors = self.embeddings(ids)
-            width = self.shape.embedding_dim
-            dense = torch.cat([dense, vectors[:, :, width:].transpose(1, 2).flatten(1)], dim=1)
-            return dense, vectors[:, :, :width]
         if self.stat_inputs is not None:
             values = self.stat_inputs(ids) if stats is None else self.stat_inputs.standardise(stats)
             dense = torch.cat([dense, values], dim=1)
-        return dense, self.embedding_dropout(self.embeddings(ids))
+        return HeadInputs.of(dense, self.embedding_dropout(self.embeddings(ids)))
 
     def forward(self, dense: Tensor, ids: Tensor, stats: Tensor | None = None) -> Tensor:
         """Logits of encoded rows.
@@ -234,42 +253,5 @@ class CTRNetwork(nn.Module):
         Returns:
             (B,) logits.
         """
-        logits: Tensor = self.head(*self.inputs(dense, ids, stats))
+        logits: Tensor = self.head(self.inputs(dense, ids, stats))
         return logits
-
-
-class MeanLogits(nn.Module):
-    """The mean of several networks' logits (the members of a snapshot ensemble)."""
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, dense: Tensor, ids: Tensor) -> Tensor:
-        """(N, D), (N, W) → (N,) logits."""
-        logits = [member(dense, ids) for member in self.members]
-        return torch.stack(logits).mean(dim=0)
-
-
-def inference_twin(network: CTRNetwork) -> CTRNetwork:
-    """The same function as plain Gathers and matrix products, in evaluation mode, for export.
-
-    TorchRec's collection is replaced by one flat Gather over a copy of its weights. Standardised
-    statistics become further columns of the same table, since a mean of standardised values is the
-    standardised mean. The twin shares no memory with `network`.
-    """
-    embeddings = network.embeddings
-    assert isinstance(embeddings, SparseEmbeddings)
-    weight = embeddings.weight
-    twin = copy.copy(network)
-    if network.stat_inputs is not None:
-        twin.folded_stats = True
-        weight = torch.cat([weight, network.stat_inputs.standardised_table()], dim=1)
-    twin._buffers = copy.deepcopy(network._buffers)
-    twin._modules = {
-        name: FlatEmbeddings(embeddings.fields, weight)
-        if name == "embeddings"
-        else copy.deepcopy(module)
-        for name, module in network._modules.items()
-    }
-    return twin.eval()

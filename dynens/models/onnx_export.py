@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import nn
 
 from dynens.batch import FeatureLayout
@@ -25,12 +25,16 @@ def export_module(
     """Write `module(dense (N, D), ids (N, W))` as an ONNX graph with a free number of rows N.
 
     Inputs are named `dense` (float32) and `ids` (int32), and both exist even when the table has
-    no dense or no sparse features (they are then N × 0).
+    no dense or no sparse features (they are then N × 0). Where the layout has columns that the
+    candidates of a request share, a scalar `context_rows` (int64) is the third: 1 when all rows
+    agree in these columns, which are then read from the first row alone, else N.
     """
+    names = [i.name for i in graph_inputs(layout)]
     example = (
         torch.zeros(2, layout.num_dense),
         torch.ones(2, layout.ids_width, dtype=torch.int32),
-    )
+        torch.tensor(2),
+    )[: len(names)]
     axes = {name: {0: "rows"} for name in ("dense", "ids", *outputs)}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".onnx.tmp")
@@ -42,14 +46,16 @@ def export_module(
                 module.eval(),
                 example,
                 temporary,
-                input_names=["dense", "ids"],
+                input_names=names,
                 output_names=list(outputs),
                 dynamic_axes=axes,
                 opset_version=OPSET,
                 dynamo=False,
             )
         model = onnx.load(temporary)
-        _declare_inputs(model.graph, layout)
+        # The exporter drops inputs that the module does not use.
+        del model.graph.input[:]
+        model.graph.input.extend(graph_inputs(layout))
         onnx.checker.check_model(model)
         onnx.save(model, temporary)
         os.replace(temporary, path)
@@ -57,11 +63,12 @@ def export_module(
         Path(temporary).unlink(missing_ok=True)
 
 
-def _declare_inputs(graph: onnx.GraphProto, layout: FeatureLayout) -> None:
-    """Declare both inputs, in order: the exporter drops one that the module does not use."""
-    del graph.input[:]
-    for name, kind, width in (
-        ("dense", onnx.TensorProto.FLOAT, layout.num_dense),
-        ("ids", onnx.TensorProto.INT32, layout.ids_width),
-    ):
-        graph.input.append(helper.make_tensor_value_info(name, kind, ["rows", width]))
+def graph_inputs(layout: FeatureLayout) -> list[onnx.ValueInfoProto]:
+    """The inputs of every exported learner, in order."""
+    inputs = [
+        helper.make_tensor_value_info("dense", TensorProto.FLOAT, ["rows", layout.num_dense]),
+        helper.make_tensor_value_info("ids", TensorProto.INT32, ["rows", layout.ids_width]),
+    ]
+    if layout.has_context:
+        inputs.append(helper.make_tensor_value_info("context_rows", TensorProto.INT64, []))
+    return inputs

@@ -14,6 +14,23 @@ STATS_PER_FIELD = 2
 
 
 @dataclass(frozen=True)
+class FeatureGroup:
+    """Features of an encoded row that vary together.
+
+    Attributes:
+        fields: its sparse fields.
+        dense_columns: its columns of `dense`.
+        id_columns: its columns of `ids`.
+        is_context: whether the candidates of a ranking request share them.
+    """
+
+    fields: tuple[SparseField, ...]
+    dense_columns: tuple[int, ...]
+    id_columns: tuple[int, ...]
+    is_context: bool = False
+
+
+@dataclass(frozen=True)
 class FeatureSelection:
     """The selected features and their columns in `dense`, `ids` and the statistics.
 
@@ -26,6 +43,22 @@ class FeatureSelection:
     stat_columns: tuple[int, ...]
     flat_rows: tuple[tuple[int, int], ...]
     """Of each selected field: its first and one-past-last row in the full flat table."""
+    context_dense: int = 0
+    context_fields: int = 0
+    """How many of the first selected dense features and fields candidates share."""
+
+    def groups(self) -> tuple[FeatureGroup, ...]:
+        """What candidates share and the rest; one group where one side is empty."""
+        dense, fields = self.context_dense, self.context_fields
+        ids = sum(field.width for field in self.fields[:fields])
+        context = FeatureGroup(
+            self.fields[:fields], self.dense_columns[:dense], self.id_columns[:ids], True
+        )
+        rest = FeatureGroup(self.fields[fields:], self.dense_columns[dense:], self.id_columns[ids:])
+        sizes = [len(g.fields) + len(g.dense_columns) for g in (context, rest)]
+        if all(sizes):
+            return context, rest
+        return (FeatureGroup(self.fields, self.dense_columns, self.id_columns),)
 
     def table(self, stats: StatSource) -> FloatArray:
         """The rows of the statistics' flat table that belong to the selected fields."""
@@ -67,5 +100,11 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
         for position in positions
     ]
     return FeatureSelection(
-        tuple(fields), dense, tuple(id_columns), tuple(stat_columns), tuple(flat_rows)
+        tuple(fields),
+        dense,
+        tuple(id_columns),
+        tuple(stat_columns),
+        tuple(flat_rows),
+        context_dense=sum(i < layout.context_dense for i in dense),
+        context_fields=sum(i < layout.context_fields for i in positions),
     )

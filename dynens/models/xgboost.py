@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
-from dynens.layers.embeddings import FlatIndex, ListLengths
+from dynens.layers.embeddings import ListLengths
 from dynens.models.base import (
     CurvePoint,
     FitProgress,
@@ -46,6 +46,7 @@ from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import LEARNER_FILE, SavedStats
 from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module
 from dynens.models.selection import FeatureSelection, select_features
+from dynens.models.twin import GroupInputs, group_tables, in_order, stat_kinds
 
 BOOSTER_FILE = "booster.json"
 TABLE_FILE = "stats.npy"
@@ -73,31 +74,32 @@ class TreeInputs(nn.Module):
     training rows bring along (`stats`).
     """
 
-    table: Tensor
-    id_columns: Tensor
-    dense_columns: Tensor
-
     def __init__(self, selection: FeatureSelection, table: FloatArray) -> None:
         super().__init__()
-        self.index = FlatIndex(selection.fields)
-        self.lengths = ListLengths(selection.fields)
         widest = max((field.width for field in selection.fields), default=1)
-        self.register_buffer("table", torch.from_numpy(exact_sums(table, widest)))
-        self.register_buffer("id_columns", torch.tensor(selection.id_columns, dtype=torch.int64))
-        self.register_buffer(
-            "dense_columns", torch.tensor(selection.dense_columns, dtype=torch.int64)
+        self.feature_groups = selection.groups()
+        tables = group_tables(selection, torch.from_numpy(exact_sums(table, widest)))
+        self.groups = nn.ModuleList(
+            GroupInputs(group, ListLengths(group.fields), rows)
+            for group, rows in zip(self.feature_groups, tables, strict=True)
         )
+        self.num_lists = sum(field.width > 1 for field in selection.fields)
 
-    def forward(self, dense: Tensor, ids: Tensor, stats: Tensor | None = None) -> Tensor:
-        dense = dense.index_select(1, self.dense_columns)
-        if self.index.num_fields == 0:
-            return dense
-        ids = ids.index_select(1, self.id_columns)
+    def forward(
+        self,
+        dense: Tensor,
+        ids: Tensor,
+        context_rows: Tensor | None = None,
+        stats: Tensor | None = None,
+    ) -> Tensor:
+        denses, lengths, vectors = zip(
+            *(group(dense, ids, context_rows) for group in self.groups), strict=True
+        )
+        kinds = [denses, lengths, *stat_kinds(vectors)]
         if stats is None:
-            vectors = nn.functional.embedding(self.index.rows(ids), self.table)
-            stats = self.index.pool(vectors, ids).transpose(1, 2).flatten(1)
-        parts = [dense, self.lengths(ids), stats] if self.lengths.num_lists else [dense, stats]
-        return torch.cat(parts, dim=1)
+            return in_order(self.feature_groups, kinds).whole()
+        inputs = in_order(self.feature_groups, kinds[:2]).whole()
+        return torch.cat([inputs, stats], dim=1)
 
 
 class XGBoostLearner:
@@ -191,12 +193,12 @@ class XGBoostLearner:
     def tree_inputs(self, batch: EncodedBatch) -> FloatArray:
         """(B, D' + M + 2F) inputs; the encodings are the batch's own where it brings them."""
         num_inputs = len(self.selection.dense_columns) + len(self.selection.stat_columns)
-        num_inputs += self.inputs.lengths.num_lists
+        num_inputs += self.inputs.num_lists
         inputs = np.empty((len(batch), num_inputs), dtype=np.float32)
         columns = list(self.selection.stat_columns)
         for rows, dense, ids in prediction_batches(batch):
             own = None if batch.stats is None else torch.from_numpy(batch.stats[rows][:, columns])
-            inputs[rows] = self.inputs(dense, ids, own).numpy()
+            inputs[rows] = self.inputs(dense, ids, stats=own).numpy()
         return inputs
 
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:

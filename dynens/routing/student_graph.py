@@ -13,8 +13,9 @@ from dynens.batch import EncodedBatch, FeatureLayout
 from dynens.ensemble.blend import Blend
 from dynens.layers.embeddings import FlatIndex
 from dynens.models.batches import prediction_batches
-from dynens.models.network import CTRNetwork, inference_twin
+from dynens.models.network import CTRNetwork
 from dynens.models.onnx_export import export_module
+from dynens.models.twin import InferenceTwin
 from dynens.routing.difficulty import NUM_RARITY, Difficulty
 
 Array = npt.NDArray[np.float32]
@@ -47,15 +48,17 @@ class StudentTrunk(nn.Module):
         self, network: CTRNetwork, layout: FeatureLayout, id_counts: npt.NDArray[np.int64]
     ) -> None:
         super().__init__()
-        self.network = inference_twin(network)
+        self.network = InferenceTwin(network)
         self.rarity = Rarity(layout, id_counts)
 
-    def forward(self, dense: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(N, D), (N, W) → logit (N,), hidden (N, H), rarity (N, 2)."""
         head = self.network.head
-        inputs = self.network.inputs(dense, ids, None)
-        features = head.features(*inputs)
-        return head.score(features, *inputs), features, self.rarity(ids)
+        inputs = self.network.inputs(dense, ids, context_rows)
+        features = head.features(inputs)
+        return head.score(features, inputs), features, self.rarity(ids)
 
     def outputs(self, batch: EncodedBatch) -> tuple[Array, Array, Array]:
         """The three outputs of every row of `batch`, as arrays."""
@@ -78,8 +81,10 @@ class StudentGraph(nn.Module):
         self.bias = easy.bias
         self.difficulty = difficulty
 
-    def forward(self, dense: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logit, hidden, rarity = self.trunk(dense, ids)
+    def forward(
+        self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        logit, hidden, rarity = self.trunk(dense, ids, context_rows)
         probability = torch.sigmoid(self.scale * logit + self.bias)
         return logit, probability, self.difficulty(logit, hidden, rarity)
 

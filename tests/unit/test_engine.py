@@ -53,8 +53,8 @@ class FakeClock:
     def _wrap(self, graph: Any, cost: Callable[[int], float], log: bool = False) -> None:
         run = graph.run
 
-        def timed(outputs: tuple[str, ...], dense: Any, ids: Any, logit: Any = None) -> Any:
-            result = run(outputs, dense, ids, logit)
+        def timed(outputs: Any, dense: Any, ids: Any, logit: Any = None, **shared: bool) -> Any:
+            result = run(outputs, dense, ids, logit, **shared)
             self.now += cost(len(ids))
             if log:
                 self.calls.append(len(ids))

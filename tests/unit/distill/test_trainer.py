@@ -24,7 +24,7 @@ from dynens.models.base import FitProgress, FitReport
 from dynens.models.batches import tensor_batch
 from dynens.models.dnn import DNNLearner
 from dynens.models.lr import LRHead
-from dynens.models.network import CTRNetwork, HeadShape
+from dynens.models.network import HeadInputs, HeadShape
 from dynens.models.training import CHECKPOINT
 from tests.unit.models.tables import TinyTable, lookup, tiny_table
 
@@ -180,13 +180,14 @@ def lr_step(**changes: object) -> Step:
         labels=np.array([1, 0], np.float32),
     )
     dense, embeddings = torch.tensor([[1.0], [0.0], [-1.0]]), torch.tensor([[[0.5]], [[0]], [[1]]])
+    inputs = HeadInputs.of(dense, embeddings)
     step = Step(
         config=DistillConfig(),
         batch=tensor_batch(table, np.arange(2)),
         head=head,
-        inputs=(dense, embeddings),
+        inputs=inputs,
         features=None,
-        logits=head(dense, embeddings).detach(),
+        logits=head(inputs).detach(),
         teacher=torch.tensor([3.0, -1.0, 0.0]),
         gated=None,
         labels=torch.tensor([1.0, 0.0, 0.0]),

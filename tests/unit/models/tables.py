@@ -33,14 +33,20 @@ def tiny_table(
     multi_valued: bool = False,
     rows: int = 600,
     seed: int = 0,
+    context: tuple[int, int] = (0, 0),
 ) -> TinyTable:
-    """Rows whose click rate depends on dense features and on an effect of every id."""
+    """Rows whose click rate depends on dense features and on an effect of every id.
+
+    The first `context` dense features and fields are what candidates of a request share; with
+    `multi_valued` the last field holds lists, and the first one too where it is shared.
+    """
     rng = np.random.default_rng(seed)
+    lists = {num_fields - 1} | ({0} if context[1] else set())
     fields = tuple(
-        SparseField(f"c{i}", 6 + 3 * i, 3 if multi_valued and i == num_fields - 1 else 1)
+        SparseField(f"c{i}", 6 + 3 * i, 3 if multi_valued and i in lists else 1)
         for i in range(num_fields)
     )
-    layout = FeatureLayout(tuple(f"x{i}" for i in range(num_dense)), fields)
+    layout = FeatureLayout(tuple(f"x{i}" for i in range(num_dense)), fields, *context)
     dense = rng.normal(size=(2 * rows, num_dense)).astype(np.float32)
     ids, logit = _random_ids(layout, 2 * rows, rng)
     logit = logit + dense.sum(axis=1)

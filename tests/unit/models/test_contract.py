@@ -23,6 +23,14 @@ TABLES = {
     "one field": tiny_table(num_dense=0, num_fields=1),
 }
 
+CONTEXT_TABLES = {
+    "both sides mixed": tiny_table(num_dense=3, num_fields=5, multi_valued=True, context=(1, 3)),
+    "no dense": tiny_table(num_dense=0, context=(0, 1)),
+    "context dense": tiny_table(num_fields=2, context=(2, 0)),
+    "candidates dense": tiny_table(num_fields=2, context=(1, 2)),
+    "no sparse": tiny_table(num_fields=0, num_dense=3, context=(2, 0)),
+}
+
 every_model = pytest.mark.parametrize("model", sorted(MODELS))
 every_table = pytest.mark.parametrize("table_name", sorted(TABLES))
 
@@ -70,6 +78,48 @@ def test_exported_onnx_equals_eager(model: str, table_name: str, tmp_path: Path)
     onnx_logits = run_onnx(tmp_path / "m.onnx", table.valid)
     assert onnx_logits.shape == (len(table.valid),)
     np.testing.assert_allclose(onnx_logits, learner.predict_logits(table.valid), atol=1e-5)
+
+
+@pytest.mark.parametrize("table_name", sorted(CONTEXT_TABLES))
+@every_model
+def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path: Path) -> None:
+    table = CONTEXT_TABLES[table_name]
+    layout = table.layout
+    learner = fitted(model, table)
+    learner.export_onnx(tmp_path / "m.onnx")
+    session = ort.InferenceSession(str(tmp_path / "m.onnx"))
+    shared = EncodedBatch(table.valid.dense.copy(), table.valid.ids.copy())
+    shared.dense[:, : layout.context_dense] = shared.dense[0, : layout.context_dense]
+    shared.ids[:, : layout.context_ids_width] = shared.ids[0, : layout.context_ids_width]
+    for batch, context_rows in (
+        (table.valid, len(table.valid)),
+        (shared, len(shared)),
+        (shared, 1),
+    ):
+        feed = {
+            "dense": batch.dense,
+            "ids": batch.ids,
+            "context_rows": np.array(context_rows, np.int64),
+        }
+        assert [i.name for i in session.get_inputs()] == list(feed)
+        (logit,) = session.run(["logit"], feed)
+        assert logit.shape == (len(batch),)
+        np.testing.assert_allclose(logit, learner.predict_logits(batch), atol=1e-5)
+
+
+@every_model
+def test_a_field_subset_on_one_side_shares_nothing(model: str, tmp_path: Path) -> None:
+    table = CONTEXT_TABLES["both sides mixed"]
+    for fields in (("x0", "c0", "c1"), ("x1", "c3", "c4"), ("c1", "c3")):
+        learner = fitted(model, table, fields=fields)
+        learner.export_onnx(tmp_path / "m.onnx")
+        feed = {
+            "dense": table.valid.dense,
+            "ids": table.valid.ids,
+            "context_rows": np.array(len(table.valid), np.int64),
+        }
+        (logit,) = ort.InferenceSession(str(tmp_path / "m.onnx")).run(["logit"], feed)
+        np.testing.assert_allclose(logit, learner.predict_logits(table.valid), atol=1e-5)
 
 
 @every_model

@@ -16,7 +16,7 @@ from dynens.models.fm import FMHead
 from dynens.models.ipnn import IPNNHead
 from dynens.models.lr import LRHead
 from dynens.models.masknet import MaskNetHead
-from dynens.models.network import Head, HeadClass, HeadShape
+from dynens.models.network import Head, HeadClass, HeadInputs, HeadShape
 
 DENSE = torch.tensor([[2.0]])
 # Two fields with two components each.
@@ -42,7 +42,9 @@ def test_lr_adds_weights() -> None:
         head.get_parameter("dense.weight").fill_(0.5)
         head.get_parameter("dense.bias").fill_(0.25)
     # .25 + .5·2 + 1 + (-3)
-    assert head(DENSE, torch.tensor([[[1.0], [-3.0]]])).item() == pytest.approx(-0.75)
+    assert head(HeadInputs.of(DENSE, torch.tensor([[[1.0], [-3.0]]]))).item() == pytest.approx(
+        -0.75
+    )
 
 
 def test_fm_by_hand() -> None:
@@ -55,22 +57,22 @@ def test_fm_by_hand() -> None:
     embeddings = torch.cat([torch.tensor([[[0.1], [0.2]]]), EMBEDDINGS], dim=2)
     first = 0.25 + 0.5 * 2 + 0.1 + 0.2
     pairs = (2 * 1 + 1 * 2) + (2 * 3 + 1 * -1) + (1 * 3 + 2 * -1)
-    assert head(DENSE, embeddings).item() == pytest.approx(first + pairs)
+    assert head(HeadInputs.of(DENSE, embeddings)).item() == pytest.approx(first + pairs)
 
 
 def test_dnn_by_hand() -> None:
     head = head_of(DNNHead, "dnn")
     fill(head, 0.5)
     # x = [2, 1, 2, 3, -1] sums to 7; both hidden units are .5·7 + .5 = 4.
-    assert head.features(DENSE, EMBEDDINGS).tolist() == [[4.0, 4.0]]
-    assert head(DENSE, EMBEDDINGS).item() == pytest.approx(0.5 * 8 + 0.5)
+    assert head.features(HeadInputs.of(DENSE, EMBEDDINGS)).tolist() == [[4.0, 4.0]]
+    assert head(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(0.5 * 8 + 0.5)
 
 
 def test_dcnv2_by_hand() -> None:
     head = head_of(DCNv2Head, "dcnv2", cross_layers=1)
     fill(head, 0.5)
     # W x0 + b = 4 in every component, so the cross gives 4·x0 + x0 = 5·x0, which sums to 35.
-    assert head(DENSE, EMBEDDINGS).item() == pytest.approx(0.5 * (35 + 8) + 0.5)
+    assert head(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(0.5 * (35 + 8) + 0.5)
 
 
 def test_deepfm_is_fm_plus_dnn() -> None:
@@ -79,15 +81,15 @@ def test_deepfm_is_fm_plus_dnn() -> None:
     for head in (deepfm, fm, dnn):
         fill(head, 0.5)
     embeddings = torch.cat([torch.tensor([[[0.1], [0.2]]]), EMBEDDINGS], dim=2)
-    expected = fm(DENSE, embeddings) + dnn(DENSE, EMBEDDINGS)
-    assert deepfm(DENSE, embeddings).item() == pytest.approx(expected.item())
+    expected = fm(HeadInputs.of(DENSE, embeddings)) + dnn(HeadInputs.of(DENSE, EMBEDDINGS))
+    assert deepfm(HeadInputs.of(DENSE, embeddings)).item() == pytest.approx(expected.item())
 
 
 def test_ipnn_by_hand() -> None:
     head = head_of(IPNNHead, "ipnn")
     fill(head, 0.5)
     # The one inner product is 1·3 + 2·(-1) = 1, so x sums to 8 and hidden units are 4.5.
-    assert head(DENSE, EMBEDDINGS).item() == pytest.approx(0.5 * 9 + 0.5)
+    assert head(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(0.5 * 9 + 0.5)
 
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -117,7 +119,7 @@ def test_masknet_against_numpy() -> None:
         p["mlp.layers.0.weight"] @ np.concatenate(blocks) + p["mlp.layers.0.bias"], 0
     )
     expected = p["output.weight"] @ hidden + p["output.bias"]
-    assert head(DENSE, EMBEDDINGS).item() == pytest.approx(expected[0], abs=1e-5)
+    assert head(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(expected[0], abs=1e-5)
 
 
 def test_finalmlp_against_numpy() -> None:
@@ -136,13 +138,13 @@ def test_finalmlp_against_numpy() -> None:
     for k in range(2):
         cut = slice(2 * k, 2 * k + 2)
         expected = expected + first[cut] @ p["fusion.weight"][k] @ second[cut]
-    assert head(DENSE, EMBEDDINGS).item() == pytest.approx(expected[0], abs=1e-5)
+    assert head(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(expected[0], abs=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_finalmlp_logits_are_one_per_row(rows: int) -> None:
     head = head_of(FinalMLPHead, "finalmlp", hidden_units=(4,))
-    logits: Tensor = head(DENSE.expand(rows, -1), EMBEDDINGS.expand(rows, -1, -1))
+    logits: Tensor = head(HeadInputs.of(DENSE.expand(rows, -1), EMBEDDINGS.expand(rows, -1, -1)))
     assert logits.shape == (rows,)
 
 
@@ -164,6 +166,7 @@ def test_the_logit_is_the_score_of_the_features(head_class: HeadClass, model: Mo
     head = head_of(head_class, model, hidden_units=(4,))
     embeddings = torch.randn(3, 2, head.shape.embedding_dim)
     dense = torch.randn(3, 1)
-    features = head.features(dense, embeddings)
+    inputs = HeadInputs.of(dense, embeddings)
+    features = head.features(inputs)
     assert features.ndim == 2
-    torch.testing.assert_close(head.score(features, dense, embeddings), head(dense, embeddings))
+    torch.testing.assert_close(head.score(features, inputs), head(inputs))

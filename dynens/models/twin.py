@@ -1,0 +1,157 @@
+"""The inference twin: a learner's function as plain Gathers and matrix products, for export.
+
+What the candidates of a ranking request share is looked up and multiplied for one row where the
+caller says so (`context_rows` = 1), and for every row otherwise. One graph serves both.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dynens.layers.columns import Block, Columns
+from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
+from dynens.models.network import CTRNetwork, HeadInputs, LengthInputs
+from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection
+
+
+class GroupInputs(nn.Module):
+    """One group's dense features, list lengths and pooled rows of a table.
+
+    Args:
+        group: which columns it reads.
+        lengths: list lengths from the group's ids.
+        weight: the group's rows of the flat table.
+    """
+
+    def __init__(self, group: FeatureGroup, lengths: nn.Module, weight: Tensor) -> None:
+        super().__init__()
+        self.group = group
+        self.lengths = lengths
+        self.table = FlatEmbeddings(group.fields, weight)
+
+    def forward(
+        self, dense: Tensor, ids: Tensor, context_rows: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, D), (N, W) → (M, D_g), (M, L_g), (M, F_g, E); M = N unless the group is context."""
+        if self.group.is_context and context_rows is not None:
+            dense, ids = dense[:context_rows], ids[:context_rows]
+        dense = take_columns(dense, self.group.dense_columns)
+        ids = take_columns(ids, self.group.id_columns)
+        return dense, self.lengths(ids), self.table(ids)
+
+
+def take_columns(x: Tensor, columns: Sequence[int]) -> Tensor:
+    """(N, W) → (N, len(columns)), without a copy where these are neighbours."""
+    if list(columns) == list(range(x.shape[1])):
+        return x
+    if columns and list(columns) == list(range(columns[0], columns[0] + len(columns))):
+        return x[:, columns[0] : columns[0] + len(columns)]
+    return x.index_select(1, torch.tensor(columns, dtype=torch.int64))
+
+
+def in_order(groups: Sequence[FeatureGroup], kinds: Sequence[Sequence[Tensor]]) -> Columns:
+    """Blocks of each kind of input side by side, within a kind group after group.
+
+    Args:
+        groups: the groups.
+        kinds: for each kind, the groups' (M, w) tensors.
+    """
+    blocks: list[Block] = []
+    start = 0
+    for kind in kinds:
+        for group, values in zip(groups, kind, strict=True):
+            width = values.shape[1]
+            if width:
+                blocks.append(Block(values, range(start, start + width), group.is_context))
+            start += width
+    if not blocks:
+        blocks.append(Block(kinds[0][-1], range(0)))
+    return Columns(tuple(blocks))
+
+
+def stat_kinds(stats: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Groups' (M, F_g, 2) statistics as all target encodings and all count encodings."""
+    if len(stats) == 1:
+        return [[stats[0].transpose(1, 2).flatten(1)]]
+    return [[s[:, :, kind] for s in stats] for kind in range(STATS_PER_FIELD)]
+
+
+def group_tables(selection: FeatureSelection, weight: Tensor) -> list[Tensor]:
+    """The flat table's rows that belong to each group."""
+    sizes = [num_flat_rows(group.fields) for group in selection.groups()]
+    return list(torch.split(weight, sizes))
+
+
+class InferenceTwin(nn.Module):
+    """The same function as a `CTRNetwork` in evaluation mode.
+
+    TorchRec's collection is replaced by flat Gathers over a copy of its weights. Standardised
+    statistics become further columns of the same table, since a mean of standardised values is the
+    standardised mean. The twin shares no memory with `network`.
+    """
+
+    def __init__(self, network: CTRNetwork) -> None:
+        super().__init__()
+        embeddings = network.embeddings
+        assert isinstance(embeddings, SparseEmbeddings)
+        weight = embeddings.weight.detach()
+        if network.stat_inputs is not None:
+            weight = torch.cat([weight, network.stat_inputs.standardised_table()], dim=1)
+        self.embedding_dim = network.shape.embedding_dim
+        self.folds_stats = network.stat_inputs is not None
+        selection = network.selection
+        self.groups = nn.ModuleList(
+            GroupInputs(group, LengthInputs(group.fields), table)
+            for group, table in zip(
+                selection.groups(), group_tables(selection, weight), strict=True
+            )
+        )
+        self.feature_groups = selection.groups()
+        self.head = copy.deepcopy(network.head)
+        self.eval()
+
+    def inputs(self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None) -> HeadInputs:
+        """What the head takes, context columns with as many rows as `context_rows` says."""
+        denses, lengths, vectors = zip(
+            *(group(dense, ids, context_rows) for group in self.groups), strict=True
+        )
+        kinds: list[Sequence[Tensor]] = [denses]
+        if any(length.shape[1] for length in lengths):
+            kinds.append(lengths)
+        if self.folds_stats:
+            kinds += stat_kinds([v[:, :, self.embedding_dim :] for v in vectors])
+            vectors = tuple(v[:, :, : self.embedding_dim] for v in vectors)
+        groups = self.feature_groups
+        return HeadInputs(in_order(groups, kinds), in_order(groups, [vectors]))
+
+    def forward(self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None) -> Tensor:
+        """Logits of encoded rows.
+
+        Args:
+            dense: (N, num_dense) float32.
+            ids: (N, ids_width) int32.
+            context_rows: scalar M: 1 where all rows agree in the context columns, else N, which
+                None stands for.
+
+        Returns:
+            (N,) logits.
+        """
+        logits: Tensor = self.head(self.inputs(dense, ids, context_rows))
+        return logits
+
+
+class MeanLogits(nn.Module):
+    """The mean of several networks' logits (the members of a snapshot ensemble)."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """What each member takes → (N,) logits."""
+        logits = [member(*inputs) for member in self.members]
+        return torch.stack(logits).mean(dim=0)
