@@ -104,7 +104,7 @@ class BaseLearner(Protocol):
     def load(cls, directory: Path) -> Self: ...
 
     def export_onnx(self, path: Path) -> None:
-        """Write a graph with inputs `dense` (N, D) and `ids` (N, W) and output `logit` (N,)."""
+        """Write a graph with inputs as `graph_inputs` names them and output `logit` (N,)."""
         ...
 
 

@@ -102,7 +102,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest cut": (lambda b: (b / MANIFEST).write_text('{"format": 1, '), "as JSON"),
     "manifest a list": (lambda b: (b / MANIFEST).write_text("[]"), "format None"),
     "manifest too deep": (lambda b: (b / MANIFEST).write_text("[" * 100_000), "as JSON"),
-    "later format": (_edit(lambda m: m.update(format=2)), "format 2"),
+    "later format": (_edit(lambda m: m.update(format=3)), "format 3"),
     "key missing": (_edit(lambda m: m.pop("router")), "router"),
     "layout broken": (_edit(lambda m: m.update(layout={"dense": []})), "layout"),
     "file missing": (lambda b: (b / "student.onnx").unlink(), "lacks student.onnx"),

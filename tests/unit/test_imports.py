@@ -14,7 +14,7 @@ LAYERS = (
     ("dynens.models",),
     ("dynens.ensemble", "dynens.distill", "dynens.routing"),
     ("dynens.bundle",),
-    ("dynens.budget", "dynens.engine"),
+    ("dynens.budget", "dynens.graph", "dynens.engine"),
     ("dynens.evaluation", "dynens.predict", "dynens.report"),
 )
 # These put the others together.
@@ -29,6 +29,7 @@ BASE = (
     "dynens.metrics",
     "dynens.bundle",
     "dynens.budget",
+    "dynens.graph",
     "dynens.engine",
     "dynens.run",
     "dynens.bootstrap",

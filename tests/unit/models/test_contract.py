@@ -91,11 +91,9 @@ def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path:
     shared = EncodedBatch(table.valid.dense.copy(), table.valid.ids.copy())
     shared.dense[:, : layout.context_dense] = shared.dense[0, : layout.context_dense]
     shared.ids[:, : layout.context_ids_width] = shared.ids[0, : layout.context_ids_width]
-    for batch, context_rows in (
-        (table.valid, len(table.valid)),
-        (shared, len(shared)),
-        (shared, 1),
-    ):
+    count = len(shared)
+
+    def logits(batch: EncodedBatch, context_rows: int) -> np.ndarray:
         feed = {
             "dense": batch.dense,
             "ids": batch.ids,
@@ -103,8 +101,18 @@ def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path:
         }
         assert [i.name for i in session.get_inputs()] == list(feed)
         (logit,) = session.run(["logit"], feed)
-        assert logit.shape == (len(batch),)
-        np.testing.assert_allclose(logit, learner.predict_logits(batch), atol=1e-5)
+        assert logit.shape == (count,)
+        return np.asarray(logit)
+
+    # A layer norm over nearly equal components makes eager masknet itself inexact (5e-5 against
+    # float64).
+    atol = 1e-4 if model == "masknet" else 1e-5
+    once, each = logits(shared, 1), logits(shared, count)
+    np.testing.assert_allclose(once, each, atol=1e-5)
+    np.testing.assert_allclose(once, learner.predict_logits(shared), atol=atol)
+    np.testing.assert_allclose(
+        logits(table.valid, count), learner.predict_logits(table.valid), atol=atol
+    )
 
 
 @every_model
