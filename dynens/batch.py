@@ -7,7 +7,7 @@ padded with `PADDING`. The exported ONNX graphs take exactly these two arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -141,3 +141,13 @@ class EncodedBatch:
             groups=at(self.groups),
             stats=at(self.stats),
         )
+
+
+def graph_feeds(batch: EncodedBatch, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    """The named inputs of an exported graph, for rows that need not share their context."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "dense": np.asarray(batch.dense),
+        "ids": np.asarray(batch.ids),
+        "context_rows": np.array(len(batch), np.int64),
+    }
+    return {name: arrays[name] for name in names}

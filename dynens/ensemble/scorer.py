@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from dynens.batch import EncodedBatch
+from dynens.batch import EncodedBatch, graph_feeds
 from dynens.ensemble.blend import Logits
 
 CHUNK_ROWS = 4096
@@ -80,10 +80,4 @@ def run_graph(
 
 
 def _feed(session: ort.InferenceSession, batch: EncodedBatch) -> dict[str, Any]:
-    """The inputs the graph names; rows here need not share their context."""
-    arrays = {
-        "dense": batch.dense,
-        "ids": batch.ids,
-        "context_rows": np.array(len(batch), np.int64),
-    }
-    return {entry.name: arrays[entry.name] for entry in session.get_inputs()}
+    return graph_feeds(batch, [entry.name for entry in session.get_inputs()])

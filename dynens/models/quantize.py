@@ -32,7 +32,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from dynens.batch import EncodedBatch
+from dynens.batch import EncodedBatch, graph_feeds
 
 Array = npt.NDArray[np.float32]
 
@@ -176,8 +176,8 @@ def _column_ranges(
     session = ort.InferenceSession(
         probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    arrays = {"dense": np.asarray(rows.dense), "ids": np.asarray(rows.ids)}
-    values = session.run(list(names), {i.name: arrays[i.name] for i in session.get_inputs()})
+    feeds = graph_feeds(rows, [entry.name for entry in session.get_inputs()])
+    values = session.run(list(names), feeds)
     flat = {name: v.reshape(-1, v.shape[-1]) for name, v in zip(names, values, strict=True)}
     return {name: (v.min(axis=0), v.max(axis=0)) for name, v in flat.items()}
 
@@ -230,17 +230,23 @@ class _Editor:
             f"{name}_int8_scale",
             self.constant(f"{matrix}_scale", scales),
             f"{name}_int8_zero",
-            *(["", layer.bias] if layer.bias else []),
         ]
-        self.nodes.append(
-            helper.make_node(
-                "MatMulIntegerToFloat",
-                inputs,
-                list(layer.node.output),
-                domain=CONTRIB_DOMAIN,
-                name=layer.node.name,
-            )
+        output = layer.node.output[0]
+        # A bias that is computed, the part that rows share, is more than the operator can add.
+        is_constant = not layer.bias or layer.bias in self.constants
+        product = output if is_constant else f"{output}_int8"
+        if layer.bias and is_constant:
+            inputs += ["", layer.bias]
+        multiply = helper.make_node(
+            "MatMulIntegerToFloat",
+            inputs,
+            [product],
+            domain=CONTRIB_DOMAIN,
+            name=layer.node.name,
         )
+        self.nodes.append(multiply)
+        if not is_constant:
+            self.nodes.append(helper.make_node("Add", [product, layer.bias], [output]))
 
     def replace_tables(self, min_bytes: int) -> None:
         """int8 rows in place of embedding tables: Gather, Cast, Mul by the columns' scales."""

@@ -24,7 +24,7 @@ from dynens.models.base import FitProgress, FitReport
 from dynens.models.batches import tensor_batch
 from dynens.models.dnn import DNNLearner
 from dynens.models.lr import LRHead
-from dynens.models.network import HeadInputs, HeadShape
+from dynens.models.network import CTRNetwork, HeadInputs, HeadShape
 from dynens.models.training import CHECKPOINT
 from tests.unit.models.tables import TinyTable, lookup, tiny_table
 

@@ -7,6 +7,7 @@ import torch
 
 from dynens.batch import SparseField
 from dynens.layers.blocks import ByteDropout
+from dynens.layers.columns import Columns
 from dynens.layers.embeddings import FlatEmbeddings, ListLengths, SparseEmbeddings, field_offsets
 from dynens.layers.field_tables import FieldTables, join_flat_table, split_flat_table
 from dynens.layers.interactions import CrossNetwork, PairwiseInnerProducts, fm_second_order
@@ -93,7 +94,7 @@ def test_cross_layer_by_hand() -> None:
         for parameter in cross.parameters():
             parameter.fill_(1.0)
     # x0 = (1, 2): W x0 + b = 4, x1 = 4·x0 + x0 = (5, 10); W x1 + b = 16, x2 = 16·x0 + x1.
-    assert cross(torch.tensor([[1.0, 2.0]])).tolist() == [[21.0, 42.0]]
+    assert cross(Columns.of(torch.tensor([[1.0, 2.0]]))).tolist() == [[21.0, 42.0]]
 
 
 def test_fm_equals_the_sum_over_pairs() -> None:
@@ -104,4 +105,4 @@ def test_fm_equals_the_sum_over_pairs() -> None:
 
 def test_inner_products_in_order_of_pairs() -> None:
     v = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]]])
-    assert PairwiseInnerProducts(3)(v).tolist() == [[2.0, 0.0, 3.0]]
+    assert PairwiseInnerProducts(3)(Columns.of(v)).whole().tolist() == [[2.0, 0.0, 3.0]]
