@@ -143,11 +143,13 @@ class EncodedBatch:
         )
 
 
-def graph_feeds(batch: EncodedBatch, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
-    """The named inputs of an exported graph, for rows that need not share their context."""
+def graph_feeds(
+    batch: EncodedBatch, names: Iterable[str], *, shares_context: bool = False
+) -> dict[str, npt.NDArray[Any]]:
+    """The named inputs of an exported graph; `shares_context` as `FeatureLayout` means it."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "dense": np.asarray(batch.dense),
         "ids": np.asarray(batch.ids),
-        "context_rows": np.array(len(batch), np.int64),
+        "context_rows": np.array(1 if shares_context else len(batch), np.int64),
     }
     return {name: arrays[name] for name in names}

@@ -141,7 +141,7 @@ class RunConfig(FrozenConfig):
         student: the student's architecture (a neural model, or "auto"); the baseline shares it.
             Keys that are not given keep the default student's values.
         student_cap_us_per_row: cost that "auto" keeps to where it can: ONNX Runtime, one thread,
-            batches of 100 rows.
+            100 candidates of one request.
     """
 
     seed: int = Field(default=1, ge=0)

@@ -46,13 +46,24 @@ class PoolScorer:
         return {name: self._run(self._sessions[name], batch) for name in names}
 
     def cost_us_per_row(
-        self, batch: EncodedBatch, *, rows: int = 100, repeats: int = 50
+        self,
+        batch: EncodedBatch,
+        *,
+        rows: int = 100,
+        repeats: int = 50,
+        shares_context: bool = False,
     ) -> dict[str, float]:
         """Median time of `rows` rows of `batch` per learner, divided by `rows`, in µs.
 
-        The learners take turns, so a slow moment of the machine hits all of them alike.
+        With `shares_context` the rows must agree in the layout's context columns, as candidates of
+        one request do. The learners take turns, so a slow moment of the machine hits all of them
+        alike.
         """
-        feeds = {name: _feed(s, batch.take(slice(0, rows))) for name, s in self._sessions.items()}
+        block = batch.take(slice(0, rows))
+        feeds = {
+            name: _feed(session, block, shares_context=shares_context)
+            for name, session in self._sessions.items()
+        }
         times: dict[str, list[float]] = {name: [] for name in self.names}
         for repeat in range(repeats + 5):
             for name, session in self._sessions.items():
@@ -79,5 +90,8 @@ def run_graph(
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
-def _feed(session: ort.InferenceSession, batch: EncodedBatch) -> dict[str, Any]:
-    return graph_feeds(batch, [entry.name for entry in session.get_inputs()])
+def _feed(
+    session: ort.InferenceSession, batch: EncodedBatch, *, shares_context: bool = False
+) -> dict[str, Any]:
+    names = [entry.name for entry in session.get_inputs()]
+    return graph_feeds(batch, names, shares_context=shares_context)
