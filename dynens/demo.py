@@ -154,7 +154,8 @@ def show_answers(console: Console, run: RunDirectory, url: str) -> None:
     route = engine.score(engine.encoder.encode_table(raw)).route
     for name, wanted in (("easy", 0), ("hard", 1)):
         if not (route == wanted).any():
-            console.print(f"{name} row: none among {len(route)} test rows")
+            why = "the router sends no row to the ensemble" if wanted else "every row is hard"
+            console.print(f"{name} row: none among {len(route)} test rows; {why}")
             continue
         row: pa.Table = raw.slice(int((route == wanted).argmax()), 1)
         answer = _ask(f"{url}/v2/models/dynens/infer", infer_body(engine.encoder, row))
