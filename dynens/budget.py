@@ -31,6 +31,8 @@ _STALE_S = 2.0
 _PROBE_ROWS = 8
 # A slowdown below this is called noise.
 _SLOW = 1.5
+# Cold caches and a shared core slow calls down this much; smaller chunks would only add calls.
+_ORDINARY_SLOWDOWN = 3.0
 _MIN_SECONDS = 1e-9
 
 
@@ -129,7 +131,8 @@ def next_chunk(
         cost: prediction of the ensemble's time.
         now_s: clock time, for the age of the prediction.
         margin: share added to every prediction.
-        chunk_s: aim for chunks of this duration (one row at least).
+        chunk_s: aim for chunks of this duration at warm-up speed (one row at least); they shrink
+            only where the machine is slower than `_ORDINARY_SLOWDOWN`.
         max_rows: rows of one chunk at most.
     """
     if seconds_left is None:
@@ -137,6 +140,7 @@ def next_chunk(
     affordable = cost.rows_within(seconds_left, now_s, margin)
     if affordable == 0:
         return 0
-    comfortable = max(cost.rows_within(chunk_s, now_s, 0.0), 1)
+    ordinary = min(max(cost.slowdown_at(now_s), 1.0), _ORDINARY_SLOWDOWN)
+    comfortable = max(cost.rows_within(ordinary * chunk_s, now_s, 0.0), 1)
     chunk = min(rows_left, affordable, comfortable, max_rows)
     return min(chunk, _PROBE_ROWS) if cost.is_probe(now_s) else chunk

@@ -3,8 +3,8 @@
 The student's part of a request runs at once. Ensemble work takes turns, earliest deadline first,
 one request at a time: interleaving equal jobs would only make all of them late. Its chunks run in
 one scoring thread (ONNX Runtime lets go of the interpreter), so that the loop is free for new
-arrivals, other requests' protocol work and health checks; a handover costs some 20 µs, so work
-shorter than a few hundred stays on the loop.
+arrivals, other requests' protocol work and health checks; a handover costs more than its 20 µs where
+cores are few, so work shorter than two milliseconds stays on the loop.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Scheduler:
 
 # Work predicted to take longer than this is worth watching the client's connection for.
 _LONG_S = 2e-3
-_WORTH_A_HANDOVER_S = 3e-4
+_WORTH_A_HANDOVER_S = 2e-3
 _CHUNK_POLL_S = 2e-4
 
 

@@ -24,7 +24,7 @@ class EngineConfig(FrozenConfig):
     """
 
     intra_op_threads: int = Field(default=1, ge=1)
-    chunk_ms: float = Field(default=1.0, gt=0)
+    chunk_ms: float = Field(default=3.0, gt=0)
     max_chunk_rows: int = Field(default=512, ge=1)
     safety_margin: float = Field(default=0.15, ge=0)
     warm_up_rows: tuple[int, ...] = (1, 8, 32, 64, 100, 200)

@@ -98,3 +98,14 @@ def test_a_granted_chunk_always_fits_by_its_own_prediction(
     assert 0 <= granted <= rows
     if granted:
         assert cost.seconds(granted, 0.0) <= left * (1 + 1e-9)
+
+
+def test_chunks_keep_their_size_on_an_ordinarily_slow_machine() -> None:
+    """t(k) = s (1 + 0.1 k) ms: a 3 ms chunk holds 20 rows, up to s = 3; at s = 6 it lasts 9 ms."""
+    sizes = {}
+    for slowdown in (1.0, 3.0, 6.0):
+        cost = CostModel(1e-3, 1e-4 * (1 + 1e-9), slowdown=slowdown, updated_s=0.0)
+        sizes[slowdown] = next_chunk(
+            100, 1.0, cost, 0.0, margin=0.0, chunk_s=3e-3 * (1 + 1e-6), max_rows=100
+        )
+    assert sizes == {1.0: 20, 3.0: 20, 6.0: 5}
