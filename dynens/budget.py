@@ -20,7 +20,7 @@ import numpy.typing as npt
 from dynens.batch import FloatArray
 
 # One slow chunk may be a preemption and not a trend: it moves the slowdown at most by this factor.
-_MAX_STEP_RATIO = 2.0
+_MAX_STEP_RATIO = 3.0
 # Slowness is believed at once, recovery is earned over several chunks.
 _RISE, _FALL = 0.5, 0.15
 # With nothing observed, a slowdown fades by half in this time, so that a machine that was slow

@@ -3,8 +3,8 @@
 The student's part of a request runs at once. Ensemble work takes turns, earliest deadline first,
 one request at a time: interleaving equal jobs would only make all of them late. Its chunks run in
 one scoring thread (ONNX Runtime lets go of the interpreter), so that the loop is free for new
-arrivals, other requests' protocol work and health checks; a handover costs more than its 20 µs where
-cores are few, so work shorter than two milliseconds stays on the loop.
+arrivals, other requests' protocol work and health checks; a handover costs more than its 20 µs
+where cores are few, so work shorter than two milliseconds stays on the loop.
 """
 
 from __future__ import annotations

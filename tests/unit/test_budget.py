@@ -51,7 +51,7 @@ def test_a_slow_member_is_believed_within_a_few_chunks_and_forgiven_later() -> N
 def test_one_preempted_chunk_is_not_a_trend() -> None:
     cost = CostModel(fixed_s=0.0, per_row_s=1e-5)
     cost.observe(100, 1.0, 1.0)  # a thousand times the prediction, once
-    assert cost.slowdown_at(1.0) == pytest.approx(1.5)
+    assert cost.slowdown_at(1.0) == pytest.approx(2.0)
 
 
 def test_hardest_first_orders_the_rows_above_the_threshold() -> None:
