@@ -143,7 +143,7 @@ def _is_ready(url: str) -> bool:
 
 
 def show_answers(console: Console, run: RunDirectory, url: str) -> None:
-    """Ask the server about one easy and one hard row of the test split, and print both answers."""
+    """Ask the server about the easiest and the hardest of some test rows; print both answers."""
     from dynens.data.prepared import open_prepared
     from dynens.engine import Engine
     from serving.replay import infer_body
@@ -151,13 +151,10 @@ def show_answers(console: Console, run: RunDirectory, url: str) -> None:
     data = open_prepared(run.data)
     raw = data.raw("test").slice(0, EXAMPLE_ROWS)
     engine = Engine.load(run.root)
-    route = engine.score(engine.encoder.encode_table(raw)).route
-    for name, wanted in (("easy", 0), ("hard", 1)):
-        if not (route == wanted).any():
-            why = "the router sends no row to the ensemble" if wanted else "every row is hard"
-            console.print(f"{name} row: none among {len(route)} test rows; {why}")
-            continue
-        row: pa.Table = raw.slice(int((route == wanted).argmax()), 1)
+    rows = engine.encoder.encode_table(raw)
+    (difficulty,) = engine.student.run(("difficulty",), rows.dense, rows.ids)
+    for name, position in (("easiest", difficulty.argmin()), ("hardest", difficulty.argmax())):
+        row: pa.Table = raw.slice(int(position), 1)
         answer = _ask(f"{url}/v2/models/dynens/infer", infer_body(engine.encoder, row))
         outputs = {o["name"]: o["data"][0] for o in answer["outputs"]}
         parameters = answer["parameters"]
