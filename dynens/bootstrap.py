@@ -21,7 +21,8 @@ class WeightedAUC:
     """AUC of fixed scores under changing row weights; ties count one half.
 
     Args:
-        labels: (N,) in {0, 1}.
+        labels: (N,) in [0, 1]. One between counts as so much of a positive and the rest of a
+            negative row: with probabilities for labels this is the AUC to be expected of them.
         scores: (N,) finite.
     """
 
@@ -31,13 +32,13 @@ class WeightedAUC:
         ordered = values[self._order]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         self._starts = starts
-        self._positive = np.asarray(labels, dtype=np.float64)[self._order] > 0.5
+        self._positive = np.asarray(labels, dtype=np.float64)[self._order]
 
     def __call__(self, weight: npt.NDArray[Any]) -> float:
         """AUC under `weight` (N,) ≥ 0; NaN when one class has no weight."""
         ordered = weight[self._order]
-        positive = np.add.reduceat(np.where(self._positive, ordered, 0.0), self._starts)
-        negative = np.add.reduceat(np.where(self._positive, 0.0, ordered), self._starts)
+        positive = np.add.reduceat(ordered * self._positive, self._starts)
+        negative = np.add.reduceat(ordered * (1.0 - self._positive), self._starts)
         below = np.cumsum(negative) - negative
         total = positive.sum() * negative.sum()
         if total == 0:

@@ -46,7 +46,7 @@ NUM_FOLDS = 3
 # Fractions whose AUC decides between difficulty scores: where routing is worth its cost.
 CHOICE_FRACTIONS = np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
 # A difficulty score displaces an earlier one in the configuration only by more than this.
-MIN_ADVANTAGE_AUC = 1e-4
+MIN_ADVANTAGE_AUC = 5e-5
 PARTIAL_POOLING_ROWS = 10.0
 
 Vector = npt.NDArray[np.floating]
@@ -286,6 +286,8 @@ def _curve_json(curve: ThresholdCurve) -> dict[str, Any]:
     return {
         "fractions": curve.fractions.tolist(),
         "gap": curve.gap.tolist(),
+        "label_gap": curve.label_gap.tolist(),
+        "expected_gap": curve.expected_gap.tolist(),
         "standard_error": curve.standard_error.tolist(),
     }
 

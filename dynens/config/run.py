@@ -17,7 +17,7 @@ DifficultyName = Literal[
     "margin",
     "entropy",
     "predicted_gap",
-    "predicted_rank_gap",
+    "predicted_auc_gain",
     "loss_reduction",
     "disagreement",
     "rarity",
@@ -61,7 +61,7 @@ class RouterConfig(FrozenConfig):
     """
 
     difficulties: tuple[DifficultyName, ...] = (
-        "predicted_gap",
+        "predicted_auc_gain",
         "margin",
     )
     max_hard_fraction: float = Field(default=0.28, ge=0, le=1)

@@ -137,15 +137,18 @@ def fit_predicted_gap(rows: RouteRows, seed: int) -> Difficulty:
     return _fit_head(rows, gap, seed)
 
 
-def fit_predicted_rank_gap(rows: RouteRows, seed: int) -> Difficulty:
-    """Predicts |Δrank|: how far the row moves in the ranking, which is all that AUC sees.
+def fit_predicted_auc_gain(rows: RouteRows, seed: int) -> Difficulty:
+    """Predicts |Δp|·|Δrank|: what AUC gains by the row's move if the ensemble is right.
 
-    Ranks are positions among the student's calibrated logits, scaled to [0, 1].
+    The row is a positive with the ensemble's probability p. Moved past the rows between its two
+    scores, it gains p minus their probability with each of them: half of Δp on average, times their
+    number. Ranks are positions among the student's calibrated logits, scaled to [0, 1].
     """
+    gap = np.abs(sigmoid(rows.hard_logit) - sigmoid(rows.easy_logit))
     reference = np.sort(rows.easy_logit)
     easy = np.searchsorted(reference, rows.easy_logit)
     hard = np.searchsorted(reference, rows.hard_logit)
-    return _fit_head(rows, np.abs(hard - easy) / len(reference), seed)
+    return _fit_head(rows, gap * np.abs(hard - easy) / len(reference), seed)
 
 
 def fit_loss_reduction(rows: RouteRows, seed: int) -> Difficulty:
@@ -164,8 +167,8 @@ def fit_disagreement(rows: RouteRows, seed: int) -> Difficulty:
 DIFFICULTY: dict[str, DifficultyFitter] = {
     "margin": lambda rows, seed: Margin(),
     "entropy": lambda rows, seed: Entropy(),
+    "predicted_auc_gain": fit_predicted_auc_gain,
     "predicted_gap": fit_predicted_gap,
-    "predicted_rank_gap": fit_predicted_rank_gap,
     "loss_reduction": fit_loss_reduction,
     "disagreement": fit_disagreement,
     "rarity": lambda rows, seed: Rarity(),

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynens.bootstrap import WeightedAUC
+from dynens.metrics import sigmoid
 
 Vector = npt.NDArray[np.floating]
 Curve = npt.NDArray[np.float64]
@@ -15,8 +16,8 @@ Curve = npt.NDArray[np.float64]
 CURVE_FRACTIONS = np.round(np.arange(0.0, 0.5001, 0.01), 2)
 SMOOTHING_WINDOW = 5
 BOOTSTRAP_DRAWS = 50
-UNRESOLVED_AUC = 0.001
-NEGLIGIBLE_AUC = 1e-4
+# Standard deviation of the ensemble's own account of an AUC gap, beside the size of the gap itself.
+ACCOUNT_ERROR_AUC = 2e-4
 
 
 def routed(easy: Vector, hard: Vector, difficulty: Vector, fraction: float) -> Vector:
@@ -33,14 +34,24 @@ def routed(easy: Vector, hard: Vector, difficulty: Vector, fraction: float) -> V
 class ThresholdCurve:
     """Validation AUC of the routed system minus the static trio's, over the hard fraction.
 
+    Two accounts of it are joined. The labels' is unbiased, but on a few thousand rows its error is
+    larger than the gaps that matter. The ensemble's replaces every label by the hard route's
+    probability: hardly any sampling error, but it takes the ensemble's word for the truth, so it may
+    be wrong by as much as it says. The joined gap is their mean, each weighted by the inverse of
+    its variance.
+
     Attributes:
         fractions: (K,) hard fractions.
-        gap: (K,) bootstrap mean of AUC(dynamic) - AUC(static trio), smoothed.
-        standard_error: (K,) bootstrap standard error of the unsmoothed gap.
+        gap: (K,) the joined gap.
+        label_gap: (K,) bootstrap mean of AUC(dynamic) - AUC(static trio) on labels, smoothed.
+        expected_gap: (K,) the same difference with the ensemble's probabilities for labels.
+        standard_error: (K,) bootstrap standard error of the unsmoothed label gap.
     """
 
     fractions: Curve
     gap: Curve
+    label_gap: Curve
+    expected_gap: Curve
     standard_error: Curve
 
 
@@ -56,49 +67,46 @@ def threshold_curve(
     fractions: Curve = CURVE_FRACTIONS,
     draws: int = BOOTSTRAP_DRAWS,
 ) -> ThresholdCurve:
-    """Bootstrap the gap at every fraction; rows are resampled, rankings are not refitted.
+    """The gap at every fraction; rows are resampled, rankings are not refitted.
 
     Args:
         labels, weight: (N,) validation rows.
-        easy, hard, static: (N,) scores of the student's route, the ensemble's route and the trio.
+        easy, hard, static: (N,) logits of the student's route, the ensemble's route and the trio;
+            that of the ensemble's route is calibrated.
         difficulty: (N,) higher = harder.
     """
-    reference = WeightedAUC(labels, static)
-    systems = [WeightedAUC(labels, routed(easy, hard, difficulty, f)) for f in fractions]
+    systems = [routed(easy, hard, difficulty, f) for f in fractions]
+    weight = np.asarray(weight, dtype=np.float64)
     generator = np.random.default_rng(seed)
-    gaps = np.empty((draws, len(fractions)))
-    for draw in range(draws):
-        drawn = generator.poisson(1.0, len(labels)) * np.asarray(weight, dtype=np.float64)
-        target = reference(drawn)
-        gaps[draw] = [system(drawn) - target for system in systems]
-    return ThresholdCurve(fractions, _smooth(gaps.mean(axis=0)), gaps.std(axis=0))
+    resampled = [generator.poisson(1.0, len(labels)) * weight for _ in range(draws)]
+    gaps = _gaps(labels, systems, static, resampled)
+    (expected,) = _gaps(sigmoid(hard), systems, static, [weight])
+    label_gap, standard_error = _smooth(gaps.mean(axis=0)), gaps.std(axis=0)
+    account_variance = ACCOUNT_ERROR_AUC**2 + expected**2
+    trust = account_variance / (account_variance + standard_error**2)
+    gap = expected + trust * (label_gap - expected)
+    return ThresholdCurve(fractions, gap, label_gap, expected, standard_error)
+
+
+def _gaps(labels: Vector, systems: list[Vector], static: Vector, weights: list[Vector]) -> Curve:
+    """(W, S) AUC of every system minus the trio's, under every weight of the rows."""
+    reference = WeightedAUC(labels, static)
+    aucs = [WeightedAUC(labels, scores) for scores in systems]
+    return np.array([[a(w) - reference(w) for a in aucs] for w in weights])
 
 
 def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float = 0.0) -> float:
-    """The smallest fraction at which the routed system reaches the static trio.
-
-    Zero where validation is too small to tell student and trio apart: their gap is within its
-    standard error, and that error is above `UNRESOLVED_AUC`.
+    """The smallest fraction at which the routed system reaches the static trio, or `maximum`.
 
     Args:
         curve: from `threshold_curve`.
-        maximum: largest fraction allowed. Where the trio is not reached up to it, all of it is
-            used if the trio is better than the student by more than the standard error (more hard
-            rows can be expected to help, even where noise hides it); else the smallest fraction
-            within `NEGLIGIBLE_AUC` of the best one.
+        maximum: largest fraction allowed.
         tolerance: AUC by which the system may stay below the trio.
     """
-    error = float(curve.standard_error[0])
-    if error > UNRESOLVED_AUC and abs(float(curve.gap[0])) <= error:
-        return 0.0
     allowed = curve.fractions <= maximum + 1e-9
     fractions, gap = curve.fractions[allowed], curve.gap[allowed]
     reached = np.flatnonzero(gap >= -tolerance)
-    if len(reached):
-        return float(fractions[reached[0]])
-    if abs(float(curve.gap[0])) > error:
-        return float(fractions[-1])
-    return float(fractions[np.flatnonzero(gap >= gap.max() - NEGLIGIBLE_AUC)[0]])
+    return float(fractions[reached[0] if len(reached) else -1])
 
 
 def fraction_for_cost(

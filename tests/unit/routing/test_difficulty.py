@@ -30,7 +30,7 @@ def planted(num_rows: int = 4000) -> tuple[RouteRows, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "name", ["predicted_gap", "predicted_rank_gap", "loss_reduction", "disagreement"]
+    "name", ["predicted_gap", "predicted_auc_gain", "loss_reduction", "disagreement"]
 )
 def test_fitted_scores_find_the_planted_hard_rows(name: str) -> None:
     rows, hard = planted()
