@@ -51,6 +51,7 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "teacher pool": ["distill.teacher=pool"],
     "teacher trio": ["distill.teacher=ensemble"],
+    "stop on labels": ["distill.stop_on=labels"],
     "field swap": [only("field_swap")],
     "entity swap": [only("entity_swap")],
     "cutmix": [only("cutmix")],

@@ -250,7 +250,7 @@ class StudentLearner:
         select = valid_roles(self._roles, len(valid)).select
         config = self._with_made_rows(self._config, len(train))
         learner = learner_class(config, data.layout, data.stats, run_config.seed)
-        teaching = self._teaching(data, train, valid)
+        teaching = self._teaching(data, train, valid, select)
 
         def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             return DistillTrainer(
@@ -276,19 +276,28 @@ class StudentLearner:
         optimizer = config.optimizer.model_copy(update={"embedding_l2": strength})
         return config.model_copy(update={"optimizer": optimizer})
 
-    def _teaching(self, data: PreparedData, train: EncodedBatch, valid: EncodedBatch) -> Teaching:
+    def _teaching(
+        self,
+        data: PreparedData,
+        train: EncodedBatch,
+        valid: EncodedBatch,
+        select: npt.NDArray[np.bool_],
+    ) -> Teaching:
         """Teacher logits of the training rows, and the sources of all else the student learns."""
         run, distill = self._context.run, self._context.config.distill
         blend = read_blend(run, teacher_system(run, distill.teacher))
         names = tuple(blend.weights)
         raw = pool_logits(run, names, "train")
         features = self._hints(train)
+        stop_at = None
+        if distill.stop_on == "teacher" and (distill.softens_labels or distill.makes_rows):
+            stop_at = blend.logit(pool_logits(run, names, "valid"))[select]
         if not distill.gating:
             factory = self._factory(data, train, names, lambda scorer: Teacher(scorer, blend))
-            return Teaching(blend.logit(raw), factory, features=features)
+            return Teaching(blend.logit(raw), factory, features=features, valid_logits=stop_at)
         voices = voices_of(blend, calibrated_learners(run, names, valid, self._roles))
         factory = self._factory(data, train, names, lambda scorer: VoicesTeacher(scorer, voices))
-        return Teaching(voices.logits(raw), factory, voices.prior, features)
+        return Teaching(voices.logits(raw), factory, voices.prior, features, stop_at)
 
     def _factory(
         self,

@@ -78,6 +78,8 @@ class DistillConfig(FrozenConfig):
         temperature: softens both distributions; gradients are rescaled by its square.
         teacher: `pool` blends every learner's logit, `ensemble` is the serving trio, `auto`
             whichever of the two has the better AUC on `route` rows, which trained neither.
+        stop_on: what ends training and picks the epoch, on `select` rows: `teacher`, the smallest
+            distance to its probabilities, or `labels`, the largest AUC.
         augmented_per_row: made-up rows per logged row in every batch.
         reuse: steps that pass per chunk of newly labelled rows; each made-up row is used about as
             often.
@@ -93,6 +95,7 @@ class DistillConfig(FrozenConfig):
     alpha: ScheduleConfig = ScheduleConfig(start=0.7)
     temperature: ScheduleConfig = ScheduleConfig(start=1.0)
     teacher: Literal["auto", "pool", "ensemble"] = "auto"
+    stop_on: Literal["teacher", "labels"] = "teacher"
     augmented_per_row: float = Field(default=1.0, ge=0, le=16)
     reuse: int = Field(default=8, ge=1)
     augmentations: tuple[AugmentationConfig, ...] = (

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynens.batch import EncodedBatch
+from dynens.batch import EncodedBatch, FloatArray
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig
 from dynens.distill.gating import TeacherGate
@@ -19,7 +19,8 @@ from dynens.distill.schedules import schedule_value
 from dynens.distill.teacher import LabelledRows, RowFactory
 from dynens.distill.terms import Step, TermModules, active_terms
 from dynens.ensemble.blend import Logits
-from dynens.models.base import FitReport, ProgressCallback, positive_rate
+from dynens.metrics import sigmoid
+from dynens.models.base import CurvePoint, FitReport, ProgressCallback, positive_rate
 from dynens.models.batches import TensorBatch
 from dynens.models.network import CTRNetwork, HeadInputs
 from dynens.models.optim import autocast
@@ -36,12 +37,23 @@ class Teaching:
         factory: source of made-up rows, labelled alike; None for none.
         prior: (M,) weights the gate starts from; empty: no gate.
         features: the network that gives hints; None for none.
+        valid_logits: the teacher's logits of the rows that decide when to stop, (V,); None: their
+            labels decide.
     """
 
     logits: Logits
     factory: RowFactory | None = None
     prior: tuple[float, ...] = ()
     features: TeacherFeatures | None = None
+    valid_logits: Logits | None = None
+
+
+def mean_divergence(teacher: Logits, student: Logits) -> float:
+    """Mean over rows of KL(σ(teacher) ‖ σ(student)) in nats, both (N,) logits."""
+    z, t = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
+    p = sigmoid(t)
+    divergence = np.logaddexp(0.0, z) - np.logaddexp(0.0, t) - p * (z - t)
+    return max(float(divergence.mean()), 0.0)
 
 
 class DistillTrainer(Trainer):
@@ -107,6 +119,16 @@ class DistillTrainer(Trainer):
     def loss(self, batch: TensorBatch) -> Tensor:
         step = self._step(batch, self._made_rows())
         return torch.stack([weight * term.loss(step) for weight, term in self._terms]).sum()
+
+    def score(self, point: CurvePoint, logits: FloatArray) -> float:
+        """Minus the distance to the teacher, √(mean KL(teacher ‖ student)).
+
+        A few thousand labels cannot tell one epoch from the next, and the epoch that they like best
+        is partly luck; how near the student is to its teacher can be measured.
+        """
+        if self._teaching.valid_logits is None:
+            return super().score(point, logits)
+        return -float(np.sqrt(mean_divergence(self._teaching.valid_logits, logits)))
 
     def extra_state(self) -> dict[str, Tensor]:
         return self._modules.state_dict()

@@ -167,8 +167,10 @@ class Trainer:
             self.state.step += 1
             if step in evaluate_at:
                 with self.average.applied() if self.average else contextlib.nullcontext():
-                    point = self._evaluate(valid, epoch + step / num_steps, float(np.mean(losses)))
-                    decision = self._keep(point, snapshots)
+                    logits = predict_logits(self.network, valid)
+                    progress = epoch + step / num_steps
+                    point = self._point(valid, logits, progress, float(np.mean(losses)))
+                    decision = self._keep(point, self.score(point, logits), snapshots)
                 losses.clear()
                 self._act(decision)
                 self._report(point)
@@ -181,6 +183,11 @@ class Trainer:
         with autocast(self.options.precision):
             logits = self.network(batch.dense, batch.ids, batch.stats)
         return weighted_bce(logits, batch.labels, batch.sample_weight)
+
+    def score(self, point: CurvePoint, logits: FloatArray) -> float:
+        """What early stopping maximises, of a validation point and the rows' logits (N,)."""
+        del logits
+        return validation_score(point)
 
     def extra_state(self) -> dict[str, Tensor]:
         """Tensors beside the network that a continued run needs; distillation has some."""
@@ -200,8 +207,10 @@ class Trainer:
             self.average.update()
         return loss.item()
 
-    def _evaluate(self, valid: EncodedBatch, epoch: float, train_loss: float) -> CurvePoint:
-        probabilities = metrics.sigmoid(predict_logits(self.network, valid))
+    def _point(
+        self, valid: EncodedBatch, logits: FloatArray, epoch: float, train_loss: float
+    ) -> CurvePoint:
+        probabilities = metrics.sigmoid(logits)
         labels, weight = valid.labels, valid.sample_weight
         assert labels is not None
         point = CurvePoint(
@@ -214,14 +223,14 @@ class Trainer:
         self.state.curve.append(point)
         return point
 
-    def _keep(self, point: CurvePoint, snapshots: bool) -> Decision:
+    def _keep(self, point: CurvePoint, score: float, snapshots: bool) -> Decision:
         """Copy the weights just validated if they are the best, or end a cosine cycle."""
         if snapshots:
             if (self.state.epoch + 1) % self.options.epochs_per_snapshot == 0:
                 self.state.snapshots.append(copy_weights(self.network))
                 self.state.best_epoch = point.epoch
             return "wait"
-        decision = self.schedule.update(validation_score(point))
+        decision = self.schedule.update(score)
         if decision == "improved":
             self.state.best = copy_weights(self.network)
             self.state.best_epoch = point.epoch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +37,9 @@ class ThresholdCurve:
 
     Two accounts of it are joined. The labels' is unbiased, but on a few thousand rows its error is
     larger than the gaps that matter. The ensemble's replaces every label by the hard route's
-    probability: hardly any sampling error, but it takes the ensemble's word for the truth, so it may
-    be wrong by as much as it says. The joined gap is their mean, each weighted by the inverse of
-    its variance.
+    probability: hardly any sampling error, but it takes the ensemble's word for the truth, so it
+    may be wrong by as much as it says. The joined gap is their mean, each weighted by the inverse
+    of its variance.
 
     Attributes:
         fractions: (K,) hard fractions.
@@ -88,7 +89,9 @@ def threshold_curve(
     return ThresholdCurve(fractions, gap, label_gap, expected, standard_error)
 
 
-def _gaps(labels: Vector, systems: list[Vector], static: Vector, weights: list[Vector]) -> Curve:
+def _gaps(
+    labels: Vector, systems: Sequence[Vector], static: Vector, weights: Sequence[Vector]
+) -> Curve:
     """(W, S) AUC of every system minus the trio's, under every weight of the rows."""
     reference = WeightedAUC(labels, static)
     aucs = [WeightedAUC(labels, scores) for scores in systems]

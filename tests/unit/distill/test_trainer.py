@@ -19,8 +19,8 @@ from dynens.distill.augment import row_space
 from dynens.distill.hints import TeacherFeatures
 from dynens.distill.teacher import RowFactory
 from dynens.distill.terms import LOSS_TERMS, Step, TermModules, active_terms, mixup_loss, response
-from dynens.distill.trainer import DistillTrainer, Teaching
-from dynens.models.base import FitProgress, FitReport
+from dynens.distill.trainer import DistillTrainer, Teaching, mean_divergence
+from dynens.models.base import CurvePoint, FitProgress, FitReport
 from dynens.models.batches import tensor_batch
 from dynens.models.dnn import DNNLearner
 from dynens.models.lr import LRHead
@@ -234,3 +234,35 @@ def test_the_guard_moves_weight_from_the_soft_to_the_hard_label() -> None:
     expected = (np.array([2.0, 1.0, 1.5]) * (share * soft + (1 - share) * hard)).sum() / 4.5
     assert response(guarded).item() == pytest.approx(expected, rel=1e-4)
     assert response(lr_step()).item() != pytest.approx(expected, rel=1e-3)
+
+
+def test_divergence_is_the_mean_kl() -> None:
+    teacher, student = np.array([0.3, -2.0, 40.0]), np.array([0.1, -1.0, 38.0])
+    p, q = expit(teacher), expit(student)
+    by_hand = np.mean(rel_entr(p, q) + rel_entr(expit(-teacher), expit(-student)))
+    assert mean_divergence(teacher, student) == pytest.approx(by_hand, rel=1e-6)
+    assert mean_divergence(teacher, teacher) == 0.0
+
+
+def test_the_epoch_nearest_to_the_teacher_is_kept_whatever_the_labels_say() -> None:
+    teaching = replace(
+        teaching_of(DistillConfig(augmented_per_row=0)),
+        valid_logits=OneVoice().logits(TABLE.valid),
+    )
+    upside_down = replace(TABLE.valid, labels=1 - TABLE.valid.labels)  # AUC would keep epoch 1
+    scores: list[float] = []
+
+    class Recording(DistillTrainer):
+        def score(self, point: CurvePoint, logits: np.ndarray) -> float:
+            scores.append(super().score(point, logits))
+            return scores[-1]
+
+    learner = learner_of()
+    report = learner.fit_with(
+        lambda network, config: Recording(network, config, DistillConfig(), teaching, 0),
+        TABLE.train,
+        upside_down,
+    )
+    kept = -np.sqrt(mean_divergence(teaching.valid_logits, learner.predict_logits(TABLE.valid)))
+    assert report.best_epoch > 1
+    assert kept == pytest.approx(max(scores), rel=1e-3)
