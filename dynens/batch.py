@@ -143,6 +143,19 @@ class EncodedBatch:
         )
 
 
+def as_one_request(batch: EncodedBatch, layout: FeatureLayout) -> EncodedBatch:
+    """The rows as candidates of one request: all take the context columns of the first row.
+
+    Rows of a layout without context come back as they are.
+    """
+    if not layout.has_context or not len(batch):
+        return batch
+    dense, ids = np.array(batch.dense), np.array(batch.ids)
+    dense[:, : layout.context_dense] = dense[0, : layout.context_dense]
+    ids[:, : layout.context_ids_width] = ids[0, : layout.context_ids_width]
+    return replace(batch, dense=dense, ids=ids)
+
+
 def graph_feeds(
     batch: EncodedBatch, names: Iterable[str], *, shares_context: bool = False
 ) -> dict[str, npt.NDArray[Any]]:

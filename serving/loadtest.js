@@ -1,8 +1,9 @@
 // Open-loop load: requests leave at a constant rate whatever the answers do.
 // Bodies are prepared ahead and the answers' few numbers are cut out of the text, so that the
 // client stays cheap beside the server it measures.
+import exec from 'k6/execution';
 import http from 'k6/http';
-import { Counter } from 'k6/metrics';
+import { Counter, Trend } from 'k6/metrics';
 import { SharedArray } from 'k6/data';
 
 const config = JSON.parse(open(__ENV.DYNENS_LOAD));
@@ -11,6 +12,7 @@ const statuses = [0, 200, 400, 401, 404, 413, 499, 500, 502, 503, 504];
 const byStatus = {};
 for (const status of statuses) byStatus[status] = new Counter(`status_${status}`);
 const otherStatus = new Counter('status_other');
+const duration = new Trend('duration', true);
 const hardWanted = new Counter('hard_wanted');
 const hardGranted = new Counter('hard_granted');
 const degraded = new Counter('degraded');
@@ -21,7 +23,7 @@ export const options = {
       executor: 'constant-arrival-rate',
       rate: config.rate,
       timeUnit: config.time_unit,
-      duration: `${config.duration_s}s`,
+      duration: `${config.warm_up_s + config.duration_s}s`,
       preAllocatedVUs: config.connections,
       maxVUs: config.connections,
     },
@@ -41,6 +43,9 @@ function number(text, key) {
 export default function () {
   const body = bodies[(__VU * 7919 + __ITER) % bodies.length];
   const answer = http.post(config.url, body, parameters);
+  // Connections are opened and the client's own code is compiled in the first moments.
+  if (Date.now() - exec.scenario.startTime < 1000 * config.warm_up_s) return;
+  duration.add(answer.timings.duration);
   (byStatus[answer.status] || otherStatus).add(1);
   if (answer.status !== 200 || !config.read_answers) return;
   const text = answer.body;

@@ -96,6 +96,8 @@ class LoadOptions:
         bodies: number of distinct requests.
         seed: of their draw.
         read_answers: look into the answers (off for the no-op application).
+        warm_up_s: seconds of the same load before the measured ones; only requests that found every
+            connection busy count from there.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -103,6 +105,7 @@ class LoadOptions:
     bodies: int = _BODIES
     seed: int = 0
     read_answers: bool = True
+    warm_up_s: float = 0.0
 
 
 DEFAULTS = LoadOptions()
@@ -162,13 +165,14 @@ def send_load(
             "summary": str(directory / "summary.json"),
             "rate": rate,
             "time_unit": unit,
+            "warm_up_s": options.warm_up_s,
             "duration_s": duration_s,
             "connections": options.connections or max(20, int(rate_qps * 0.05)),
             "headers": {"Content-Type": "application/json", **options.headers},
             "read_answers": options.read_answers,
         }
         (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        _run_k6(directory / "config.json", duration_s)
+        _run_k6(directory / "config.json", options.warm_up_s + duration_s)
         metrics = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     return _result(metrics, rate_qps, duration_s, rows_per_request)
 
@@ -219,7 +223,7 @@ def _result(
     def count(name: str) -> int:
         return int(metrics.get(name, {}).get("values", {}).get("count", 0))
 
-    times = metrics.get("http_req_duration", {}).get("values", {})
+    times = metrics.get("duration", {}).get("values", {})
 
     def time_ms(name: str) -> float:
         return float(times.get(name, 0.0))

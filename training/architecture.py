@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
-from dynens.batch import EncodedBatch
 from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
 from dynens.data.prepared import PreparedData
@@ -24,7 +21,6 @@ from training.context import StageContext
 
 ARCHITECTURE_JSON = "student.json"
 _LEAST_DIM = 4
-_REQUEST_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -97,15 +93,6 @@ def student_config(run: RunDirectory, name: str) -> LearnerConfig:
     return config.model_copy(update={"name": name})
 
 
-def _one_request(data: PreparedData) -> EncodedBatch:
-    """Rows as a ranking request brings them: validation rows with the first one's context."""
-    layout, valid = data.layout, data.split("valid")
-    rows = valid.take(np.arange(min(_REQUEST_ROWS, len(valid))))
-    rows.ids[:, : layout.context_ids_width] = rows.ids[0, : layout.context_ids_width]
-    rows.dense[:, : layout.context_dense] = rows.dense[0, : layout.context_dense]
-    return rows
-
-
 def _measure(data: PreparedData, configs: list[LearnerConfig], seed: int) -> list[Candidate]:
     train = data.split("train")
     with TemporaryDirectory() as folder:
@@ -118,7 +105,5 @@ def _measure(data: PreparedData, configs: list[LearnerConfig], seed: int) -> lis
             learner.networks_ = [learner.build_network(resolved)]
             paths[str(number)] = Path(folder) / f"{number}.onnx"
             learner.export_onnx(paths[str(number)])
-        costs = PoolScorer(paths).cost_us_per_row(
-            _one_request(data), shares_context=data.layout.has_context
-        )
+        costs = PoolScorer(paths).cost_us_per_row(data.split("valid"), layout=data.layout)
     return [Candidate(config, costs[str(i)]) for i, config in enumerate(configs)]

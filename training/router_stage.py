@@ -261,9 +261,9 @@ def _fraction(
     if router.hard_fraction is not None:
         return router.hard_fraction
     if router.mean_cost_us_per_row is not None:
-        valid = context.prepared().split("valid")
+        data = context.prepared()
         scorer = PoolScorer({"student": context.out / STUDENT_ONNX})
-        student = scorer.cost_us_per_row(valid)["student"]
+        student = scorer.cost_us_per_row(data.split("valid"), layout=data.layout)["student"]
         return fraction_for_cost(
             router.mean_cost_us_per_row,
             student,

@@ -110,7 +110,7 @@ def build_ensemble(context: StageContext) -> None:
     calibrated = {name: blend.logit(raw)[roles.select] for name, blend in single.items()}
     y, w = labels[roles.select], weight[roles.select]
     scorer = PoolScorer({name: context.run.learner(name) / MODEL_ONNX for name in names})
-    cost = scorer.cost_us_per_row(valid)
+    cost = scorer.cost_us_per_row(valid, layout=data.layout)
     choice = choose_members(
         calibrated,
         y,

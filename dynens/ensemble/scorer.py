@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from dynens.batch import EncodedBatch, graph_feeds
+from dynens.batch import EncodedBatch, FeatureLayout, as_one_request, graph_feeds
 from dynens.ensemble.blend import Logits
 
 CHUNK_ROWS = 4096
@@ -41,9 +41,17 @@ class PoolScorer:
         """Logits (B,) float32 of every learner."""
         return self.logits_of(self.names, batch)
 
-    def logits_of(self, names: Sequence[str], batch: EncodedBatch) -> dict[str, Logits]:
-        """Logits (B,) float32 of the named learners."""
-        return {name: self._run(self._sessions[name], batch) for name in names}
+    def logits_of(
+        self, names: Sequence[str], batch: EncodedBatch, *, shares_context: bool = False
+    ) -> dict[str, Logits]:
+        """Logits (B,) float32 of the named learners; `shares_context` as in `graph_feeds`."""
+        if not len(batch):
+            return dict.fromkeys(names, np.empty(0, np.float32))
+        sessions = {name: self._sessions[name] for name in names}
+        return {
+            name: run_graph(session, ("logit",), batch, shares_context=shares_context)[0]
+            for name, session in sessions.items()
+        }
 
     def cost_us_per_row(
         self,
@@ -51,17 +59,19 @@ class PoolScorer:
         *,
         rows: int = 100,
         repeats: int = 50,
-        shares_context: bool = False,
+        layout: FeatureLayout | None = None,
     ) -> dict[str, float]:
         """Median time of `rows` rows of `batch` per learner, divided by `rows`, in µs.
 
-        With `shares_context` the rows must agree in the layout's context columns, as candidates of
-        one request do. The learners take turns, so a slow moment of the machine hits all of them
-        alike.
+        With a `layout` the rows are made candidates of one request (`as_one_request`). The learners
+        take turns, so a slow moment of the machine hits all of them alike.
         """
         block = batch.take(slice(0, rows))
+        if layout is not None:
+            block = as_one_request(block, layout)
+        shares = layout is not None and layout.has_context
         feeds = {
-            name: _feed(session, block, shares_context=shares_context)
+            name: _feed(session, block, shares_context=shares)
             for name, session in self._sessions.items()
         }
         times: dict[str, list[float]] = {name: [] for name in self.names}
@@ -74,18 +84,21 @@ class PoolScorer:
         count = min(rows, len(batch))
         return {name: float(np.median(t)) / count * 1e6 for name, t in times.items()}
 
-    @staticmethod
-    def _run(session: ort.InferenceSession, batch: EncodedBatch) -> Logits:
-        return run_graph(session, ("logit",), batch)[0] if len(batch) else np.empty(0, np.float32)
-
 
 def run_graph(
-    session: ort.InferenceSession, outputs: Sequence[str], batch: EncodedBatch
+    session: ort.InferenceSession,
+    outputs: Sequence[str],
+    batch: EncodedBatch,
+    *,
+    shares_context: bool = False,
 ) -> list[Logits]:
     """The named outputs of every row of `batch` (at least one row), chunk by chunk."""
+    chunks = (
+        batch.take(slice(start, start + CHUNK_ROWS)) for start in range(0, len(batch), CHUNK_ROWS)
+    )
     parts = [
-        session.run(list(outputs), _feed(session, batch.take(slice(start, start + CHUNK_ROWS))))
-        for start in range(0, len(batch), CHUNK_ROWS)
+        session.run(list(outputs), _feed(session, chunk, shares_context=shares_context))
+        for chunk in chunks
     ]
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 

@@ -1,4 +1,4 @@
-"""What a row costs: the engine on 100 encoded rows, one thread, systems taking turns."""
+"""What a row costs: the engine on 100 candidates of a request, one thread, systems in turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from dynens.batch import EncodedBatch
+from dynens.batch import EncodedBatch, as_one_request
 from dynens.config.serving import System
 from dynens.evaluation.systems import RunSystems
 
@@ -26,13 +26,14 @@ _ENGINE_NAME: dict[str, System] = {
 def cost_us_per_row(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> dict[str, float]:
     """Median over `repeats` blocks of 100 consecutive rows, divided by the rows, in µs.
 
+    The rows of a block share the context of its first one, as the candidates of a request do.
     Every repeat takes another block, so that the dynamic system's cost averages over easy and hard
     rows; within a repeat the systems take turns on the same block.
     """
     assert set(_ENGINE_NAME.values()) == set(get_args(System))
     times: dict[str, list[float]] = {}
     for repeat in range(repeats + _WARM_UP_REPEATS):
-        block = _block(batch, repeat)
+        block = as_one_request(_block(batch, repeat), systems.engine.layout)
         for name, work in _work(systems, block).items():
             start = time.perf_counter()
             work()
@@ -61,7 +62,12 @@ def _work(systems: RunSystems, block: EncodedBatch) -> dict[str, Callable[[], ob
         name: partial(systems.engine.score, block, system=system)
         for name, system in _ENGINE_NAME.items()
     }
-    work["baseline"] = partial(systems.scorer.logits_of, ("baseline",), block)
-    work["best_single"] = partial(systems.scorer.logits_of, (systems.best_single,), block)
-    work["full_pool"] = partial(systems.scorer.logits_of, systems.learners, block)
+    pools = {
+        "baseline": ("baseline",),
+        "best_single": (systems.best_single,),
+        "full_pool": systems.learners,
+    }
+    shares = systems.engine.layout.has_context
+    for name, learners in pools.items():
+        work[name] = partial(systems.scorer.logits_of, learners, block, shares_context=shares)
     return work

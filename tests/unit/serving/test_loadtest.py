@@ -94,7 +94,7 @@ def test_rates_become_whole_numbers(rate: float, k6: tuple[int, str]) -> None:
 
 def test_k6s_summary_is_read() -> None:
     metrics = {
-        "http_req_duration": {
+        "duration": {
             "values": {"avg": 1, "med": 2, "p(95)": 3, "p(99)": 4, "p(99.9)": 5, "max": 6}
         },
         "status_200": {"values": {"count": 95}},
