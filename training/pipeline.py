@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -35,6 +36,9 @@ from training.plan import (
 
 POLL_S = 0.3
 PROGRESS_FILE = "progress.jsonl"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = "can't allocate memory"  # torch's allocator raises a plain RuntimeError
+_LESS_MEMORY = "lower ray.num_cpus (fewer learners side by side) or the batch size"
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
@@ -170,8 +174,7 @@ def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
         raise TrainingError(f"stage {stage.name} failed: {cause or e}") from e
     except OutOfMemoryError as e:
         raise TrainingError(
-            f"stage {stage.name} ran out of memory; lower ray.num_cpus (fewer learners side by "
-            "side) or the batch size, and continue with --resume."
+            f"stage {stage.name} ran out of memory; {_LESS_MEMORY}, and continue with --resume."
         ) from e
     except WorkerCrashedError as e:
         raise TrainingError(
@@ -225,10 +228,41 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
         checkpoints=work / "checkpoints",
         progress=json_progress(work / PROGRESS_FILE),
     )
-    _stage_function(name)(context)
+    with explained(name, run.root):
+        _stage_function(name)(context)
     write_json(out / DONE, {"stage": name, "started": started, "seconds": time.time() - started})
     replace_directory(out, directory)
     shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def explained(stage: str, root: Path) -> Iterator[None]:
+    """Turn a full disk or memory that ran out into one sentence; what was finished is kept.
+
+    Raises:
+        TrainingError: either happened inside the block.
+    """
+    try:
+        yield
+    except DynensError:
+        raise
+    except Exception as e:
+        chain = list(_chain(e))
+        if any(isinstance(c, OSError) and c.errno in _DISK_FULL for c in chain):
+            raise TrainingError(
+                f"stage {stage}: the disk of {root} is full; make room and continue with --resume."
+            ) from e
+        if any(isinstance(c, MemoryError) or _NO_MEMORY in str(c) for c in chain):
+            raise TrainingError(
+                f"stage {stage} ran out of memory; {_LESS_MEMORY}, and continue with --resume."
+            ) from e
+        raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _stage_function(name: str) -> Callable[[StageContext], None]:

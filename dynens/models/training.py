@@ -272,7 +272,7 @@ class Trainer:
                 "snapshots": state.snapshots,
             },
         }
-        write_atomically(self.checkpoint, lambda path: torch.save(data, path))
+        write_atomically(self.checkpoint, lambda path: save_tensors(data, path))
 
     def _resume(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
@@ -295,6 +295,12 @@ def validation_score(point: CurvePoint) -> float:
 
 def copy_weights(network: torch.nn.Module) -> Weights:
     return copy.deepcopy(dict(network.state_dict()))
+
+
+def save_tensors(data: Any, path: Path) -> None:
+    """`torch.save` through a Python file: a full disk then shows as the `OSError` it is."""
+    with path.open("wb") as file:
+        torch.save(data, file)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -212,7 +212,8 @@ class XGBoostLearner:
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._booster().save_model(directory / BOOSTER_FILE)
+        # Written by Python: a full disk then shows as the `OSError` it is.
+        (directory / BOOSTER_FILE).write_bytes(self._booster().save_raw("json"))
         np.save(directory / TABLE_FILE, np.asarray(self.stats.table), allow_pickle=False)
         data = {
             "config": self.config.model_dump(mode="json"),
