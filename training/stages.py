@@ -26,6 +26,7 @@ from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc
+from dynens.models.base import FitReport
 from dynens.models.defaults import default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
@@ -241,31 +242,71 @@ class StudentLearner:
         self._roles = roles or context.config
 
     def fit(self) -> NetLearner:
-        """Train; returns a learner that saves and exports like any other."""
-        context, run_config = self._context, self._context.config
-        data = context.prepared()
-        learner_class = MODELS[self._config.model]
-        assert issubclass(learner_class, NetLearner)
+        """Train every generation; returns the last, which saves and exports like any other.
+
+        References:
+            Furlanello et al., "Born-Again Neural Networks", ICML 2018 (generations of one width);
+            Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", AAAI 2020
+            (wider ones before the last).
+        """
+        data = self._context.prepared()
         train, valid = data.split("train"), data.split("valid")
         select = valid_roles(self._roles, len(valid)).select
-        config = self._with_made_rows(self._config, len(train))
-        learner = learner_class(config, data.layout, data.stats, run_config.seed)
         teaching = self._teaching(data, train, valid, select)
+        last = self._context.config.distill.generations - 1
+        for generation in range(last):
+            learner, _ = self._generation(data, teaching, select, generation)
+            teaching = self._taught_by(learner, data, train, valid.take(select), teaching)
+        learner, report = self._generation(data, teaching, select, last)
+        write_json(self._context.out / FIT_REPORT, report.to_dict())
+        return learner
+
+    def _generation(
+        self,
+        data: PreparedData,
+        teaching: Teaching,
+        select: npt.NDArray[np.bool_],
+        generation: int,
+    ) -> tuple[NetLearner, FitReport]:
+        """One student; the generations before the last may be wider, and differ by their seeds."""
+        context, distill = self._context, self._context.config.distill
+        if generation > 0:
+            distill = distill.model_copy(update={"gating": False})  # a single teacher
+        learner_class = MODELS[self._config.model]
+        assert issubclass(learner_class, NetLearner)
+        is_last = generation == distill.generations - 1
+        config = self._config if is_last else widened(self._config, distill.assistant_width)
+        seed = context.config.seed + (0 if is_last else 7919 * (generation + 1))
+        train, valid = data.split("train"), data.split("valid")
+        config = self._with_made_rows(config, len(train))
+        learner = learner_class(config, data.layout, data.stats, seed)
+        checkpoints = context.checkpoints
+        if not is_last:
+            checkpoints = checkpoints / f"generation-{generation + 1}"
 
         def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             return DistillTrainer(
-                network,
-                config,
-                run_config.distill,
-                teaching,
-                run_config.seed,
-                context.checkpoints,
-                context.progress,
+                network, config, distill, teaching, seed, checkpoints, context.progress
             )
 
-        report = learner.fit_with(trainer, train, valid.take(select))
-        write_json(context.out / FIT_REPORT, report.to_dict())
-        return learner
+        return learner, learner.fit_with(trainer, train, valid.take(select))
+
+    def _taught_by(
+        self,
+        learner: NetLearner,
+        data: PreparedData,
+        train: EncodedBatch,
+        stop_rows: EncodedBatch,
+        before: Teaching,
+    ) -> Teaching:
+        """The teaching of the next generation: the last one's answers in place of the pool's."""
+        factory = None
+        if before.factory is not None:
+            factory = self._made_rows(data, train, StudentTeacher(learner))
+        stop_at = None if before.valid_logits is None else learner.predict_logits(stop_rows)
+        return Teaching(
+            learner.predict_logits(train), factory, features=before.features, valid_logits=stop_at
+        )
 
     def _with_made_rows(self, config: LearnerConfig, num_rows: int) -> LearnerConfig:
         """Made-up rows count as rows where regularisation scales with them."""
@@ -306,11 +347,16 @@ class StudentLearner:
         names: tuple[str, ...],
         make_teacher: Callable[[PoolScorer], Labeller],
     ) -> RowFactory | None:
-        run_config = self._context.config
-        if not run_config.distill.makes_rows:
+        distill = self._context.config.distill
+        if not distill.makes_rows:
             return None
         paths = {name: self._context.run.learner(name) / MODEL_ONNX for name in names}
-        teacher = make_teacher(PoolScorer(paths, run_config.distill.labelling_threads))
+        teacher = make_teacher(PoolScorer(paths, distill.labelling_threads))
+        return self._made_rows(data, train, teacher)
+
+    def _made_rows(self, data: PreparedData, train: EncodedBatch, teacher: Labeller) -> RowFactory:
+        """The source of made-up rows that `teacher` labels."""
+        run_config = self._context.config
         entities = {field.name: field.entity for field in data.schema.fields}
         space = row_space(data.layout, entities, data.id_frequency)
         table = in_memory(train)
@@ -319,16 +365,33 @@ class StudentLearner:
     def _hints(self, train: EncodedBatch) -> TeacherFeatures | None:
         """The network that gives hints: the configured one, or the best neural one on `select`."""
         run, config = self._context.run, self._context.config
-        hints = config.distill.hints
-        if hints.weight == 0:
+        if not config.distill.needs_teacher_features:
             return None
-        name = hints.learner
+        name = config.distill.hints.learner
         if name is None:
             scores = read_json(run.ensemble / ENSEMBLE_JSON)["select_auc"]
             name = best_neural(config, scores)
         teacher = load_learner(run.learner(name))
         assert isinstance(teacher, NetLearner)
         return TeacherFeatures(teacher.networks_[-1], train, self._config.optimizer.precision)
+
+
+@dataclass(frozen=True)
+class StudentTeacher:
+    """A trained student that labels the made-up rows of the next generation."""
+
+    learner: NetLearner
+
+    def logits(self, batch: EncodedBatch) -> Logits:
+        """(B,) float32."""
+        return self.learner.predict_logits(batch)
+
+
+def widened(config: LearnerConfig, factor: float) -> LearnerConfig:
+    """The same architecture with wider layers and embeddings."""
+    units = tuple(max(round(units * factor), 1) for units in config.hidden_units)
+    dim = max(round(config.embedding_dim * factor), 1)
+    return config.model_copy(update={"hidden_units": units, "embedding_dim": dim})
 
 
 def teacher_system(run: RunDirectory, teacher: str) -> str:

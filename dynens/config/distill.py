@@ -70,6 +70,18 @@ class MixupConfig(FrozenConfig):
     beta: float = Field(default=0.2, gt=0)
 
 
+class MemoryConfig(FrozenConfig):
+    """Self-distillation from a memory of the student's own answers.
+
+    Attributes:
+        weight: of the memory's term beside the response term; 0: no memory.
+        beta: share of the old memory that each visit of a row keeps.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    beta: float = Field(default=0.9, ge=0, lt=1)
+
+
 class DistillConfig(FrozenConfig):
     """Distillation of the student.
 
@@ -87,6 +99,13 @@ class DistillConfig(FrozenConfig):
         labelling_threads: threads of the teacher that labels made-up rows beside training.
         hints: the student's features learn a teacher network's.
         gating: the teacher weighs its members row by row, with weights learned from the labels.
+        relations: weight of the relation term: rows that are alike to the teacher network of the
+            hints are to be alike to the student; 0: none.
+        ema: weight of the term that draws the student to the moving average of its own weights; 0:
+            none.
+        memory: the student is drawn to a memory of its own answers.
+        generations: students in a row, each taught by the one before; the last is served.
+        assistant_width: the students before the last are this many times as wide.
         mixup: further rows, mixed after the embedding lookup.
         guard: largest share of `alpha` that a logged row loses where the teacher is confidently
             wrong; 0: none.
@@ -105,6 +124,11 @@ class DistillConfig(FrozenConfig):
     labelling_threads: int = Field(default=1, ge=1)
     hints: HintsConfig = HintsConfig()
     gating: bool = False
+    relations: float = Field(default=0.0, ge=0)
+    ema: float = Field(default=0.0, ge=0)
+    memory: MemoryConfig = MemoryConfig()
+    generations: int = Field(default=1, ge=1, le=8)
+    assistant_width: float = Field(default=1.0, ge=1, le=16)
     mixup: MixupConfig = MixupConfig()
     guard: float = Field(default=0.0, ge=0, le=1)
 
@@ -116,9 +140,15 @@ class DistillConfig(FrozenConfig):
         for end in (self.temperature.start, self.temperature.end):
             if end <= 0:
                 raise ValueError(f"temperature {end} must be positive")
-        if self.hints.learner is not None and self.hints.weight == 0:
+        if self.hints.learner is not None and not self.needs_teacher_features:
             raise ValueError(
-                f"hints.learner is {self.hints.learner!r} but hints.weight is 0; give a weight"
+                f"hints.learner is {self.hints.learner!r} but hints.weight and relations are 0; "
+                "give a weight"
+            )
+        if self.assistant_width > 1 and self.generations == 1:
+            raise ValueError(
+                f"assistant_width is {self.assistant_width} but generations is 1, so there is no "
+                "assistant; raise generations"
             )
         if self.guard > 0 and not self.softens_labels:
             raise ValueError(
@@ -136,6 +166,11 @@ class DistillConfig(FrozenConfig):
     def softens_labels(self) -> bool:
         """Whether the teacher's soft label ever counts on logged rows."""
         return self.alpha.start > 0 or (self.alpha.kind != "constant" and self.alpha.end > 0)
+
+    @property
+    def needs_teacher_features(self) -> bool:
+        """Whether a term reads the last hidden layer of a teacher network."""
+        return self.hints.weight > 0 or self.relations > 0
 
     @property
     def makes_rows(self) -> bool:

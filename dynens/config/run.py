@@ -185,12 +185,15 @@ class RunConfig(FrozenConfig):
 
     def _check_hints(self) -> None:
         hints = self.distill.hints
-        if hints.weight == 0:
+        if not self.distill.needs_teacher_features:
             return
         neural = [name for name, c in self.learners.items() if c.model != "xgboost"]
         if not neural:
+            asked = f"hints.weight is {hints.weight}"
+            if hints.weight == 0:
+                asked = f"relations is {self.distill.relations}"
             raise ValueError(
-                f"distill.hints.weight is {hints.weight} but every learner is xgboost, which has "
+                f"distill.{asked} but every learner is xgboost, which has "
                 "no hidden layer; add a neural learner"
             )
         if hints.learner is not None and hints.learner not in neural:

@@ -14,6 +14,8 @@ from dynens.config.learner import Precision
 from dynens.distill.gating import TeacherGate
 from dynens.distill.hints import HintAdapter, TeacherFeatures, hint_distance
 from dynens.distill.losses import probability_kl, response_loss, teacher_trust, weighted_mean
+from dynens.distill.memory import AnswerMemory
+from dynens.distill.relations import RELATION_ROWS, relations
 from dynens.models.batches import TensorBatch
 from dynens.models.network import Head, HeadInputs
 from dynens.models.optim import autocast
@@ -23,10 +25,16 @@ from dynens.models.training import weighted_bce
 class TermModules(nn.Module):
     """What terms learn beside the student: checkpointed with it, no part of it afterwards."""
 
-    def __init__(self, adapter: HintAdapter | None = None, gate: TeacherGate | None = None) -> None:
+    def __init__(
+        self,
+        adapter: HintAdapter | None = None,
+        gate: TeacherGate | None = None,
+        memory: AnswerMemory | None = None,
+    ) -> None:
         super().__init__()
         self.adapter = adapter
         self.gate = gate
+        self.memory = memory
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Step:
         features: (R, H) float32, the head's features; None where no term needs them.
         logits: (R,) float32 of the student.
         teacher: (R,) logits of the teacher, without gradient.
-        gated: (R,) the same with the gate's gradient; None without a gate.
+        average: (R,) logits of the student's moving average, without gradient; None without it.
+        gated: (R,) the teacher's with the gate's gradient; None without a gate.
         labels: (R,) in {0, 1}, 0 on made-up rows.
         has_label: (R,) 1 on logged rows, 0 on made-up ones.
         weight: (R,) row weights.
@@ -60,6 +69,7 @@ class Step:
     features: Tensor | None
     logits: Tensor
     teacher: Tensor
+    average: Tensor | None
     gated: Tensor | None
     labels: Tensor
     has_label: Tensor
@@ -106,6 +116,36 @@ def hint_loss(step: Step) -> Tensor:
     assert step.features is not None
     rows = len(step.batch)
     distance = hint_distance(adapter(step.features[:rows]), step.hints(step.batch))
+    return weighted_mean(distance, step.weight[:rows])
+
+
+def relation_loss(step: Step) -> Tensor:
+    """How differently student and teacher network see which rows are alike; see `relations`."""
+    assert step.hints is not None
+    assert step.features is not None
+    rows = min(len(step.batch), RELATION_ROWS)
+    batch = step.batch.first(rows)
+    return relations(step.features[:rows], step.hints(batch))
+
+
+def ema_loss(step: Step) -> Tensor:
+    """KL of the student to the moving average of its own weights, on every row.
+
+    References:
+        Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, with the KL
+        divergence in place of the squared error.
+    """
+    assert step.average is not None
+    target = torch.sigmoid(step.average)
+    return weighted_mean(probability_kl(step.logits, target, 1.0), step.weight)
+
+
+def memory_loss(step: Step) -> Tensor:
+    """Squared distance to the memory of logged rows, which then takes in the new answers."""
+    memory = step.modules.memory
+    assert memory is not None
+    rows = len(step.batch)
+    distance = memory(torch.from_numpy(step.batch.index), torch.sigmoid(step.logits[:rows]))
     return weighted_mean(distance, step.weight[:rows])
 
 
@@ -162,6 +202,9 @@ LOSS_TERMS: dict[str, LossTerm] = {
     "response": LossTerm(lambda config: 1.0, response),
     "gate": LossTerm(lambda config: float(config.gating), gate_loss, needs_features=True),
     "hints": LossTerm(lambda config: config.hints.weight, hint_loss, needs_features=True),
+    "relations": LossTerm(lambda config: config.relations, relation_loss, needs_features=True),
+    "ema": LossTerm(lambda config: config.ema, ema_loss),
+    "memory": LossTerm(lambda config: config.memory.weight, memory_loss),
     "mixup": LossTerm(lambda config: config.mixup.weight, mixup_loss),
 }
 

@@ -15,6 +15,7 @@ from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig
 from dynens.distill.gating import TeacherGate
 from dynens.distill.hints import HintAdapter, TeacherFeatures
+from dynens.distill.memory import AnswerMemory
 from dynens.distill.schedules import schedule_value
 from dynens.distill.teacher import LabelledRows, RowFactory
 from dynens.distill.terms import Step, TermModules, active_terms
@@ -23,8 +24,11 @@ from dynens.metrics import sigmoid
 from dynens.models.base import CurvePoint, FitReport, ProgressCallback, positive_rate
 from dynens.models.batches import TensorBatch
 from dynens.models.network import CTRNetwork, HeadInputs
-from dynens.models.optim import autocast
+from dynens.models.optim import WeightAverage, autocast
 from dynens.models.training import Trainer
+
+# Of the moving average that teaches, where the student's own settings keep none.
+EMA_DECAY = 0.99
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class DistillTrainer(Trainer):
         learned = list(self._modules.parameters())
         if learned:
             self.optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+        if distill.ema > 0 and self.average is None:
+            self.average = WeightAverage(network, EMA_DECAY)
         self._made: Iterator[LabelledRows] | None = None
         self._steps_per_epoch = 1
         self._base_logit = 0.0
@@ -98,11 +104,14 @@ class DistillTrainer(Trainer):
     def _term_modules(self) -> TermModules:
         teaching = self._teaching
         adapter = gate = None
-        if teaching.features is not None:
+        if teaching.features is not None and self._distill.hints.weight > 0:
             adapter = HintAdapter(self.network.feature_dim, teaching.features.dim)
         if teaching.prior:
             gate = TeacherGate(self.network.feature_dim, teaching.prior)
-        return TermModules(adapter, gate)
+        memory = None
+        if self._distill.memory.weight > 0:
+            memory = AnswerMemory(len(teaching.logits), self._distill.memory.beta)
+        return TermModules(adapter, gate, memory)
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         self._steps_per_epoch = max(-(-len(train) // self.batch_size), 1)
@@ -139,6 +148,8 @@ class DistillTrainer(Trainer):
     def _step(self, batch: TensorBatch, made: LabelledRows | None) -> Step:
         """The student's pass over logged and made-up rows, and what its terms need beside it."""
         distill, options = self._distill, self.options
+        # Before the student's own pass, whose weights autograd must find unchanged.
+        average = self._average_logits(batch, made) if distill.ema > 0 else None
         inputs, features, logits = self._student(batch, made)
         teacher = self._teacher_logits[torch.from_numpy(batch.index)]
         labels, has_label, weight = self._targets(batch, made)
@@ -158,6 +169,7 @@ class DistillTrainer(Trainer):
             features=features,
             logits=logits,
             teacher=teacher,
+            average=average,
             gated=gated,
             labels=labels,
             has_label=has_label,
@@ -182,6 +194,15 @@ class DistillTrainer(Trainer):
                 return inputs, None, head(inputs).float()
             features = head.features(inputs)
             return inputs, features.float(), head.score(features, inputs).float()
+
+    def _average_logits(self, batch: TensorBatch, made: LabelledRows | None) -> Tensor:
+        """Logits of the moving average on the same rows, without dropout."""
+        assert self.average is not None
+        self.network.eval()
+        with self.average.applied(), torch.no_grad(), autocast(self.options.precision):
+            logits: Tensor = self.network(*self._rows(batch, made))
+        self.network.train()
+        return logits.float()
 
     @staticmethod
     def _targets(batch: TensorBatch, made: LabelledRows | None) -> tuple[Tensor, Tensor, Tensor]:

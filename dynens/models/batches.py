@@ -29,6 +29,21 @@ class TensorBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def first(self, rows: int) -> TensorBatch:
+        """Its first `rows` rows."""
+
+        def cut(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part[:rows]
+
+        return TensorBatch(
+            self.dense[:rows],
+            self.ids[:rows],
+            cut(self.labels),
+            cut(self.sample_weight),
+            cut(self.stats),
+            self.index[:rows],
+        )
+
 
 def tensor_batch(batch: EncodedBatch, index: npt.NDArray[np.int64]) -> TensorBatch:
     """The rows at `index`, copied out of `batch` (which may be memory-mapped)."""

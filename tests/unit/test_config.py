@@ -36,7 +36,10 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
             "hard_fraction 0.1 and mean_cost_us_per_row 3.0 are both given",
         ),
         (["distill.alpha.start=1.5"], "alpha 1.5 must lie in"),
-        (["distill.hints.learner=dcnv2"], "hints.learner is 'dcnv2' but hints.weight is 0"),
+        (
+            ["distill.hints.learner=dcnv2"],
+            "hints.learner is 'dcnv2' but hints.weight and relations are 0",
+        ),
         (["distill.guard=2"], "distill.guard.*given 2"),
         (["distill.guard=0.5", "distill.alpha.start=0"], "guard is 0.5 but alpha is 0"),
         (

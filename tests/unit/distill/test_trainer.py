@@ -17,6 +17,8 @@ from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.distill.augment import row_space
 from dynens.distill.hints import TeacherFeatures
+from dynens.distill.memory import AnswerMemory
+from dynens.distill.relations import relations
 from dynens.distill.teacher import RowFactory
 from dynens.distill.terms import LOSS_TERMS, Step, TermModules, active_terms, mixup_loss, response
 from dynens.distill.trainer import DistillTrainer, Teaching, mean_divergence
@@ -33,6 +35,9 @@ PRIOR = (0.6, 0.4)
 EVERYTHING = {
     "hints": {"weight": 0.5},
     "gating": True,
+    "relations": 1.0,
+    "ema": 0.5,
+    "memory": {"weight": 0.5, "beta": 0.5},
     "mixup": {"weight": 0.5, "beta": 0.4},
     "guard": 0.5,
 }
@@ -76,7 +81,7 @@ def teaching_of(distill: DistillConfig) -> Teaching:
     space = row_space(TABLE.layout, {}, counts)
     factory = RowFactory(labeller, TABLE.train, TableStats(TABLE), space, distill, seed=0)
     features = None
-    if distill.hints.weight:
+    if distill.needs_teacher_features:
         teacher = learner_of(max_epochs=1)
         teacher.fit(TABLE.train, TABLE.valid)
         features = TeacherFeatures(teacher.networks_[0], TABLE.train)
@@ -108,6 +113,9 @@ def fit(
         ({}, {"response": 1.0}),
         ({"gating": True}, {"response": 1.0, "gate": 1.0}),
         ({"hints": {"weight": 2.0}}, {"response": 1.0, "hints": 2.0}),
+        ({"relations": 3.0}, {"response": 1.0, "relations": 3.0}),
+        ({"ema": 0.5}, {"response": 1.0, "ema": 0.5}),
+        ({"memory": {"weight": 0.5}}, {"response": 1.0, "memory": 0.5}),
         ({"mixup": {"weight": 0.5}}, {"response": 1.0, "mixup": 0.5}),
     ],
 )
@@ -140,8 +148,9 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
         continued.predict_logits(TABLE.valid), undisturbed.predict_logits(TABLE.valid)
     )
     learned, again = whole.extra_state(), second.extra_state()
-    assert {name.split(".")[0] for name in learned} == {"adapter", "gate"}
+    assert {name.split(".")[0] for name in learned} == {"adapter", "gate", "memory"}
     assert all(torch.equal(learned[name], again[name]) for name in learned)
+    assert not learned["memory.answers"].isnan().any()
 
 
 def test_what_terms_learn_is_checkpointed_and_not_saved(tmp_path: Path) -> None:
@@ -169,6 +178,30 @@ def test_hints_bring_the_features_nearer_to_the_teachers() -> None:
     assert distances[1] < distances[0] < 1.5
 
 
+@pytest.mark.parametrize("name", ["relations", "ema"])
+def test_a_term_comes_down_when_it_is_learned(name: str) -> None:
+    """The same student with the term and without it, on the same rows."""
+    left = []
+    for weight in (0.0, 20.0):
+        _, trainer = fit(learner_of(max_epochs=4), {name: weight or 1e-9})
+        batch = tensor_batch(TABLE.train, np.arange(600))
+        left.append(LOSS_TERMS[name].loss(trainer._step(batch, None)).item())
+    assert left[1] < 0.9 * left[0]
+
+
+def test_the_average_teaches_as_it_was_before_the_step() -> None:
+    _, trainer = fit(learner_of(max_epochs=2, ema_decay=0.9, precision="fp32"), {"ema": 0.5})
+    batch = tensor_batch(TABLE.train, np.arange(64))
+    step = trainer._step(batch, None)
+    assert trainer.average is not None
+    step.logits.sum().backward()  # the swap of weights has not disturbed the student's graph
+    trainer.network.eval()
+    with trainer.average.applied(), torch.no_grad():
+        expected = trainer.network(batch.dense, batch.ids, batch.stats)
+    torch.testing.assert_close(step.average, expected)
+    assert not torch.equal(step.average, step.logits.detach())
+
+
 def lr_step(**changes: object) -> Step:
     """Three rows of a logistic regression on one dense input: logit 2x + e."""
     head = LRHead(HeadShape(1, 1, 1), LearnerConfig(model="lr"))
@@ -189,6 +222,7 @@ def lr_step(**changes: object) -> Step:
         features=None,
         logits=head(inputs).detach(),
         teacher=torch.tensor([3.0, -1.0, 0.0]),
+        average=None,
         gated=None,
         labels=torch.tensor([1.0, 0.0, 0.0]),
         has_label=torch.tensor([1.0, 1.0, 0.0]),
@@ -202,6 +236,32 @@ def lr_step(**changes: object) -> Step:
         hints=None,
     )
     return replace(step, **changes)  # type: ignore[arg-type]
+
+
+def test_ema_is_the_kl_to_the_averages_answers() -> None:
+    average = torch.tensor([1.0, -1.0, 0.5])
+    p, q = expit(average.numpy()), expit(np.array([2.5, 0.0, -1.0]))
+    divergence = rel_entr(p, q) + rel_entr(1 - p, 1 - q)
+    expected = (np.array([2.0, 1.0, 1.5]) * divergence).sum() / 4.5
+    found = LOSS_TERMS["ema"].loss(lr_step(average=average))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_memory_by_hand() -> None:
+    memory = AnswerMemory(4, beta=0.75)
+    index = torch.tensor([2, 0])
+    assert memory(index, torch.tensor([0.8, 0.1])).tolist() == [0.0, 0.0]  # the first visit
+    second = memory(index, torch.tensor([0.4, 0.1]))
+    assert second.tolist() == pytest.approx([0.16, 0.0])
+    assert memory.answers[index].tolist() == pytest.approx([0.75 * 0.8 + 0.25 * 0.4, 0.1])
+    assert memory.answers[[1, 3]].isnan().all()
+
+
+def test_relations_by_hand() -> None:
+    student = torch.tensor([[2.0, 0.0], [0.0, 3.0]])  # cosine 0
+    teacher = torch.tensor([[1.0], [-5.0]])  # cosine -1
+    assert relations(student, teacher).item() == pytest.approx((0 + 1 + 1 + 0) / 4)
+    assert relations(7 * student, student).item() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_mixup_mixes_inputs_targets_and_weights_of_two_rows() -> None:

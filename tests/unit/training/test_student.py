@@ -15,6 +15,7 @@ from dynens.config.run import RunConfig
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.distill.gating import voices_of
+from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.ensemble.scorer import PoolScorer
 from dynens.models.dnn import DNNLearner
 from dynens.run import RunDirectory, write_json
@@ -45,6 +46,10 @@ SETTINGS = {
 EVERYTHING = {
     "hints": {"weight": 0.5},
     "gating": True,
+    "relations": 1.0,
+    "ema": 0.5,
+    "memory": {"weight": 0.5},
+    "generations": 2,
     "mixup": {"weight": 0.5},
     "guard": 0.5,
 }
@@ -103,6 +108,32 @@ def test_every_method_trains_a_student_that_saves_and_exports(
     exported = PoolScorer({"student": tmp_path / MODEL_ONNX}).logits(valid)["student"]
     np.testing.assert_allclose(exported, logits, atol=1e-5)
     assert np.isfinite(logits).all()
+
+
+def test_a_generation_learns_from_the_one_before(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wide assistant is taught by the pool; the student, of its own width, by the assistant."""
+    context = context_of(run, tmp_path, generations=2, assistant_width=2)
+    taught: list[tuple[int, Teaching]] = []
+
+    class Recording(DistillTrainer):
+        def __init__(self, network, config, distill, teaching, *rest) -> None:  # type: ignore[no-untyped-def]
+            taught.append((config.hidden_units[0], teaching))
+            super().__init__(network, config, distill, teaching, *rest)
+
+    monkeypatch.setattr("training.stages.DistillTrainer", Recording)
+    learner = StudentLearner(context, context.config.student).fit()
+    assert [width for width, _ in taught] == [16, 8]
+    train = context.prepared().split("train")
+    (_, first), (_, second) = taught
+    pool = read_blend(run, teacher_system(run, "auto"))
+    raw = pool_logits(run, tuple(pool.weights), "train")
+    np.testing.assert_array_equal(first.logits, pool.logit(raw))
+    assistant = second.factory._teacher.learner  # type: ignore[union-attr]
+    assert assistant.config.hidden_units == (16,)
+    np.testing.assert_array_equal(second.logits, assistant.predict_logits(train))
+    assert learner.config.hidden_units == (8,)
 
 
 def test_members_and_prior_of_a_real_blend_give_it_back(run: RunDirectory, tmp_path: Path) -> None:
