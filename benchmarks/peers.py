@@ -17,7 +17,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environments import CACHE, ROOT, peer_python
 from benchmarks.loads import (
     FULL,
     SHORT,
@@ -46,7 +46,6 @@ from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
 
-ROOT = Path(__file__).resolve().parents[1]
 PEERS = {"mosec": "mosec==0.9.8", "litserve": "litserve==0.2.19"}
 # What dynens's engine and codecs import, and the event loop that both peers prefer.
 BASE = ("numpy", "onnxruntime", "pyarrow", "pydantic", "pyyaml", "orjson", "uvloop", "httptools")
@@ -72,20 +71,6 @@ class Server:
     @property
     def name(self) -> str:
         return self.peer if self.max_batch == 1 else f"{self.peer}_batch"
-
-
-def peer_python(peer: str, cache: Path) -> Path:
-    """The peer's own Python, made when absent."""
-    folder = cache / PEERS[peer].replace("==", "-")
-    python, stamp = folder / "bin" / "python", folder / ".ready"
-    if not stamp.is_file():
-        print(f"making {folder}", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        lock = str(ROOT / "requirements" / "lock.txt")
-        install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", lock]
-        subprocess.run([*install, PEERS[peer], *BASE], check=True)
-        stamp.touch()
-    return python
 
 
 @contextmanager
@@ -155,7 +140,7 @@ def measure(run: Path, plan: Plan, servers: list[Server], cache: Path, start: fl
     path, bodies = request_bodies(open_run_data(run), ROWS, _BODIES)
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    pythons = {server.peer: peer_python(server.peer, cache) for server in servers}
+    pythons = {server.peer: peer_python(cache, PEERS[server.peer], BASE) for server in servers}
     with ExitStack() as stack:
         urls = {
             server.name: stack.enter_context(
@@ -260,14 +245,14 @@ def _compared(what: str, ours: float, theirs: float, *, more_wins: bool) -> str:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(".cache/peers"), help="environments")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="environments")
     parser.add_argument("--start-qps", type=float, default=50.0, help="first rate of a search")
     options = parser.parse_args()
     batches = (1,) if options.short else (1, MAX_BATCH)
     servers = [Server(peer, batch, free_port()) for peer in PEERS for batch in batches]
     plan = SHORT if options.short else FULL
     with one_sentence():
-        result = measure(options.run, plan, servers, options.cache.resolve(), options.start_qps)
+        result = measure(options.run, plan, servers, options.cache, options.start_qps)
     write_result(options.out, result)
     print(markdown(result))
 

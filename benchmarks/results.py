@@ -28,6 +28,7 @@ from benchmarks import (
     peers,
     serving,
     sizes,
+    training_speed,
 )
 from dynens.report import plots
 from dynens.run import write_json, write_text
@@ -75,6 +76,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.serving RUN --out benchmarks/out/serving.json",
         serving_section,
     ),
+    "serving-kuairand": (
+        "Serving 47 fields",
+        "python -m benchmarks.serving KUAIRAND_RUN --out benchmarks/out/serving-kuairand.json",
+        serving_section,
+    ),
     "load_curve": (
         "Latency over offered rate",
         "python -m benchmarks.load_curve RUN --out benchmarks/out/load_curve.json",
@@ -94,6 +100,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "The same trio behind Mosec and LitServe",
         "python -m benchmarks.peers RUN --out benchmarks/out/peers.json",
         peers.markdown,
+    ),
+    "training_speed": (
+        "Training speed against FuxiCTR",
+        "python -m benchmarks.training_speed --out benchmarks/out/training_speed.json",
+        training_speed.markdown,
     ),
 }
 # Raw samples and what a machine is called stay out of git.
@@ -119,7 +130,7 @@ def render(folder: Path) -> None:
         machine = data.get("environment") or data["machine"]
         cores = machine["cpu_count"]
         parts.append(f"`{made_by(name, command, data)}`, on {machine['cpu']}, {cores} cores.\n")
-        if "bundle_version" in data and name != "serving":
+        if "bundle_version" in data and not name.startswith("serving"):
             parts.append(f"Bundle of `{data['run']}`.\n")
         parts.append(section(data) + "\n")
         parts += [f"![{title}]({path.name})\n" for path in plotted.get(name, ())]
@@ -134,7 +145,7 @@ def made_by(name: str, command: str, data: Mapping[str, Any]) -> str:
         seeds = " ".join(str(seed) for seed in dict.fromkeys(r["seed"] for r in data["results"]))
         return f"python -m benchmarks.accuracy --data {datasets} --seeds {seeds} --out F"
     if "--short" in data.get("command", ()):
-        return f"python -m benchmarks.{name} RUN --short --out F"
+        return f"python -m benchmarks.{name.partition('-')[0]} RUN --short --out F"
     return command
 
 

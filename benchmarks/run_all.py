@@ -21,6 +21,7 @@ from benchmarks import distillation
 
 OUT = Path("benchmarks/out")
 RUNS = Path("runs/bench")
+KUAIRAND = "kuairand-pure-history"
 SERVING = ("serving", "load_curve", "sizes", "floors", "peers")
 
 
@@ -39,8 +40,9 @@ def steps(short: bool) -> list[Step]:
     runs = RUNS / length
     data = ["movielens-1m-sample"] if short else ["movielens-1m"]
     seeds = ["1"] if short else ["1", "2", "3"]
-    if os.environ.get("DYNENS_DATA_HOME") and not short:
-        data.append("kuairand-pure-history")
+    has_kuairand = bool(os.environ.get("DYNENS_DATA_HOME")) and not short
+    if has_kuairand:
+        data.append(KUAIRAND)
     fast = ["--set", "distill.augmented_per_row=0.5"] if short else []
     run = str(runs / f"{data[0]}-1")
     accuracy = ("--data", *data, "--seeds", *seeds, "--runs", str(runs), *fast)
@@ -49,16 +51,21 @@ def steps(short: bool) -> list[Step]:
     if short:
         variants += ("--only", *distillation.SHORT)
 
-    def step(name: str, *arguments: str) -> Step:
-        out = OUT / f"{name}-{length}.json"
+    def step(name: str, *arguments: str, label: str = "") -> Step:
+        out = OUT / f"{label or name}-{length}.json"
         return Step(f"benchmarks.{name}", (*arguments, "--out", str(out)), out)
 
     short_flag = ("--short",) if short else ()
+    long = [] if short else [step("training_speed")]
+    if has_kuairand:
+        wide = str(runs / f"{KUAIRAND}-1")
+        long.append(step("serving", wide, label="serving-kuairand"))
     return [
         step("accuracy", *accuracy),
         step("cascade", *every_run),
         step("distillation", run, *variants),
         *(step(name, run, *short_flag) for name in SERVING),
+        *long,
     ]
 
 

@@ -1,10 +1,10 @@
 """Training step time against FuxiCTR: same data, model, batch, optimiser and threads, interleaved.
 
-    python3 -m venv fuxi && fuxi/bin/pip install torch fuxictr
-    python -m benchmarks.training_speed --peer-python fuxi/bin/python --out speed.json
+    python -m benchmarks.training_speed --out benchmarks/out/training_speed.json    (about 6 min)
 
-Per round each side takes some steps in turn; medians over all steps but the warm-up are compared.
-The same steps go on to a fixed validation AUC, and the training time it took is printed beside.
+FuxiCTR gets a virtual environment of its own under `--cache`, made when absent. Per round each side
+takes some steps in turn; medians over all steps but the warm-up are compared. The same steps go on
+to a fixed validation AUC, and the training time it took is printed beside.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import json
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.environments import CACHE, peer_python
+from benchmarks.loads import markdown_table, spread, write_result
 from dynens import metrics
 from dynens.batch import EncodedBatch, FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig, Precision
@@ -28,8 +31,8 @@ from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS
 from dynens.models.training import Trainer, predict_logits
-from dynens.run import environment
 
+FUXICTR, TORCH = "fuxictr==2.3.10", "2.13.0"
 PEER = Path(__file__).with_name("fuxictr_peer.py")
 VALID_ROWS = 20_480
 
@@ -149,8 +152,8 @@ def compare(arguments: argparse.Namespace, model: str, folder: Path) -> dict[str
         "dynens fp32": Ours(options, "fp32", ids, labels),
         "dynens bf16": Ours(options, "bf16", ids, labels),
     }
-    if arguments.peer_python is not None:
-        sides["fuxictr fp32"] = Peer(arguments.peer_python, options)
+    python = peer_python(arguments.cache, FUXICTR, (f"torch=={TORCH}",), locked=False)
+    sides["fuxictr fp32"] = Peer(python, options)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     curves: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for round_number in range(arguments.rounds):
@@ -161,16 +164,17 @@ def compare(arguments: argparse.Namespace, model: str, folder: Path) -> dict[str
     for side in sides.values():
         if isinstance(side, Peer):
             side.close()
-    return {"options": options, "seconds": seconds, "curves": curves}
+    return {"options": options, "samples": {"seconds": seconds, "curves": curves}}
 
 
 def summarise(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
     """Median step and time to the AUC that every side reached."""
-    target = min(max(auc for _, auc in curve) for curve in result["curves"].values())
+    curves = result["samples"]["curves"]
+    target = min(max(auc for _, auc in curve) for curve in curves.values())
     summary = {}
-    for name, seconds in result["seconds"].items():
+    for name, seconds in result["samples"]["seconds"].items():
         steps_ms = 1e3 * np.array(seconds[warm_up:])
-        reached = next(t for t, auc in result["curves"][name] if auc >= target)
+        reached = next(t for t, auc in curves[name] if auc >= target)
         summary[name] = {
             "step_ms": float(np.median(steps_ms)),
             "step_ms_p10": float(np.percentile(steps_ms, 10)),
@@ -180,9 +184,28 @@ def summarise(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
     return {"target_auc": target, "sides": summary}
 
 
+def markdown(result: Mapping[str, Any]) -> str:
+    """Median steps and times to the AUC that every side reached."""
+    rows = []
+    for model, compared in result["models"].items():
+        summary, options = compared["summary"], compared["options"]
+        fuxictr = summary["sides"]["fuxictr fp32"]["step_ms"]
+        for name, side in summary["sides"].items():
+            step = spread([side["step_ms"], side["step_ms_p10"], side["step_ms_p90"]], digits=0)
+            ratio = f"{fuxictr / side['step_ms']:.2f}"
+            rows.append([model, name, step, ratio, f"{side['seconds_to_auc']:.1f}"])
+    columns = ["model", "side", "step, ms", "FuxiCTR's step ÷ this", "s to equal AUC"]
+    return (
+        f"{markdown_table(columns, rows)}\n\n{FUXICTR}; {options['num_fields']} fields of "
+        f"{options['vocabulary']:,} ids, batch {options['batch_size']}, embedding "
+        f"{options['embedding_dim']}, {options['threads']} thread(s). Median (10th–90th percentile "
+        "of steps), interleaved."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--peer-python", type=Path, help="Python with fuxictr; none: ours alone")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="environments")
     parser.add_argument("--models", nargs="+", default=["dnn", "dcnv2"])
     parser.add_argument("--fields", type=int, default=40)
     parser.add_argument("--vocabulary", type=int, default=10_000, help="ids per field")
@@ -200,8 +223,8 @@ def main() -> None:
         result["summary"] = summarise(result, warm_up=arguments.steps)
         results[model] = result
         print(model, json.dumps(result["summary"], indent=1))
-    data = {"results": results, "environment": environment()}
-    arguments.out.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    write_result(arguments.out, {"models": results, "threads": arguments.threads})
+    print(markdown({"models": results}))
 
 
 if __name__ == "__main__":
