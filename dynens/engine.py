@@ -55,10 +55,12 @@ class Step:
     Attributes:
         pause: where the work stands.
         rows_left: rows that still want the ensemble (at `Pause.ENSEMBLE`: all that do).
+        excess: these rows take the ensemble this many times what its cost model says.
     """
 
     pause: Pause
     rows_left: int
+    excess: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ class Engine:
         hard = hardest_first(difficulty, limit)
         if not len(hard):
             return Scores(probability, route, 0, 0)
-        allowed = yield Step(Pause.ENSEMBLE, len(hard))
+        allowed = yield Step(Pause.ENSEMBLE, len(hard), self._excess_of(shares))
         limit_rows = len(hard) if allowed is None else min(allowed, len(hard))
         granted = 0
         while granted < limit_rows:
@@ -309,7 +311,7 @@ class Engine:
             logit = np.zeros(len(batch), np.float32)
         else:
             logit, _, _ = yield from self._student_chunks(batch, shares, deadline_s)
-        allowed = yield Step(Pause.ENSEMBLE, len(batch))
+        allowed = yield Step(Pause.ENSEMBLE, len(batch), self._excess_of(shares))
         if allowed is not None and allowed < len(batch):
             raise BudgetSpentError
         probability = np.empty(len(batch), np.float32)
@@ -327,7 +329,7 @@ class Engine:
 
     def _next_chunk(self, rows_left: int, shares: bool, deadline_s: float | None) -> int:
         now = self.clock()
-        excess = 1.0 if shares else self._ensemble_excess
+        excess = self._excess_of(shares)
         return next_chunk(
             rows_left,
             None if deadline_s is None else (deadline_s - now) / excess,
@@ -337,6 +339,9 @@ class Engine:
             chunk_s=self.config.chunk_ms / 1e3 / excess,
             max_rows=self.config.max_chunk_rows,
         )
+
+    def _excess_of(self, shares: bool) -> float:
+        return 1.0 if shares else self._ensemble_excess
 
     def _run_student(self, batch: EncodedBatch, shares: bool) -> list[FloatArray]:
         return self.student.run(_STUDENT_OUTPUTS, batch.dense, batch.ids, shares_context=shares)
@@ -358,7 +363,7 @@ class Engine:
             shares_context=shares,
         )
         end = self.clock()
-        excess = 1.0 if shares else self._ensemble_excess
+        excess = self._excess_of(shares)
         self.ensemble_cost.observe(len(probability), (end - start) / excess, end)
         return probability
 

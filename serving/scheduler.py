@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from dynens.batch import EncodedBatch
 from dynens.config.serving import System
-from dynens.engine import Engine, Pause, Scores, Steps
+from dynens.engine import Engine, Pause, Scores, Step, Steps
 from serving.admission import ensemble_seconds
 
 # Told that this much ensemble work is about to begin; a request that may last can watch its client.
@@ -104,7 +104,7 @@ class Scheduler:
             while step.pause is Pause.CHUNK:
                 await asyncio.sleep(0)
                 step = next(steps)
-            return await self._ensemble(engine, steps, step.rows_left, system, deadline_s, on_wait)
+            return await self._ensemble(engine, steps, step, system, deadline_s, on_wait)
         except StopIteration as stop:
             scores: Scores = stop.value
             return scores
@@ -115,14 +115,15 @@ class Scheduler:
         self,
         engine: Engine,
         steps: Steps,
-        wanted: int,
+        step: Step,
         system: System,
         deadline_s: float,
         on_wait: OnWait | None,
     ) -> Scores:
         now = engine.clock()
-        allowed = self._allowed_rows(engine, wanted, deadline_s - now, now)
-        promised_s = engine.ensemble_cost.seconds(allowed, now) if allowed else 0.0
+        wanted = step.rows_left
+        allowed = self._allowed_rows(engine, step, deadline_s - now, now)
+        promised_s = step.excess * engine.ensemble_cost.seconds(allowed, now) if allowed else 0.0
         self.backlog_s += promised_s
         try:
             if allowed < wanted and system not in ("dynamic", "student"):
@@ -168,12 +169,12 @@ class Scheduler:
             scores: Scores = stop.value
             return scores
 
-    def _allowed_rows(self, engine: Engine, wanted: int, seconds_left: float, now: float) -> int:
+    def _allowed_rows(self, engine: Engine, step: Step, seconds_left: float, now: float) -> int:
         if self.backlog_s <= 0:
-            return wanted  # alone: the engine itself grants what fits
-        usable_s = ensemble_seconds(seconds_left, self.backlog_s)
+            return step.rows_left  # alone: the engine itself grants what fits
+        usable_s = ensemble_seconds(seconds_left, self.backlog_s) / step.excess
         cost, margin = engine.ensemble_cost, engine.config.safety_margin
-        return min(wanted, cost.rows_within(usable_s, now, margin))
+        return min(step.rows_left, cost.rows_within(usable_s, now, margin))
 
 
 # Work predicted to take longer than this is worth watching the client's connection for.

@@ -23,6 +23,7 @@ class FakeEngine:
         self.now = 0.0
         self.config = SimpleNamespace(safety_margin=0.0)
         self.ensemble_cost = CostModel(0.0, ROW_S)
+        self.excess = 1.0
         self.log: list[str] = []
 
     def clock(self) -> float:
@@ -37,7 +38,7 @@ class FakeEngine:
         self.log.append(f"{name} student")
         granted = 0
         if wanted:
-            allowed = yield Step(Pause.ENSEMBLE, wanted)
+            allowed = yield Step(Pause.ENSEMBLE, wanted, self.excess)
             limit = wanted if allowed is None else allowed
             while granted < limit:
                 rows = min(10, limit - granted)
@@ -94,6 +95,23 @@ def test_behind_a_backlog_the_hard_share_shrinks(scheduler: Scheduler) -> None:
         assert scores.hard_granted == 20  # 80 ms · (1 − 40/80)² = 20 ms
         scheduler.backlog_s = 0.08
         assert (await score(scheduler, engine, "b", 100, engine.now + 0.08)).hard_granted == 0
+
+    asyncio.run(go())
+
+
+def test_rows_that_take_longer_than_the_model_says_are_promised_their_time() -> None:
+    async def go() -> None:
+        engine, scheduler = FakeEngine(), Scheduler()
+        engine.excess = 2.0
+        await scheduler.turns.acquire(0.0)
+        waiting = asyncio.create_task(score(scheduler, engine, "a", 10, 5.0))
+        await asyncio.sleep(0)
+        assert scheduler.backlog_s == pytest.approx(2 * 10 * ROW_S)
+        scheduler.turns.release()
+        await waiting
+        scheduler.backlog_s = 0.04
+        later = engine.now + 0.08
+        assert (await score(scheduler, engine, "b", 100, later)).hard_granted == 10  # 20 ms, halved
 
     asyncio.run(go())
 
