@@ -34,6 +34,7 @@ PAIRS = (
     ("student", "baseline"),
     ("student", "best_single"),
     ("static_ensemble", "best_single"),
+    ("static_ensemble", "baseline"),
     ("full_pool", "static_ensemble"),
 )
 

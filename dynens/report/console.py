@@ -81,7 +81,14 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
     dynamic, static = systems["dynamic"], systems["static_ensemble"]
     sentences = []
     kept = metrics["gain_kept"]
-    if kept is not None and not math.isnan(kept):
+    gain = metrics["paired"].get("static_ensemble_minus_baseline")
+    if gain is not None and gain["low"] <= 0 < gain["value"]:
+        sentences.append(
+            f"The ensemble's gain over one model, {gain['value']:+.4f} AUC with a 95 % interval of "
+            f"[{gain['low']:+.4f}, {gain['high']:+.4f}], is within noise on these rows; more test "
+            "rows would tell, and until then the student is the cheap choice."
+        )
+    elif kept is not None and not math.isnan(kept):
         cost = dynamic["cost_us_per_row"] / static["cost_us_per_row"]
         sentences.append(
             f"The dynamic system keeps {kept:.0%} of the ensemble's gain over one model at "

@@ -1,0 +1,40 @@
+"""The sentences above the table of systems."""
+
+from typing import Any
+
+from dynens.report.console import headline
+
+
+def metrics_of(kept: float | None, low: float, value: float = 0.004) -> dict[str, Any]:
+    return {
+        "systems": {
+            "dynamic": {"cost_us_per_row": 3.0, "hard_fraction": 0.1},
+            "static_ensemble": {"cost_us_per_row": 12.0},
+        },
+        "gain_kept": kept,
+        "paired": {
+            "static_ensemble_minus_baseline": {"value": value, "low": low, "high": value + 0.002}
+        },
+    }
+
+
+def test_a_gain_that_is_there_is_told_with_its_cost() -> None:
+    (sentence,) = headline(metrics_of(0.98, low=0.002))
+    assert "keeps 98% of the ensemble's gain over one model at 25% of its cost" in sentence
+
+
+def test_a_gain_within_noise_is_called_that() -> None:
+    (sentence,) = headline(metrics_of(-4.5, low=-0.003, value=0.0004))
+    assert "+0.0004 AUC with a 95 % interval of [-0.0030, +0.0024], is within noise" in sentence
+    assert "450" not in sentence
+
+
+def test_no_gain_is_no_gain() -> None:
+    (sentence,) = headline(metrics_of(float("nan"), low=-0.003, value=-0.001))
+    assert "not better than the baseline" in sentence
+
+
+def test_metrics_of_an_older_run_have_no_such_pair() -> None:
+    metrics = metrics_of(0.98, low=0.002)
+    metrics["paired"] = {}
+    assert "98%" in headline(metrics)[0]
