@@ -1,6 +1,6 @@
 """Ablation of the student: one finished run's pool, many ways to distil it.
 
-    python -m benchmarks.distillation RUN --seeds 1 2 3 --out FILE.json [--only NAME ...]
+    python -m benchmarks.distillation RUN --seeds 1 2 3 --out FILE.json [--only NAME ...] [--jobs 2]
 
 Every variant trains a student from the same pool and the same data; variants take turns within a
 seed. `route` is the validation half that no training saw; choices belong there, never on `test`.
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +131,23 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="finished run whose pool is distilled")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=sorted(VARIANTS), help="a few variants")
+    parser.add_argument("--jobs", type=int, default=1, help="students that train side by side")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run)
     results: list[dict[str, Any]] = []
-    for seed in arguments.seeds:
-        for name in arguments.only or VARIANTS:
-            settings = [*arguments.settings, *VARIANTS[name]]
-            result = {"variant": name, "seed": seed, **train_student(run, settings, seed)}
-            results.append(result)
-            print(json.dumps(result), flush=True)
+    turns = [(name, seed) for seed in arguments.seeds for name in arguments.only or VARIANTS]
+    # Each student trains on one thread, in a process that knows nothing of the others.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=spawn) as pool:
+        trained = [
+            pool.submit(train_student, run, [*arguments.settings, *VARIANTS[name]], seed)
+            for name, seed in turns
+        ]
+        for (name, seed), figures in zip(turns, trained, strict=True):
+            results.append({"variant": name, "seed": seed, **figures.result()})
+            print(json.dumps(results[-1]), flush=True)
             write_json(arguments.out, {"environment": environment(), "results": results})
     print(summary(results))
 
