@@ -103,7 +103,7 @@ class Comparison(FrozenConfig):
     def parse(cls, text: str, default_column: str | None = None) -> Comparison:
         """Read `column op value` (or `op value` with a default column).
 
-        Back-quotes allow any name: "`income>50K` == 1".
+        Back-quotes allow any name, quotes any value: '`income>50K` == "=1"'.
 
         Raises:
             SchemaError: the text is not such a rule.
@@ -113,7 +113,10 @@ class Comparison(FrozenConfig):
         if match is None or column is None:
             raise SchemaError(f"rule {text!r} is not a comparison; write it as 'rating >= 4'.")
         op = "==" if match["op"] == "=" else match["op"]
-        return cls(column=column, op=op, value=match["value"].strip("'\""))
+        value = match["value"]
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        return cls(column=column, op=op, value=value)
 
 
 class LabelRule(FrozenConfig):

@@ -169,6 +169,8 @@ class LabelReader:
             return self.rule
         labels = self.labels_by_code()
         value = next(v for v, code in self._values.items() if labels[code] > 0)
+        if value.startswith(("=", "'", '"')):  # which a bare value must not
+            value = f'"{value}"'
         return self.rule.model_copy(update={"positive": f"`{self.rule.column}` == {value}"})
 
 

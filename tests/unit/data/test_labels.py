@@ -51,6 +51,17 @@ def test_resolved_rules_read_other_files_alike():
 
 
 @pytest.mark.parametrize(
+    ("negative", "positive"), [("'no'", "'yes'"), ("=0", "=1"), ('"n"', '"y"'), ("b'", "a'")]
+)
+def test_resolved_rules_keep_signs_and_quotes(negative, positive):
+    reader = LabelReader(LabelRule(column="y"))
+    reader.read(pa.table({"y": [negative, negative, positive]}))
+    rule = LabelRule.model_validate(reader.resolved().model_dump())
+    again = LabelReader(rule).read(pa.table({"y": [positive, negative]}))
+    assert again.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
     ("values", "says"),
     [
         ([[1, 1]], "one value only"),
