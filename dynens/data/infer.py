@@ -356,7 +356,7 @@ class _Inference:
                 self._fields.append(
                     FieldSpec.model_validate(
                         {
-                            "name": f"{name}.{part}",
+                            "name": self._unused(f"{name}.{part}"),
                             "column": name,
                             "derive": part,
                             "time_format": time_format,
@@ -364,6 +364,12 @@ class _Inference:
                         }
                     )
                 )
+
+    def _unused(self, name: str) -> str:
+        """`name`, or one like it that is no column of the table."""
+        while name in self._sample.column_names:
+            name += "_"
+        return name
 
     def _add(self, profile: ColumnProfile, user: str | None, item: str | None) -> None:
         entity = self._entity(profile.name, user, item)

@@ -136,6 +136,19 @@ def test_an_identifier_that_stands_for_one_class_is_kept_and_warned_of(tmp_path)
     assert "town nearly tells the label by itself" in result.warnings[0]
 
 
+def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
+    path = tmp_path / "t.parquet"
+    rng = np.random.default_rng(0)
+    columns = {
+        "ts": 1_700_000_000 + 900 * np.arange(ROWS),
+        "ts.hour": rng.integers(0, 24, ROWS),
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(columns), path)
+    names = [f.name for f in infer_schema(path, "y").dataset.features.fields]
+    assert names == ["ts.hour_", "ts.weekday", "ts.hour"]
+
+
 def test_nothing_to_learn_from(tmp_path):
     pq.write_table(pa.table({"id": np.arange(100), "y": [0, 1] * 50}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="no column to predict the label from: id is an id"):
