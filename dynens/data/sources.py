@@ -235,11 +235,7 @@ def _iter_csv(
 ) -> Iterator[pa.Table]:
     first = _first_line(path)
     delimiter = options.delimiter or _guess_delimiter(path, first)
-    if options.header:
-        names = next(csv.reader([first], delimiter=delimiter), [])
-        names = [n.strip() for n in names]
-    else:
-        names = list(options.columns)
+    names = _names_in(path, first, delimiter) if options.header else list(options.columns)
     _check_names(path, names)
     wanted = names if columns is None else [n for n in names if n in set(columns)]
     ragged: list[pacsv.InvalidRow] = []
@@ -285,9 +281,22 @@ def _iter_csv(
         ) from e
 
 
+def _names_in(path: Path, line: str, delimiter: str) -> list[str]:
+    try:
+        names = next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error as e:
+        raise DataError(
+            f"{path}: its first line cannot be read as column names ({e}); give a header, and end "
+            "lines with a line feed."
+        ) from e
+    return [name.strip() for name in names]
+
+
 def _first_line(path: Path) -> str:
     with pa.input_stream(str(path), compression="detect") as stream:
         start = bytes(stream.read(_SNIFF_BYTES))
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is UTF-16 text; convert it to UTF-8, for instance with iconv.")
     if b"\x00" in start:
         raise DataError(f"{path} is not a text table (it holds zero bytes); give CSV or Parquet.")
     line = start.split(b"\n", 1)[0].rstrip(b"\r").removeprefix(b"\xef\xbb\xbf")
