@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from dynens.data.entities import RawEntity
 from dynens.data.sources import file_format, file_schema
+from dynens.data.values import is_bytes
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -75,8 +76,10 @@ def unified_schema(
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type)
-    texts = (pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    if any(check(kind) for check in texts) or kind == pa.string_view():
+    if isinstance(kind, pa.BaseExtensionType) and kind != pa.uuid():
+        return _plain_type(kind.storage_type)
+    texts = (pa.uuid(), pa.large_string(), pa.string_view())
+    if kind in texts or is_bytes(kind):
         return pa.string()
     return kind
 

@@ -187,10 +187,11 @@ def _iter_file(
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Texts stored as views, which few operations know, as plain texts."""
+    """Texts and bytes stored as views, which few operations know, as plain ones."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     for i, field in enumerate(table.schema):
-        if field.type == pa.string_view():
-            table = table.set_column(i, field.name, table[i].cast(pa.string()))
+        if field.type in plain:
+            table = table.set_column(i, field.name, table[i].cast(plain[field.type]))
     return table
 
 
