@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ CHUNK_ROWS = 131_072
 _BLOCK_BYTES = 8 << 20
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
 _SNIFF_BYTES = 64 << 10
+_RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -239,17 +241,10 @@ def _iter_csv(
     names = _names_in(path, first, delimiter) if options.header else list(options.columns)
     _check_names(path, names)
     wanted = names if columns is None else [n for n in names if n in set(columns)]
-    ragged: list[pacsv.InvalidRow] = []
-
-    def on_ragged(row: pacsv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
     parse = pacsv.ParseOptions(
         delimiter=delimiter,
         quote_char='"' if options.quoting else False,
         newlines_in_values=options.quoting,
-        invalid_row_handler=on_ragged,
     )
     read = pacsv.ReadOptions(
         column_names=names,
@@ -272,13 +267,15 @@ def _iter_csv(
             for batch in reader:
                 yield pa.Table.from_batches([batch])
     except pa.ArrowInvalid as e:
-        if not ragged:
+        # Not by a handler of such rows: Arrow's threads may let go of it when Python is gone.
+        ragged = _RAGGED.search(str(e))
+        if ragged is None:
             raise
-        row = ragged[0]
-        where = f"line {row.number}" if row.number is not None else f"the line {row.text[:60]!r}"
+        row, expected, actual, text = ragged.groups()
+        where = f"line {int(row)}" if row else f"the line {text[:60]!r}"
         raise DataError(
-            f"{path}: {where} has {row.actual_columns} values but the table has "
-            f"{row.expected_columns} columns; correct that line."
+            f"{path}: {where} has {actual} values but the table has {expected} columns; correct "
+            "that line."
         ) from e
 
 
