@@ -126,23 +126,31 @@ class LabelRule(FrozenConfig):
         column: the column that holds the outcome.
         positive: a comparison that is true of positive rows; None: the column is binary already
             and the positive value is found out (1, true, yes, click …, or the rarer of two words).
+        negative: a comparison true of negative rows, so that any other value is refused; None:
+            all rows that are not positive are negative.
         drop: a comparison true of rows to leave out.
     """
 
     column: str = Field(min_length=1)
     positive: str | None = None
+    negative: str | None = None
     drop: str | None = None
 
-    @field_validator("positive", "drop")
+    @field_validator("positive", "negative", "drop")
     @classmethod
     def _parses(cls, text: str | None) -> str | None:
         if text is not None:
             Comparison.parse(text, "label")
         return text
 
-    def comparison(self, which: Literal["positive", "drop"]) -> Comparison | None:
-        text = self.positive if which == "positive" else self.drop
+    def comparison(self, which: Literal["positive", "negative", "drop"]) -> Comparison | None:
+        text = {"positive": self.positive, "negative": self.negative, "drop": self.drop}[which]
         return None if text is None else Comparison.parse(text, self.column)
+
+    def columns(self) -> set[str]:
+        """Every column that the outcome is read from."""
+        rules = (self.comparison("positive"), self.comparison("negative"), self.comparison("drop"))
+        return {self.column} | {rule.column for rule in rules if rule is not None}
 
 
 class FeatureSchema(FrozenConfig):

@@ -17,10 +17,8 @@ from dynens.schema import DatasetConfig, FeatureSchema
 def needed_columns(features: FeatureSchema) -> dict[str, str]:
     """Every raw column the schema asks for, with what for."""
     needed = {spec.source: f"field {spec.name!r}" for spec in features.fields}
-    rules = (features.label.comparison("positive"), features.label.comparison("drop"))
-    for rule in rules:
-        if rule is not None:
-            needed.setdefault(rule.column, "the label rule")
+    for column in sorted(features.label.columns()):
+        needed.setdefault(column, "the label rule")
     for role in ("timestamp", "group", "request_id", "sample_weight", "user_key", "item_key"):
         column = getattr(features, role)
         if column:

@@ -241,11 +241,8 @@ class _Inference:
 
     def _skipped(self) -> set[str]:
         features = self._config.features
-        skipped = {features.label.column, *features.excluded}
-        skipped |= {c for c in (features.request_id, features.sample_weight) if c}
-        for rule in (features.label.comparison("positive"), features.label.comparison("drop")):
-            skipped |= {rule.column} if rule else set()
-        return skipped
+        skipped = {*features.label.columns(), *features.excluded}
+        return skipped | {c for c in (features.request_id, features.sample_weight) if c}
 
     def _find_timestamp(self, profiles: dict[str, ColumnProfile]) -> tuple[str, TimeFormat] | None:
         for name, profile in profiles.items():

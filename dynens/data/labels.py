@@ -66,7 +66,8 @@ class LabelReader:
         """(B,) codes: -1 row to be dropped, otherwise an index into `labels_by_code`.
 
         Raises:
-            DataError: the label column is absent or has too many values.
+            DataError: the label column is absent, has too many values, or values that are neither
+                positive nor negative.
         """
         column = _column(table, self.rule.column)
         positive = self.rule.comparison("positive")
@@ -81,7 +82,19 @@ class LabelReader:
         if drop is not None:
             holds, known = compare(_column(table, drop.column), drop)
             codes[holds & known] = -1
+        negative = self.rule.comparison("negative")
+        if negative is not None:
+            holds, _ = compare(_column(table, negative.column), negative)
+            self._refuse_other(column.filter(pa.array((codes == 0) & ~holds)))
         return codes
+
+    def _refuse_other(self, others: pa.ChunkedArray) -> None:
+        if len(others):
+            raise DataError(
+                f"label column {self.rule.column!r} holds {str(others[0])!r}, which is neither "
+                f"positive ({self.rule.positive}) nor negative ({self.rule.negative}); write "
+                "labels as in the training table."
+            )
 
     def _binary_codes(self, column: pa.ChunkedArray) -> npt.NDArray[np.int16]:
         texts, codes = canonical_codes(column)
@@ -164,14 +177,20 @@ class LabelReader:
         return rarer[0]
 
     def resolved(self) -> LabelRule:
-        """The rule with its positive value spelled out, so that other files are read alike."""
+        """The rule with both values spelled out, so that other files are read alike."""
         if self.rule.positive is not None:
             return self.rule
         labels = self.labels_by_code()
-        value = next(v for v, code in self._values.items() if labels[code] > 0)
+        rules: dict[str, str] = {}
+        for value, code in self._values.items():
+            if self._counts.get(code):
+                rules["positive" if labels[code] > 0 else "negative"] = self._equals(value)
+        return self.rule.model_copy(update=rules)
+
+    def _equals(self, value: str) -> str:
         if value.startswith(("=", "'", '"')):  # which a bare value must not
             value = f'"{value}"'
-        return self.rule.model_copy(update={"positive": f"`{self.rule.column}` == {value}"})
+        return f"`{self.rule.column}` == {value}"
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

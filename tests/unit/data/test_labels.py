@@ -50,6 +50,16 @@ def test_resolved_rules_read_other_files_alike():
     assert again.read(pa.table({"y": [">50K", "<=50K"]})).tolist() == [1, 0]
 
 
+def test_values_that_training_did_not_hold_are_refused():
+    reader = LabelReader(LabelRule(column="y"))
+    reader.read(pa.table({"y": [0, 1, 1]}))
+    again = LabelReader(reader.resolved())
+    assert again.read(pa.table({"y": ["1.0", "false", None]})).tolist() == [1, 0, -1]
+    for other in (["yes", "no"], ["0", "2"]):
+        with pytest.raises(DataError, match=r"neither positive .* nor negative"):
+            again.read(pa.table({"y": other}))
+
+
 @pytest.mark.parametrize(
     ("negative", "positive"), [("'no'", "'yes'"), ("=0", "=1"), ('"n"', '"y"'), ("b'", "a'")]
 )
