@@ -125,10 +125,10 @@ def _in_order(seconds: npt.NDArray[np.float64]) -> bool:
     return bool(moves >= 10 and abs(steps.sum()) > 0.9 * moves)
 
 
-def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> DatasetConfig:
+def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> InferredSchema:
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
-        return config
+        return InferredSchema(config)
     check_types(config)
     sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)
     entity_of: dict[str, Entity] = {}
@@ -136,7 +136,7 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> Da
         entity_of[entity.key] = entity.entity
         entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
-    return infer_fields(config, sample, entity_of, distance).dataset
+    return infer_fields(config, sample, entity_of, distance)
 
 
 def check_types(config: DatasetConfig) -> None:
@@ -182,7 +182,10 @@ def infer_fields(
     kept = codes >= 0
     sample = sample.filter(pa.array(kept))
     labels = reader.labels_by_code()[codes[kept]]
-    return _Inference(config, sample, labels, entity_of or {}, distance).run()
+    inferred = _Inference(config, sample, labels, entity_of or {}, distance).run()
+    if guess := reader.guess():
+        inferred.warnings.insert(0, guess)
+    return inferred
 
 
 class _Inference:

@@ -164,7 +164,24 @@ class LabelReader:
         labels[self._values[positive]] = 1.0
         return labels
 
+    def guess(self) -> str | None:
+        """What to tell the user where only its rarity makes a value the positive one."""
+        pair = [v for v, code in self._values.items() if self._counts.get(code)]
+        if len(pair) != 2 or self._evident(pair) is not None:
+            return None
+        rarer = self._positive_of(pair)
+        other = next(v for v in pair if v != rarer)
+        return (
+            f"{rarer!r} counts as the positive label, being rarer than {other!r}; if it is the "
+            f'other way round, give the label as "{self._equals(other)}"'
+        )
+
     def _positive_of(self, pair: list[str]) -> str:
+        rarer = min(pair, key=lambda v: (self._counts[self._values[v]], v))
+        return self._evident(pair) or rarer
+
+    def _evident(self, pair: list[str]) -> str | None:
+        """The positive value by its meaning, or None."""
         numbers = [parse_number(v) for v in pair]
         if None not in numbers:
             return pair[int(np.argmax(np.array(numbers, np.float64)))]
@@ -173,8 +190,7 @@ class LabelReader:
                 return value
             if other in (f"not {value}", f"no {value}", f"non-{value}", f"un{value}"):
                 return value
-        rarer = sorted(pair, key=lambda v: (self._counts[self._values[v]], v))
-        return rarer[0]
+        return None
 
     def resolved(self) -> LabelRule:
         """The rule with both values spelled out, so that other files are read alike."""

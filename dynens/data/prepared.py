@@ -35,7 +35,7 @@ class PreparedData:
         name: of the dataset.
         dataset: the resolved configuration (types inferred, positive label spelled out).
         rows: rows per split.
-        report: rows dropped, values treated as missing.
+        report: rows dropped, values treated as missing, how rows were cut, warnings of inference.
     """
 
     def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:

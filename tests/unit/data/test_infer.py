@@ -149,6 +149,19 @@ def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
     assert names == ["ts.hour_", "ts.weekday", "ts.hour"]
 
 
+def test_a_positive_value_that_is_a_guess_is_warned_of(tmp_path):
+    path = tmp_path / "t.parquet"
+    x = np.random.default_rng(0).normal(size=ROWS)
+    words = pa.table({"x": x, "state": np.where(x > 1, "churned", "stayed")})
+    pq.write_table(words, path)
+    warnings = infer_schema(path, "state").warnings
+    assert "'churned' counts as the positive label" in warnings[0]
+    assert "`state` == stayed" in warnings[0]
+    pq.write_table(words.append_column("y", pa.array(np.where(x > 1, "no", "yes"))), path)
+    assert not any("positive" in warning for warning in infer_schema(path, "y").warnings)
+    assert not any("positive" in w for w in infer_schema(path, "state == stayed").warnings)
+
+
 def test_nothing_to_learn_from(tmp_path):
     pq.write_table(pa.table({"id": np.arange(100), "y": [0, 1] * 50}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="no column to predict the label from: id is an id"):
