@@ -15,7 +15,7 @@ from dynens.errors import SchemaError
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
 TimePart = Literal["hour", "weekday", "day", "month", "epoch_days"]
-TimeFormat = Literal["auto", "yymmddhh", "yyyymmdd"]
+TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd"]
 Transform = Literal["quantile", "standard", "log", "none"]
 
 _RULE = re.compile(

@@ -7,8 +7,8 @@ import re
 import pyarrow as pa
 
 from dynens.data.profile import ColumnProfile
-from dynens.data.times import parsable_share
-from dynens.schema import FieldSpec, VocabularyPolicy
+from dynens.data.times import text_format
+from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
 BUCKETS = 32
 TEXT_WORDS = 3.0
@@ -23,9 +23,9 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         return [_list_field(profile)]
     if is_key:
         return [_categorical(profile, "identifies a user or item")]
-    if profile.is_temporal or _is_date_text(profile, column):
-        why = "a date or time"
-        return [FieldSpec(name=name, kind="numeric", derive="epoch_days", buckets=BUCKETS, why=why)]
+    time_format = "auto" if profile.is_temporal else _date_format(profile, column)
+    if time_format is not None:
+        return [_date_field(name, time_format)]
     if profile.is_number and profile.num_distinct > 2:
         return [_number_field(profile)]
     if profile.separator is not None and profile.num_distinct > 10:
@@ -93,7 +93,18 @@ def _numeric(profile: ColumnProfile, why: str) -> FieldSpec:
     )
 
 
-def _is_date_text(profile: ColumnProfile, column: pa.ChunkedArray) -> bool:
+def _date_field(name: str, time_format: TimeFormat) -> FieldSpec:
+    return FieldSpec(
+        name=name,
+        kind="numeric",
+        derive="epoch_days",
+        time_format=time_format,
+        buckets=BUCKETS,
+        why="a date or time",
+    )
+
+
+def _date_format(profile: ColumnProfile, column: pa.ChunkedArray) -> TimeFormat | None:
     if profile.is_number or profile.num_distinct < 3 or not 6 <= profile.mean_chars <= 40:
-        return False
-    return parsable_share(column.slice(0, 1000)) > 0.95
+        return None
+    return text_format(column.slice(0, 1000))

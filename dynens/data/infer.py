@@ -17,7 +17,7 @@ from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
 from dynens.data.sources import expand, read_head, read_sample
-from dynens.data.times import parsable_share, to_seconds
+from dynens.data.times import NUMBER_FORMATS, TEXT_FORMATS, text_format, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.schema import (
     DEFAULT_SOURCE,
@@ -35,7 +35,6 @@ from dynens.schema import (
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _HEAD_ROWS = 2000
-_TIME_FORMATS: tuple[TimeFormat, ...] = ("auto", "yymmddhh")
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
@@ -254,10 +253,9 @@ class _Inference:
             named = _TIME.fullmatch(name.lower()) is not None
             if not named and (profile.is_number or profile.num_distinct < 10):
                 continue
-            head = self._sample[name].slice(0, 2000)
-            if not profile.is_number and parsable_share(head) < 0.95:
+            if not profile.is_number and text_format(self._sample[name].slice(0, 2000)) is None:
                 continue
-            for time_format in _TIME_FORMATS:
+            for time_format in NUMBER_FORMATS if profile.is_number else TEXT_FORMATS:
                 seconds = to_seconds(self._sample[name], time_format)
                 plausible = (seconds > _EARLIEST_S) & (seconds < _LATEST_S)
                 # Any other date counts as the row's own time only where rows stand in its order.
@@ -330,7 +328,7 @@ class _Inference:
             and not profile.is_temporal
             and profile.mean_words < TEXT_WORDS
             and profile.separator is None
-            and parsable_share(self._sample[profile.name].slice(0, 200)) < 0.95
+            and text_format(self._sample[profile.name].slice(0, 200)) is None
         )
 
     def _exclude(self, name: str, why: str, warn: bool = False) -> None:

@@ -149,6 +149,28 @@ def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
     assert names == ["ts.hour_", "ts.weekday", "ts.hour"]
 
 
+@pytest.mark.parametrize(
+    ("layout", "time_format"),
+    [("%d/%m/%Y %H:%M", "day_first"), ("%Y%m%d%H", "yyyymmddhh"), ("%Y-%m-%d %H:%M UTC", "auto")],
+)
+def test_how_the_time_of_the_row_is_written(tmp_path, layout, time_format):
+    path = tmp_path / "t.csv"
+    start, step = datetime.datetime(2024, 1, 1), datetime.timedelta(minutes=31)
+    rng = np.random.default_rng(0)
+    columns = {
+        "time": [(start + i * step).strftime(layout) for i in range(ROWS)],
+        "due": [(start + int(i) * 97 * step).strftime(layout) for i in rng.integers(0, 99, ROWS)],
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pacsv.write_csv(pa.table(columns), path)
+    features = infer_schema(path, "y").dataset.features
+    assert (features.timestamp, features.time_format) == ("time", time_format)
+    assert features.field("time.hour").time_format == time_format
+    if time_format != "yyyymmddhh":
+        due = features.field("due")
+        assert (due.derive, due.time_format) == ("epoch_days", time_format)
+
+
 def test_a_positive_value_that_is_a_guess_is_warned_of(tmp_path):
     path = tmp_path / "t.parquet"
     x = np.random.default_rng(0).normal(size=ROWS)
