@@ -221,12 +221,14 @@ class SourceOptions(FrozenConfig):
         header: whether the first line names the columns.
         columns: names of the columns when there is no header.
         quoting: whether double quotes enclose values.
+        decimal: what stands before the decimals of a number.
     """
 
     delimiter: str | None = None
     header: bool = True
     columns: tuple[str, ...] = ()
     quoting: bool = True
+    decimal: Literal[".", ","] = "."
 
     @model_validator(mode="after")
     def _named(self) -> SourceOptions:

@@ -16,7 +16,7 @@ from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
-from dynens.data.sources import expand, read_head, read_sample
+from dynens.data.sources import expand, read_head, read_sample, with_decimal
 from dynens.data.times import NUMBER_FORMATS, TEXT_FORMATS, text_format, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.schema import (
@@ -74,6 +74,13 @@ class InferredSchema:
     excluded: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
+    def with_comma_note(self, column: str | None) -> InferredSchema:
+        """The same, saying which column showed that decimals stand behind commas."""
+        if column is not None:
+            text = f"numbers are read with decimal commas, as {column} has them (source.decimal)"
+            self.warnings.append(text)
+        return self
+
     def to_yaml(self) -> str:
         """`dataset.yaml`, warnings and excluded columns as comments at the top."""
         lines = ["Inferred; correct what is wrong."]
@@ -95,6 +102,7 @@ def infer_schema(
     Raises:
         DataError: the file is bad, the label is absent or not binary, or no column is usable.
     """
+    options, commas = with_decimal([str(path)], options)
     sample, distance = read_sample([str(path)], options, SAMPLE_ROWS)
     rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
@@ -103,7 +111,7 @@ def infer_schema(
         features=FeatureSchema(label=rule),
         source=options,
     )
-    return infer_fields(draft, sample, distance=distance)
+    return infer_fields(draft, sample, distance=distance).with_comma_note(commas)
 
 
 def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
@@ -128,6 +136,8 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
         return InferredSchema(config)
+    source, commas = with_decimal(config.files, config.source)
+    config = config.model_copy(update={"source": source})
     check_types(config)
     sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)
     entity_of: dict[str, Entity] = {}
@@ -135,7 +145,7 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
         entity_of[entity.key] = entity.entity
         entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
-    return infer_fields(config, sample, entity_of, distance)
+    return infer_fields(config, sample, entity_of, distance).with_comma_note(commas)
 
 
 def check_types(config: DatasetConfig) -> None:

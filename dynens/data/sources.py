@@ -19,6 +19,7 @@ import pyarrow.csv as pacsv
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
+from dynens.data.decimals import comma_column, with_points
 from dynens.data.libsvm import iter_libsvm
 from dynens.data.values import NULL_SPELLINGS
 from dynens.errors import DataError
@@ -28,6 +29,7 @@ CHUNK_ROWS = 131_072
 _BLOCK_BYTES = 8 << 20
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
 _SNIFF_BYTES = 64 << 10
+_DECIMAL_ROWS = 2000
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
 
@@ -142,6 +144,19 @@ def read_sample(
             tables = [_every(_join(tables, patterns), 0, 2)]
             step, held = 2 * step, tables[0].num_rows
     return _join(tables, patterns), float(step)
+
+
+def with_decimal(
+    patterns: Sequence[str], options: SourceOptions
+) -> tuple[SourceOptions, str | None]:
+    """(options with the decimal sign that the first rows show, the column that shows a comma)."""
+    path = expand(patterns)[0]
+    if path.stat().st_size == 0 or file_format(path) != "csv":
+        return options, None
+    if (options.delimiter or _guess_delimiter(path, _first_line(path))) == ",":
+        return options, None
+    name = comma_column(read_head([str(path)], options, _DECIMAL_ROWS))
+    return (options if name is None else options.model_copy(update={"decimal": ","})), name
 
 
 def _every(table: pa.Table, first: int, step: int) -> pa.Table:
@@ -265,7 +280,8 @@ def _iter_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
             )
             for batch in reader:
-                yield pa.Table.from_batches([batch])
+                table = pa.Table.from_batches([batch])
+                yield with_points(table) if options.decimal == "," else table
     except pa.ArrowInvalid as e:
         # Not by a handler of such rows: Arrow's threads may let go of it when Python is gone.
         ragged = _RAGGED.search(str(e))
