@@ -206,7 +206,8 @@ class LabelReader:
     def _equals(self, value: str) -> str:
         if value.startswith(("=", "'", '"')):  # which a bare value must not
             value = f'"{value}"'
-        return f"`{self.rule.column}` == {value}"
+        column = self.rule.column
+        return f"== {value}" if "`" in column else f"`{column}` == {value}"
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -50,6 +50,13 @@ def test_resolved_rules_read_other_files_alike():
     assert again.read(pa.table({"y": [">50K", "<=50K"]})).tolist() == [1, 0]
 
 
+def test_resolved_rules_of_columns_with_odd_names():
+    for name in ("did `it`?", "a >= b", "x == 1"):
+        reader = LabelReader(LabelRule(column=name))
+        reader.read(pa.table({name: [0, 1]}))
+        assert LabelReader(reader.resolved()).read(pa.table({name: [1, 0]})).tolist() == [1, 0]
+
+
 def test_values_that_training_did_not_hold_are_refused():
     reader = LabelReader(LabelRule(column="y"))
     reader.read(pa.table({"y": [0, 1, 1]}))
