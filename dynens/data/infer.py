@@ -326,6 +326,8 @@ class _Inference:
             and (profile.sequential or ID_NAME.fullmatch(profile.name.lower()))
         ):
             self._exclude(profile.name, "an id, different in (nearly) every row", True)
+        elif profile.numbers_rows and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise:
+            self._exclude(profile.name, "a numbering of the rows, in some order", True)
         elif profile.unique_share > 0.95 and self._is_unique_text(profile):
             self._exclude(profile.name, "a text that is different in (nearly) every row", True)
         else:

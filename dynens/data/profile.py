@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,7 @@ class ColumnProfile:
         mean_chars: characters per text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
         sequential: whether numbers only grow (or only fall) from row to row.
+        span: largest number less the smallest.
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
         auc_by_value: AUC, on the other half of the rows, of the label rate per value.
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
@@ -65,6 +67,7 @@ class ColumnProfile:
     mean_chars: float = 0.0
     separator: str | None = None
     sequential: bool = False
+    span: float = math.inf
     looks_hashed: bool = False
     auc_by_value: float = 0.5
     auc_by_bucket: float = 0.5
@@ -88,6 +91,12 @@ class ColumnProfile:
     def unique_share(self) -> float:
         """Distinct values per row of the whole table."""
         return 1.0 / max(self.repeats, 1.0)
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether integers take (nearly) every value of their range once, in whatever order."""
+        rows = self.num_known * self.rows_per_sampled
+        return self.is_integer and self.unique_share > 0.95 and self.span < 1.1 * rows
 
     @property
     def auc_noise(self) -> float:
@@ -195,6 +204,7 @@ def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
         "looks_hashed": bool(
             values.max() > _EXACT or (span > 1e6 and sparse and 0.25 < middle < 0.75)
         ),
+        "span": float(span),
         "is_number": True,
         "is_integer": bool((values == np.trunc(values)).all()),
         "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),

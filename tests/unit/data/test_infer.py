@@ -136,6 +136,15 @@ def test_an_identifier_that_stands_for_one_class_is_kept_and_warned_of(tmp_path)
     assert "town nearly tells the label by itself" in result.warnings[0]
 
 
+def test_numbers_of_the_rows_are_left_out_in_any_order(tmp_path):
+    path = tmp_path / "t.parquet"
+    rng = np.random.default_rng(0)
+    order, rank = rng.permutation(ROWS) + 5000, rng.permutation(ROWS)
+    columns = {"order_number": order, "rank": rank, "y": rng.random(ROWS) < rank / ROWS}
+    pq.write_table(pa.table(columns), path)
+    assert list(infer_schema(path, "y").excluded) == ["order_number"]
+
+
 def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
     path = tmp_path / "t.parquet"
     rng = np.random.default_rng(0)
