@@ -7,9 +7,10 @@ import pyarrow.compute as pc
 
 from dynens.data.values import canonical_texts
 
-_NUMBER = r"^[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?$"  # 1.234.567,89
-_COMMA = r"^[+-]?[0-9.]+,[0-9]+$"
-_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+$"  # 1,234: a comma that may be no decimal one
+_BEFORE, _BEHIND = r"^[+-]?[$€£¥]?\s?", r"\s?[%$€£¥]?$"
+_NUMBER = _BEFORE + r"([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?" + _BEHIND  # 1.234.567,89 €
+_COMMA = _BEFORE + r"[0-9.]+,[0-9]+" + _BEHIND
+_THOUSANDS = _BEFORE + r"[1-9][0-9]{0,2}(,[0-9]{3})+" + _BEHIND  # 1,234: maybe no decimal comma
 _MIN_KNOWN = 20
 
 

@@ -38,7 +38,7 @@ _SPACE = " \t\r\n\x0b\x0c"
 _WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
 _DECORATED = re.compile(
-    r"(?P<sign>-?)[$€£¥]?\s?(?P<whole>[0-9]{1,3}(,[0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?\s?%?"
+    r"(?P<sign>-?)[$€£¥]?\s?(?P<whole>[0-9]{1,3}(,[0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?\s?[%$€£¥]?"
 )
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 

@@ -11,10 +11,10 @@ from dynens.data.presets import dataset_from_files
 
 
 def test_numbers_get_points_and_other_texts_stay():
-    texts = ["1,5", "-1.234.567,89", "1.234", "12", "a,b", "3,5,7", "31.12.2024", None]
+    texts = ["1,5", "-1.234.567,89 €", "1.234", "12", "a,b", "3,5,7", "31.12.2024", None]
     table = with_points(pa.table({"x": texts, "n": range(8)}))
     assert table["x"].to_pylist() == [
-        *("1.5", "-1234567.89", "1234", "12", "a,b", "3,5,7", "31.12.2024"),
+        *("1.5", "-1234567.89 €", "1234", "12", "a,b", "3,5,7", "31.12.2024"),
         None,
     ]
 
@@ -24,6 +24,7 @@ def test_numbers_get_points_and_other_texts_stay():
     [
         (["12,50", "3,0", "1.200,75"], True),
         (["0,125", "12,5", "7"], True),
+        (["12,5 %", "$3,2", "1.200,75€"], True),
         (["1,200", "2,500", "3,750"], False),  # thousands as likely
         (["1,2,3", "4,5", "6"], False),
         (["a,b", "c,d", "e,f"], False),

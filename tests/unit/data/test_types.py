@@ -45,6 +45,7 @@ USABLE = {
     "booleans": pa.array([i % 3 == 0 for i in SMALL]),
     "huge texts": pa.array([str(10**20 + i % 9) for i in SMALL]),
     "prices": pa.array([f"${i * 75.5:,.2f}" for i in SMALL]),
+    "euros": pa.array([f"{i * 75.5:,.2f} €" for i in SMALL]),
     "percentages": pa.array([f"{i}%" for i in SMALL]),
 }
 UNUSABLE = {
