@@ -19,7 +19,7 @@ ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcod
 def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:
     """The field or fields that a column becomes."""
     name = profile.name
-    if profile.is_list:
+    if profile.is_list or profile.list_length:
         return [_list_field(profile)]
     if is_key:
         return [_categorical(profile, "identifies a user or item")]
@@ -45,7 +45,11 @@ def _list_field(profile: ColumnProfile) -> FieldSpec:
     if profile.list_of_floats and profile.list_length:
         why = f"lists of {profile.list_length} floating-point numbers"
         return FieldSpec(
-            name=profile.name, kind="dense_vector", length=profile.list_length, why=why
+            name=profile.name,
+            kind="dense_vector",
+            length=profile.list_length,
+            separator="," if profile.is_list else profile.separator,
+            why=why,
         )
     why = f"lists over {profile.num_distinct} values"
     return FieldSpec(name=profile.name, kind="multi_valued", why=why)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.lists import split_lists
+from dynens.data.lists import split_lists, unbracketed_column
 from dynens.data.values import Numbers, canonical_codes, canonical_texts, plain, to_numbers
 
 _BUCKETS = 20
@@ -36,8 +36,8 @@ class ColumnProfile:
         is_integer: whether all numbers are whole.
         is_nested: whether values are structs, maps or lists of lists, which no field can be.
         is_list: whether values are Arrow lists.
-        list_length: the common length of all lists, or None.
-        list_of_floats: whether the lists hold floating-point numbers.
+        list_length: the common length of all lists (or texts that are vectors), or None.
+        list_of_floats: whether the lists (or texts) hold floating-point numbers.
         is_temporal: whether the Arrow type is a date or time.
         mean_words: words per text.
         mean_chars: characters per text.
@@ -221,6 +221,10 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
         "mean_words": float(pc.mean(words).as_py() or 0.0),
         "mean_chars": float(pc.mean(pc.utf8_length(sample)).as_py() or 0.0),
     }
+    sample = unbracketed_column(sample)
+    vector = _vector_facts(sample)
+    if vector:
+        return facts | vector
     for separator in ("|", ";", ","):
         parts = pc.split_pattern(sample, pattern=separator)
         share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
@@ -230,6 +234,18 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
             facts["separator"] = separator
             break
     return facts
+
+
+def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
+    """Separator and length where all texts are equally many numbers, most of them fractions."""
+    for separator in (",", ";", "|", None):
+        values, lengths = split_lists(texts, separator)
+        if lengths.min() < 2 or lengths.min() != lengths.max():
+            continue
+        fractions = pc.mean(pc.match_substring(values, ".").cast(pa.float64())).as_py()
+        if fractions > 0.5 and to_numbers(values).num_unreadable == 0:
+            return {"list_length": int(lengths[0]), "list_of_floats": True, "separator": separator}
+    return {}
 
 
 def _are_words(tokens: pa.StringArray) -> bool:
