@@ -38,6 +38,7 @@ _HEAD_ROWS = 2000
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
+_MANY_LINES = 20
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 _USER = re.compile(
@@ -225,6 +226,11 @@ class _Inference:
         user = features.user_key or self._find_key(profiles, _USER)
         item = features.item_key or self._find_key(profiles, _ITEM)
         for name, profile in profiles.items():
+            if profile.max_lines > _MANY_LINES:
+                self._warn(
+                    f"{name} holds a text of {profile.max_lines} lines; if a quote is not closed "
+                    "there, rows are lost: set source.quoting to false"
+                )
             if name == timestamp:
                 self._add_time_parts(name, time_format)
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):

@@ -41,6 +41,7 @@ class ColumnProfile:
         is_temporal: whether the Arrow type is a date or time.
         mean_words: words per text.
         mean_chars: characters per text.
+        max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
         sequential: whether numbers only grow (or only fall) from row to row.
         span: largest number less the smallest.
@@ -65,6 +66,7 @@ class ColumnProfile:
     is_temporal: bool = False
     mean_words: float = 1.0
     mean_chars: float = 0.0
+    max_lines: int = 1
     separator: str | None = None
     sequential: bool = False
     span: float = math.inf
@@ -220,6 +222,7 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     facts: dict[str, object] = {
         "mean_words": float(pc.mean(words).as_py() or 0.0),
         "mean_chars": float(pc.mean(pc.utf8_length(sample)).as_py() or 0.0),
+        "max_lines": 1 + int(pc.max(pc.count_substring(sample, "\n")).as_py() or 0),
     }
     sample = unbracketed_column(sample)
     vector = _vector_facts(sample)

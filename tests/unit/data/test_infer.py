@@ -145,6 +145,15 @@ def test_numbers_of_the_rows_are_left_out_in_any_order(tmp_path):
     assert list(infer_schema(path, "y").excluded) == ["order_number"]
 
 
+def test_a_quote_that_is_not_closed_is_warned_of(tmp_path):
+    path = tmp_path / "t.tsv"
+    words = ['"tv' if i in (100, 150) else "ok" for i in range(400)]
+    rows = [f"{word}\t{i % 7}\t{i % 3 % 2}" for i, word in enumerate(words)]
+    path.write_text("\n".join(["title\tn\ty", *rows]))
+    (warning,) = [w for w in infer_schema(path, "y").warnings if "quoting" in w]
+    assert "title holds a text of 51 lines" in warning
+
+
 def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
     path = tmp_path / "t.parquet"
     rng = np.random.default_rng(0)
