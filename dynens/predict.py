@@ -19,6 +19,7 @@ from dynens.errors import BadInputError
 from dynens.run import RunDirectory
 
 FORMATS = (".csv", ".parquet")
+ADDED = ("probability", "route")
 
 
 class TableWriter(Protocol):
@@ -89,12 +90,17 @@ def predict_file(
 
 
 def _predictions(files: InputFiles, engine: Engine, system: System) -> Iterator[pa.Table]:
+    taken: list[str] = []
     for table, readable in files.tables():
         scores = engine.score(engine.encoder.encode_table(readable), system=system)
-        kept = table.drop_columns([c for c in ("probability", "route") if c in table.column_names])
-        yield kept.append_column("probability", pa.array(scores.probability)).append_column(
-            "route", pa.array(scores.route)
-        )
+        taken = [name for name in ADDED if name in table.column_names]
+        columns = (pa.array(scores.probability), pa.array(scores.route))
+        table = table.drop_columns(taken)
+        for name, values in zip(ADDED, columns, strict=True):
+            table = table.append_column(name, values)
+        yield table
+    if taken:
+        files.warnings.append(f"{files.source}: its own {' and '.join(taken)} are replaced")
 
 
 class _CSVWriter:

@@ -43,7 +43,7 @@ class InputFiles:
                 many texts.
         """
         rows = 0
-        for _, table in iter_tables([self.source], self.dataset.source):
+        for _, table in iter_tables([self.source], self.dataset.source, verbatim=True):
             self._look_for_columns(table)
             rows += table.num_rows
             yield table, self._with_numbers(table)

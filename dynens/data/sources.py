@@ -80,6 +80,7 @@ def iter_tables(
     *,
     columns: Sequence[str] | None = None,
     chunk_rows: int = CHUNK_ROWS,
+    verbatim: bool = False,
 ) -> Iterator[tuple[Path, pa.Table]]:
     """The rows of all files in order, in chunks, each with the file it comes from.
 
@@ -88,6 +89,7 @@ def iter_tables(
         options: layout of text files.
         columns: only these (those a file does not have are left out); None: all.
         chunk_rows: rows of a chunk at most (text files: about `_BLOCK_BYTES` of text).
+        verbatim: leave `NA`, `?` and the like as they stand in text files; they mean the same.
 
     Raises:
         DataError: a file is missing, empty, unreadable or malformed.
@@ -95,7 +97,7 @@ def iter_tables(
     for path in expand(patterns):
         rows = 0
         try:
-            for table in _iter_file(path, options, columns, chunk_rows):
+            for table in _iter_file(path, options, columns, chunk_rows, verbatim):
                 rows += table.num_rows
                 if table.num_rows:
                     yield path, _without_views(table)
@@ -188,7 +190,11 @@ def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schem
 
 
 def _iter_file(
-    path: Path, options: SourceOptions, columns: Sequence[str] | None, chunk_rows: int
+    path: Path,
+    options: SourceOptions,
+    columns: Sequence[str] | None,
+    chunk_rows: int,
+    verbatim: bool,
 ) -> Iterator[pa.Table]:
     kind = file_format(path)
     if path.stat().st_size == 0:
@@ -200,7 +206,7 @@ def _iter_file(
     elif kind == "libsvm":
         yield from iter_libsvm(path, chunk_rows)
     else:
-        yield from _iter_csv(path, options, columns)
+        yield from _iter_csv(path, options, columns, [""] if verbatim else NULL_SPELLINGS)
 
 
 def _without_views(table: pa.Table) -> pa.Table:
@@ -249,7 +255,10 @@ def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
 
 
 def _iter_csv(
-    path: Path, options: SourceOptions, columns: Sequence[str] | None
+    path: Path,
+    options: SourceOptions,
+    columns: Sequence[str] | None,
+    null_values: Sequence[str],
 ) -> Iterator[pa.Table]:
     first = _first_line(path)
     delimiter = options.delimiter or _guess_delimiter(path, first)
@@ -270,7 +279,7 @@ def _iter_csv(
     convert = pacsv.ConvertOptions(
         column_types={name: pa.string() for name in names},
         include_columns=wanted,
-        null_values=list(NULL_SPELLINGS),
+        null_values=list(null_values),
         strings_can_be_null=True,
         check_utf8=True,
     )

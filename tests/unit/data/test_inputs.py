@@ -1,9 +1,11 @@
 """Other files for a fitted encoder: what they lack is said, or refused."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 
+from dynens.data.inputs import InputFiles
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.errors import DataError
@@ -38,6 +40,20 @@ def test_a_file_like_the_training_file_needs_no_word(data, tmp_path):
     batch, said = encoded(data, tmp_path)
     assert len(batch) == ROWS
     assert said == []
+
+
+def test_spellings_of_missing_values_stand_in_the_rows_as_they_are(data, tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("user,x,y\nNA,1.5,0\nunknown,?,1\nu1,-,1\n")
+    files = InputFiles(str(path), data.dataset, data.encoder)
+    ((table, readable),) = files.tables()
+    assert table["user"].to_pylist() == ["NA", "unknown", "u1"]
+    assert table["x"].to_pylist() == ["1.5", "?", "-"]
+    values = data.encoder.encode_columns({"user": [None, None, "u1"], "x": [1.5, None, None]})
+    found = data.encoder.encode_table(readable)
+    np.testing.assert_array_equal(found.ids, values.ids)
+    np.testing.assert_array_equal(found.dense, values.dense)
+    assert files.warnings == []
 
 
 def test_absent_columns_are_named(data, tmp_path):
