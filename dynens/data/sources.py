@@ -46,7 +46,11 @@ def expand(patterns: Sequence[str]) -> list[Path]:
             files.append(path)
             continue
         if path.is_dir():
-            raise DataError(f"{path} is a folder; give a file or a pattern such as {path}/*.csv.")
+            names = sorted(p.name for p in path.iterdir() if p.suffix and p.name[0] not in "._")
+            ending = Path(names[0]).suffix if names else ".csv"
+            raise DataError(
+                f"{path} is a folder; give a file or a pattern such as {path}/*{ending}."
+            )
         found = sorted(Path(p) for p in glob.glob(pattern, recursive=True))
         if not found:
             raise DataError(f"{pattern} does not exist; give an existing table.")

@@ -151,6 +151,13 @@ def test_truncated_gzip_of_a_long_file(tmp_path):
     assert "truncated" in broken(tmp_path, "t.csv.gz", whole[: len(whole) // 2])
 
 
+def test_the_pattern_for_a_folder_fits_its_files(tmp_path):
+    for name in ("_SUCCESS", ".part-0.crc", "part-0.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"such as .*/\*\.parquet\.$"):
+        expand([str(tmp_path)])
+
+
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         expand([str(tmp_path / "nope.csv")])
