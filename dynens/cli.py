@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynens import __version__
-from dynens.errors import ConfigError, DynensError
+from dynens.errors import BadInputError, ConfigError, DynensError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,7 +131,7 @@ def evaluate(
     from dynens.report.write import evaluate_run
     from dynens.run import RunDirectory, finite
 
-    metrics, _, _ = evaluate_run(RunDirectory.open(run), data)
+    metrics, _, _ = evaluate_run(RunDirectory.open(run), data, _warn)
     if output is Format.json:
         typer.echo(json.dumps(finite(metrics), indent=1))
     else:
@@ -149,7 +149,7 @@ def predict(
     from dynens.predict import predict_file
     from dynens.run import RunDirectory
 
-    rows = predict_file(RunDirectory.open(run), source, out, system.value)
+    rows = predict_file(RunDirectory.open(run), source, out, system.value, _warn)
     typer.echo(f"{rows} rows written to {out}")
 
 
@@ -303,11 +303,14 @@ def schema_infer(
 
     inferred = infer_schema(file, label)
     for warning in inferred.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        _warn(warning)
     if out is None:
         typer.echo(inferred.to_yaml())
     else:
-        write_text(out, inferred.to_yaml())
+        try:
+            write_text(out, inferred.to_yaml())
+        except OSError as e:
+            raise BadInputError(f"--out {out} cannot be written ({e.strerror or e}).") from e
         typer.echo(f"{out} written; check it, then: dynens fit --data {out} --out RUN")
 
 
@@ -342,6 +345,10 @@ def _dataset(
     if label is None:
         raise ConfigError("--train needs --label COL, the column that says clicked or not.")
     return dataset_from_files(train, valid or (), test or (), label=label)
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"warning: {text}", err=True)
 
 
 def _console() -> Console:

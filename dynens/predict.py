@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -12,13 +12,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from dynens.config.serving import System
+from dynens.data.inputs import InputFiles
 from dynens.data.prepared import open_prepared
-from dynens.data.sources import iter_tables
 from dynens.engine import Engine
-from dynens.errors import BadInputError, DataError
+from dynens.errors import BadInputError
 from dynens.run import RunDirectory
 
 FORMATS = (".csv", ".parquet")
+ADDED = ("probability", "route")
 
 
 class TableWriter(Protocol):
@@ -27,7 +28,13 @@ class TableWriter(Protocol):
     def close(self) -> object: ...
 
 
-def predict_file(run: RunDirectory, source: str, out: Path, system: System) -> int:
+def predict_file(
+    run: RunDirectory,
+    source: str,
+    out: Path,
+    system: System,
+    warn: Callable[[str], None] | None = None,
+) -> int:
     """Score every row of `source` and write it with `probability` and `route` columns.
 
     Args:
@@ -36,23 +43,25 @@ def predict_file(run: RunDirectory, source: str, out: Path, system: System) -> i
             key is there.
         out: `.csv` or `.parquet`; appears only when it is complete.
         system: what answers.
+        warn: told what counts as missing, and why.
 
     Returns:
         Rows written.
 
     Raises:
-        BadInputError: `out` has another ending or cannot be written.
-        DataError: the source cannot be read.
+        BadInputError: `out` has another ending, cannot be written or cannot hold the columns.
+        DataError: the source cannot be read, or is no table like the run's.
         BundleError: the run is unfinished.
     """
     if out.suffix not in FORMATS:
         raise BadInputError(f"--out {out} ends in {out.suffix!r}; use .csv or .parquet.")
     engine = Engine.load(run.root)
+    files = InputFiles(source, open_prepared(run.data).dataset, engine.encoder)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     writer: TableWriter | None = None
     rows = 0
     try:
-        for table in _predictions(run, engine, source, system):
+        for table in _predictions(files, engine, system):
             if writer is None:
                 writer = _open(temporary, out.suffix, table.schema)
             writer.write_table(table.cast(writer.schema))  # type: ignore[attr-defined]
@@ -64,29 +73,34 @@ def predict_file(run: RunDirectory, source: str, out: Path, system: System) -> i
         os.replace(temporary, out)
     except OSError as e:
         raise BadInputError(f"{out} cannot be written ({e.strerror or e}).") from e
+    except pa.ArrowException as e:  # lists and structs, in CSV
+        detail = " ".join(str(e).split())[:160]
+        raise BadInputError(
+            f"{out} cannot hold a column of {source} ({detail}); give an --out that ends in "
+            ".parquet."
+        ) from e
     finally:
         if writer is not None:
             writer.close()
         temporary.unlink(missing_ok=True)
+    if warn:
+        for warning in files.warnings:
+            warn(warning)
     return rows
 
 
-def _predictions(
-    run: RunDirectory, engine: Engine, source: str, system: System
-) -> Iterator[pa.Table]:
-    options = open_prepared(run.data).dataset.source
-    known = {field.name for field in engine.encoder.input_fields}
-    for _, table in iter_tables([source], options):
-        if not known & set(table.column_names):
-            raise DataError(
-                f"{source} has none of the model's columns ({', '.join(sorted(known)[:8])}, …); "
-                "give a table like the one the run was trained on."
-            )
-        scores = engine.score(engine.encoder.encode_table(table), system=system)
-        kept = table.drop_columns([c for c in ("probability", "route") if c in table.column_names])
-        yield kept.append_column("probability", pa.array(scores.probability)).append_column(
-            "route", pa.array(scores.route)
-        )
+def _predictions(files: InputFiles, engine: Engine, system: System) -> Iterator[pa.Table]:
+    taken: list[str] = []
+    for table, readable in files.tables():
+        scores = engine.score(engine.encoder.encode_table(readable), system=system)
+        taken = [name for name in ADDED if name in table.column_names]
+        columns = (pa.array(scores.probability), pa.array(scores.route))
+        table = table.drop_columns(taken)
+        for name, values in zip(ADDED, columns, strict=True):
+            table = table.append_column(name, values)
+        yield table
+    if taken:
+        files.warnings.append(f"{files.source}: its own {' and '.join(taken)} are replaced")
 
 
 class _CSVWriter:

@@ -15,7 +15,7 @@ from dynens.errors import SchemaError
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
 TimePart = Literal["hour", "weekday", "day", "month", "epoch_days"]
-TimeFormat = Literal["auto", "yymmddhh", "yyyymmdd"]
+TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd"]
 Transform = Literal["quantile", "standard", "log", "none"]
 
 _RULE = re.compile(
@@ -103,7 +103,7 @@ class Comparison(FrozenConfig):
     def parse(cls, text: str, default_column: str | None = None) -> Comparison:
         """Read `column op value` (or `op value` with a default column).
 
-        Back-quotes allow any name: "`income>50K` == 1".
+        Back-quotes allow any name, quotes any value: '`income>50K` == "=1"'.
 
         Raises:
             SchemaError: the text is not such a rule.
@@ -113,7 +113,10 @@ class Comparison(FrozenConfig):
         if match is None or column is None:
             raise SchemaError(f"rule {text!r} is not a comparison; write it as 'rating >= 4'.")
         op = "==" if match["op"] == "=" else match["op"]
-        return cls(column=column, op=op, value=match["value"].strip("'\""))
+        value = match["value"]
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        return cls(column=column, op=op, value=value)
 
 
 class LabelRule(FrozenConfig):
@@ -123,23 +126,31 @@ class LabelRule(FrozenConfig):
         column: the column that holds the outcome.
         positive: a comparison that is true of positive rows; None: the column is binary already
             and the positive value is found out (1, true, yes, click …, or the rarer of two words).
+        negative: a comparison true of negative rows, so that any other value is refused; None:
+            all rows that are not positive are negative.
         drop: a comparison true of rows to leave out.
     """
 
     column: str = Field(min_length=1)
     positive: str | None = None
+    negative: str | None = None
     drop: str | None = None
 
-    @field_validator("positive", "drop")
+    @field_validator("positive", "negative", "drop")
     @classmethod
     def _parses(cls, text: str | None) -> str | None:
         if text is not None:
             Comparison.parse(text, "label")
         return text
 
-    def comparison(self, which: Literal["positive", "drop"]) -> Comparison | None:
-        text = self.positive if which == "positive" else self.drop
+    def comparison(self, which: Literal["positive", "negative", "drop"]) -> Comparison | None:
+        text = {"positive": self.positive, "negative": self.negative, "drop": self.drop}[which]
         return None if text is None else Comparison.parse(text, self.column)
+
+    def columns(self) -> set[str]:
+        """Every column that the outcome is read from."""
+        rules = (self.comparison("positive"), self.comparison("negative"), self.comparison("drop"))
+        return {self.column} | {rule.column for rule in rules if rule is not None}
 
 
 class FeatureSchema(FrozenConfig):
@@ -210,12 +221,14 @@ class SourceOptions(FrozenConfig):
         header: whether the first line names the columns.
         columns: names of the columns when there is no header.
         quoting: whether double quotes enclose values.
+        decimal: what stands before the decimals of a number.
     """
 
     delimiter: str | None = None
     header: bool = True
     columns: tuple[str, ...] = ()
     quoting: bool = True
+    decimal: Literal[".", ","] = "."
 
     @model_validator(mode="after")
     def _named(self) -> SourceOptions:

@@ -71,6 +71,9 @@ class ConsoleWatcher(Watcher):
                 markup=False,
             )
 
+    def warned(self, text: str) -> None:
+        self._console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
+
 
 def label(stage: StageSpec) -> str:
     return stage.name.replace(LEARNER_PREFIX, "learner ")

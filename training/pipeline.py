@@ -19,6 +19,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 
 from dynens.config.base import validate
 from dynens.config.run import RayConfig, RunConfig
+from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import DynensError, TrainingError
 from dynens.run import RunDirectory, replace_directory, write_json
 from dynens.schema import DatasetConfig
@@ -50,6 +51,8 @@ class Watcher:
     def progress(self, stage: StageSpec, fraction: float, note: str) -> None: ...
 
     def finished(self, stage: StageSpec, seconds: float, reused: bool) -> None: ...
+
+    def warned(self, text: str) -> None: ...
 
 
 def fit(
@@ -98,7 +101,23 @@ def _prepare_here(run: RunDirectory, config: RunConfig, watcher: Watcher) -> Non
     watcher.started(stage)
     start = time.monotonic()
     run_stage(stage.name, stage.directory, run)
+    data = open_prepared(run.data)
+    watcher.progress(stage, 1.0, _prepared_note(data))
     watcher.finished(stage, time.monotonic() - start, reused=False)
+    for warning in data.report.get("warnings", ()):
+        watcher.warned(warning)
+
+
+def _prepared_note(data: PreparedData) -> str:
+    """Rows and how they were cut, for the log."""
+    report, dataset = data.report, data.dataset
+    how = "at random" if report["split_by"] == "random" else f"by {report['split_by']}"
+    if dataset.valid_files and dataset.test_files:
+        how = "as given"
+    note = f"{sum(data.rows.values()):,} rows, split {how}"
+    if report["rows_without_label"]:
+        note += f", {report['rows_without_label']:,} without a label left out"
+    return note
 
 
 @contextlib.contextmanager

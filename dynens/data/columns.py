@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from dynens.data.entities import RawEntity
 from dynens.data.sources import file_format, file_schema
+from dynens.data.values import is_bytes
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -16,10 +17,8 @@ from dynens.schema import DatasetConfig, FeatureSchema
 def needed_columns(features: FeatureSchema) -> dict[str, str]:
     """Every raw column the schema asks for, with what for."""
     needed = {spec.source: f"field {spec.name!r}" for spec in features.fields}
-    rules = (features.label.comparison("positive"), features.label.comparison("drop"))
-    for rule in rules:
-        if rule is not None:
-            needed.setdefault(rule.column, "the label rule")
+    for column in sorted(features.label.columns()):
+        needed.setdefault(column, "the label rule")
     for role in ("timestamp", "group", "request_id", "sample_weight", "user_key", "item_key"):
         column = getattr(features, role)
         if column:
@@ -75,8 +74,10 @@ def unified_schema(
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type)
-    texts = (pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    if any(check(kind) for check in texts) or kind == pa.string_view():
+    if isinstance(kind, pa.BaseExtensionType) and kind != pa.uuid():
+        return _plain_type(kind.storage_type)
+    texts = (pa.uuid(), pa.large_string(), pa.string_view())
+    if kind in texts or is_bytes(kind):
         return pa.string()
     return kind
 

@@ -7,8 +7,8 @@ import re
 import pyarrow as pa
 
 from dynens.data.profile import ColumnProfile
-from dynens.data.times import parsable_share
-from dynens.schema import FieldSpec, VocabularyPolicy
+from dynens.data.times import text_format
+from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
 BUCKETS = 32
 TEXT_WORDS = 3.0
@@ -19,13 +19,13 @@ ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcod
 def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:
     """The field or fields that a column becomes."""
     name = profile.name
-    if profile.is_list:
+    if profile.is_list or profile.list_length:
         return [_list_field(profile)]
     if is_key:
         return [_categorical(profile, "identifies a user or item")]
-    if profile.is_temporal or _is_date_text(profile, column):
-        why = "a date or time"
-        return [FieldSpec(name=name, kind="numeric", derive="epoch_days", buckets=BUCKETS, why=why)]
+    time_format = "auto" if profile.is_temporal else _date_format(profile, column)
+    if time_format is not None:
+        return [_date_field(name, time_format)]
     if profile.is_number and profile.num_distinct > 2:
         return [_number_field(profile)]
     if profile.separator is not None and profile.num_distinct > 10:
@@ -45,7 +45,11 @@ def _list_field(profile: ColumnProfile) -> FieldSpec:
     if profile.list_of_floats and profile.list_length:
         why = f"lists of {profile.list_length} floating-point numbers"
         return FieldSpec(
-            name=profile.name, kind="dense_vector", length=profile.list_length, why=why
+            name=profile.name,
+            kind="dense_vector",
+            length=profile.list_length,
+            separator="," if profile.is_list else profile.separator,
+            why=why,
         )
     why = f"lists over {profile.num_distinct} values"
     return FieldSpec(name=profile.name, kind="multi_valued", why=why)
@@ -93,7 +97,18 @@ def _numeric(profile: ColumnProfile, why: str) -> FieldSpec:
     )
 
 
-def _is_date_text(profile: ColumnProfile, column: pa.ChunkedArray) -> bool:
+def _date_field(name: str, time_format: TimeFormat) -> FieldSpec:
+    return FieldSpec(
+        name=name,
+        kind="numeric",
+        derive="epoch_days",
+        time_format=time_format,
+        buckets=BUCKETS,
+        why="a date or time",
+    )
+
+
+def _date_format(profile: ColumnProfile, column: pa.ChunkedArray) -> TimeFormat | None:
     if profile.is_number or profile.num_distinct < 3 or not 6 <= profile.mean_chars <= 40:
-        return False
-    return parsable_share(column.slice(0, 1000)) > 0.95
+        return None
+    return text_format(column.slice(0, 1000))

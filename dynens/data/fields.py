@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
-from dynens.data.lists import split_lists
+from dynens.data.lists import split_lists, unbracketed
 from dynens.data.times import seconds_of_values, time_part, to_seconds
 from dynens.data.values import number, to_numbers
 from dynens.data.vocabulary import Vocabulary
@@ -216,14 +216,14 @@ class MultiValuedEncoder(FieldEncoder):
 
     def _as_list(self, value: Any) -> Sequence[Any]:
         if isinstance(value, str):
-            return value.split(self.spec.separator)
+            return unbracketed(value).split(self.spec.separator)
         if isinstance(value, (list, tuple)):
             return value
         if isinstance(value, np.ndarray):
             items: list[Any] = value.tolist()
             return items
         if isinstance(value, bytes):
-            return value.decode("utf-8", "replace").split(self.spec.separator)
+            return self._as_list(value.decode("utf-8", "replace"))
         return () if value is None else (value,)
 
     def state(self) -> dict[str, Any]:

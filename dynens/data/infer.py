@@ -16,8 +16,8 @@ from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
-from dynens.data.sources import expand, read_head, read_sample
-from dynens.data.times import parsable_share, to_seconds
+from dynens.data.sources import expand, read_head, read_sample, with_decimal
+from dynens.data.times import NUMBER_FORMATS, TEXT_FORMATS, text_format, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.schema import (
     DEFAULT_SOURCE,
@@ -35,10 +35,10 @@ from dynens.schema import (
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _HEAD_ROWS = 2000
-_TIME_FORMATS: tuple[TimeFormat, ...] = ("auto", "yymmddhh")
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
+_MANY_LINES = 20
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 _USER = re.compile(
@@ -75,6 +75,13 @@ class InferredSchema:
     excluded: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
+    def with_comma_note(self, column: str | None) -> InferredSchema:
+        """The same, saying which column showed that decimals stand behind commas."""
+        if column is not None:
+            text = f"numbers are read with decimal commas, as {column} has them (source.decimal)"
+            self.warnings.append(text)
+        return self
+
     def to_yaml(self) -> str:
         """`dataset.yaml`, warnings and excluded columns as comments at the top."""
         lines = ["Inferred; correct what is wrong."]
@@ -96,6 +103,7 @@ def infer_schema(
     Raises:
         DataError: the file is bad, the label is absent or not binary, or no column is usable.
     """
+    options, commas = with_decimal([str(path)], options)
     sample, distance = read_sample([str(path)], options, SAMPLE_ROWS)
     rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
@@ -104,7 +112,7 @@ def infer_schema(
         features=FeatureSchema(label=rule),
         source=options,
     )
-    return infer_fields(draft, sample, distance=distance)
+    return infer_fields(draft, sample, distance=distance).with_comma_note(commas)
 
 
 def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
@@ -125,10 +133,12 @@ def _in_order(seconds: npt.NDArray[np.float64]) -> bool:
     return bool(moves >= 10 and abs(steps.sum()) > 0.9 * moves)
 
 
-def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> DatasetConfig:
+def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> InferredSchema:
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
-        return config
+        return InferredSchema(config)
+    source, commas = with_decimal(config.files, config.source)
+    config = config.model_copy(update={"source": source})
     check_types(config)
     sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)
     entity_of: dict[str, Entity] = {}
@@ -136,7 +146,7 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> Da
         entity_of[entity.key] = entity.entity
         entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
-    return infer_fields(config, sample, entity_of, distance).dataset
+    return infer_fields(config, sample, entity_of, distance).with_comma_note(commas)
 
 
 def check_types(config: DatasetConfig) -> None:
@@ -182,7 +192,10 @@ def infer_fields(
     kept = codes >= 0
     sample = sample.filter(pa.array(kept))
     labels = reader.labels_by_code()[codes[kept]]
-    return _Inference(config, sample, labels, entity_of or {}, distance).run()
+    inferred = _Inference(config, sample, labels, entity_of or {}, distance).run()
+    if guess := reader.guess():
+        inferred.warnings.insert(0, guess)
+    return inferred
 
 
 class _Inference:
@@ -213,6 +226,11 @@ class _Inference:
         user = features.user_key or self._find_key(profiles, _USER)
         item = features.item_key or self._find_key(profiles, _ITEM)
         for name, profile in profiles.items():
+            if profile.max_lines > _MANY_LINES:
+                self._warn(
+                    f"{name} holds a text of {profile.max_lines} lines; if a quote is not closed "
+                    "there, rows are lost: set source.quoting to false"
+                )
             if name == timestamp:
                 self._add_time_parts(name, time_format)
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):
@@ -241,11 +259,8 @@ class _Inference:
 
     def _skipped(self) -> set[str]:
         features = self._config.features
-        skipped = {features.label.column, *features.excluded}
-        skipped |= {c for c in (features.request_id, features.sample_weight) if c}
-        for rule in (features.label.comparison("positive"), features.label.comparison("drop")):
-            skipped |= {rule.column} if rule else set()
-        return skipped
+        skipped = {*features.label.columns(), *features.excluded}
+        return skipped | {c for c in (features.request_id, features.sample_weight) if c}
 
     def _find_timestamp(self, profiles: dict[str, ColumnProfile]) -> tuple[str, TimeFormat] | None:
         for name, profile in profiles.items():
@@ -254,10 +269,9 @@ class _Inference:
             named = _TIME.fullmatch(name.lower()) is not None
             if not named and (profile.is_number or profile.num_distinct < 10):
                 continue
-            head = self._sample[name].slice(0, 2000)
-            if not profile.is_number and parsable_share(head) < 0.95:
+            if not profile.is_number and text_format(self._sample[name].slice(0, 2000)) is None:
                 continue
-            for time_format in _TIME_FORMATS:
+            for time_format in NUMBER_FORMATS if profile.is_number else TEXT_FORMATS:
                 seconds = to_seconds(self._sample[name], time_format)
                 plausible = (seconds > _EARLIEST_S) & (seconds < _LATEST_S)
                 # Any other date counts as the row's own time only where rows stand in its order.
@@ -318,6 +332,8 @@ class _Inference:
             and (profile.sequential or ID_NAME.fullmatch(profile.name.lower()))
         ):
             self._exclude(profile.name, "an id, different in (nearly) every row", True)
+        elif profile.numbers_rows and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise:
+            self._exclude(profile.name, "a numbering of the rows, in some order", True)
         elif profile.unique_share > 0.95 and self._is_unique_text(profile):
             self._exclude(profile.name, "a text that is different in (nearly) every row", True)
         else:
@@ -327,10 +343,11 @@ class _Inference:
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (
             not profile.is_number
+            and not profile.list_length
             and not profile.is_temporal
             and profile.mean_words < TEXT_WORDS
             and profile.separator is None
-            and parsable_share(self._sample[profile.name].slice(0, 200)) < 0.95
+            and text_format(self._sample[profile.name].slice(0, 200)) is None
         )
 
     def _exclude(self, name: str, why: str, warn: bool = False) -> None:
@@ -356,7 +373,7 @@ class _Inference:
                 self._fields.append(
                     FieldSpec.model_validate(
                         {
-                            "name": f"{name}.{part}",
+                            "name": self._unused(f"{name}.{part}"),
                             "column": name,
                             "derive": part,
                             "time_format": time_format,
@@ -364,6 +381,12 @@ class _Inference:
                         }
                     )
                 )
+
+    def _unused(self, name: str) -> str:
+        """`name`, or one like it that is no column of the table."""
+        while name in self._sample.column_names:
+            name += "_"
+        return name
 
     def _add(self, profile: ColumnProfile, user: str | None, item: str | None) -> None:
         entity = self._entity(profile.name, user, item)

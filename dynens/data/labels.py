@@ -66,7 +66,8 @@ class LabelReader:
         """(B,) codes: -1 row to be dropped, otherwise an index into `labels_by_code`.
 
         Raises:
-            DataError: the label column is absent or has too many values.
+            DataError: the label column is absent, has too many values, or values that are neither
+                positive nor negative.
         """
         column = _column(table, self.rule.column)
         positive = self.rule.comparison("positive")
@@ -81,7 +82,19 @@ class LabelReader:
         if drop is not None:
             holds, known = compare(_column(table, drop.column), drop)
             codes[holds & known] = -1
+        negative = self.rule.comparison("negative")
+        if negative is not None:
+            holds, _ = compare(_column(table, negative.column), negative)
+            self._refuse_other(column.filter(pa.array((codes == 0) & ~holds)))
         return codes
+
+    def _refuse_other(self, others: pa.ChunkedArray) -> None:
+        if len(others):
+            raise DataError(
+                f"label column {self.rule.column!r} holds {str(others[0])!r}, which is neither "
+                f"positive ({self.rule.positive}) nor negative ({self.rule.negative}); write "
+                "labels as in the training table."
+            )
 
     def _binary_codes(self, column: pa.ChunkedArray) -> npt.NDArray[np.int16]:
         texts, codes = canonical_codes(column)
@@ -151,7 +164,24 @@ class LabelReader:
         labels[self._values[positive]] = 1.0
         return labels
 
+    def guess(self) -> str | None:
+        """What to tell the user where only its rarity makes a value the positive one."""
+        pair = [v for v, code in self._values.items() if self._counts.get(code)]
+        if len(pair) != 2 or self._evident(pair) is not None:
+            return None
+        rarer = self._positive_of(pair)
+        other = next(v for v in pair if v != rarer)
+        return (
+            f"{rarer!r} counts as the positive label, being rarer than {other!r}; if it is the "
+            f'other way round, give the label as "{self._equals(other)}"'
+        )
+
     def _positive_of(self, pair: list[str]) -> str:
+        rarer = min(pair, key=lambda v: (self._counts[self._values[v]], v))
+        return self._evident(pair) or rarer
+
+    def _evident(self, pair: list[str]) -> str | None:
+        """The positive value by its meaning, or None."""
         numbers = [parse_number(v) for v in pair]
         if None not in numbers:
             return pair[int(np.argmax(np.array(numbers, np.float64)))]
@@ -160,16 +190,24 @@ class LabelReader:
                 return value
             if other in (f"not {value}", f"no {value}", f"non-{value}", f"un{value}"):
                 return value
-        rarer = sorted(pair, key=lambda v: (self._counts[self._values[v]], v))
-        return rarer[0]
+        return None
 
     def resolved(self) -> LabelRule:
-        """The rule with its positive value spelled out, so that other files are read alike."""
+        """The rule with both values spelled out, so that other files are read alike."""
         if self.rule.positive is not None:
             return self.rule
         labels = self.labels_by_code()
-        value = next(v for v, code in self._values.items() if labels[code] > 0)
-        return self.rule.model_copy(update={"positive": f"`{self.rule.column}` == {value}"})
+        rules: dict[str, str] = {}
+        for value, code in self._values.items():
+            if self._counts.get(code):
+                rules["positive" if labels[code] > 0 else "negative"] = self._equals(value)
+        return self.rule.model_copy(update=rules)
+
+    def _equals(self, value: str) -> str:
+        if value.startswith(("=", "'", '"')):  # which a bare value must not
+            value = f'"{value}"'
+        column = self.rule.column
+        return f"== {value}" if "`" in column else f"`{column}` == {value}"
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

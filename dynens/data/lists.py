@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.values import plain
+
+_BRACKETED = r"(?s)^\s*\[.*\]\s*$"
+_BRACKETS = r"[\[\]'\"]"
+
+
+def unbracketed(text: str) -> str:
+    """A list as JSON or Python write it, without brackets and quotes; other texts as they are."""
+    return re.sub(_BRACKETS, "", text) if re.match(_BRACKETED, text) else text
+
+
+def unbracketed_column(texts: pa.Array) -> pa.Array:
+    """`unbracketed` of every text."""
+    lists = pc.match_substring_regex(texts, _BRACKETED).fill_null(False)
+    if not pc.any(lists).as_py():
+        return texts
+    return pc.if_else(lists, pc.replace_substring_regex(texts, _BRACKETS, ""), texts)
 
 
 def split_lists(
@@ -16,12 +34,13 @@ def split_lists(
     """A column of lists as (all values end to end, (B,) lengths); a missing list has length 0.
 
     Args:
-        column: lists, or texts to split, or plain values (lists of one).
+        column: lists, or texts to split (in brackets or not), or plain values (lists of one).
         separator: of texts; None: runs of white space.
     """
     column = plain(column)
     kind = column.type
     if pa.types.is_string(kind):
+        column = unbracketed_column(column)
         column = (
             pc.utf8_split_whitespace(column)
             if separator is None

@@ -154,7 +154,8 @@ class _Preparation:
 
     def run(self) -> None:
         self.entities = load_entities(self.dataset)
-        self.dataset = with_fields(self.dataset, self.entities)
+        inferred = with_fields(self.dataset, self.entities)
+        self.dataset, self.warnings = inferred.dataset, inferred.warnings
         self.say("reading")
         parts = self._stage()
         rows = merge_parts(parts)
@@ -301,13 +302,21 @@ class _Preparation:
         with ipc.new_file(path, test_rows.schema, options=options) as writer:
             writer.write_table(test_rows)
         resolved = self.dataset.model_copy(update={"features": self.features})
+        unreadable = [
+            f"{name}: {count} values that are no numbers count as missing"
+            for name, count in rows.report.unreadable.items()
+        ]
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "name": self.dataset.name,
             "seed": self.seed,
             "rows": dict(zip(SPLITS, split_rows_, strict=True)),
-            "report": {**rows.report.to_dict(), "split_by": self.split_by},
+            "report": {
+                **rows.report.to_dict(),
+                "split_by": self.split_by,
+                "warnings": self.warnings + unreadable,
+            },
             "dataset": resolved.model_dump(mode="json", exclude_defaults=True),
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,9 @@ import pyarrow.ipc as ipc
 
 from dynens.batch import EncodedBatch, FeatureLayout
 from dynens.data.encoders import RowEncoder
+from dynens.data.inputs import InputFiles
 from dynens.data.labels import LabelReader
 from dynens.data.shards import read_shard
-from dynens.data.sources import iter_tables
 from dynens.data.splits import SPLITS
 from dynens.data.staging import group_codes
 from dynens.data.statistics import StatTables
@@ -35,7 +35,7 @@ class PreparedData:
         name: of the dataset.
         dataset: the resolved configuration (types inferred, positive label spelled out).
         rows: rows per split.
-        report: rows dropped, values treated as missing.
+        report: rows dropped, values treated as missing, how rows were cut, warnings of inference.
     """
 
     def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ class PreparedData:
         """Encode raw rows with labels, weights and groups; rows that the rule drops are left out.
 
         Raises:
-            DataError: the label column is absent.
+            DataError: the label column is absent, or holds values that training did not.
         """
         codes = LabelReader(self.schema.label).read(table)
         kept = codes >= 0
@@ -106,17 +106,23 @@ class PreparedData:
             groups=group_codes(table[group]) if group and group in table.column_names else None,
         )
 
-    def encode_files(self, patterns: Sequence[str]) -> EncodedBatch:
-        """Read and encode labelled files (for evaluation on new data).
+    def encode_file(self, source: str, warn: Callable[[str], None] | None = None) -> EncodedBatch:
+        """Read and encode a labelled file or glob (for evaluation on new data).
+
+        Args:
+            source: the file or glob.
+            warn: told what counts as missing, and why.
 
         Raises:
-            DataError: a file is bad, has no label column, or leaves no row.
+            DataError: a file is bad, has no label column or other labels, or leaves no row.
         """
-        tables = iter_tables(patterns, self.dataset.source)
-        batches = [self.encode_labelled(table) for _, table in tables]
-        batch = concat(batches)
+        files = InputFiles(source, self.dataset, self.encoder)
+        batch = concat([self.encode_labelled(table) for _, table in files.tables()])
         if not len(batch):
-            raise DataError(f"{patterns[0]}: no row is left after the label rule.")
+            raise DataError(f"{source}: no row is left after the label rule.")
+        if warn:
+            for warning in files.warnings:
+                warn(warning)
         return batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.lists import split_lists
+from dynens.data.lists import split_lists, unbracketed_column
 from dynens.data.values import Numbers, canonical_codes, canonical_texts, plain, to_numbers
 
 _BUCKETS = 20
@@ -35,13 +36,15 @@ class ColumnProfile:
         is_integer: whether all numbers are whole.
         is_nested: whether values are structs, maps or lists of lists, which no field can be.
         is_list: whether values are Arrow lists.
-        list_length: the common length of all lists, or None.
-        list_of_floats: whether the lists hold floating-point numbers.
+        list_length: the common length of all lists (or texts that are vectors), or None.
+        list_of_floats: whether the lists (or texts) hold floating-point numbers.
         is_temporal: whether the Arrow type is a date or time.
         mean_words: words per text.
         mean_chars: characters per text.
+        max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
         sequential: whether numbers only grow (or only fall) from row to row.
+        span: largest number less the smallest.
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
         auc_by_value: AUC, on the other half of the rows, of the label rate per value.
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
@@ -63,8 +66,10 @@ class ColumnProfile:
     is_temporal: bool = False
     mean_words: float = 1.0
     mean_chars: float = 0.0
+    max_lines: int = 1
     separator: str | None = None
     sequential: bool = False
+    span: float = math.inf
     looks_hashed: bool = False
     auc_by_value: float = 0.5
     auc_by_bucket: float = 0.5
@@ -88,6 +93,12 @@ class ColumnProfile:
     def unique_share(self) -> float:
         """Distinct values per row of the whole table."""
         return 1.0 / max(self.repeats, 1.0)
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether integers take (nearly) every value of their range once, in whatever order."""
+        rows = self.num_known * self.rows_per_sampled
+        return self.is_integer and self.unique_share > 0.95 and self.span < 1.1 * rows
 
     @property
     def auc_noise(self) -> float:
@@ -195,6 +206,7 @@ def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
         "looks_hashed": bool(
             values.max() > _EXACT or (span > 1e6 and sparse and 0.25 < middle < 0.75)
         ),
+        "span": float(span),
         "is_number": True,
         "is_integer": bool((values == np.trunc(values)).all()),
         "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
@@ -210,7 +222,12 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     facts: dict[str, object] = {
         "mean_words": float(pc.mean(words).as_py() or 0.0),
         "mean_chars": float(pc.mean(pc.utf8_length(sample)).as_py() or 0.0),
+        "max_lines": 1 + int(pc.max(pc.count_substring(sample, "\n")).as_py() or 0),
     }
+    sample = unbracketed_column(sample)
+    vector = _vector_facts(sample)
+    if vector:
+        return facts | vector
     for separator in ("|", ";", ","):
         parts = pc.split_pattern(sample, pattern=separator)
         share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
@@ -220,6 +237,18 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
             facts["separator"] = separator
             break
     return facts
+
+
+def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
+    """Separator and length where all texts are equally many numbers, most of them fractions."""
+    for separator in (",", ";", "|", None):
+        values, lengths = split_lists(texts, separator)
+        if lengths.min() < 2 or lengths.min() != lengths.max():
+            continue
+        fractions = pc.mean(pc.match_substring(values, ".").cast(pa.float64())).as_py()
+        if fractions > 0.5 and to_numbers(values).num_unreadable == 0:
+            return {"list_length": int(lengths[0]), "list_of_floats": True, "separator": separator}
+    return {}
 
 
 def _are_words(tokens: pa.StringArray) -> bool:

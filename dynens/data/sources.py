@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow.csv as pacsv
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
+from dynens.data.decimals import comma_column, with_points
 from dynens.data.libsvm import iter_libsvm
 from dynens.data.values import NULL_SPELLINGS
 from dynens.errors import DataError
@@ -27,6 +29,8 @@ CHUNK_ROWS = 131_072
 _BLOCK_BYTES = 8 << 20
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
 _SNIFF_BYTES = 64 << 10
+_DECIMAL_ROWS = 2000
+_RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -42,7 +46,11 @@ def expand(patterns: Sequence[str]) -> list[Path]:
             files.append(path)
             continue
         if path.is_dir():
-            raise DataError(f"{path} is a folder; give a file or a pattern such as {path}/*.csv.")
+            names = sorted(p.name for p in path.iterdir() if p.suffix and p.name[0] not in "._")
+            ending = Path(names[0]).suffix if names else ".csv"
+            raise DataError(
+                f"{path} is a folder; give a file or a pattern such as {path}/*{ending}."
+            )
         found = sorted(Path(p) for p in glob.glob(pattern, recursive=True))
         if not found:
             raise DataError(f"{pattern} does not exist; give an existing table.")
@@ -76,6 +84,7 @@ def iter_tables(
     *,
     columns: Sequence[str] | None = None,
     chunk_rows: int = CHUNK_ROWS,
+    verbatim: bool = False,
 ) -> Iterator[tuple[Path, pa.Table]]:
     """The rows of all files in order, in chunks, each with the file it comes from.
 
@@ -84,6 +93,7 @@ def iter_tables(
         options: layout of text files.
         columns: only these (those a file does not have are left out); None: all.
         chunk_rows: rows of a chunk at most (text files: about `_BLOCK_BYTES` of text).
+        verbatim: leave `NA`, `?` and the like as they stand in text files; they mean the same.
 
     Raises:
         DataError: a file is missing, empty, unreadable or malformed.
@@ -91,7 +101,7 @@ def iter_tables(
     for path in expand(patterns):
         rows = 0
         try:
-            for table in _iter_file(path, options, columns, chunk_rows):
+            for table in _iter_file(path, options, columns, chunk_rows, verbatim):
                 rows += table.num_rows
                 if table.num_rows:
                     yield path, _without_views(table)
@@ -142,6 +152,19 @@ def read_sample(
     return _join(tables, patterns), float(step)
 
 
+def with_decimal(
+    patterns: Sequence[str], options: SourceOptions
+) -> tuple[SourceOptions, str | None]:
+    """(options with the decimal sign that the first rows show, the column that shows a comma)."""
+    path = expand(patterns)[0]
+    if path.stat().st_size == 0 or file_format(path) != "csv":
+        return options, None
+    if (options.delimiter or _guess_delimiter(path, _first_line(path))) == ",":
+        return options, None
+    name = comma_column(read_head([str(path)], options, _DECIMAL_ROWS))
+    return (options if name is None else options.model_copy(update={"decimal": ","})), name
+
+
 def _every(table: pa.Table, first: int, step: int) -> pa.Table:
     if step == 1:
         return table
@@ -171,7 +194,11 @@ def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schem
 
 
 def _iter_file(
-    path: Path, options: SourceOptions, columns: Sequence[str] | None, chunk_rows: int
+    path: Path,
+    options: SourceOptions,
+    columns: Sequence[str] | None,
+    chunk_rows: int,
+    verbatim: bool,
 ) -> Iterator[pa.Table]:
     kind = file_format(path)
     if path.stat().st_size == 0:
@@ -183,14 +210,15 @@ def _iter_file(
     elif kind == "libsvm":
         yield from iter_libsvm(path, chunk_rows)
     else:
-        yield from _iter_csv(path, options, columns)
+        yield from _iter_csv(path, options, columns, [""] if verbatim else NULL_SPELLINGS)
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Texts stored as views, which few operations know, as plain texts."""
+    """Texts and bytes stored as views, which few operations know, as plain ones."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     for i, field in enumerate(table.schema):
-        if field.type == pa.string_view():
-            table = table.set_column(i, field.name, table[i].cast(pa.string()))
+        if field.type in plain:
+            table = table.set_column(i, field.name, table[i].cast(plain[field.type]))
     return table
 
 
@@ -231,28 +259,20 @@ def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
 
 
 def _iter_csv(
-    path: Path, options: SourceOptions, columns: Sequence[str] | None
+    path: Path,
+    options: SourceOptions,
+    columns: Sequence[str] | None,
+    null_values: Sequence[str],
 ) -> Iterator[pa.Table]:
     first = _first_line(path)
     delimiter = options.delimiter or _guess_delimiter(path, first)
-    if options.header:
-        names = next(csv.reader([first], delimiter=delimiter), [])
-        names = [n.strip() for n in names]
-    else:
-        names = list(options.columns)
+    names = _names_in(path, first, delimiter) if options.header else list(options.columns)
     _check_names(path, names)
     wanted = names if columns is None else [n for n in names if n in set(columns)]
-    ragged: list[pacsv.InvalidRow] = []
-
-    def on_ragged(row: pacsv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
     parse = pacsv.ParseOptions(
         delimiter=delimiter,
         quote_char='"' if options.quoting else False,
         newlines_in_values=options.quoting,
-        invalid_row_handler=on_ragged,
     )
     read = pacsv.ReadOptions(
         column_names=names,
@@ -263,7 +283,7 @@ def _iter_csv(
     convert = pacsv.ConvertOptions(
         column_types={name: pa.string() for name in names},
         include_columns=wanted,
-        null_values=list(NULL_SPELLINGS),
+        null_values=list(null_values),
         strings_can_be_null=True,
         check_utf8=True,
     )
@@ -273,21 +293,37 @@ def _iter_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
             )
             for batch in reader:
-                yield pa.Table.from_batches([batch])
+                table = pa.Table.from_batches([batch])
+                yield with_points(table) if options.decimal == "," else table
     except pa.ArrowInvalid as e:
-        if not ragged:
+        # Not by a handler of such rows: Arrow's threads may let go of it when Python is gone.
+        ragged = _RAGGED.search(str(e))
+        if ragged is None:
             raise
-        row = ragged[0]
-        where = f"line {row.number}" if row.number is not None else f"the line {row.text[:60]!r}"
+        row, expected, actual, text = ragged.groups()
+        where = f"line {int(row)}" if row else f"the line {text[:60]!r}"
         raise DataError(
-            f"{path}: {where} has {row.actual_columns} values but the table has "
-            f"{row.expected_columns} columns; correct that line."
+            f"{path}: {where} has {actual} values but the table has {expected} columns; correct "
+            "that line."
         ) from e
+
+
+def _names_in(path: Path, line: str, delimiter: str) -> list[str]:
+    try:
+        names = next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error as e:
+        raise DataError(
+            f"{path}: its first line cannot be read as column names ({e}); give a header, and end "
+            "lines with a line feed."
+        ) from e
+    return [name.strip() for name in names]
 
 
 def _first_line(path: Path) -> str:
     with pa.input_stream(str(path), compression="detect") as stream:
         start = bytes(stream.read(_SNIFF_BYTES))
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is UTF-16 text; convert it to UTF-8, for instance with iconv.")
     if b"\x00" in start:
         raise DataError(f"{path} is not a text table (it holds zero bytes); give CSV or Parquet.")
     line = start.split(b"\n", 1)[0].rstrip(b"\r").removeprefix(b"\xef\xbb\xbf")

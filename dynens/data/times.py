@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -13,6 +14,10 @@ import pyarrow.compute as pc
 
 from dynens.data.values import parse_number, plain, to_numbers
 from dynens.schema import TimeFormat, TimePart
+
+TEXT_FORMATS: tuple[TimeFormat, ...] = ("auto", "day_first")
+NUMBER_FORMATS: tuple[TimeFormat, ...] = ("yyyymmddhh", "auto", "yymmddhh")
+"""The strictest first: yyyymmddhh would pass for Unix times of the year 2034."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,8 +30,9 @@ _UNITS = [unit for _, unit in _EPOCH_UNITS]
 def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "auto") -> Floats:
     """(B,) float64 seconds since 1970 UTC, NaN where missing or not a time.
 
-    `auto` reads Arrow times and dates, ISO texts, yyyymmdd integers (19000101 to 21001231) and
-    Unix times in s, ms, us or ns, told apart by size.
+    `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES` and `_CLOCKS`, yyyymmdd
+    and yyyymmddhhmmss integers (of 1900 to 2100) and Unix times in s, ms, us or ns, told apart by
+    size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise.
     """
     column = plain(column)
     kind = column.type
@@ -36,7 +42,7 @@ def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "au
     if pa.types.is_string(kind):
         numbers = to_numbers(column)
         if numbers.num_unreadable:
-            return _from_texts(column)
+            return _from_texts(column, time_format)
         return _from_numbers(numbers.values, time_format)
     return _from_numbers(to_numbers(column).values, time_format)
 
@@ -64,19 +70,37 @@ def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -
 
 def _from_numbers(numbers: Floats, time_format: TimeFormat) -> Floats:
     if time_format == "yymmddhh":
-        days, hours = np.divmod(numbers, 100)
-        return np.asarray(_from_yyyymmdd(days + 20_000_000) + hours * 3600)
+        return _from_clock(numbers + 2_000_000_000, 100, 1)
+    if time_format == "yyyymmddhh":
+        return _from_clock(numbers, 100, 1)
     if time_format == "yyyymmdd":
         return _from_yyyymmdd(numbers)
     # Value by value, never by what else is in the column: the same in any chunk.
     size = np.abs(numbers)
     per_second = np.select([size < bound for bound, _ in _EPOCH_UNITS], _UNITS, 1.0)
     seconds: Floats = numbers / per_second
-    like_date = (numbers >= 19_000_101) & (numbers <= 21_001_231)
-    if like_date.any():
-        dates = _from_yyyymmdd(np.where(like_date, numbers, np.nan))
-        seconds = np.where(np.isfinite(dates), dates, seconds)
-    return seconds
+    seconds = _dates_among(seconds, numbers, 1, _from_yyyymmdd)
+    return _dates_among(seconds, numbers, 1_000_000, lambda n: _from_clock(n, 1_000_000, 10_000))
+
+
+def _dates_among(
+    seconds: Floats, numbers: Floats, scale: int, read: Callable[[Floats], Floats]
+) -> Floats:
+    """`seconds`, but of the `numbers` that spell a date followed by log10(scale) digits."""
+    like_date = (numbers >= 19_000_101 * scale) & (numbers < 21_001_232 * scale)
+    if not like_date.any():
+        return seconds
+    dates = read(np.where(like_date, numbers, np.nan))
+    return np.where(np.isfinite(dates), dates, seconds)
+
+
+def _from_clock(numbers: Floats, per_day: int, per_hour: int) -> Floats:
+    """yyyymmdd with the hour, or hour, minute and second, behind it."""
+    days, clock = np.divmod(numbers, per_day)
+    hours, rest = np.divmod(clock, per_hour)
+    minutes, seconds = np.divmod(rest, 100) if per_hour > 1 else (0.0 * rest, 0.0 * rest)
+    valid = (hours < 24) & (minutes < 60) & (seconds < 61)
+    return np.where(valid, _from_yyyymmdd(days) + hours * 3600 + minutes * 60 + seconds, np.nan)
 
 
 def _from_yyyymmdd(numbers: Floats) -> Floats:
@@ -90,23 +114,37 @@ def _from_yyyymmdd(numbers: Floats) -> Floats:
     return np.where(valid, (first + np.where(valid, days, 1) - 1) * float(_DAY_S), np.nan)
 
 
-def _from_texts(column: pa.Array) -> Floats:
-    try:
-        return to_seconds(column.cast(pa.timestamp("us")))
-    except pa.ArrowInvalid:
-        pass
-    encoded = column.dictionary_encode()
-    seconds = np.array([_from_text(t) for t in encoded.dictionary.to_pylist()] + [np.nan])
+def _from_texts(column: pa.Array, time_format: TimeFormat) -> Floats:
+    bare = pc.replace_substring_regex(column, _ZULU.pattern, "")
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):  # without or with an offset
+        try:
+            return to_seconds(bare.cast(kind))
+        except pa.ArrowInvalid:
+            continue
+    encoded = bare.dictionary_encode()
+    layouts = list(_LAYOUTS[time_format == "day_first"])
+    texts = encoded.dictionary.to_pylist()
+    seconds = np.array([_from_text(text, layouts) for text in texts] + [np.nan])
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     result: Floats = seconds[codes]
     return result
 
 
-_DATES = ("%Y/%m/%d", "%m/%d/%Y", "%d.%m.%Y", "%d %b %Y", "%b %d, %Y")
-_TEXT_FORMATS = tuple(date + clock for date in _DATES for clock in (" %H:%M:%S", " %H:%M", ""))
+_ZULU = re.compile(r"\s*(Z|UTC|GMT)\s*$")
+_MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y")
+_DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
+_DATES = ("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y")
+_CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
+_LOGS = ("%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z")
+_LAYOUTS = [
+    tuple(date + clock for date in (*_DATES, *dates) for clock in _CLOCKS) + _LOGS
+    for dates in (_MONTH_FIRST, _DAY_FIRST)
+]
+_DATE_LIKE = re.compile(r"([A-Za-z]{3} |\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
 
 
-def _from_text(text: str | None) -> float:
+def _from_text(text: str | None, layouts: list[str]) -> float:
+    """Seconds of one text; the layout that fits moves to the front, for no two fit one text."""
     if text is None:
         return float("nan")
     text = text.strip()
@@ -117,11 +155,13 @@ def _from_text(text: str | None) -> float:
         return seconds_of(datetime.fromisoformat(text))
     except ValueError:
         pass
-    for layout in _TEXT_FORMATS:
+    for i, layout in enumerate(layouts if _DATE_LIKE.match(text) else ()):
         try:
-            return datetime.strptime(text, layout).replace(tzinfo=UTC).timestamp()
+            seconds = seconds_of(datetime.strptime(text, layout))
         except ValueError:
             continue
+        layouts.insert(0, layouts.pop(i))
+        return seconds
     return float("nan")
 
 
@@ -144,9 +184,12 @@ def time_part(seconds: Floats, part: TimePart) -> Floats:
     return np.where(known, numbers.astype(np.float64), np.nan)
 
 
-def parsable_share(column: pa.Array | pa.ChunkedArray) -> float:
-    """Share of the non-missing texts that are dates or times."""
+def text_format(column: pa.Array | pa.ChunkedArray) -> TimeFormat | None:
+    """The format in which nearly all of the non-missing texts are dates or times, or None."""
     known = pc.drop_null(plain(column))
     if not len(known) or pa.types.is_time(known.type) or pa.types.is_nested(known.type):
-        return 0.0
-    return float(np.isfinite(to_seconds(known)).mean())
+        return None
+    for time_format in TEXT_FORMATS:
+        if np.isfinite(to_seconds(known, time_format)).mean() > 0.95:
+            return time_format
+    return None

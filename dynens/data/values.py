@@ -38,7 +38,7 @@ _SPACE = " \t\r\n\x0b\x0c"
 _WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
 _DECORATED = re.compile(
-    r"(?P<sign>-?)[$€£¥]?\s?(?P<whole>[0-9]{1,3}(,[0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?\s?%?"
+    r"(?P<sign>-?)[$€£¥]?\s?(?P<whole>[0-9]{1,3}(,[0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?\s?[%$€£¥]?"
 )
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -143,7 +143,7 @@ def _canonical_floats(values: pa.Array) -> pa.StringArray:
 
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """One contiguous array without dictionary, large or view types."""
+    """One contiguous array without dictionary, large, view or extension types."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         if isinstance(column, pa.ChunkedArray):  # no chunks at all
@@ -151,12 +151,22 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return plain(column.dictionary_decode())
+    if kind == pa.uuid():
+        return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(column.storage)
     if pa.types.is_large_string(kind) or kind == pa.string_view():
         return column.cast(pa.string())
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if is_bytes(kind):
         texts = [None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()]
         return pa.array(texts, pa.string())
     return column
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether values are bytes, read as UTF-8 texts."""
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(check(kind) for check in checks) or kind == pa.binary_view()
 
 
 @dataclass(frozen=True)

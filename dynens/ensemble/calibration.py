@@ -33,23 +33,18 @@ def platt(
     """`blend` after Platt scaling (Platt 1999): σ(a·z + b), fitted on the given rows.
 
     The slope is pulled towards 1 by the weight of `SLOPE_PRIOR_ROWS` rows, so that a handful of
-    rows cannot stretch the scale.
+    rows cannot stretch the scale; less where logits hardly differ, as those of a net that stopped
+    after a few steps do: their scale says nothing, yet their order may be as good as any.
 
     The slope stays positive so that calibration never reverses a ranking; rows that would ask for
     a slope ≤ 0 leave the blend's scale alone and fit the bias only.
     """
     z = blend.logit(logits)
-    slope, bias = fit_logistic(
-        z[:, None],
-        labels,
-        sample_weight=sample_weight,
-        prior_mean=np.ones(1),
-        l2=SLOPE_PRIOR_ROWS / len(z),
-    )
-    if slope[0] <= 0:
+    slope, bias = _fit_slope(z, labels, sample_weight, fit_bias=True)
+    if slope <= 0:
         target = float(np.clip(np.average(labels, weights=sample_weight), 1e-6, 1 - 1e-6))
         return blend.scaled(1.0, _shift_to_mean(z, target, sample_weight))
-    return blend.scaled(float(slope[0]), bias)
+    return blend.scaled(slope, bias)
 
 
 def temperature(
@@ -64,15 +59,25 @@ def temperature(
     blend as it is.
     """
     z = blend.logit(logits)
-    slope, _ = fit_logistic(
-        z[:, None],
+    slope, _ = _fit_slope(z, labels, sample_weight, fit_bias=False)
+    return blend if slope <= 0 else blend.scaled(slope, 0.0)
+
+
+def _fit_slope(
+    z: Logits, labels: Vector, sample_weight: Vector | None, *, fit_bias: bool
+) -> tuple[float, float]:
+    """(slope, bias), the slope pulled towards 1; in units of the spread where that is below 1."""
+    spread = float(np.std(z))
+    unit = spread if 0 < spread < 1 else 1.0
+    slope, bias = fit_logistic(
+        z[:, None] / unit,
         labels,
         sample_weight=sample_weight,
-        prior_mean=np.ones(1),
+        prior_mean=np.full(1, unit),
         l2=SLOPE_PRIOR_ROWS / len(z),
-        fit_bias=False,
+        fit_bias=fit_bias,
     )
-    return blend if slope[0] <= 0 else blend.scaled(float(slope[0]), 0.0)
+    return float(slope[0]) / unit, bias
 
 
 CALIBRATIONS: dict[str, Calibration] = {"temperature": temperature, "platt": platt}

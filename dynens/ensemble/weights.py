@@ -23,6 +23,7 @@ Weights = npt.NDArray[np.float64]
 WeightFitter = Callable[[Matrix, Vector, Vector | None, int], Weights]
 
 NUM_FOLDS = 3
+MIN_PER_CLASS = 10  # fewer say nothing about weights, and may miss the rows of a whole fold
 NOISE_DRAWS = 100
 
 
@@ -132,8 +133,11 @@ def choose_weights(
 
     The standard error is the paired bootstrap one of (best method − this method). With a `floor`
     every final weight is raised to it and the sum is kept: a served member that has no say would
-    cost time for nothing.
+    cost time for nothing. Where a class has fewer than `MIN_PER_CLASS` rows, weights are uniform.
     """
+    if min(np.sum(labels > 0), np.sum(labels <= 0)) < MIN_PER_CLASS:
+        weights = uniform_weights(logits, labels, sample_weight, seed)
+        return WeightChoice("uniform", _raised(weights, floor), {})
     if len(methods) == 1:
         weights = WEIGHTS[methods[0]](logits, labels, sample_weight, seed)
         return WeightChoice(methods[0], _raised(weights, floor), {})

@@ -26,6 +26,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+def signed(value: float | None) -> str:
+    """A difference with its sign, or a dash where it is undefined."""
+    return "–" if value is None or math.isnan(value) else f"{value:+.4f}"
+
+
 def describe(name: str, system: Mapping[str, Any]) -> str:
     """A system's name with what is particular to it."""
     if "members" in system:

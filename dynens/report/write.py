@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,14 @@ def run_config(run: RunDirectory) -> RunConfig:
 
 
 def evaluate_run(
-    run: RunDirectory, source: str | None = None
+    run: RunDirectory, source: str | None = None, warn: Callable[[str], None] | None = None
 ) -> tuple[dict[str, Any], Scored, EncodedBatch]:
     """Evaluate a finished run on its test split, or on another labelled table.
+
+    Args:
+        run: the run.
+        source: the table; None: the test split.
+        warn: told what of `source` counts as missing, and why.
 
     Raises:
         BundleError: the run is unfinished or damaged.
@@ -36,7 +42,7 @@ def evaluate_run(
     systems = RunSystems.load(run)
     data = open_prepared(run.data)
     config = run_config(run)
-    batch = data.split("test") if source is None else data.encode_files([source])
+    batch = data.split("test") if source is None else data.encode_file(source, warn)
     if not len(batch):
         raise BadInputError("the test split is empty; give rows with --data FILE.")
     rows = dict(data.rows) if source is None else {**data.rows, "test": len(batch)}

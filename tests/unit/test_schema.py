@@ -25,6 +25,9 @@ LABEL = LabelRule(column="y")
         ("event = 'buy'", ("event", "==", "buy")),
         ("Zip Code != 10", ("Zip Code", "!=", "10")),
         ("`a>b` == >50k", ("a>b", "==", ">50k")),
+        ("y == \"'no'\"", ("y", "==", "'no'")),
+        ("y == '=0'", ("y", "==", "=0")),
+        ("y == men's", ("y", "==", "men's")),
     ],
 )
 def test_comparisons(text, parts):

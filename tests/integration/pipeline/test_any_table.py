@@ -51,6 +51,13 @@ def one_percent_positives(rng: Rng) -> tuple[pa.Table, str]:
     return pa.table({"user_id": user, "ad": ad, "bid": bid, "click": click}), "click"
 
 
+def a_handful_of_positives(rng: Rng) -> tuple[pa.Table, str]:
+    x = rng.normal(size=3000)
+    click = np.zeros(3000, np.int8)
+    click[np.argsort(x + rng.normal(size=3000))[-14:]] = 1
+    return pa.table({"x": x, "ad": rng.integers(0, 20, 3000), "click": click}), "click"
+
+
 def two_hundred_columns(rng: Rng) -> tuple[pa.Table, str]:
     x = rng.normal(size=(2000, 150))
     columns: dict[str, np.ndarray] = {f"f{i}": x[:, i] for i in range(150)}
@@ -110,6 +117,7 @@ TABLES: dict[str, Callable[[Rng], tuple[pa.Table, str]]] = {
         mixed_500_rows,
         one_numeric_column,
         one_percent_positives,
+        a_handful_of_positives,
         two_hundred_columns,
         words_dates_and_booleans,
         hashes_and_unique_ids,

@@ -122,6 +122,12 @@ def test_rows_without_known_values_still_get_an_answer(finished: Path, workplace
         (("evaluate", "{run}", "--data", "{dir}/none.csv"), "does not exist"),
         (("predict", "{run}", "{dir}/clicks.csv", "--out", "{dir}/x.txt"), "use .csv or .parquet"),
         (("predict", "{run}", "{dir}/other.csv", "--out", "{dir}/x.csv"), "none of the model's"),
+        (("predict", "{run}", "{dir}/lists.parquet", "--out", "{dir}/x.csv"), "ends in .parquet"),
+        (("evaluate", "{run}", "--data", "{dir}/labels.csv"), "neither positive"),
+        (
+            ("schema", "infer", "{dir}/clicks.csv", "--label", "bought", "--out", "{dir}"),
+            "directory",
+        ),
         (("evaluate", "{dir}"), "is not a run directory"),
         (("serve", "{dir}"), "is not a run directory"),
         (("report", "{dir}"), "is not a run directory"),
@@ -141,6 +147,8 @@ def test_mistakes_end_in_one_line_and_exit_code_two(
     arguments: tuple[str, ...], sentence: str, finished: Path, workplace: Path
 ) -> None:
     (workplace / "other.csv").write_text("alpha,beta\n1,2\n")
+    (workplace / "labels.csv").write_text("user_id,item_id,shop,price,bought\n1,2,north,3.5,1\n")
+    pq.write_table(pa.table({"user_id": [1], "tags": [["a"]]}), workplace / "lists.parquet")
     given = [a.format(run=finished, dir=workplace) for a in arguments]
     done = dynens(*given)
     assert done.returncode == 2, done.stdout + done.stderr

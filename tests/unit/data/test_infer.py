@@ -136,6 +136,72 @@ def test_an_identifier_that_stands_for_one_class_is_kept_and_warned_of(tmp_path)
     assert "town nearly tells the label by itself" in result.warnings[0]
 
 
+def test_numbers_of_the_rows_are_left_out_in_any_order(tmp_path):
+    path = tmp_path / "t.parquet"
+    rng = np.random.default_rng(0)
+    order, rank = rng.permutation(ROWS) + 5000, rng.permutation(ROWS)
+    columns = {"order_number": order, "rank": rank, "y": rng.random(ROWS) < rank / ROWS}
+    pq.write_table(pa.table(columns), path)
+    assert list(infer_schema(path, "y").excluded) == ["order_number"]
+
+
+def test_a_quote_that_is_not_closed_is_warned_of(tmp_path):
+    path = tmp_path / "t.tsv"
+    words = ['"tv' if i in (100, 150) else "ok" for i in range(400)]
+    rows = [f"{word}\t{i % 7}\t{i % 3 % 2}" for i, word in enumerate(words)]
+    path.write_text("\n".join(["title\tn\ty", *rows]))
+    (warning,) = [w for w in infer_schema(path, "y").warnings if "quoting" in w]
+    assert "title holds a text of 51 lines" in warning
+
+
+def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
+    path = tmp_path / "t.parquet"
+    rng = np.random.default_rng(0)
+    columns = {
+        "ts": 1_700_000_000 + 900 * np.arange(ROWS),
+        "ts.hour": rng.integers(0, 24, ROWS),
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(columns), path)
+    names = [f.name for f in infer_schema(path, "y").dataset.features.fields]
+    assert names == ["ts.hour_", "ts.weekday", "ts.hour"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "time_format"),
+    [("%d/%m/%Y %H:%M", "day_first"), ("%Y%m%d%H", "yyyymmddhh"), ("%Y-%m-%d %H:%M UTC", "auto")],
+)
+def test_how_the_time_of_the_row_is_written(tmp_path, layout, time_format):
+    path = tmp_path / "t.csv"
+    start, step = datetime.datetime(2024, 1, 1), datetime.timedelta(minutes=31)
+    rng = np.random.default_rng(0)
+    columns = {
+        "time": [(start + i * step).strftime(layout) for i in range(ROWS)],
+        "due": [(start + int(i) * 97 * step).strftime(layout) for i in rng.integers(0, 99, ROWS)],
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pacsv.write_csv(pa.table(columns), path)
+    features = infer_schema(path, "y").dataset.features
+    assert (features.timestamp, features.time_format) == ("time", time_format)
+    assert features.field("time.hour").time_format == time_format
+    if time_format != "yyyymmddhh":
+        due = features.field("due")
+        assert (due.derive, due.time_format) == ("epoch_days", time_format)
+
+
+def test_a_positive_value_that_is_a_guess_is_warned_of(tmp_path):
+    path = tmp_path / "t.parquet"
+    x = np.random.default_rng(0).normal(size=ROWS)
+    words = pa.table({"x": x, "state": np.where(x > 1, "churned", "stayed")})
+    pq.write_table(words, path)
+    warnings = infer_schema(path, "state").warnings
+    assert "'churned' counts as the positive label" in warnings[0]
+    assert "`state` == stayed" in warnings[0]
+    pq.write_table(words.append_column("y", pa.array(np.where(x > 1, "no", "yes"))), path)
+    assert not any("positive" in warning for warning in infer_schema(path, "y").warnings)
+    assert not any("positive" in w for w in infer_schema(path, "state == stayed").warnings)
+
+
 def test_nothing_to_learn_from(tmp_path):
     pq.write_table(pa.table({"id": np.arange(100), "y": [0, 1] * 50}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="no column to predict the label from: id is an id"):

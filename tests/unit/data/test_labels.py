@@ -50,6 +50,34 @@ def test_resolved_rules_read_other_files_alike():
     assert again.read(pa.table({"y": [">50K", "<=50K"]})).tolist() == [1, 0]
 
 
+def test_resolved_rules_of_columns_with_odd_names():
+    for name in ("did `it`?", "a >= b", "x == 1"):
+        reader = LabelReader(LabelRule(column=name))
+        reader.read(pa.table({name: [0, 1]}))
+        assert LabelReader(reader.resolved()).read(pa.table({name: [1, 0]})).tolist() == [1, 0]
+
+
+def test_values_that_training_did_not_hold_are_refused():
+    reader = LabelReader(LabelRule(column="y"))
+    reader.read(pa.table({"y": [0, 1, 1]}))
+    again = LabelReader(reader.resolved())
+    assert again.read(pa.table({"y": ["1.0", "false", None]})).tolist() == [1, 0, -1]
+    for other in (["yes", "no"], ["0", "2"]):
+        with pytest.raises(DataError, match=r"neither positive .* nor negative"):
+            again.read(pa.table({"y": other}))
+
+
+@pytest.mark.parametrize(
+    ("negative", "positive"), [("'no'", "'yes'"), ("=0", "=1"), ('"n"', '"y"'), ("b'", "a'")]
+)
+def test_resolved_rules_keep_signs_and_quotes(negative, positive):
+    reader = LabelReader(LabelRule(column="y"))
+    reader.read(pa.table({"y": [negative, negative, positive]}))
+    rule = LabelRule.model_validate(reader.resolved().model_dump())
+    again = LabelReader(rule).read(pa.table({"y": [positive, negative]}))
+    assert again.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

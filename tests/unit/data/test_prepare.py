@@ -95,6 +95,19 @@ def test_encoders_see_training_rows_only(tmp_path):
     assert (data.split("test").ids[:, position] == 0).all()
 
 
+def test_what_was_left_out_or_unreadable_is_kept_for_the_user(tmp_path):
+    rows = 600
+    columns = {
+        "request": [f"{i * 7919:016x}" for i in range(rows)],
+        "price": ["oops"] + [f"{i % 83 / 4}" for i in range(rows - 1)],
+        "click": [i % 3 % 2 for i in range(rows)],
+    }
+    config = dataset_from_files(written(tmp_path, pa.table(columns), "log.csv"), label="click")
+    warnings = prepare(config, tmp_path / "o", seed=0).report["warnings"]
+    assert any(w.startswith("request is left out") for w in warnings)
+    assert "price: 1 values that are no numbers count as missing" in warnings
+
+
 def test_reuse_and_change(dataset, tmp_path):
     out = tmp_path / "out"
     said = []

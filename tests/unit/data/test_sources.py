@@ -128,6 +128,8 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv", b"a,a,y\n1,2,3\n", "two columns called 'a'"),
         ("t.csv", b"a,,\n1,2,3\n", "column 3 has no name"),
         ("t.csv", bytes(range(256)), "zero bytes"),
+        ("t.csv", GOOD.decode().encode("utf-16"), "is UTF-16"),
+        ("t.csv", GOOD.replace(b"\n", b"\r"), "end lines with a line feed"),
         ("t.csv", "a,y\né,1\n".encode("latin-1"), "not UTF-8"),
         (
             "t.csv.gz",
@@ -147,6 +149,13 @@ def test_bad_files_get_one_sentence(tmp_path, name, content, says):
 def test_truncated_gzip_of_a_long_file(tmp_path):
     whole = gzip.compress(GOOD * 1000)
     assert "truncated" in broken(tmp_path, "t.csv.gz", whole[: len(whole) // 2])
+
+
+def test_the_pattern_for_a_folder_fits_its_files(tmp_path):
+    for name in ("_SUCCESS", ".part-0.crc", "part-0.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"such as .*/\*\.parquet\.$"):
+        expand([str(tmp_path)])
 
 
 def test_missing_files_and_folders(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.times import seconds_of, seconds_of_values, time_part, to_seconds
+from dynens.data.times import seconds_of, seconds_of_values, text_format, time_part, to_seconds
 
 MOMENT = datetime(2022, 5, 3, 17, 30, tzinfo=UTC)
 SECONDS = MOMENT.timestamp()
@@ -21,6 +21,16 @@ SECONDS = MOMENT.timestamp()
         "2022-05-03T17:30:00Z",
         "05/03/2022 17:30",
         "2022/05/03 17:30:00",
+        "2022-05-03 17:30:00 UTC",
+        "2022-05-03 17:30:00.000000 UTC",
+        "2022-05-03T19:30:00+02:00",
+        "05/03/22 5:30 PM",
+        "05/03/2022 05:30:00 pm",
+        "3-May-2022 17:30",
+        "03.05.2022 17:30:00.0",
+        "Tue May  3 17:30:00 2022",
+        "03/May/2022:19:30:00 +0200",
+        20220503173000,
         str(int(SECONDS)),
     ],
 )
@@ -35,6 +45,21 @@ def test_days():
     assert seconds_of("2022-05-03") == start
     assert seconds_of(date(2022, 5, 3)) == start
     assert to_seconds(pa.array([date(2022, 5, 3)]))[0] == start
+
+
+def test_the_day_before_the_month():
+    for text in ("03/05/2022 17:30", "3/5/2022 5:30 PM", "03-05-2022 17:30:00", "3.5.2022 17:30"):
+        assert seconds_of(text, "day_first") == SECONDS
+        assert to_seconds(pa.array([text, "31/12/2020"]), "day_first")[0] == SECONDS
+    assert text_format(pa.array(["3/5/2022", "13/5/2022", None])) == "day_first"
+    assert text_format(pa.array(["5/3/2022", "5/13/2022"])) == "auto"
+    assert text_format(pa.array(["2022-05-03", "3-D printer", "10-4"])) is None
+
+
+def test_hours_behind_the_day():
+    assert seconds_of(2022050317, "yyyymmddhh") == SECONDS - 1800
+    hours = to_seconds(pa.array(["2022050324", "2022133100"]), "yyyymmddhh")
+    assert np.isnan(hours).all()
 
 
 def test_avazu_hours():

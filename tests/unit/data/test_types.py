@@ -2,6 +2,8 @@
 
 import datetime as dt
 import decimal
+import json
+import uuid
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,10 @@ USABLE = {
     "uint64": pa.array(RNG.integers(0, 2**64 - 1, 99, dtype=np.uint64)[SMALL]),
     "float16": pa.array(RNG.normal(size=ROWS).astype(np.float16)),
     "float32": pa.array(np.array(SMALL, np.float32) / 10),
+    "uuids": pa.array([uuid.UUID(int=i % 9 + 1).bytes for i in SMALL], pa.uuid()),
+    "fixed bytes": pa.array([b"id-%03d" % (i % 9) for i in SMALL], pa.binary(6)),
+    "byte views": pa.array([b"id-%03d" % (i % 9) for i in SMALL], pa.binary_view()),
+    "JSON texts": pa.array([f'{{"a": {i % 5}}}' for i in SMALL], pa.json_()),
     "bytes": pa.array([b"\xff" + bytes([i % 5]) for i in SMALL]),
     "fixed lists": pa.array([[1.0, float(i)] for i in SMALL], pa.list_(pa.float32(), 2)),
     "integer lists": pa.array([list(range(i % 4)) for i in SMALL]),
@@ -40,6 +46,11 @@ USABLE = {
     "booleans": pa.array([i % 3 == 0 for i in SMALL]),
     "huge texts": pa.array([str(10**20 + i % 9) for i in SMALL]),
     "prices": pa.array([f"${i * 75.5:,.2f}" for i in SMALL]),
+    "vectors as text": pa.array([f"{i / 7:.3f},{i % 5 / 3:.2f}" for i in SMALL]),
+    "vectors as NumPy prints them": pa.array([f"[ {i / 7:.3f}  {i % 5 / 3:.2f}]" for i in SMALL]),
+    "lists as JSON": pa.array([json.dumps(TEXTS[: i % 4]) for i in SMALL]),
+    "lists as Python prints them": pa.array([repr([i % 40, i % 3]) for i in SMALL]),
+    "euros": pa.array([f"{i * 75.5:,.2f} €" for i in SMALL]),
     "percentages": pa.array([f"{i}%" for i in SMALL]),
 }
 UNUSABLE = {
@@ -61,6 +72,25 @@ def test_usable_types_encode_alike_by_every_road(tmp_path, name):
     np.testing.assert_array_equal(batch.ids, test.ids)
     np.testing.assert_allclose(batch.dense, test.dense, atol=1e-6)
     assert len(np.unique(test.ids, axis=0)) > 1 or len(np.unique(test.dense, axis=0)) > 1
+
+
+def test_lists_written_as_text_are_the_lists(tmp_path):
+    vectors = [[i / 7, i % 5 / 3] for i in SMALL]
+    words = [[f"w{i % 12}", f"w{i % 7}"] for i in SMALL]
+    batches = []
+    for name, as_text in (("lists", False), ("texts", True)):
+        path = tmp_path / f"{name}.parquet"
+        columns = {
+            "v": [repr(v) for v in vectors] if as_text else vectors,
+            "w": [repr(w) for w in words] if as_text else words,
+            "y": LABEL,
+        }
+        pq.write_table(pa.table(columns), path)
+        data = prepare(dataset_from_files(path, label="y"), tmp_path / name, seed=0)
+        assert data.schema.field("v").kind == "dense_vector"
+        batches.append(data.split("test"))
+    np.testing.assert_allclose(batches[0].dense, batches[1].dense, atol=1e-6)
+    np.testing.assert_array_equal(batches[0].ids, batches[1].ids)
 
 
 @pytest.mark.parametrize("name", UNUSABLE)

@@ -19,6 +19,15 @@ def test_platt_recovers_a_planted_scale() -> None:
     assert calibrated.bias == pytest.approx(0.7, abs=0.08)
 
 
+@pytest.mark.parametrize("rows", [400, 20_000])
+def test_logits_that_hardly_differ_get_their_scale_back(rows: int) -> None:
+    logits, labels = planted(1.0, 0.5, rows)
+    tiny = {"m": logits["m"] * np.float32(0.002) + np.float32(0.1)}
+    calibrated = platt(Blend({"m": 1.0}), tiny, labels)
+    best = logloss(labels, sigmoid(logits["m"] + 0.5))
+    assert logloss(labels, calibrated.probability(tiny)) == pytest.approx(best, abs=0.02)
+
+
 def test_platt_never_reverses_a_ranking() -> None:
     labels = np.array([1, 1, 0, 0] * 200, np.float32)
     logits = {"m": np.array([-1, -2, 1, 2] * 200, np.float32)}

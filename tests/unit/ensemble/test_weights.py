@@ -48,6 +48,15 @@ def test_a_useless_member_loses_its_uniform_weight_but_not_all_of_it() -> None:
     assert 0 < chosen.weights[2] < 0.15
 
 
+@pytest.mark.parametrize("num_positives", [0, 1, 2])
+def test_a_class_that_is_hardly_there_decides_no_weights(num_positives: int) -> None:
+    logits = np.random.default_rng(0).normal(size=(300, 3))
+    labels = (np.arange(300) < num_positives).astype(float)
+    chosen = choose_weights(logits, labels, methods=tuple(WEIGHTS), seed=0, floor=0.05)
+    assert chosen.method == "uniform"
+    np.testing.assert_allclose(chosen.weights, 1 / 3)
+
+
 def test_members_are_the_best_set_under_the_cost_cap() -> None:
     logits, labels = pool()
     named = {name: logits[:, i].astype(np.float32) for i, name in enumerate("abc")}

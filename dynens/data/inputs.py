@@ -1,0 +1,92 @@
+"""Files to score or evaluate on: read like the training files, with an eye on what they lack."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from dynens.data.columns import number_columns
+from dynens.data.encoders import RowEncoder
+from dynens.data.sources import iter_tables
+from dynens.data.staging import MAX_UNREADABLE_SHARE
+from dynens.data.values import to_numbers
+from dynens.errors import DataError
+from dynens.schema import DatasetConfig
+
+
+class InputFiles:
+    """The rows of a file or glob for an encoder that is fitted.
+
+    Args:
+        source: the file or glob.
+        dataset: the resolved configuration the encoder was fitted with.
+        encoder: fitted.
+
+    Attributes:
+        warnings: what counts as missing, and why; complete when all rows are read.
+    """
+
+    def __init__(self, source: str, dataset: DatasetConfig, encoder: RowEncoder) -> None:
+        self.source, self.dataset, self.encoder = source, dataset, encoder
+        self.warnings: list[str] = []
+        self._absent: list[str] = []
+        self._unreadable: Counter[str] = Counter()
+        self._examples: dict[str, str | None] = {}
+
+    def tables(self) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Chunks of rows: (as they stand in the file, numbers parsed and ready to encode).
+
+        Raises:
+            DataError: the file is bad or has none of the columns, or a numeric column holds too
+                many texts.
+        """
+        rows = 0
+        for _, table in iter_tables([self.source], self.dataset.source, verbatim=True):
+            self._look_for_columns(table)
+            rows += table.num_rows
+            yield table, self._with_numbers(table)
+        self._settle(rows)
+
+    def _look_for_columns(self, table: pa.Table) -> None:
+        present = set(table.column_names)
+        joined = {e.entity for e in self.encoder.entities if e.key in present}
+        fields = self.encoder.input_fields
+        absent = [f.name for f in fields if f.name not in present and f.entity not in joined]
+        if len(absent) == len(fields):
+            raise DataError(
+                f"{self.source} has none of the model's columns ({_some(absent)}); "
+                "give a table like the one the run was trained on."
+            )
+        self._absent += [name for name in absent if name not in self._absent]
+
+    def _with_numbers(self, table: pa.Table) -> pa.Table:
+        """The columns that numeric fields alone read, parsed where they are texts."""
+        for name in sorted(number_columns(self.dataset.features, table.schema)):
+            if not pa.types.is_string(table.schema.field(name).type):
+                continue
+            numbers = to_numbers(table[name])
+            self._unreadable[name] += numbers.num_unreadable
+            self._examples[name] = self._examples.get(name) or numbers.example
+            values = pa.array(numbers.values, from_pandas=True)
+            table = table.set_column(table.column_names.index(name), name, values)
+        return table
+
+    def _settle(self, rows: int) -> None:
+        if self._absent:
+            self.warnings.append(f"{self.source} lacks {_some(self._absent)}: missing in every row")
+        for name, count in self._unreadable.items():
+            what = (
+                f"numeric column {name!r} holds {count} values that are no numbers (such as "
+                f"{self._examples[name]!r})"
+            )
+            if count > MAX_UNREADABLE_SHARE * rows:
+                raise DataError(f"{self.source}: {what}; correct the file.")
+            if count:
+                self.warnings.append(f"{self.source}: {what}, which count as missing")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in sorted(names)[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

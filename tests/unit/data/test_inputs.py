@@ -1,0 +1,84 @@
+"""Other files for a fitted encoder: what they lack is said, or refused."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pytest
+
+from dynens.data.inputs import InputFiles
+from dynens.data.prepare import prepare
+from dynens.data.presets import dataset_from_files
+from dynens.errors import DataError
+
+ROWS = 400
+
+
+def columns(**changed):
+    table = {
+        "user": [f"u{i % 7}" for i in range(ROWS)],
+        "x": [f"{(i * 37 % 100) / 8:.3f}" for i in range(ROWS)],
+        "y": [i % 3 % 2 for i in range(ROWS)],
+    }
+    return {name: values for name, values in (table | changed).items() if values is not None}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    pacsv.write_csv(pa.table(columns()), folder / "train.csv")
+    return prepare(dataset_from_files(folder / "train.csv", label="y"), folder / "prepared", seed=0)
+
+
+def encoded(data, folder, **changed):
+    path = folder / "other.csv"
+    pacsv.write_csv(pa.table(columns(**changed)), path)
+    said = []
+    return data.encode_file(str(path), said.append), said
+
+
+def test_a_file_like_the_training_file_needs_no_word(data, tmp_path):
+    batch, said = encoded(data, tmp_path)
+    assert len(batch) == ROWS
+    assert said == []
+
+
+def test_spellings_of_missing_values_stand_in_the_rows_as_they_are(data, tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("user,x,y\nNA,1.5,0\nunknown,?,1\nu1,-,1\n")
+    files = InputFiles(str(path), data.dataset, data.encoder)
+    ((table, readable),) = files.tables()
+    assert table["user"].to_pylist() == ["NA", "unknown", "u1"]
+    assert table["x"].to_pylist() == ["1.5", "?", "-"]
+    values = data.encoder.encode_columns({"user": [None, None, "u1"], "x": [1.5, None, None]})
+    found = data.encoder.encode_table(readable)
+    np.testing.assert_array_equal(found.ids, values.ids)
+    np.testing.assert_array_equal(found.dense, values.dense)
+    assert files.warnings == []
+
+
+def test_absent_columns_are_named(data, tmp_path):
+    batch, said = encoded(data, tmp_path, x=None)
+    assert len(batch) == ROWS
+    assert len(said) == 1
+    assert "lacks 'x': missing in every row" in said[0]
+
+
+def test_none_of_the_columns(data, tmp_path):
+    with pytest.raises(DataError, match="none of the model's columns"):
+        encoded(data, tmp_path, x=None, user=None)
+
+
+def test_a_few_texts_among_numbers_are_counted(data, tmp_path):
+    _, said = encoded(data, tmp_path, x=["oops"] + ["1.5"] * (ROWS - 1))
+    assert len(said) == 1
+    assert "holds 1 values that are no numbers (such as 'oops')" in said[0]
+
+
+def test_many_texts_among_numbers_are_refused(data, tmp_path):
+    with pytest.raises(DataError, match="holds 5 values that are no numbers"):
+        encoded(data, tmp_path, x=["oops"] * 5 + ["1.5"] * (ROWS - 5))
+
+
+def test_other_labels_are_refused(data, tmp_path):
+    with pytest.raises(DataError, match="'yes', which is neither positive"):
+        encoded(data, tmp_path, y=["yes", "no"] * (ROWS // 2))
