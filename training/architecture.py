@@ -21,6 +21,7 @@ from training.context import StageContext
 
 ARCHITECTURE_JSON = "student.json"
 _LEAST_DIM = 4
+_MOST_FIELDS_IN_PAIRS = 100  # their 5,000 pairs cost tens of µs per row, and minutes to export
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,18 @@ class Candidate:
     cost_us_per_row: float
 
 
-def candidates(student: LearnerConfig) -> list[LearnerConfig]:
+def candidates(student: LearnerConfig, num_fields: int) -> list[LearnerConfig]:
     """Architectures to try, most accurate first: `student` itself unless its model is "auto".
 
     Inner products copy a pool's knowledge of pairs best (docs/LEARNERS.md) but grow with the square
-    of the number of fields; a plain perceptron, and then smaller ones, follow.
+    of the number of fields, so that very wide tables need not even measure them; a plain
+    perceptron, and then a smaller one, follow.
     """
     if student.model != "auto":
         return [student]
     plain = student.model_copy(update={"model": "dnn"})
-    return [student.model_copy(update={"model": "ipnn"}), plain, _smaller(plain, 2)]
+    products = [student.model_copy(update={"model": "ipnn"})]
+    return [*(products if num_fields <= _MOST_FIELDS_IN_PAIRS else []), plain, _smaller(plain, 2)]
 
 
 def _smaller(config: LearnerConfig, factor: int) -> LearnerConfig:
@@ -64,7 +67,7 @@ def choose(measured: list[Candidate], cap_us_per_row: float) -> Candidate:
 def choose_architecture(context: StageContext) -> None:
     """Measure the candidates' untrained graphs and write down the choice."""
     data, config = context.prepared(), context.config
-    configs = candidates(config.student)
+    configs = candidates(config.student, len(data.layout.fields) + len(data.layout.dense))
     measured = _measure(data, configs, config.seed)
     chosen = choose(measured, config.student_cap_us_per_row)
     write_json(

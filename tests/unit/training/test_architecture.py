@@ -18,10 +18,14 @@ def test_the_cheapest_is_taken_where_none_keeps_the_cap() -> None:
 
 
 def test_auto_tries_inner_products_then_smaller_perceptrons() -> None:
-    tried = candidates(RunConfig().student)
+    tried = candidates(RunConfig().student, 10)
     assert [(c.model, c.embedding_dim, c.hidden_units) for c in tried] == [
         ("ipnn", 16, (128, 64)),
         ("dnn", 16, (128, 64)),
         ("dnn", 8, (64, 32)),
     ]
-    assert candidates(LearnerConfig(model="deepfm")) == [LearnerConfig(model="deepfm")]
+    assert candidates(LearnerConfig(model="deepfm"), 10) == [LearnerConfig(model="deepfm")]
+
+
+def test_wide_tables_do_not_measure_inner_products() -> None:
+    assert [c.model for c in candidates(RunConfig().student, 300)] == ["dnn", "dnn"]
