@@ -59,7 +59,7 @@ def steps(short: bool) -> list[Step]:
     long = [] if short else [step("training_speed")]
     if has_kuairand:
         wide = str(runs / f"{KUAIRAND}-1")
-        long.append(step("serving", wide, label="serving-kuairand"))
+        long.append(step("serving", wide, "--budget-ms", "16", label="serving-kuairand"))
     return [
         step("accuracy", *accuracy),
         step("cascade", *every_run),
