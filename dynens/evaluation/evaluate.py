@@ -62,7 +62,7 @@ def evaluate_rows(
         "seed": seed,
         "rows": dict(rows),
         "systems": table,
-        "auc_cost_curve": _curves(systems, scored, batch, seed),
+        "auc_cost_curve": _curves(systems, scored, batch, costs, seed),
         "gain_kept": _share(table, "dynamic", "static_ensemble"),
         "transfer_efficiency": {
             "gain_share": _share(table, "student", "full_pool"),
@@ -131,12 +131,17 @@ def _random_draws(
 
 
 def _curves(
-    systems: RunSystems, scored: Scored, batch: EncodedBatch, seed: int
+    systems: RunSystems,
+    scored: Scored,
+    batch: EncodedBatch,
+    costs: Mapping[str, float],
+    seed: int,
 ) -> dict[str, list[dict[str, float]]]:
     """Router, random and oracle routing at fixed hard fractions.
 
-    Cost is the engine's fitted model for 100 rows: student on all, ensemble on the hard share.
-    The oracle knows the ensemble's answer and sends the rows that it would move furthest.
+    Cost runs from the measured student to the measured hard route on every row, with the engine's
+    fitted model in between. The oracle knows the ensemble's answer and sends the rows that it would
+    move furthest.
     """
     orders = {
         "router": np.argsort(-scored.difficulty, kind="stable"),
@@ -145,7 +150,7 @@ def _curves(
     curves: dict[str, list[dict[str, float]]] = {"router": [], "random": [], "oracle": []}
     for fraction in CURVE_FRACTIONS:
         count = round(fraction * len(batch))
-        cost = _modelled_cost(systems, fraction)
+        cost = _interpolated_cost(systems, costs, fraction)
         for name, order in orders.items():
             hard = np.zeros(len(batch), dtype=bool)
             hard[order[:count]] = True
@@ -155,13 +160,16 @@ def _curves(
     return curves
 
 
-def _modelled_cost(systems: RunSystems, fraction: float) -> float:
-    engine = systems.engine
-    total = engine.student_cost.fixed_s + engine.student_cost.per_row_s * BLOCK_ROWS
-    if fraction > 0:
-        hard = fraction * BLOCK_ROWS
-        total += engine.ensemble_cost.fixed_s + engine.ensemble_cost.per_row_s * hard
-    return total / BLOCK_ROWS * 1e6
+def _interpolated_cost(systems: RunSystems, costs: Mapping[str, float], fraction: float) -> float:
+    """µs per row when `fraction` of the rows go to the ensemble."""
+    if fraction == 0:
+        return costs["student"]
+    model = systems.engine.ensemble_cost
+    share = (model.fixed_s + model.per_row_s * fraction * BLOCK_ROWS) / (
+        model.fixed_s + model.per_row_s * BLOCK_ROWS
+    )
+    hardest = costs["static_ensemble_with_student"] - costs["student"]
+    return costs["student"] + share * max(hardest, 0.0)
 
 
 def _point(
