@@ -26,7 +26,8 @@ from dynens.run import RunDirectory, environment, write_json
 from dynens.schema import DatasetConfig
 from training.architecture import student_config
 from training.context import StageContext
-from training.stages import StudentLearner, labels_of, valid_roles, weights_of
+from training.stages import labels_of, valid_roles, weights_of
+from training.student import StudentLearner
 
 NONE = "distill.augmented_per_row=0"
 

@@ -290,7 +290,8 @@ def _stage_function(name: str) -> Callable[[StageContext], None]:
         return _prepare_data
     from training.architecture import choose_architecture
     from training.router_stage import build_bundle, build_router
-    from training.stages import build_ensemble, train_baseline, train_learner, train_student
+    from training.stages import build_ensemble, train_baseline, train_learner
+    from training.student import train_student
 
     if name.startswith(LEARNER_PREFIX):
         return partial(train_learner, name=name.removeprefix(LEARNER_PREFIX))

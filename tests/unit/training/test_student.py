@@ -23,15 +23,13 @@ from training.context import StageContext
 from training.stages import (
     ENSEMBLE_JSON,
     MODEL_ONNX,
-    StudentLearner,
-    best_neural,
     build_ensemble,
     calibrated_learners,
     pool_logits,
     read_blend,
-    teacher_system,
     train_learner,
 )
+from training.student import StudentLearner, best_neural, teacher_system
 
 FAST = {"max_epochs": 2, "learning_rate": 0.01}
 SETTINGS = {
@@ -122,7 +120,7 @@ def test_a_generation_learns_from_the_one_before(
             taught.append((config.hidden_units[0], teaching))
             super().__init__(network, config, distill, teaching, *rest)
 
-    monkeypatch.setattr("training.stages.DistillTrainer", Recording)
+    monkeypatch.setattr("training.student.DistillTrainer", Recording)
     learner = StudentLearner(context, context.config.student).fit()
     assert [width for width, _ in taught] == [16, 8]
     train = context.prepared().split("train")
