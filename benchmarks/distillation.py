@@ -26,8 +26,8 @@ from dynens.run import RunDirectory, environment, write_json
 from dynens.schema import DatasetConfig
 from training.architecture import student_config
 from training.context import StageContext
-from training.stages import labels_of, valid_roles, weights_of
-from training.student import StudentLearner
+from training.stages import labels_of, pool_logits, read_blend, valid_roles, weights_of
+from training.student import StudentLearner, teacher_system
 
 NONE = "distill.augmented_per_row=0"
 
@@ -103,7 +103,10 @@ def train_student(run: RunDirectory, settings: list[str], seed: int) -> dict[str
     z_valid, z_test = learner.predict_logits(valid), learner.predict_logits(test)
     roles = valid_roles(roles_of, len(valid))
     y, w = labels_of(valid), weights_of(valid)
+    blend = read_blend(run, teacher_system(run, config.distill.teacher))
+    teacher = blend.logit(pool_logits(run, tuple(blend.weights), "valid"))
     return {
+        "teacher_correlation": float(np.corrcoef(z_valid[roles.route], teacher[roles.route])[0, 1]),
         "select": auc(y[roles.select], z_valid[roles.select], w[roles.select]),
         "route": auc(y[roles.route], z_valid[roles.route], w[roles.route]),
         "test": auc(labels_of(test), z_test, weights_of(test)),
