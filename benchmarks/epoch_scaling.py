@@ -13,6 +13,7 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def one_epoch(num_rows: int, batch_size: int, threads: int) -> dict[str, Any]:
         "peak_rss_bytes": peak,
         "anonymous_bytes": anonymous[0] if anonymous else None,
     }
+
+
+def markdown(data: Mapping[str, Any]) -> str:
+    """The results as a table."""
+    lines = [
+        "| rows | s an epoch | rows/s | MB of its own |",
+        "| --- | --- | --- | --- |",
+    ]
+    for r in data["results"]:
+        memory = (r["anonymous_bytes"] or r["peak_rss_bytes"]) / 2**20
+        lines.append(
+            f"| {r['rows']:,} | {r['seconds']:.2f} | {r['rows_per_second']:,.0f} | {memory:.0f} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -109,17 +109,19 @@ class Layers:
     def _graphs(self, system: str, batch: EncodedBatch) -> Work:
         engine = self.engine
         outputs = ("logit", "probability", "difficulty")
-        student = partial(engine.student.run, outputs, batch.dense, batch.ids)
+        shares = engine.layout.has_context
+        student = partial(
+            engine.student.run, outputs, batch.dense, batch.ids, shares_context=shares
+        )
         if system == "student":
             return student
         logit, _, difficulty = student()
+        trio = partial(engine.ensemble.run, shares_context=shares)
         if system == "static":
-            return partial(
-                engine.ensemble.run, ("trio_probability",), batch.dense, batch.ids, logit
-            )
+            return partial(trio, ("trio_probability",), batch.dense, batch.ids, logit)
         hard = np.flatnonzero(difficulty > engine.threshold)
         rows = batch.dense[hard], batch.ids[hard], logit[hard]
-        ensemble = partial(engine.ensemble.run, ("probability",), *rows)
+        ensemble = partial(trio, ("probability",), *rows)
 
         def both() -> None:
             student()

@@ -2,7 +2,8 @@
 
     python -m benchmarks.results --from benchmarks/out
 
-Measures nothing. A benchmark whose JSON is absent is left out, and the page says so.
+Measures nothing. A benchmark whose JSON is absent keeps the section it has on the page, which tells
+when it was measured; one that was never measured says so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from benchmarks import (
     accuracy,
     cascade,
     distillation,
+    epoch_scaling,
     floors,
     load_curve,
     peers,
     serving,
     sizes,
+    soak,
     training_speed,
 )
 from dynens.report import plots
@@ -68,7 +70,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "distillation": (
         "Ways to make the student",
-        "python -m benchmarks.distillation RUN --out benchmarks/out/distillation.json",
+        "python -m benchmarks.distillation SAMPLE_RUN --jobs 2 "
+        "--out benchmarks/out/distillation.json",
         distillation_section,
     ),
     "serving": (
@@ -107,6 +110,16 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.training_speed --out benchmarks/out/training_speed.json",
         training_speed.markdown,
     ),
+    "epoch_scaling": (
+        "An epoch over the number of rows",
+        "python -m benchmarks.epoch_scaling --out benchmarks/out/epoch_scaling.json",
+        epoch_scaling.markdown,
+    ),
+    "soak": (
+        "Memory under a constant load",
+        "python -m benchmarks.soak RUN --out benchmarks/out/soak.json",
+        soak.markdown,
+    ),
 }
 # Raw samples and what a machine is called stay out of git.
 RAW = ("samples", "trials", "rounds", "command", "machine")
@@ -116,27 +129,48 @@ def render(folder: Path) -> None:
     """Write RESULTS.md, results.json and the SVGs of what was measured."""
     found = {name: data for name in SECTIONS if (data := load(folder, name)) is not None}
     plotted = draw_all(found)
+    earlier = earlier_sections()
     parts = [
         "# Results\n",
-        f"Made by `python -m benchmarks.results` on {datetime.now(UTC):%Y-%m-%d} from the JSON of "
-        "the commands below; nothing was typed by hand. A run chooses on validation rows only. "
-        "Intervals are paired 95 % bootstrap intervals over test rows.\n",
+        "Made by `python -m benchmarks.results` from the JSON of the commands below; nothing was "
+        "typed by hand. A run chooses on validation rows only. Intervals are paired 95 % bootstrap "
+        "intervals over test rows.\n",
     ]
     for name, (title, command, section) in SECTIONS.items():
         parts.append(f"## {title}\n")
         if name not in found:
-            parts.append(MISSING.format(command=command))
+            parts.append(earlier.get(title) or MISSING.format(command=command))
             continue
         data = found[name]
-        machine = data.get("environment") or data["machine"]
-        cores = machine["cpu_count"]
-        parts.append(f"`{made_by(name, command, data)}`, on {machine['cpu']}, {cores} cores.\n")
+        parts.append(f"`{made_by(name, command, data)}`, {where_and_when(data)}.\n")
         if "bundle_version" in data and not name.startswith("serving"):
             parts.append(f"Bundle of `{data['run']}`.\n")
         parts.append(section(data) + "\n")
         parts += [f"![{title}]({path.name})\n" for path in plotted.get(name, ())]
     write_text(DOCS / "RESULTS.md", "\n".join(parts))
-    write_json(DOCS / "results.json", {name: summary(name, data) for name, data in found.items()})
+    kept = DOCS / "results.json"
+    figures = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    figures |= {name: summary(name, data) for name, data in found.items()}
+    write_json(kept, {name: figures[name] for name in SECTIONS if name in figures})
+
+
+def where_and_when(data: Mapping[str, Any]) -> str:
+    """The machine of a benchmark and the day."""
+    machine = data.get("environment") or data["machine"]
+    return f"on {machine['cpu']}, {machine['cpu_count']} cores, {machine['date']}"
+
+
+def earlier_sections() -> dict[str, str]:
+    """What the page now says under each title, where that was measured."""
+    page = DOCS / "RESULTS.md"
+    if not page.is_file():
+        return {}
+    _, *sections = ("\n" + page.read_text(encoding="utf-8")).split("\n## ")
+    texts = {
+        title: text.strip("\n") + "\n" for title, _, text in (s.partition("\n") for s in sections)
+    }
+    unmeasured = MISSING.partition("{")[0]
+    return {title: text for title, text in texts.items() if not text.startswith(unmeasured)}
 
 
 def made_by(name: str, command: str, data: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.run_all --short    into benchmarks/out (ignored by git), under 15 minutes
     python -m benchmarks.run_all --full     the same at full length, then docs/RESULTS.md
+    python -m benchmarks.run_all --full --begin-with serving    what is left of one broken off
 
 Each benchmark is a command of its own; this only runs them one after the other, so that nothing
 else is running while one measures.
@@ -21,14 +22,22 @@ from benchmarks import distillation
 
 OUT = Path("benchmarks/out")
 RUNS = Path("runs/bench")
-KUAIRAND = "kuairand-pure-history"
+SAMPLE, WHOLE, KUAIRAND = "movielens-1m-sample", "movielens-1m", "kuairand-pure-history"
 SERVING = ("serving", "load_curve", "sizes", "floors", "peers")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One benchmark: a module of this package, its arguments and the JSON it writes."""
+    """One benchmark.
 
+    Attributes:
+        name: of its section on the results page.
+        module: of this package.
+        arguments: its command line.
+        out: the JSON it writes.
+    """
+
+    name: str
     module: str
     arguments: tuple[str, ...]
     out: Path
@@ -38,35 +47,45 @@ def steps(short: bool) -> list[Step]:
     """What is run, in order; the serving benchmarks use the first accuracy run's bundle."""
     length = "short" if short else "full"
     runs = RUNS / length
-    data = ["movielens-1m-sample"] if short else ["movielens-1m"]
-    seeds = ["1"] if short else ["1", "2", "3"]
-    has_kuairand = bool(os.environ.get("DYNENS_DATA_HOME")) and not short
-    if has_kuairand:
-        data.append(KUAIRAND)
-    fast = ["--set", "distill.augmented_per_row=0.5"] if short else []
-    run = str(runs / f"{data[0]}-1")
-    accuracy = ("--data", *data, "--seeds", *seeds, "--runs", str(runs), *fast)
-    every_run = tuple(str(runs / f"{name}-{seed}") for seed in seeds for name in data)
-    variants = ("--seeds", *seeds)
+
+    def step(name: str, *arguments: str, module: str = "") -> Step:
+        out = OUT / f"{name}-{length}.json"
+        return Step(name, f"benchmarks.{module or name}", (*arguments, "--out", str(out)), out)
+
+    def run_of(data: str, seed: str = "1") -> str:
+        return str(runs / f"{data}-{seed}")
+
+    def accuracy(data: list[str], seeds: list[str], *more: str, name: str = "accuracy") -> Step:
+        given = ("--data", *data, "--seeds", *seeds, "--runs", str(runs), *more)
+        return step(name, *given, module="accuracy")
+
     if short:
-        variants += ("--only", *distillation.SHORT)
-
-    def step(name: str, *arguments: str, label: str = "") -> Step:
-        out = OUT / f"{label or name}-{length}.json"
-        return Step(f"benchmarks.{name}", (*arguments, "--out", str(out)), out)
-
-    short_flag = ("--short",) if short else ()
-    long = [] if short else [step("training_speed")]
-    if has_kuairand:
-        wide = str(runs / f"{KUAIRAND}-1")
-        long.append(step("serving", wide, "--budget-ms", "16", label="serving-kuairand"))
-    return [
-        step("accuracy", *accuracy),
-        step("cascade", *every_run),
-        step("distillation", run, *variants),
-        *(step(name, run, *short_flag) for name in SERVING),
-        *long,
+        run = run_of(SAMPLE)
+        return [
+            accuracy([SAMPLE], ["1"], "--set", "distill.augmented_per_row=0.5"),
+            step("cascade", run),
+            step("distillation", run, "--seeds", "1", "--only", *distillation.SHORT),
+            *(step(name, run, "--short") for name in SERVING),
+        ]
+    seeds = ["1", "2", "3"]
+    has_kuairand = bool(os.environ.get("DYNENS_DATA_HOME"))
+    data = [WHOLE, KUAIRAND] if has_kuairand else [WHOLE]
+    run = run_of(WHOLE)
+    plan = [
+        accuracy(data, seeds),
+        step("cascade", *(run_of(name, seed) for seed in seeds for name in data)),
+        # Many students: of a quarter of the users, since each is trained three times.
+        accuracy([SAMPLE], ["1"], name="accuracy-sample"),
+        step("distillation", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),
+        *(step(name, run) for name in SERVING),
+        step("soak", run),
+        step("training_speed"),
+        step("epoch_scaling"),
     ]
+    if has_kuairand:
+        wide = run_of(KUAIRAND)
+        plan.append(step("serving-kuairand", wide, "--budget-ms", "16", module="serving"))
+    return plan
 
 
 def main() -> int:
@@ -74,9 +93,15 @@ def main() -> int:
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument("--short", action="store_true")
     choice.add_argument("--full", action="store_true")
+    parser.add_argument("--begin-with", metavar="NAME", help="leave out what comes before")
     arguments = parser.parse_args()
+    plan = steps(arguments.short)
+    names = [step.name for step in plan]
+    if arguments.begin_with not in (None, *names):
+        parser.error(f"--begin-with {arguments.begin_with}: there are {', '.join(names)}.")
     OUT.mkdir(parents=True, exist_ok=True)
-    failed = [step.module for step in steps(arguments.short) if not run(step)]
+    first = names.index(arguments.begin_with or names[0])
+    failed = [step.name for step in plan[first:] if not run(step)]
     if arguments.full:
         subprocess.run([sys.executable, "-m", "benchmarks.results", "--from", str(OUT)], check=True)
     if failed:

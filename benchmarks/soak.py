@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,19 @@ def main() -> None:
     result |= {"command": sys.argv, "machine": environment()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    print(
-        f"memory {result['first_mb']:.0f} -> {result['last_mb']:.0f} MB, "
-        f"slope {result['slope_mb_per_hour']:+.1f} MB/h; errors {result['load']['error_rate']:.3%}"
+    print(markdown(result))
+
+
+def markdown(data: Mapping[str, Any]) -> str:
+    """The result in two sentences."""
+    load = data["load"]
+    return (
+        f"{load['offered_qps']:.0f} requests of {load['rows_per_request']} candidates per second "
+        f"for {load['duration_s'] / 60:.0f} minutes: p50 {load['p50_ms']:.2f} ms, p99 "
+        f"{load['p99_ms']:.2f} ms, errors {load['error_rate']:.3%}, hard rows granted "
+        f"{load['granted_share']:.1%}. The replica's memory went from {data['first_mb']:.0f} to "
+        f"{data['last_mb']:.0f} MB; the line fitted after the first third rises by "
+        f"{data['slope_mb_per_hour']:+.1f} MB per hour."
     )
 
 
@@ -63,6 +74,7 @@ def soak(run: Path, minutes: float, rate: float, budget_ms: float) -> dict[str, 
     settled = times >= times[0] + _SETTLING * (times[-1] - times[0])
     slope = float(np.polyfit(times[settled], sizes[settled], 1)[0]) * 3600
     return {
+        "run": run.name,
         "first_mb": sizes[0],
         "last_mb": sizes[-1],
         "slope_mb_per_hour": slope,

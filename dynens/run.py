@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ class RunDirectory:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and commit, for `environment.json`."""
+    """Versions, machine, commit and day, for `environment.json`."""
     versions = {}
     for name in VERSIONED:
         try:
@@ -124,6 +125,7 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "commit": _commit(),
         "command": " ".join(["dynens", *sys.argv[1:]]),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
 
 

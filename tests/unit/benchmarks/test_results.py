@@ -38,12 +38,18 @@ def test_what_was_not_measured_is_left_out_and_named(docs: Path, tmp_path: Path)
         "knees_qps": {"student": 50.0, "dynamic": 20.0, "static": 0.0},
         "samples": {"student": [1, 2, 3]},
         "command": ["load_curve", "--short"],
-        "machine": {"cpu": "a processor", "cpu_count": 2, "hostname": "secret"},
+        "machine": {
+            "cpu": "a processor",
+            "cpu_count": 2,
+            "date": "2026-01-02",
+            "hostname": "secret",
+        },
     }
     (tmp_path / "load_curve-short.json").write_text(json.dumps(data), encoding="utf-8")
     results.render(tmp_path)
     page = (docs / "RESULTS.md").read_text(encoding="utf-8")
-    assert "`python -m benchmarks.load_curve RUN --short --out F`, on a processor, 2 cores." in page
+    made = "`python -m benchmarks.load_curve RUN --short --out F`, on a processor, 2 cores"
+    assert f"{made}, 2026-01-02." in page
     assert "| student alone | 50 | 1.00 | 2.00 |" in page
     assert "| static trio | 0 | – | – |" in page
     assert "![Latency over offered rate](latency-over-rate.svg)" in page
@@ -54,19 +60,39 @@ def test_what_was_not_measured_is_left_out_and_named(docs: Path, tmp_path: Path)
     assert not {"samples", "machine", "command"} & set(kept["load_curve"])
 
 
+def test_what_was_not_measured_anew_keeps_its_section(docs: Path, tmp_path: Path) -> None:
+    old = (
+        "# Results\n\n## Memory under a constant load\n\nSteady, on a processor.\n\n## Serving\n\n"
+    )
+    (docs / "RESULTS.md").write_text(old + results.MISSING, encoding="utf-8")
+    (docs / "results.json").write_text('{"soak": {"first_mb": 1}}', encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    results.render(tmp_path / "empty")
+    page = (docs / "RESULTS.md").read_text(encoding="utf-8")
+    assert "## Memory under a constant load\n\nSteady, on a processor.\n" in page
+    assert page.count("Not measured on this machine yet") == len(results.SECTIONS) - 1
+    assert json.loads((docs / "results.json").read_text(encoding="utf-8")) == {
+        "soak": {"first_mb": 1}
+    }
+    results.render(tmp_path / "empty")
+    assert (docs / "RESULTS.md").read_text(encoding="utf-8") == page
+
+
 def test_raw_samples_go_at_every_depth() -> None:
     data = {"samples": 1, "a": {"trials": 2, "b": 3}, "latency": {"x": [1]}}
     assert results.without_raw(data) == {"a": {"b": 3}, "latency": {"x": [1]}}
 
 
 # Only the full form has them: minutes of steps, and data that not every machine has.
-FULL_ONLY = {"training_speed", "serving-kuairand"}
+FULL_ONLY = {"training_speed", "epoch_scaling", "soak", "serving-kuairand"}
+# The run that the full form's students are made from.
+NO_SECTION = {"accuracy-sample"}
 
 
 @pytest.mark.parametrize("short", [True, False])
 def test_every_section_of_the_page_is_run(short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNENS_DATA_HOME", "somewhere")
     written = {step.out.stem.removesuffix("-short").removesuffix("-full") for step in steps(short)}
-    assert written == set(results.SECTIONS) - (FULL_ONLY if short else set())
+    assert written - NO_SECTION == set(results.SECTIONS) - (FULL_ONLY if short else set())
     peers = [step for step in steps(short) if step.module == "benchmarks.peers"]
     assert ("--short" in peers[0].arguments) is short
