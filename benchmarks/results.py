@@ -24,6 +24,7 @@ from benchmarks import (
     cascade,
     distillation,
     epoch_scaling,
+    faults,
     floors,
     load_curve,
     peers,
@@ -114,6 +115,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "An epoch over the number of rows",
         "python -m benchmarks.epoch_scaling --out benchmarks/out/epoch_scaling.json",
         epoch_scaling.markdown,
+    ),
+    "faults": (
+        "While something goes wrong",
+        "python -m benchmarks.faults RUN --out benchmarks/out/faults.json",
+        faults.markdown,
     ),
     "soak": (
         "Memory under a constant load",

@@ -78,6 +78,7 @@ def steps(short: bool) -> list[Step]:
         accuracy([SAMPLE], ["1"], name="accuracy-sample"),
         step("distillation", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),
         *(step(name, run) for name in SERVING),
+        step("faults", run),
         step("soak", run),
         step("training_speed"),
         step("epoch_scaling"),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.faults import replicas
 from dynens.bundle import load_bundle
 from dynens.config.serving import ServingConfig
 from dynens.run import environment
@@ -62,7 +63,7 @@ def soak(run: Path, minutes: float, rate: float, budget_ms: float) -> dict[str, 
     samples: list[tuple[float, float]] = []
     stop = threading.Event()
     with running(load_bundle(run), "127.0.0.1", free_port(), config) as up:
-        replica = _replica()
+        replica = replicas()[0]
         sampler = threading.Thread(target=_sample, args=(replica, samples, stop))
         sampler.start()
         try:
@@ -81,16 +82,6 @@ def soak(run: Path, minutes: float, rate: float, budget_ms: float) -> dict[str, 
         "load": load.to_dict(),
         "samples": samples,
     }
-
-
-def _replica() -> psutil.Process:
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "ServeReplica" in " ".join(process.cmdline()):
-                return process
-        except psutil.Error:
-            continue
-    raise RuntimeError("the server has no replica")
 
 
 def _sample(

@@ -16,6 +16,7 @@ const duration = new Trend('duration', true);
 const hardWanted = new Counter('hard_wanted');
 const hardGranted = new Counter('hard_granted');
 const degraded = new Counter('degraded');
+const late = new Counter('late');
 
 export const options = {
   scenarios: {
@@ -37,7 +38,7 @@ const parameters = { headers: config.headers, timeout: '10s' };
 
 function number(text, key) {
   const at = text.lastIndexOf(key);
-  return at < 0 ? 0 : parseInt(text.substring(at + key.length, at + key.length + 9), 10);
+  return at < 0 ? 0 : parseFloat(text.substring(at + key.length, at + key.length + 9));
 }
 
 export default function () {
@@ -55,6 +56,7 @@ export default function () {
     hardGranted.add(number(text, '"hard_granted":'));
   }
   if (text.lastIndexOf('"degraded":"') >= 0) degraded.add(1);
+  if (answer.timings.duration > number(text, '"budget_ms":')) late.add(1);
 }
 
 export function handleSummary(data) {

@@ -38,6 +38,8 @@ class LoadResult:
         hard_wanted: rows that the router wanted to send to the ensemble.
         hard_granted: rows that the ensemble answered.
         degraded: answers with fewer hard rows than wanted.
+        late: complete answers that the client had only after the budget they name: sent in time,
+            but slow in sockets or in the client.
         rows_per_request: rows of each request.
         duration_s: how long requests were sent.
     """
@@ -56,6 +58,7 @@ class LoadResult:
     hard_wanted: int
     hard_granted: int
     degraded: int
+    late: int
     rows_per_request: int
     duration_s: float
 
@@ -247,6 +250,7 @@ def _result(
         hard_wanted=count("hard_wanted"),
         hard_granted=count("hard_granted"),
         degraded=count("degraded"),
+        late=count("late"),
         rows_per_request=rows_per_request,
         duration_s=duration_s,
     )

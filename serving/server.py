@@ -262,7 +262,13 @@ def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
             _node_ip_address="127.0.0.1",
         )
     except Exception as e:  # Ray raises many kinds
-        raise ServingError(f"Ray did not start: {' '.join(str(e).split())[:300]}") from e
+        raise ServingError(f"Ray did not start: {_first_words(e)}") from e
+
+
+def _first_words(error: Exception) -> str:
+    """The beginning of a message, without the traceback that Ray may put into it."""
+    text, _, _ = str(error).partition("Traceback (most recent call last)")
+    return " ".join(text.split())[:300]
 
 
 def _start_serve(host: str, port: int) -> None:

@@ -74,6 +74,7 @@ def print_load(console: Console, load: Mapping[str, Any]) -> None:
         f"p99 {load['p99_ms']:.2f}, p99.9 {load['p999_ms']:.2f}, max {load['max_ms']:.2f} ms",
         f"hard rows: {load['hard_share']:.1%} wanted, {load['granted_share']:.2%} of them granted; "
         f"{load['degraded']} answers degraded",
+        f"answers that left the server in time and reached the client late: {load['late']}",
         f"errors: {errors}; not sent: {load['not_sent']}; error rate {load['error_rate']:.3%}",
     )
     for line in lines:

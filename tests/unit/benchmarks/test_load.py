@@ -26,6 +26,7 @@ GOOD = LoadResult(
     hard_wanted=100,
     hard_granted=100,
     degraded=0,
+    late=0,
     rows_per_request=1,
     duration_s=10,
 )

@@ -84,7 +84,7 @@ def test_raw_samples_go_at_every_depth() -> None:
 
 
 # Only the full form has them: minutes of steps, and data that not every machine has.
-FULL_ONLY = {"training_speed", "epoch_scaling", "soak", "serving-kuairand"}
+FULL_ONLY = {"training_speed", "epoch_scaling", "faults", "soak", "serving-kuairand"}
 # The run that the full form's students are made from.
 NO_SECTION = {"accuracy-sample"}
 

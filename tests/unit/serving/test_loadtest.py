@@ -25,6 +25,7 @@ GOOD = LoadResult(
     hard_wanted=1000,
     hard_granted=990,
     degraded=3,
+    late=0,
     rows_per_request=10,
     duration_s=10,
 )

@@ -1,0 +1,225 @@
+"""What clients see while something goes wrong beside or inside the server.
+
+Usage: python -m benchmarks.faults RUN --out benchmarks/out/faults.json              (about 3 min)
+
+A constant load of 100 candidates a request runs against one replica (two where one is killed) while
+
+- `slow` lets the replica run for 2 of every 20 ms, so that every member takes ten times as long;
+- `pause` stops the replica for 200 ms in every second, as a long garbage collection would;
+- `hog` keeps one busy process per core beside the server;
+- `kill` ends one of two replicas at once.
+
+The same load without a fault comes before and after. A request must be answered within its budget,
+or with an error that says so; health is asked for twenty times a second all the while.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.loads import BUDGET_MS, arguments, markdown_table, one_sentence, write_result
+from dynens.bundle import load_bundle
+from dynens.config.serving import ServingConfig
+from serving.environment import free_port
+from serving.loadtest import LoadOptions, run_loadtest
+from serving.server import running
+
+SECONDS = {False: 10.0, True: 3.0}
+_HEALTH_EVERY_S = 0.05
+_HEALTH_TIMEOUT_S = 5.0
+
+Fault = Callable[[threading.Event], None]
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--rate", type=float, default=100.0, help="requests per second")
+    parser.add_argument("--budget-ms", type=float, default=BUDGET_MS)
+    options = parser.parse_args()
+    with one_sentence():
+        phases = measure(options.run, options.rate, options.budget_ms, SECONDS[options.short])
+    result = {"run": options.run.name, "budget_ms": options.budget_ms, "rate_qps": options.rate}
+    result |= {"bundle_version": load_bundle(options.run).version, "phases": phases}
+    write_result(options.out, result)
+    print(markdown(result))
+
+
+def measure(run: Path, rate: float, budget_ms: float, seconds: float) -> dict[str, Any]:
+    """Every phase by name, as JSON values."""
+    alone: dict[str, Fault | None] = {
+        "before": None,
+        "slow": duty_cycle(0.002, 0.018),
+        "right after slow": None,
+        "pause": duty_cycle(0.8, 0.2),
+        "hog": hog,
+        "after": None,
+    }
+    pair: dict[str, Fault | None] = {"two replicas": None, "kill": kill, "after kill": None}
+    phases: dict[str, Any] = {}
+    for count, faults in ((1, alone), (2, pair)):
+        config = ServingConfig(latency_budget_ms=budget_ms, replicas=count)
+        with running(load_bundle(run), "127.0.0.1", free_port(), config) as up:
+            load = partial(run_loadtest, up.url, run, rate, seconds)
+            load(options=LoadOptions(warm_up_s=1.0))
+            for name, fault in faults.items():
+                with probing(f"{up.url}/v2/health/ready") as health, injected(fault):
+                    phases[name] = load().to_dict()
+                phases[name]["health"] = health_summary(health)
+    return phases
+
+
+def replicas() -> list[psutil.Process]:
+    """The scoring processes that this process started, oldest first."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "ServeReplica" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return sorted(found, key=lambda process: process.create_time())
+
+
+def duty_cycle(run_s: float, stop_s: float) -> Fault:
+    """A fault that lets the replica run for `run_s`, then stops it for `stop_s`, and so on."""
+
+    def fault(stop: threading.Event) -> None:
+        replica = replicas()[0]
+        try:
+            while not stop.wait(run_s):
+                replica.send_signal(signal.SIGSTOP)
+                time.sleep(stop_s)
+                replica.send_signal(signal.SIGCONT)
+        finally:
+            replica.send_signal(signal.SIGCONT)
+
+    return fault
+
+
+def hog(stop: threading.Event) -> None:
+    """Keep every core busy."""
+    spawn = multiprocessing.get_context("spawn")
+    busy = [spawn.Process(target=_spin, daemon=True) for _ in range(psutil.cpu_count() or 1)]
+    for process in busy:
+        process.start()
+    stop.wait()
+    for process in busy:
+        process.kill()
+        process.join()
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def kill(stop: threading.Event) -> None:
+    """End one replica after a second of load."""
+    if not stop.wait(1.0):
+        replicas()[0].kill()
+
+
+@contextmanager
+def injected(fault: Fault | None) -> Iterator[None]:
+    """A fault for as long as the context lasts."""
+    if fault is None:
+        yield
+        return
+    stop = threading.Event()
+    thread = threading.Thread(target=fault, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def probing(url: str) -> Iterator[list[float | None]]:
+    """Ask a page again and again: seconds of every answer, None where there was none."""
+    answers: list[float | None] = []
+    stop = threading.Event()
+
+    def probe() -> None:
+        while not stop.wait(_HEALTH_EVERY_S):
+            started = time.perf_counter()
+            try:
+                with urllib.request.urlopen(url, timeout=_HEALTH_TIMEOUT_S) as answer:
+                    answer.read()
+            except (urllib.error.URLError, OSError):
+                answers.append(None)
+            else:
+                answers.append(time.perf_counter() - started)
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        thread.join()
+
+
+def health_summary(answers: list[float | None]) -> dict[str, Any]:
+    """Number of probes, how many failed, and the slowest in ms."""
+    seconds = [a for a in answers if a is not None]
+    return {
+        "probes": len(answers),
+        "failed": len(answers) - len(seconds),
+        "p99_ms": 1e3 * float(np.quantile(seconds, 0.99)) if seconds else None,
+        "max_ms": 1e3 * max(seconds, default=float("nan")),
+    }
+
+
+def markdown(data: Mapping[str, Any]) -> str:
+    """A table with one row per phase."""
+    rows = []
+    for name, phase in data["phases"].items():
+        answered = phase["requests"] - sum(phase["errors"].values())
+        errors = [f"{n} × {status}" for status, n in phase["errors"].items()]
+        if phase["not_sent"]:
+            errors.append(f"{phase['not_sent']} not sent")
+        health = phase["health"]
+        rows.append(
+            [
+                name,
+                f"{answered}",
+                ", ".join(errors) or "none",
+                f"{phase['late']}",
+                f"{phase['p50_ms']:.2f} / {phase['p99_ms']:.2f} / {phase['max_ms']:.0f}",
+                f"{phase['granted_share']:.0%}",
+                f"{health['failed']} of {health['probes']}, {health['max_ms']:.0f} ms",
+            ]
+        )
+    columns = (
+        "phase",
+        "answered",
+        "errors by status",
+        "late at the client",
+        "p50 / p99 / max, ms",
+        "hard rows granted",
+        "health: failed, slowest",
+    )
+    note = (
+        f"{data['rate_qps']:.0f} requests per second, budget {data['budget_ms']:.0f} ms. Late at "
+        "the client: complete answers that left the server in time and arrived after the budget."
+    )
+    return f"{markdown_table(columns, rows)}\n\n{note}"
+
+
+if __name__ == "__main__":
+    main()

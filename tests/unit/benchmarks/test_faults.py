@@ -1,0 +1,72 @@
+"""Faults: what is injected ends with its phase, and what was seen is told."""
+
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import psutil
+import pytest
+
+from benchmarks import faults
+
+SLEEPER = "import time; time.sleep(60)"
+
+
+def test_a_stopped_process_goes_on_when_the_phase_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", SLEEPER]) as child:
+        try:
+            process = psutil.Process(child.pid)
+            monkeypatch.setattr(faults, "replicas", lambda: [process])
+            seen = set()
+            with faults.injected(faults.duty_cycle(0.001, 0.05)):
+                until = time.monotonic() + 10
+                while psutil.STATUS_STOPPED not in seen and time.monotonic() < until:
+                    seen.add(process.status())
+            assert psutil.STATUS_STOPPED in seen
+            assert process.status() != psutil.STATUS_STOPPED
+        finally:
+            child.kill()
+
+
+class _Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/well" else 503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("path", "failing"), [("/well", False), ("/ill", True)])
+def test_health_is_asked_all_the_while(path: str, failing: bool) -> None:
+    with HTTPServer(("127.0.0.1", 0), _Health) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with faults.probing(f"http://127.0.0.1:{server.server_port}{path}") as answers:
+            until = time.monotonic() + 10
+            while len(answers) < 3 and time.monotonic() < until:
+                time.sleep(0.01)
+        server.shutdown()
+    summary = faults.health_summary(answers)
+    assert summary["probes"] == len(answers) >= 3
+    assert summary["failed"] == (len(answers) if failing else 0)
+
+
+def test_a_row_tells_answers_errors_and_health() -> None:
+    phase = {
+        "requests": 100,
+        "errors": {"504": 3, "503": 1},
+        "not_sent": 2,
+        "late": 1,
+        "p50_ms": 1.0,
+        "p99_ms": 7.5,
+        "max_ms": 21.0,
+        "granted_share": 0.5,
+        "health": {"probes": 40, "failed": 1, "p99_ms": 3.0, "max_ms": 12.4},
+    }
+    table = faults.markdown({"phases": {"slow": phase}, "rate_qps": 10.0, "budget_ms": 8.0})
+    row = (
+        "| slow | 96 | 3 × 504, 1 × 503, 2 not sent | 1 | 1.00 / 7.50 / 21 | 50% | 1 of 40, 12 ms |"
+    )
+    assert row in table
