@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import results
+from benchmarks import distillation, results
 from benchmarks.run_all import steps
 
 
@@ -96,3 +96,22 @@ def test_every_section_of_the_page_is_run(short: bool, monkeypatch: pytest.Monke
     assert written - NO_SECTION == set(results.SECTIONS) - (FULL_ONLY if short else set())
     peers = [step for step in steps(short) if step.module == "benchmarks.peers"]
     assert ("--short" in peers[0].arguments) is short
+
+
+def test_variants_are_compared_within_a_seed() -> None:
+    def student(variant: str, seed: int, test: float) -> dict[str, object]:
+        figures = {"route": 0.8, "test": test, "teacher_correlation": 0.99, "seconds": 30.0}
+        return {"variant": variant, "seed": seed, **figures}
+
+    table = distillation.summary(
+        [
+            student("as configured", 1, 0.80),
+            student("as configured", 2, 0.90),
+            student("hints", 1, 0.81),
+            student("hints", 2, 0.91),
+        ]
+    )
+    assert (
+        "| as configured | 0.9900 ± 0.0000 | 0.8000 ± 0.0000 | 0.8500 ± 0.0707 | – | 30 |" in table
+    )
+    assert "| 0.8600 ± 0.0707 | +0.0100 ± 0.0000 | 30 |" in table
