@@ -145,6 +145,22 @@ def test_numbers_of_the_rows_are_left_out_in_any_order(tmp_path):
     assert list(infer_schema(path, "y").excluded) == ["order_number"]
 
 
+def test_a_few_texts_among_numbers_are_warned_of(tmp_path):
+    rng = np.random.default_rng(0)
+    values = [f"{x:.3f}" if i % 20 else "oops" for i, x in enumerate(rng.normal(size=400))]
+    table = pa.table({"m": values, "x": rng.normal(size=400), "y": rng.integers(0, 2, 400)})
+    pacsv.write_csv(table, tmp_path / "t.csv")
+    (warning,) = infer_schema(tmp_path / "t.csv", "y").warnings
+    assert "m holds numbers and texts such as 'oops'" in warning
+
+
+def test_structures_are_left_out_aloud(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pa.table({"s": [{"a": 1}] * 400, "x": rng.normal(size=400), "y": [0, 1] * 200})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert "s is left out: a struct" in infer_schema(tmp_path / "t.parquet", "y").warnings[0]
+
+
 def test_a_quote_that_is_not_closed_is_warned_of(tmp_path):
     path = tmp_path / "t.tsv"
     words = ['"tv' if i in (100, 150) else "ok" for i in range(400)]
