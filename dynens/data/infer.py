@@ -347,7 +347,8 @@ class _Inference:
         entity = self._entity(profile.name, user, item)
         is_key = profile.name in (user, item)
         for spec in decide(profile, self._sample[profile.name], is_key):
-            self._fields.append(spec.model_copy(update={"entity": entity}))
+            name = spec.name if spec.name == profile.name else self._unused(spec.name)
+            self._fields.append(spec.model_copy(update={"name": name, "entity": entity}))
 
     def _limit_buckets(self) -> None:
         """Buckets for the numbers that tell most of the label only."""

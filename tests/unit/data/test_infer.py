@@ -62,6 +62,7 @@ def test_kinds(inferred):
         "user_id": "categorical",
         "product_id": "categorical",
         "shelf": "categorical",
+        "shelf.size": "numeric",
         "amount": "numeric",
         "ratio": "numeric",
         "color": "categorical",
@@ -154,6 +155,29 @@ def test_a_few_texts_among_numbers_are_warned_of(tmp_path):
     assert "m holds numbers and texts such as 'oops'" in warning
 
 
+def test_integers_that_are_categories_keep_their_size(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "grade": rng.integers(1, 6, 2000),
+            "day": rng.integers(0, 100, 2000),
+            "shop_id": rng.integers(0, 100, 2000),
+            "day.size": rng.normal(size=2000),
+            "y": rng.integers(0, 2, 2000),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert {f.name: (f.kind, f.source) for f in features.fields} == {
+        "grade": ("categorical", "grade"),
+        "grade.size": ("numeric", "grade"),
+        "day": ("categorical", "day"),
+        "day.size_": ("numeric", "day"),
+        "shop_id": ("categorical", "shop_id"),
+        "day.size": ("numeric", "day.size"),
+    }
+
+
 def test_structures_are_left_out_aloud(tmp_path):
     rng = np.random.default_rng(0)
     table = pa.table({"s": [{"a": 1}] * 400, "x": rng.normal(size=400), "y": [0, 1] * 200})
@@ -180,7 +204,7 @@ def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
     }
     pq.write_table(pa.table(columns), path)
     names = [f.name for f in infer_schema(path, "y").dataset.features.fields]
-    assert names == ["ts.hour_", "ts.weekday", "ts.hour"]
+    assert names == ["ts.hour_", "ts.weekday", "ts.hour", "ts.hour.size"]
 
 
 @pytest.mark.parametrize(
