@@ -20,6 +20,7 @@ from dynens.routing.difficulty import DIFFICULTY, RouteRows
 from dynens.routing.student_graph import StudentGraph, StudentTrunk, export_student
 from dynens.routing.threshold import (
     ThresholdCurve,
+    cautious_maximum,
     choose_fraction,
     fraction_for_cost,
     threshold_at,
@@ -105,7 +106,8 @@ def build_router(context: StageContext) -> None:
         write_trials(context, int8)
         if int8.kept:
             quantize_student(context, context.out / STUDENT_ONNX)
-    fraction = _fraction(config, choice.curve, chosen["cost_us_per_row"], members, context)
+    costs = chosen["cost_us_per_row"]
+    fraction = _fraction(config, choice.curve, len(rows), costs, members, context)
     fuse_ensemble(
         {m: context.run.learner(m) / MODEL_ONNX for m in members},
         {"probability": routes.hard, "trio_probability": routes.static},
@@ -253,6 +255,7 @@ def _route_rows(source: RouteLogits, routes: Routes, hidden: Vector, rarity: Vec
 def _fraction(
     config: RunConfig,
     curve: ThresholdCurve,
+    num_rows: int,
     member_costs: dict[str, float],
     members: tuple[str, ...],
     context: StageContext,
@@ -270,7 +273,8 @@ def _fraction(
             sum(member_costs[m] for m in members),
             maximum=1.0,
         )
-    return choose_fraction(curve, maximum=router.max_hard_fraction, tolerance=router.tolerance_auc)
+    maximum = cautious_maximum(router.max_hard_fraction, num_rows)
+    return choose_fraction(curve, maximum=maximum, tolerance=router.tolerance_auc)
 
 
 def _baseline_blend(

@@ -6,6 +6,7 @@ import pytest
 from dynens.metrics import auc, sigmoid
 from dynens.routing.threshold import (
     ThresholdCurve,
+    cautious_maximum,
     choose_fraction,
     fraction_for_cost,
     routed,
@@ -95,3 +96,11 @@ def test_on_many_rows_the_labels_overrule_the_ensemble() -> None:
 def test_cost_sets_the_fraction() -> None:
     assert fraction_for_cost(3.0, 1.0, 10.0, maximum=1.0) == pytest.approx(0.2)
     assert fraction_for_cost(0.5, 1.0, 10.0, maximum=1.0) == 0.0
+
+
+def test_the_maximum_is_lower_where_few_rows_set_the_threshold() -> None:
+    assert cautious_maximum(0.28, 10_000) == 0.28
+    # 0.28 + 0.02 - 1.645 · √(2 · 0.28 · 0.72 / 220)
+    assert cautious_maximum(0.28, 220) == pytest.approx(0.2296, abs=1e-4)
+    assert cautious_maximum(0.28, 5) == 0.0
+    assert cautious_maximum(1.0, 5) == 1.0
