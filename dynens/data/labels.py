@@ -134,7 +134,7 @@ class LabelReader:
         shown = ", ".join(repr(v) for v in list(self._values)[:5])
         return (
             f"label column {self.rule.column!r} is not binary: it has {len(self._values)} or more "
-            f'values ({shown}, …); give a rule such as --label "{self._example_rule()}".'
+            f"values ({shown}, …); give a rule such as --label '{self._example_rule()}'."
         )
 
     def _example_rule(self) -> str:
@@ -142,7 +142,7 @@ class LabelReader:
         values = list(self._values)
         numbers = [parse_number(value) for value in values]
         if None in numbers:
-            return self._equals(values[-1])
+            return self._shown(values[-1])
         middle = sorted(values, key=lambda v: float(parse_number(v) or 0.0))[len(values) // 2]
         name = self.rule.column
         return f"{name if name.isidentifier() else f'`{name}`'} >= {middle}"
@@ -184,7 +184,7 @@ class LabelReader:
         other = next(v for v in pair if v != rarer)
         return (
             f"{rarer!r} counts as the positive label, being rarer than {other!r}; if it is the "
-            f'other way round, give the label as "{self._equals(other)}"'
+            f"other way round, give the label as '{self._shown(other)}'"
         )
 
     def _positive_of(self, pair: list[str]) -> str:
@@ -213,6 +213,11 @@ class LabelReader:
             if self._counts.get(code):
                 rules["positive" if labels[code] > 0 else "negative"] = self._equals(value)
         return self.rule.model_copy(update=rules)
+
+    def _shown(self, value: str) -> str:
+        """A rule as a user would write it: no backticks around plain names."""
+        name = self.rule.column
+        return self._equals(value).replace(f"`{name}`", name, 1 if name.isidentifier() else 0)
 
     def _equals(self, value: str) -> str:
         if value.startswith(("=", "'", '"')):  # which a bare value must not

@@ -236,7 +236,7 @@ def test_a_positive_value_that_is_a_guess_is_warned_of(tmp_path):
     pq.write_table(words, path)
     warnings = infer_schema(path, "state").warnings
     assert "'churned' counts as the positive label" in warnings[0]
-    assert "`state` == stayed" in warnings[0]
+    assert "'state == stayed'" in warnings[0]
     pq.write_table(words.append_column("y", pa.array(np.where(x > 1, "no", "yes"))), path)
     assert not any("positive" in warning for warning in infer_schema(path, "y").warnings)
     assert not any("positive" in w for w in infer_schema(path, "state == stayed").warnings)

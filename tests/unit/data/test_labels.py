@@ -113,9 +113,9 @@ def test_no_label_column():
 
 
 def test_the_rule_proposed_fits_the_values():
-    with pytest.raises(DataError, match=r'--label "y >= 0\.5"'):
+    with pytest.raises(DataError, match=r"--label 'y >= 0\.5'"):
         labels_of([[0, 1, 0.5]])
-    with pytest.raises(DataError, match='--label "`y` == maybe"'):
+    with pytest.raises(DataError, match="--label 'y == maybe'"):
         labels_of([["yes", "no", "maybe"]])
 
 
