@@ -71,6 +71,11 @@ class RouterConfig(FrozenConfig):
     mean_cost_us_per_row: float | None = Field(default=None, gt=0)
     select_share: float = Field(default=0.5, gt=0, lt=1)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the fraction is given instead of chosen."""
+        return self.hard_fraction is not None or self.mean_cost_us_per_row is not None
+
     @model_validator(mode="after")
     def _check(self) -> RouterConfig:
         if not self.difficulties:
