@@ -50,7 +50,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run)
-    config, data = run_config(run), open_prepared(run.data)
+    data = open_prepared(run.data)
+    config = run_config(run).for_rows(data.rows["train"])
     valid = data.split("valid")
     rows = Rows(
         calibration_rows(data.split("train"), config.seed),

@@ -187,9 +187,8 @@ class Engine:
 
     def _warm_encoder(self) -> None:
         """Have look-up tables built that the encoder builds when first asked."""
-        texts = ("categorical", "multi_valued")
-        fields = {f.name: f.kind for f in self.encoder.input_fields}
-        columns = {name: ["warm-up" if kind in texts else None] for name, kind in fields.items()}
+        known = {"categorical": "warm-up", "multi_valued": "warm-up", "numeric": "0"}
+        columns = {f.name: [known.get(f.kind)] for f in self.encoder.input_fields}
         self.encoder.encode_columns(columns)
         if self.encoder.has_item_entity:
             self.encoder.encode_rank("warm-up", {}, ["warm-up"])

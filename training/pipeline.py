@@ -83,6 +83,7 @@ def fit(
     )
     try:
         _prepare_here(run, config, watcher or Watcher())
+        config = config.for_rows(open_prepared(run.data).rows["train"])
         with cluster(config.ray) as num_cpus:
             _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
     except DynensError as e:
@@ -234,6 +235,8 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
     settings = run.read_config()
     dataset = validate(DatasetConfig, settings.pop("data"), str(run.config))
     config = validate(RunConfig, settings, str(run.config))
+    if name != PREPARE:
+        config = config.for_rows(open_prepared(run.data).rows["train"])
     work = work_directory(run, name)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)

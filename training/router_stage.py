@@ -20,8 +20,11 @@ from dynens.routing.difficulty import DIFFICULTY, RouteRows
 from dynens.routing.student_graph import StudentGraph, StudentTrunk, export_student
 from dynens.routing.threshold import (
     ThresholdCurve,
+    cautious_maximum,
     choose_fraction,
+    fitted_fraction,
     fraction_for_cost,
+    share_at_least,
     threshold_at,
     threshold_curve,
 )
@@ -105,7 +108,11 @@ def build_router(context: StageContext) -> None:
         write_trials(context, int8)
         if int8.kept:
             quantize_student(context, context.out / STUDENT_ONNX)
-    fraction = _fraction(config, choice.curve, chosen["cost_us_per_row"], members, context)
+    costs = chosen["cost_us_per_row"]
+    fraction = _fraction(config, choice.curve, len(rows), costs, members, context)
+    inside = fraction
+    if not config.router.is_told:
+        inside = fitted_fraction(choice.shares, fraction, config.router.max_hard_fraction)
     fuse_ensemble(
         {m: context.run.learner(m) / MODEL_ONNX for m in members},
         {"probability": routes.hard, "trio_probability": routes.static},
@@ -118,7 +125,7 @@ def build_router(context: StageContext) -> None:
         {
             "difficulty": choice.name,
             "hard_fraction": fraction,
-            "threshold": _encode_threshold(threshold_at(difficulty.score(final), fraction)),
+            "threshold": _encode_threshold(threshold_at(difficulty.score(final), inside)),
             "difficulty_scores": choice.scores,
             "curve": _curve_json(choice.curve),
             "blends": {
@@ -183,10 +190,11 @@ def fit_routes(source: RouteLogits, static: Blend, config: RunConfig) -> Routes:
 
 @dataclass(frozen=True)
 class DifficultyChoice:
-    """The chosen score, its out-of-fold curve and every score's mean AUC gap."""
+    """The chosen score, its out-of-fold curve and shares, and every score's mean AUC gap."""
 
     name: str
     curve: ThresholdCurve
+    shares: Vector
     scores: dict[str, float]
 
 
@@ -202,6 +210,7 @@ def _choose(
     names: tuple[str, ...] = config.router.difficulties
     easy, hard, trio = (np.zeros(len(fold)) for _ in range(3))
     difficulty = {name: np.zeros(len(fold)) for name in names}
+    shares = {name: np.zeros(len(fold)) for name in names}
     for k in range(NUM_FOLDS):
         inside, outside = fold != k, fold == k
         routes = fit_routes(source.take(inside), static, config)
@@ -212,8 +221,10 @@ def _choose(
         fitted_on = _route_rows(source.take(inside), routes, hidden[inside], rarity[inside])
         scored = _route_rows(source.take(outside), routes, hidden[outside], rarity[outside])
         for name in names:
-            score = DIFFICULTY[name](fitted_on, config.seed).score(scored)
+            head = DIFFICULTY[name](fitted_on, config.seed)
+            score = head.score(scored)
             difficulty[name][outside] = _fold_ranks(score)
+            shares[name][outside] = share_at_least(head.score(fitted_on), score)
     curves = {
         name: threshold_curve(
             source.labels, source.weight, easy, hard, trio, difficulty[name], seed=config.seed
@@ -228,7 +239,7 @@ def _choose(
     for name in names[1:]:
         if scores[name] > scores[best] + MIN_ADVANTAGE_AUC:
             best = name
-    return DifficultyChoice(best, curves[best], scores)
+    return DifficultyChoice(best, curves[best], shares[best], scores)
 
 
 def _fold_ranks(score: Vector) -> Vector:
@@ -253,6 +264,7 @@ def _route_rows(source: RouteLogits, routes: Routes, hidden: Vector, rarity: Vec
 def _fraction(
     config: RunConfig,
     curve: ThresholdCurve,
+    num_rows: int,
     member_costs: dict[str, float],
     members: tuple[str, ...],
     context: StageContext,
@@ -270,7 +282,8 @@ def _fraction(
             sum(member_costs[m] for m in members),
             maximum=1.0,
         )
-    return choose_fraction(curve, maximum=router.max_hard_fraction, tolerance=router.tolerance_auc)
+    maximum = cautious_maximum(router.max_hard_fraction, num_rows)
+    return choose_fraction(curve, maximum=maximum, tolerance=router.tolerance_auc)
 
 
 def _baseline_blend(

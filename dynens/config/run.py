@@ -53,7 +53,8 @@ class RouterConfig(FrozenConfig):
         difficulties: scores compared on validation rows by AUC at small hard fractions; a later
             one must beat an earlier one clearly.
         max_hard_fraction: the threshold rule never goes beyond it on validation rows (a little
-            below the 0.30 that is promised, as later rows may be harder).
+            below the 0.30 that is promised, as later rows may be harder); where they are few, it
+            stays a little further below.
         tolerance_auc: AUC by which the routed system may stay below the static trio.
         hard_fraction: take exactly this fraction instead of the rule.
         mean_cost_us_per_row: take the fraction that costs this much on average instead.
@@ -69,6 +70,11 @@ class RouterConfig(FrozenConfig):
     hard_fraction: float | None = Field(default=None, ge=0, le=1)
     mean_cost_us_per_row: float | None = Field(default=None, gt=0)
     select_share: float = Field(default=0.5, gt=0, lt=1)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the fraction is given instead of chosen."""
+        return self.hard_fraction is not None or self.mean_cost_us_per_row is not None
 
     @model_validator(mode="after")
     def _check(self) -> RouterConfig:
@@ -123,12 +129,21 @@ def default_student() -> LearnerConfig:
 
 
 def default_learners() -> dict[str, LearnerConfig]:
-    """Three nets of different structure and trees: diversity beats tuning one model."""
+    """Three nets of different structure and trees: diversity beats tuning one model.
+
+    On small tables logistic regression joins them, as little else can be learned there.
+    """
     return {
         "dcnv2": LearnerConfig(model="dcnv2"),
         "ipnn": LearnerConfig(model="ipnn"),
         "finalmlp": LearnerConfig(model="finalmlp"),
         "xgboost": LearnerConfig(model="xgboost"),
+        "lr": LearnerConfig(
+            model="lr",
+            max_rows=20_000,
+            use_stats=True,
+            optimizer=OptimizerConfig(learning_rate=0.01),
+        ),
     }
 
 
@@ -162,12 +177,22 @@ class RunConfig(FrozenConfig):
             return given
         return merged(default_student().model_dump(), given)
 
+    def for_rows(self, num_rows: int) -> RunConfig:
+        """The same without the learners that are not meant for so many training rows."""
+        kept = {
+            name: learner
+            for name, learner in self.learners.items()
+            if learner.max_rows is None or num_rows <= learner.max_rows
+        }
+        return self.model_copy(update={"learners": kept})
+
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
-        if len(self.learners) < self.ensemble.size:
+        always = [name for name, learner in self.learners.items() if learner.max_rows is None]
+        if len(always) < self.ensemble.size:
             raise ValueError(
-                f"learners has {len(self.learners)} entries and ensemble.size is "
-                f"{self.ensemble.size}; add learners or ask for fewer members"
+                f"learners has {len(always)} entries without max_rows and ensemble.size "
+                f"is {self.ensemble.size}; add learners or ask for fewer members"
             )
         if self.student.model == "xgboost":
             raise ValueError("student.model is xgboost; the student must be a neural model")

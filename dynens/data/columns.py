@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dynens.data.entities import RawEntity
+from dynens.data.labels import no_label_column
 from dynens.data.sources import file_format, file_schema
 from dynens.data.values import is_bytes
 from dynens.errors import DataError, SchemaError
@@ -46,11 +47,7 @@ def unified_schema(
     schemas = {file: file_schema(file, config.source) for file in files}
     for file, schema in schemas.items():
         if config.features.label.column not in schema.names:
-            known = ", ".join(schema.names[:12])
-            raise DataError(
-                f"{file} has no label column {config.features.label.column!r}; "
-                f"its columns are {known}."
-            )
+            raise DataError(no_label_column(str(file), config.features.label.column, schema.names))
         for name in [n for n in needed if n in schema.names]:
             kind = _plain_type(schema.field(name).type)
             if file_format(file) == "csv":

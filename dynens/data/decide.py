@@ -27,7 +27,7 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
     if time_format is not None:
         return [_date_field(name, time_format)]
     if profile.is_number and profile.num_distinct > 2:
-        return [_number_field(profile)]
+        return _number_fields(profile)
     if profile.separator is not None and profile.num_distinct > 10:
         why = f"values are lists of few tokens, separated by {profile.separator!r}"
         separator = profile.separator
@@ -66,26 +66,37 @@ def _text_field(profile: ColumnProfile) -> FieldSpec:
     )
 
 
-def _number_field(profile: ColumnProfile) -> FieldSpec:
-    """Numeric or categorical, by kind of number, repetition and what predicts better."""
+def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
+    """Numeric or categorical, by kind of number, repetition and what predicts better.
+
+    Integers that are no identifiers keep their size beside the category: alone it may tell nothing
+    and yet tell a lot together with another column.
+    """
     if not profile.is_integer:
-        return _numeric(profile, "fractions")
+        return [_numeric(profile, "fractions")]
     by_value, by_bucket = profile.auc_by_value, profile.auc_by_bucket
     repeats = profile.repeats
     if ID_NAME.fullmatch(profile.name.lower()) and repeats > 1.5:
-        return _categorical(profile, "an id by its name")
-    evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
+        return [_categorical(profile, "an id by its name")]
     if profile.looks_hashed and repeats > 1.5:
-        return _categorical(profile, "integers strewn over a huge range, as hashes are")
+        return [_categorical(profile, "integers strewn over a huge range, as hashes are")]
+    evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
     if profile.num_distinct <= 10:
-        return _categorical(profile, "few integers")
-    if by_bucket < 0.5 + profile.auc_noise and repeats >= 5:
-        return _categorical(profile, f"repeated integers whose size tells nothing: {evidence}")
-    if by_value > by_bucket + profile.auc_noise and repeats >= 2:
-        return _categorical(
-            profile, f"integers whose value matters more than their size: {evidence}"
-        )
-    return _numeric(profile, f"integers whose size matters: {evidence}")
+        why = "few integers"
+    elif by_bucket < 0.5 + profile.auc_noise and repeats >= 5:
+        why = f"repeated integers whose size tells nothing by itself: {evidence}"
+    elif by_value > by_bucket + profile.auc_noise and repeats >= 2:
+        why = f"integers whose value matters more than their size: {evidence}"
+    else:
+        return [_numeric(profile, f"integers whose size matters: {evidence}")]
+    return [_categorical(profile, why), _size(profile.name)]
+
+
+def _size(column: str) -> FieldSpec:
+    """The number itself, beside the category that its column is."""
+    return FieldSpec(
+        name=f"{column}.size", column=column, kind="numeric", why="its size, beside its value"
+    )
 
 
 def _numeric(profile: ColumnProfile, why: str) -> FieldSpec:

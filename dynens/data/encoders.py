@@ -72,13 +72,16 @@ class RowEncoder:
         inputs: dict[str, InputField] = {}
         for entity in self.entities:
             inputs[entity.key] = InputField(entity.key, "categorical", entity.entity)
+        dates = {encoder.spec.source for encoder in self.encoders if encoder.spec.derive}
         for encoder in self.encoders:
             spec = encoder.spec
-            # Dates, and columns that several kinds of field read, travel as categories.
+            # Dates, and columns that several kinds of field read, travel as categories; numbers
+            # that are categories too as numbers, since nothing else will do for both.
             kind: FieldKind = "categorical" if spec.derive else spec.kind
             known = inputs.get(spec.source)
             if known is not None and known.kind != kind:
-                kind = "categorical"
+                both = {known.kind, kind} == {"categorical", "numeric"}
+                kind = "numeric" if both and spec.source not in dates else "categorical"
             inputs[spec.source] = InputField(spec.source, kind, spec.entity)
         return tuple(inputs.values())
 

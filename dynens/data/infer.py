@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
+from dynens.data.roles import ITEM, NUMBERING, OUTCOME, USER, find_key, find_timestamp
 from dynens.data.sources import expand, read_head, read_sample, with_decimal
-from dynens.data.times import NUMBER_FORMATS, TEXT_FORMATS, text_format, to_seconds
+from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.schema import (
     DEFAULT_SOURCE,
@@ -35,30 +34,11 @@ from dynens.schema import (
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _HEAD_ROWS = 2000
-_EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
 _MANY_LINES = 20
+_MANY_VALUES = 50
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
-
-_USER = re.compile(
-    r"(user|member|customer|visitor|uid|client|account|person|profile)(_?(id|key|no))?$"
-)
-_ITEM = re.compile(
-    r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page)"
-    r"_?(id|key|no)?$"
-)
-_TIME = re.compile(
-    r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
-    r"purchase|transaction|trans|invoice|created|received|visit|session|unix|utc|local)[_ ]?)?"
-    r"(timestamp|date_?time|time_?stamp|time|ts|dt|date|at)([_ ]?(m?s|utc))?|hour|day"
-)
-_INDEX = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
-_POST = re.compile(
-    r"(is_)?(click(ed|s)?|purchased?|bought|buy|conver(sion|ted)|long_view|likes?|follow(ed)?|"
-    r"comment(ed)?|forward(ed)?|shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|"
-    r"(play|watch|stay|read)_?time(_m?s)?|rating|revenue|add_to_cart|favou?rite|outcome|target|label)$"
-)
 
 
 @dataclass
@@ -124,13 +104,6 @@ def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
     except SchemaError:
         return LabelRule(column=text)
     return LabelRule(column=rule.column, positive=f"{rule.column} {rule.op} {rule.value}")
-
-
-def _in_order(seconds: npt.NDArray[np.float64]) -> bool:
-    """Whether times nearly always go one way from row to row."""
-    steps = np.sign(np.diff(seconds))
-    moves = np.count_nonzero(steps)
-    return bool(moves >= 10 and abs(steps.sum()) > 0.9 * moves)
 
 
 def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> InferredSchema:
@@ -222,14 +195,19 @@ class _Inference:
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         timestamp, time_format = features.timestamp, features.time_format
         if timestamp is None:
-            timestamp, time_format = self._find_timestamp(profiles) or (None, time_format)
-        user = features.user_key or self._find_key(profiles, _USER)
-        item = features.item_key or self._find_key(profiles, _ITEM)
+            timestamp, time_format = find_timestamp(self._sample, profiles) or (None, time_format)
+        user = features.user_key or find_key(profiles, USER)
+        item = features.item_key or find_key(profiles, ITEM)
         for name, profile in profiles.items():
             if profile.max_lines > _MANY_LINES:
                 self._warn(
                     f"{name} holds a text of {profile.max_lines} lines; if a quote is not closed "
                     "there, rows are lost: set source.quoting to false"
+                )
+            if profile.not_a_number is not None and profile.num_distinct > _MANY_VALUES:
+                self._warn(
+                    f"{name} holds numbers and texts such as {profile.not_a_number!r}, so that its "
+                    "values are categories; leave those texts empty if they mean missing"
                 )
             if name == timestamp:
                 self._add_time_parts(name, time_format)
@@ -262,33 +240,10 @@ class _Inference:
         skipped = {*features.label.columns(), *features.excluded}
         return skipped | {c for c in (features.request_id, features.sample_weight) if c}
 
-    def _find_timestamp(self, profiles: dict[str, ColumnProfile]) -> tuple[str, TimeFormat] | None:
-        for name, profile in profiles.items():
-            if profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
-                continue
-            named = _TIME.fullmatch(name.lower()) is not None
-            if not named and (profile.is_number or profile.num_distinct < 10):
-                continue
-            if not profile.is_number and text_format(self._sample[name].slice(0, 2000)) is None:
-                continue
-            for time_format in NUMBER_FORMATS if profile.is_number else TEXT_FORMATS:
-                seconds = to_seconds(self._sample[name], time_format)
-                plausible = (seconds > _EARLIEST_S) & (seconds < _LATEST_S)
-                # Any other date counts as the row's own time only where rows stand in its order.
-                if plausible.mean() > 0.99 and (named or _in_order(seconds)):
-                    return name, time_format
-        return None
-
-    @staticmethod
-    def _find_key(profiles: dict[str, ColumnProfile], names: re.Pattern[str]) -> str | None:
-        found = [p for n, p in profiles.items() if names.fullmatch(n.lower()) and not p.is_list]
-        found = [p for p in found if p.num_distinct > 10 and p.unique_share < 0.9]
-        return max(found, key=lambda p: p.num_distinct).name if found else None
-
     def _leaks(self, profile: ColumnProfile) -> bool:
         """Warn of likely leaks; leave out those beyond doubt."""
         auc = max(profile.auc_by_value, profile.auc_by_bucket)
-        named = bool(_POST.fullmatch(profile.name.lower()))
+        named = bool(OUTCOME.fullmatch(profile.name.lower()))
         few = profile.num_distinct <= _FEW_VALUES or profile.auc_by_bucket >= _COPY_AUC
         if auc >= _COPY_AUC and few and profile.num_known > 100:
             self._exclude(profile.name, "it gives the label away completely (held-out AUC 1)", True)
@@ -311,8 +266,8 @@ class _Inference:
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
         if profile.is_nested:
-            self._exclude(profile.name, "a struct, map or list of lists")
-        elif profile.name == "" or _INDEX.fullmatch(profile.name.lower()):
+            self._exclude(profile.name, "a struct, map or list of lists", True)
+        elif profile.name == "" or NUMBERING.fullmatch(profile.name.lower()):
             self._exclude(profile.name or "(no name)", "a row number by its name")
         elif profile.num_known == 0:
             self._exclude(profile.name, "always missing")
@@ -392,7 +347,8 @@ class _Inference:
         entity = self._entity(profile.name, user, item)
         is_key = profile.name in (user, item)
         for spec in decide(profile, self._sample[profile.name], is_key):
-            self._fields.append(spec.model_copy(update={"entity": entity}))
+            name = spec.name if spec.name == profile.name else self._unused(spec.name)
+            self._fields.append(spec.model_copy(update={"name": name, "entity": entity}))
 
     def _limit_buckets(self) -> None:
         """Buckets for the numbers that tell most of the label only."""

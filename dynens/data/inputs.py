@@ -62,13 +62,18 @@ class InputFiles:
         self._absent += [name for name in absent if name not in self._absent]
 
     def _with_numbers(self, table: pa.Table) -> pa.Table:
-        """The columns that numeric fields alone read, parsed where they are texts."""
-        for name in sorted(number_columns(self.dataset.features, table.schema)):
+        """Texts that numeric fields read, looked at, and parsed where no other field reads them."""
+        features = self.dataset.features
+        parsed = number_columns(features, table.schema)
+        numeric = {s.source for s in features.fields if s.kind == "numeric" and not s.derive}
+        for name in sorted(numeric.intersection(table.column_names)):
             if not pa.types.is_string(table.schema.field(name).type):
                 continue
             numbers = to_numbers(table[name])
             self._unreadable[name] += numbers.num_unreadable
             self._examples[name] = self._examples.get(name) or numbers.example
+            if name not in parsed:
+                continue
             values = pa.array(numbers.values, from_pandas=True)
             table = table.set_column(table.column_names.index(name), name, values)
         return table

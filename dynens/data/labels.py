@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,8 +134,18 @@ class LabelReader:
         shown = ", ".join(repr(v) for v in list(self._values)[:5])
         return (
             f"label column {self.rule.column!r} is not binary: it has {len(self._values)} or more "
-            f"values ({shown}, …); give a rule such as '{self.rule.column} >= 4'."
+            f"values ({shown}, …); give a rule such as --label '{self._example_rule()}'."
         )
+
+    def _example_rule(self) -> str:
+        """A rule that would make two classes of the values seen."""
+        values = list(self._values)
+        numbers = [parse_number(value) for value in values]
+        if None in numbers:
+            return self._shown(values[-1])
+        middle = sorted(values, key=lambda v: float(parse_number(v) or 0.0))[len(values) // 2]
+        name = self.rule.column
+        return f"{name if name.isidentifier() else f'`{name}`'} >= {middle}"
 
     def labels_by_code(self) -> npt.NDArray[np.float32]:
         """The label each code stands for.
@@ -173,7 +184,7 @@ class LabelReader:
         other = next(v for v in pair if v != rarer)
         return (
             f"{rarer!r} counts as the positive label, being rarer than {other!r}; if it is the "
-            f'other way round, give the label as "{self._equals(other)}"'
+            f"other way round, give the label as '{self._shown(other)}'"
         )
 
     def _positive_of(self, pair: list[str]) -> str:
@@ -203,6 +214,11 @@ class LabelReader:
                 rules["positive" if labels[code] > 0 else "negative"] = self._equals(value)
         return self.rule.model_copy(update=rules)
 
+    def _shown(self, value: str) -> str:
+        """A rule as a user would write it: no backticks around plain names."""
+        name = self.rule.column
+        return self._equals(value).replace(f"`{name}`", name, 1 if name.isidentifier() else 0)
+
     def _equals(self, value: str) -> str:
         if value.startswith(("=", "'", '"')):  # which a bare value must not
             value = f'"{value}"'
@@ -210,8 +226,26 @@ class LabelReader:
         return f"== {value}" if "`" in column else f"`{column}` == {value}"
 
 
+def no_label_column(table: str, label: str, names: Sequence[str]) -> str:
+    """What to tell the user where none of a table's columns is called like the label."""
+    known = ", ".join(names[:12])
+    text = f"{table} has no label column {label!r}; "
+    alike = difflib.get_close_matches(label.lower(), [name.lower() for name in names], 1)
+    if alike:
+        meant = next(name for name in names if name.lower() == alike[0])
+        return f"{text}did you mean {meant!r}? Its columns are {known}."
+    if len(names) == 1:
+        return (
+            f"{text}its one column is {known!r}; separate values by commas, semicolons, tabs or |."
+        )
+    return f"{text}its columns are {known}; name one of them."
+
+
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
-        known = ", ".join(table.column_names[:12])
-        raise DataError(f"the table has no label column {name!r}; its columns are {known}.")
+        raise DataError(no_label_column("the table", name, table.column_names))
+    if pa.types.is_nested(table.schema.field(name).type):
+        raise DataError(
+            f"label column {name!r} holds lists or structs; a label is one value per row."
+        )
     return table[name]

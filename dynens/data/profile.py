@@ -16,6 +16,7 @@ from dynens.data.values import Numbers, canonical_codes, canonical_texts, plain,
 _BUCKETS = 20
 _SMOOTHING = 10.0
 _MIN_KNOWN = 20
+_FEW_TEXTS = 0.2
 _EXACT = 2**53  # beyond, a float is not one integer
 _HALVES_SEED = (731, 1987)  # far from the seeds that made-up tables are drawn with
 
@@ -34,6 +35,7 @@ class ColumnProfile:
         rows_per_sampled: rows of the whole table per row of the sample.
         is_number: whether (nearly) all values are numbers.
         is_integer: whether all numbers are whole.
+        not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
         is_nested: whether values are structs, maps or lists of lists, which no field can be.
         is_list: whether values are Arrow lists.
         list_length: the common length of all lists (or texts that are vectors), or None.
@@ -59,6 +61,7 @@ class ColumnProfile:
     rows_per_sampled: float = 1.0
     is_number: bool = False
     is_integer: bool = False
+    not_a_number: str | None = None
     is_nested: bool = False
     is_list: bool = False
     list_length: int | None = None
@@ -138,6 +141,8 @@ def profile_column(
         if np.abs(numbers.values[known]).max() > _EXACT:  # neighbours look alike as floats
             codes = _merge_equal(*canonical_codes(array))
     else:
+        if numbers is not None and numbers.num_unreadable < _FEW_TEXTS * known.sum():
+            facts["not_a_number"] = numbers.example
         numbers = None
         texts, text_codes = canonical_codes(array)
         codes = _merge_equal(texts, text_codes)
@@ -197,8 +202,8 @@ def _mostly_numbers(numbers: Numbers, known: npt.NDArray[np.bool_]) -> bool:
 
 
 def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
-    steps = np.diff(values)
     with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.diff(values)
         span = values.max() - values.min()
         middle = (np.median(values) - values.min()) / span if span > 0 else 0.0
     sparse = len(np.unique(values)) < 0.01 * span

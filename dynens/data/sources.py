@@ -30,6 +30,7 @@ _BLOCK_BYTES = 8 << 20
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
 _SNIFF_BYTES = 64 << 10
 _DECIMAL_ROWS = 2000
+_JSON = re.compile(r"\.(json|jsonl|ndjson)(\.|$)")
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
 
@@ -331,6 +332,8 @@ def _first_line(path: Path) -> str:
         text = line.decode("utf-8")
     except UnicodeDecodeError as e:
         raise DataError(f"{path} is not UTF-8 text (byte {e.start} of line 1); convert it.") from e
+    if text[:1] in ("{", "[") and _JSON.search(path.name.lower()):
+        raise DataError(f"{path} is JSON, which is not read; convert it to CSV or Parquet.")
     if not text.strip():
         raise DataError(f"{path} is empty: its first line is blank; give a header and rows.")
     return text

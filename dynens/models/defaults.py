@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from dynens.batch import FeatureLayout
-from dynens.config.learner import LearnerConfig, OptimizerConfig
+from dynens.config.learner import LearnerConfig, OptimizerConfig, TreesConfig
 
 _STRONGEST_L2 = 3e-3
 _ROWS_PER_ID = 30
+_SHALLOW_TREE_ROWS = 10_000
+_SMALL_STEP_ROWS = 20_000
 _LARGE_TABLE_WEIGHTS = 20_000_000
 
 
@@ -36,17 +38,27 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
     use_stats = (
         default_use_stats(layout, num_rows) if config.use_stats is None else config.use_stats
     )
-    trees = config.trees
-    if trees.min_child_weight is None:
-        trees = trees.model_copy(update={"min_child_weight": default_child_weight(num_rows)})
     return config.model_copy(
         update={
             "optimizer": resolved,
             "dropout": dropout,
             "use_stats": use_stats,
-            "trees": trees,
+            "trees": resolve_trees(config.trees, num_rows),
         }
     )
+
+
+def resolve_trees(trees: TreesConfig, num_rows: int) -> TreesConfig:
+    """`trees` with every None replaced: few rows ask for shallower trees and smaller steps."""
+    is_small = num_rows < _SMALL_STEP_ROWS
+    defaults = {
+        "max_depth": 4 if num_rows < _SHALLOW_TREE_ROWS else 6,
+        "learning_rate": 0.05 if is_small else 0.1,
+        "early_stopping_rounds": 50 if is_small else 30,
+        "min_child_weight": default_child_weight(num_rows),
+    }
+    given = {name: value for name in defaults if (value := getattr(trees, name)) is not None}
+    return trees.model_copy(update=defaults | given)
 
 
 def default_batch_size(num_rows: int) -> int:

@@ -31,6 +31,13 @@ def signed(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:+.4f}"
 
 
+def share(value: float | None) -> str:
+    """A share of a gain in words that cannot mislead: outside [0, 1] it is all or none of it."""
+    if value is None or math.isnan(value):
+        return "–"
+    return "all" if value >= 1 else "none" if value <= 0 else f"{value:.0%}"
+
+
 def describe(name: str, system: Mapping[str, Any]) -> str:
     """A system's name with what is particular to it."""
     if "members" in system:
@@ -97,7 +104,7 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
     elif kept is not None and not math.isnan(kept):
         cost = dynamic["cost_us_per_row"] / static["cost_us_per_row"]
         sentences.append(
-            f"The dynamic system keeps {kept:.0%} of the ensemble's gain over one model at "
+            f"The dynamic system keeps {share(kept)} of the ensemble's gain over one model at "
             f"{cost:.0%} of its cost, sending {dynamic['hard_fraction']:.1%} of rows to it."
         )
     else:

@@ -21,7 +21,7 @@ from dynens.data.prepared import PreparedData
 from dynens.evaluation.systems import Scored
 from dynens.report import plots
 from dynens.report.analysis import correlation_matrix, hard_slices, reliability_curves
-from dynens.report.console import describe, headline, number, signed
+from dynens.report.console import describe, headline, number, share, signed
 from dynens.run import RunDirectory, read_json, write_text
 
 REPORT_HTML = "report.html"
@@ -50,7 +50,7 @@ def render(
     images = {name: _save(run, name, draw) for name, draw in figures.items()}
     template = resources.files("dynens.report").joinpath("template.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(number=number, signed=signed)
+    environment.filters.update(number=number, share=share, signed=signed)
     page = environment.from_string(template).render(
         metrics=metrics,
         headline=headline(metrics),

@@ -29,7 +29,7 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
         (["seed.x=1"], "'seed' is a value"),
         (["router.speed=1"], "unknown key 'router.speed'"),
         (["router.max_hard_fraction=2"], "router.max_hard_fraction.*given 2"),
-        (["ensemble.size=5"], "learners has 4 entries and ensemble.size is 5"),
+        (["ensemble.size=5"], "learners has 4 entries without max_rows and ensemble.size is 5"),
         (["student.model=xgboost"], "the student must be a neural model"),
         (
             ["router.hard_fraction=0.1", "router.mean_cost_us_per_row=3"],
@@ -92,3 +92,9 @@ def test_settings_of_the_student_and_of_one_learner_keep_the_rest() -> None:
     assert config.student == default.student.model_copy(update={"model": "fm"})
     assert config.learners["dcnv2"].cross_layers == 1
     assert config.learners["ipnn"] == default.learners["ipnn"]
+
+
+def test_learners_for_small_tables_are_left_out_of_large_ones():
+    config = RunConfig()
+    assert "lr" in config.for_rows(1_000).learners
+    assert list(config.for_rows(1_000_000).learners) == ["dcnv2", "ipnn", "finalmlp", "xgboost"]

@@ -66,6 +66,15 @@ def test_layout_groups_user_context_item(encoder):
     }
 
 
+def test_a_number_that_is_a_category_too_travels_as_a_number():
+    specs = [FieldSpec(name="grade"), FieldSpec(name="size", column="grade", kind="numeric")]
+    encoder = fit(specs, pa.table({"grade": [1, 2, 3, 2] * 20, "y": [0, 1, 1, 0] * 20}))
+    assert [(f.name, f.kind) for f in encoder.input_fields] == [("grade", "numeric")]
+    number, text = (encoder.encode_columns({"grade": [v]}) for v in (2.0, "2"))
+    same(number, text)
+    assert number.ids[0, 0] >= 2
+
+
 def test_rows_encode_alike_in_any_chunking_and_by_columns(encoder):
     table = mixed_table(300, seed=1)
     whole = encoder.encode_table(table)

@@ -62,6 +62,7 @@ def test_kinds(inferred):
         "user_id": "categorical",
         "product_id": "categorical",
         "shelf": "categorical",
+        "shelf.size": "numeric",
         "amount": "numeric",
         "ratio": "numeric",
         "color": "categorical",
@@ -145,6 +146,45 @@ def test_numbers_of_the_rows_are_left_out_in_any_order(tmp_path):
     assert list(infer_schema(path, "y").excluded) == ["order_number"]
 
 
+def test_a_few_texts_among_numbers_are_warned_of(tmp_path):
+    rng = np.random.default_rng(0)
+    values = [f"{x:.3f}" if i % 20 else "oops" for i, x in enumerate(rng.normal(size=400))]
+    table = pa.table({"m": values, "x": rng.normal(size=400), "y": rng.integers(0, 2, 400)})
+    pacsv.write_csv(table, tmp_path / "t.csv")
+    (warning,) = infer_schema(tmp_path / "t.csv", "y").warnings
+    assert "m holds numbers and texts such as 'oops'" in warning
+
+
+def test_integers_that_are_categories_keep_their_size(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "grade": rng.integers(1, 6, 2000),
+            "day": rng.integers(0, 100, 2000),
+            "shop_id": rng.integers(0, 100, 2000),
+            "day.size": rng.normal(size=2000),
+            "y": rng.integers(0, 2, 2000),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert {f.name: (f.kind, f.source) for f in features.fields} == {
+        "grade": ("categorical", "grade"),
+        "grade.size": ("numeric", "grade"),
+        "day": ("categorical", "day"),
+        "day.size_": ("numeric", "day"),
+        "shop_id": ("categorical", "shop_id"),
+        "day.size": ("numeric", "day.size"),
+    }
+
+
+def test_structures_are_left_out_aloud(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pa.table({"s": [{"a": 1}] * 400, "x": rng.normal(size=400), "y": [0, 1] * 200})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert "s is left out: a struct" in infer_schema(tmp_path / "t.parquet", "y").warnings[0]
+
+
 def test_a_quote_that_is_not_closed_is_warned_of(tmp_path):
     path = tmp_path / "t.tsv"
     words = ['"tv' if i in (100, 150) else "ok" for i in range(400)]
@@ -164,7 +204,7 @@ def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
     }
     pq.write_table(pa.table(columns), path)
     names = [f.name for f in infer_schema(path, "y").dataset.features.fields]
-    assert names == ["ts.hour_", "ts.weekday", "ts.hour"]
+    assert names == ["ts.hour_", "ts.weekday", "ts.hour", "ts.hour.size"]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +236,7 @@ def test_a_positive_value_that_is_a_guess_is_warned_of(tmp_path):
     pq.write_table(words, path)
     warnings = infer_schema(path, "state").warnings
     assert "'churned' counts as the positive label" in warnings[0]
-    assert "`state` == stayed" in warnings[0]
+    assert "'state == stayed'" in warnings[0]
     pq.write_table(words.append_column("y", pa.array(np.where(x > 1, "no", "yes"))), path)
     assert not any("positive" in warning for warning in infer_schema(path, "y").warnings)
     assert not any("positive" in w for w in infer_schema(path, "state == stayed").warnings)

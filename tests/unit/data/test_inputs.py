@@ -82,3 +82,19 @@ def test_many_texts_among_numbers_are_refused(data, tmp_path):
 def test_other_labels_are_refused(data, tmp_path):
     with pytest.raises(DataError, match="'yes', which is neither positive"):
         encoded(data, tmp_path, y=["yes", "no"] * (ROWS // 2))
+
+
+def test_texts_in_a_number_that_is_a_category_too(tmp_path):
+    grades = {"grade": [i % 5 for i in range(ROWS)]}
+    pacsv.write_csv(pa.table(columns(**grades)), tmp_path / "train.csv")
+    prepared = prepare(
+        dataset_from_files(tmp_path / "train.csv", label="y"), tmp_path / "prepared", seed=0
+    )
+    assert {f.kind for f in prepared.schema.fields if f.source == "grade"} == {
+        "categorical",
+        "numeric",
+    }
+    with pytest.raises(DataError, match="numeric column 'grade' holds 400 values"):
+        encoded(prepared, tmp_path, grade=["many"] * ROWS)
+    _, said = encoded(prepared, tmp_path, grade=[str(i % 5) for i in range(ROWS)])
+    assert said == []

@@ -103,5 +103,23 @@ def test_an_order_among_words_is_refused():
 
 
 def test_no_label_column():
-    with pytest.raises(DataError, match="no label column 'y'; its columns are a, b"):
-        LabelReader(LabelRule(column="y")).read(pa.table({"a": [1], "b": [2]}))
+    for names, says in (
+        (["a", "b"], "no label column 'y'; its columns are a, b; name one of them"),
+        (["a", "Y"], "did you mean 'Y'"),
+        (["a y b"], "its one column is 'a y b'; separate values by commas"),
+    ):
+        with pytest.raises(DataError, match=says):
+            LabelReader(LabelRule(column="y")).read(pa.table({name: [1] for name in names}))
+
+
+def test_the_rule_proposed_fits_the_values():
+    with pytest.raises(DataError, match=r"--label 'y >= 0\.5'"):
+        labels_of([[0, 1, 0.5]])
+    with pytest.raises(DataError, match="--label 'y == maybe'"):
+        labels_of([["yes", "no", "maybe"]])
+
+
+def test_labels_with_a_structure_are_refused():
+    for value in ([1], {"v": 1}):
+        with pytest.raises(DataError, match="label column 'y' holds lists or structs"):
+            labels_of([[value, value]])

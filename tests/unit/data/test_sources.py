@@ -128,6 +128,7 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv", b"a,a,y\n1,2,3\n", "two columns called 'a'"),
         ("t.csv", b"a,,\n1,2,3\n", "column 3 has no name"),
         ("t.csv", bytes(range(256)), "zero bytes"),
+        ("t.jsonl", b'{"a": 1, "y": 0}\n', "is JSON, which is not read"),
         ("t.csv", GOOD.decode().encode("utf-16"), "is UTF-16"),
         ("t.csv", GOOD.replace(b"\n", b"\r"), "end lines with a line feed"),
         ("t.csv", "a,y\né,1\n".encode("latin-1"), "not UTF-8"),

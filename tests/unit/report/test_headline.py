@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from dynens.report.console import headline
 
 
@@ -21,6 +23,13 @@ def metrics_of(kept: float | None, low: float, value: float = 0.004) -> dict[str
 def test_a_gain_that_is_there_is_told_with_its_cost() -> None:
     (sentence,) = headline(metrics_of(0.98, low=0.002))
     assert "keeps 98% of the ensemble's gain over one model at 25% of its cost" in sentence
+
+
+@pytest.mark.parametrize(("kept", "words"), [(5.57, "keeps all of"), (-0.4, "keeps none of")])
+def test_shares_beyond_the_gain_are_all_or_none_of_it(kept: float, words: str) -> None:
+    (sentence,) = headline(metrics_of(kept, low=0.0001))
+    assert words in sentence
+    assert "%" not in sentence.split(" over one model")[0]
 
 
 def test_a_gain_within_noise_is_called_that() -> None:

@@ -4,7 +4,7 @@ from importlib import resources
 
 import jinja2
 
-from dynens.report.console import number, signed
+from dynens.report.console import number, share, signed
 
 
 def test_undefined_figures_are_dashes() -> None:
@@ -17,5 +17,5 @@ def test_the_page_formats_no_figure_that_may_be_undefined_by_itself() -> None:
     text = resources.files("dynens.report").joinpath("template.html").read_text("utf-8")
     assert '"%+' not in text  # `signed` knows undefined ones
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(number=number, signed=signed)
+    environment.filters.update(number=number, share=share, signed=signed)
     environment.from_string(text)

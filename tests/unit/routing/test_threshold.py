@@ -6,9 +6,12 @@ import pytest
 from dynens.metrics import auc, sigmoid
 from dynens.routing.threshold import (
     ThresholdCurve,
+    cautious_maximum,
     choose_fraction,
+    fitted_fraction,
     fraction_for_cost,
     routed,
+    share_at_least,
     threshold_at,
     threshold_curve,
 )
@@ -95,3 +98,20 @@ def test_on_many_rows_the_labels_overrule_the_ensemble() -> None:
 def test_cost_sets_the_fraction() -> None:
     assert fraction_for_cost(3.0, 1.0, 10.0, maximum=1.0) == pytest.approx(0.2)
     assert fraction_for_cost(0.5, 1.0, 10.0, maximum=1.0) == 0.0
+
+
+def test_the_maximum_is_lower_where_few_rows_set_the_threshold() -> None:
+    assert cautious_maximum(0.28, 10_000) == 0.28
+    # 0.28 + 0.02 - 1.645 · √(2 · 0.28 · 0.72 / 220)
+    assert cautious_maximum(0.28, 220) == pytest.approx(0.2296, abs=1e-4)
+    assert cautious_maximum(0.28, 5) == 0.0
+    assert cautious_maximum(1.0, 5) == 1.0
+
+
+def test_rows_on_another_scale_than_the_fitted_ones_are_not_called_hard_too_often() -> None:
+    fitted_on = np.arange(100.0)
+    others = fitted_on + 20  # all others look harder: 20 % more of them pass any threshold
+    inside = fitted_fraction(share_at_least(fitted_on, others), 0.25, 0.3)
+    assert inside == pytest.approx(0.1, abs=0.02)
+    assert np.mean(others > threshold_at(fitted_on, inside)) == pytest.approx(0.3, abs=0.02)
+    assert fitted_fraction(share_at_least(fitted_on, fitted_on - 20), 0.25, 0.3) == 0.25
