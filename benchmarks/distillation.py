@@ -4,6 +4,8 @@
 
 Every variant trains a student from the same pool and the same data; variants take turns within a
 seed. `route` is the validation half that no training saw; choices belong there, never on `test`.
+Students that FILE.json holds already are not trained again, so that more variants or seeds can be
+added to it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loads import markdown_table
+from benchmarks.loads import markdown_table, one_sentence
 from dynens.config.base import apply_overrides, validate
 from dynens.config.run import RunConfig
+from dynens.errors import BadInputError
 from dynens.metrics import auc
 from dynens.run import RunDirectory, environment, write_json
 from dynens.schema import DatasetConfig
@@ -149,6 +152,19 @@ def _mean_and_spread(values: list[float], sign: str = "") -> str:
     return f"{np.mean(values):{sign}.4f} ± {np.std(values, ddof=len(values) > 1):.4f}"
 
 
+def earlier_results(out: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
+    """The students that a file holds, which must come from the same run and settings."""
+    if not out.is_file():
+        return []
+    report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    if any(report.get(name) != value for name, value in source.items()):
+        raise BadInputError(
+            f"{out} holds students of another run or other settings; name another file."
+        )
+    results: list[dict[str, Any]] = report["results"]
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="finished run whose pool is distilled")
@@ -159,8 +175,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run)
-    results: list[dict[str, Any]] = []
+    source = {"run": run.root.name, "settings": arguments.settings}
+    with one_sentence():
+        results = earlier_results(arguments.out, source)
+    known = {(r["variant"], r["seed"]) for r in results}
     turns = [(name, seed) for seed in arguments.seeds for name in arguments.only or VARIANTS]
+    turns = [turn for turn in turns if turn not in known]
     # Each student trains on one thread, in a process that knows nothing of the others.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, mp_context=spawn) as pool:
@@ -171,7 +191,7 @@ def main() -> None:
         for (name, seed), figures in zip(turns, trained, strict=True):
             results.append({"variant": name, "seed": seed, **figures.result()})
             print(json.dumps(results[-1]), flush=True)
-            write_json(arguments.out, {"environment": environment(), "results": results})
+            write_json(arguments.out, {**source, "environment": environment(), "results": results})
     print(summary(results))
 
 

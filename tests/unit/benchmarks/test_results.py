@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import distillation, results
 from benchmarks.run_all import steps
+from dynens.errors import BadInputError
 
 
 def curve(rate: float) -> list[dict[str, float]]:
@@ -115,3 +116,13 @@ def test_variants_are_compared_within_a_seed() -> None:
         "| as configured | 0.9900 ± 0.0000 | 0.8000 ± 0.0000 | 0.8500 ± 0.0707 | – | 30 |" in table
     )
     assert "| 0.8600 ± 0.0707 | +0.0100 ± 0.0000 | 30 |" in table
+
+
+def test_students_are_added_to_those_of_the_same_run_only(tmp_path: Path) -> None:
+    out = tmp_path / "ablation.json"
+    source = {"run": "a", "settings": []}
+    assert distillation.earlier_results(out, source) == []
+    out.write_text(json.dumps({**source, "results": [{"seed": 1}]}), encoding="utf-8")
+    assert distillation.earlier_results(out, source) == [{"seed": 1}]
+    with pytest.raises(BadInputError, match="another run"):
+        distillation.earlier_results(out, {"run": "b", "settings": []})
