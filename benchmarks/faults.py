@@ -23,21 +23,32 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from benchmarks.loads import BUDGET_MS, arguments, markdown_table, one_sentence, write_result
+from benchmarks.loads import (
+    BUDGET_MS,
+    FULL,
+    Bench,
+    Profile,
+    arguments,
+    markdown_table,
+    one_sentence,
+    variant_configs,
+    write_result,
+)
 from dynens.bundle import load_bundle
-from dynens.config.serving import ServingConfig
 from serving.environment import free_port
-from serving.loadtest import LoadOptions, run_loadtest
-from serving.server import running
+from serving.replay import open_run_data, request_bodies
+from serving.server import running_variants
 
 SECONDS = {False: 10.0, True: 3.0}
+ALONE, PAIR = "alone", "pair"
+_ROWS, _BODIES = 100, 500
 _HEALTH_EVERY_S = 0.05
 _HEALTH_TIMEOUT_S = 5.0
 
@@ -59,34 +70,41 @@ def main() -> None:
 
 def measure(run: Path, rate: float, budget_ms: float, seconds: float) -> dict[str, Any]:
     """Every phase by name, as JSON values."""
-    alone: dict[str, Fault | None] = {
-        "before": None,
-        "slow": duty_cycle(0.002, 0.018),
-        "right after slow": None,
-        "pause": duty_cycle(0.8, 0.2),
-        "hog": hog,
-        "after": None,
+    phases: dict[str, tuple[str, Fault | None]] = {
+        "before": (ALONE, None),
+        "slow": (ALONE, duty_cycle(0.002, 0.018)),
+        "right after slow": (ALONE, None),
+        "pause": (ALONE, duty_cycle(0.8, 0.2)),
+        "hog": (ALONE, hog),
+        "after": (ALONE, None),
+        "two replicas": (PAIR, None),
+        "kill": (PAIR, kill),
+        "after kill": (PAIR, None),
     }
-    pair: dict[str, Fault | None] = {"two replicas": None, "kill": kill, "after kill": None}
-    phases: dict[str, Any] = {}
-    for count, faults in ((1, alone), (2, pair)):
-        config = ServingConfig(latency_budget_ms=budget_ms, replicas=count)
-        with running(load_bundle(run), "127.0.0.1", free_port(), config) as up:
-            load = partial(run_loadtest, up.url, run, rate, seconds)
-            load(options=LoadOptions(warm_up_s=1.0))
-            for name, fault in faults.items():
-                with probing(f"{up.url}/v2/health/ready") as health, injected(fault):
-                    phases[name] = load().to_dict()
-                phases[name]["health"] = health_summary(health)
-    return phases
+    variants = {ALONE: {"replicas": 1}, PAIR: {"replicas": 2}}
+    configs = variant_configs(variants, budget_ms)
+    port = free_port()
+    path, bodies = request_bodies(open_run_data(run), _ROWS, _BODIES)
+    base = f"http://127.0.0.1:{port}"
+    profiles = {name: Profile(f"{base}/{name}{path}", _ROWS, bodies) for name in variants}
+    measured: dict[str, Any] = {}
+    with running_variants(load_bundle(run), "127.0.0.1", port, configs):
+        bench = Bench(profiles, replace(FULL, budget_ms=budget_ms))
+        bench.warm_up()
+        for name, (variant, fault) in phases.items():
+            ready = f"{base}/{variant}/v2/health/ready"
+            with probing(ready) as health, injected(fault):
+                measured[name] = bench.send(variant, rate, seconds).to_dict()
+            measured[name]["health"] = health_summary(health)
+    return measured
 
 
-def replicas() -> list[psutil.Process]:
-    """The scoring processes that this process started, oldest first."""
+def replicas(variant: str) -> list[psutil.Process]:
+    """The scoring processes of an application that this process started, oldest first."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if "ServeReplica" in " ".join(process.cmdline()):
+            if f"ServeReplica:{variant}:" in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.Error:
             continue
@@ -97,7 +115,7 @@ def duty_cycle(run_s: float, stop_s: float) -> Fault:
     """A fault that lets the replica run for `run_s`, then stops it for `stop_s`, and so on."""
 
     def fault(stop: threading.Event) -> None:
-        replica = replicas()[0]
+        replica = replicas(ALONE)[0]
         try:
             while not stop.wait(run_s):
                 replica.send_signal(signal.SIGSTOP)
@@ -129,7 +147,7 @@ def _spin() -> None:
 def kill(stop: threading.Event) -> None:
     """End one replica after a second of load."""
     if not stop.wait(1.0):
-        replicas()[0].kill()
+        replicas(PAIR)[0].kill()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from benchmarks.faults import replicas
 from dynens.bundle import load_bundle
 from dynens.config.serving import ServingConfig
 from dynens.run import environment
-from serving.environment import free_port
+from serving.environment import APP_NAME, free_port
 from serving.loadtest import run_loadtest
 from serving.server import running
 
@@ -63,7 +63,7 @@ def soak(run: Path, minutes: float, rate: float, budget_ms: float) -> dict[str, 
     samples: list[tuple[float, float]] = []
     stop = threading.Event()
     with running(load_bundle(run), "127.0.0.1", free_port(), config) as up:
-        replica = replicas()[0]
+        replica = replicas(APP_NAME)[0]
         sampler = threading.Thread(target=_sample, args=(replica, samples, stop))
         sampler.start()
         try:

@@ -23,12 +23,12 @@ from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from dynens.errors import BundleError, ConfigError
 from serving.application import Application
+from serving.environment import APP_NAME
 from serving.http import Receive, Scope, Send, lifespan
 from serving.metrics import SnapshotFolder
 
 logger = logging.getLogger("dynens.serving")
 
-APP_NAME = "dynens"
 # Admission is the application's own, with its own answers; Serve's queue must not come before it.
 _MAX_ONGOING = 100_000
 

@@ -23,6 +23,8 @@ from serving import haproxy_wrapper
 # Unix socket paths are limited to 107 bytes, and HAProxy and Ray append up to 85 to the folder's.
 _MAX_DIRECTORY_CHARS = 22
 RUNTIME_PREFIX = "dynens-"
+# Of the Serve application that `dynens serve` runs.
+APP_NAME = "dynens"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig, System
 from dynens.errors import BadInputError, ServingError
 from serving.control import listening
-from serving.environment import Runtime, create_runtime, ray_environment
+from serving.environment import APP_NAME, Runtime, create_runtime, ray_environment
 from serving.swap import BundleKeeper
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def running(
     """A server for as long as the context lasts, ready to answer."""
 
     def deploy(runtime: Runtime, directory: Path, generation: int) -> None:
-        from serving.app import APP_NAME, AppArgs, build  # imports Ray, which reads the environment
+        from serving.app import AppArgs, build  # imports Ray, which reads the environment
 
         arguments = AppArgs(
             bundle=str(directory),

@@ -18,7 +18,7 @@ def test_a_stopped_process_goes_on_when_the_phase_is_over(monkeypatch: pytest.Mo
     with subprocess.Popen([sys.executable, "-c", SLEEPER]) as child:
         try:
             process = psutil.Process(child.pid)
-            monkeypatch.setattr(faults, "replicas", lambda: [process])
+            monkeypatch.setattr(faults, "replicas", lambda _: [process])
             seen = set()
             with faults.injected(faults.duty_cycle(0.001, 0.05)):
                 until = time.monotonic() + 10
