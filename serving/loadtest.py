@@ -18,6 +18,8 @@ from serving.replay import open_run_data, request_bodies
 
 _SCRIPT = Path(__file__).with_name("loadtest.js")
 _BODIES = 1000
+# Of k6's virtual users, of which there are at least 20.
+_BODIES_PER_USER = 25
 # Grace for k6 to start, to let the last requests finish and to write its summary.
 _EXTRA_S = 60.0
 # k6's garbage collection takes both cores of a small machine for milliseconds, which then pass for
@@ -174,6 +176,7 @@ def send_load(
             "time_unit": unit,
             "warm_up_s": options.warm_up_s,
             "duration_s": duration_s,
+            "bodies_per_user": _BODIES_PER_USER,
             "connections": options.connections or max(20, int(rate_qps * 0.05)),
             "headers": {"Content-Type": "application/json", **options.headers},
             "read_answers": options.read_answers,
