@@ -262,13 +262,8 @@ def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
             _node_ip_address="127.0.0.1",
         )
     except Exception as e:  # Ray raises many kinds
-        raise ServingError(f"Ray did not start: {_first_words(e)}") from e
-
-
-def _first_words(error: Exception) -> str:
-    """The beginning of a message, without the traceback that Ray may put into it."""
-    text, _, _ = str(error).partition("Traceback (most recent call last)")
-    return " ".join(text.split())[:300]
+        words = str(e).partition("Traceback (most recent")[0].split()
+        raise ServingError(f"Ray did not start: {' '.join(words)[:300]}") from e
 
 
 def _start_serve(host: str, port: int) -> None:
