@@ -123,8 +123,7 @@ def train_student(run: RunDirectory, settings: list[str], seed: int) -> dict[str
 def summary(results: list[dict[str, Any]]) -> str:
     """Mean ± standard deviation over seeds per variant as a Markdown table.
 
-    Variants of one seed start from the same weights and batches, so the difference to the run's own
-    settings is taken within a seed.
+    The difference to the run's own settings is taken between students of the same seed.
     """
     columns = ("variant", "correlation", "route AUC", "test AUC", "− as configured", "seconds")
     rows = []
