@@ -74,6 +74,12 @@ VARIANTS: dict[str, list[str]] = {
     "memory": ["distill.memory.weight=0.5"],
     "born again": ["distill.generations=2"],
     "teacher assistant": ["distill.generations=2", "distill.assistant_width=3"],
+    "born again, no made-up rows": ["distill.generations=2", NONE],
+    "teacher assistant, no made-up rows": [
+        "distill.generations=2",
+        "distill.assistant_width=3",
+        NONE,
+    ],
     "gating": ["distill.gating=true"],
     "mixup": ["distill.mixup.weight=0.5"],
     "guard": ["distill.guard=0.5"],

@@ -58,6 +58,7 @@ class Ours:
             hidden_units=tuple(options["hidden_units"]),
             cross_layers=options["cross_layers"],
             dropout=0.0,
+            rank=0,
             use_stats=False,
             optimizer=OptimizerConfig(
                 batch_size=options["batch_size"],

@@ -92,6 +92,8 @@ class LearnerConfig(FrozenConfig):
     """Parallel mask blocks of masknet."""
     fusion_heads: int = Field(default=2, ge=1)
     """Heads of finalmlp's bilinear fusion."""
+    rank: int | None = Field(default=None, ge=0)
+    """Rank of dcnv2's cross matrices and finalmlp's gates; 0: full; None: 64 on wide tables."""
     use_stats: bool | None = None
     """Give neural learners the target and count encodings as further dense inputs; None: where
     ids have few rows."""

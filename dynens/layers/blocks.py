@@ -32,6 +32,17 @@ class ByteDropout(nn.Module):
         return x * (keep.to(x.dtype) * (256 / (256 - self.num_dropped)))
 
 
+def square_map(dim: int, rank: int) -> nn.Module:
+    """(B, dim) → (B, dim): `W x + b`, where a positive `rank` below dim/2 makes it `U (V x) + b`.
+
+    References:
+        Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021, section 4.1 (low rank).
+    """
+    if not 0 < rank < dim / 2:
+        return nn.Linear(dim, dim)
+    return nn.Sequential(nn.Linear(dim, rank, bias=False), nn.Linear(rank, dim))
+
+
 class MLP(nn.Module):
     """Linear → ReLU → dropout, once per hidden layer; no output layer.
 

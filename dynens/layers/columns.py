@@ -71,7 +71,10 @@ class Columns:
         )
 
     def linear(self, layer: nn.Module) -> Tensor:
-        """(N, out): `layer` of the whole, shared columns multiplied apart."""
+        """(N, out): `layer` of the whole, shared columns multiplied apart in its first matrix."""
+        if isinstance(layer, nn.Sequential):
+            inner = self.linear(layer[0])
+            return torch.as_tensor(layer[1:](inner))
         shared = [block for block in self.blocks if block.is_shared]
         own = [block for block in self.blocks if not block.is_shared]
         if not shared:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dynens.layers.blocks import square_map
 from dynens.layers.columns import Block, Columns, linear
 
 
 class CrossNetwork(nn.Module):
     """DCN-V2 cross layers: `x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l`.
 
+    Args:
+        input_dim: D.
+        num_layers: how many.
+        rank: of the W_l, which are then products of a (D, rank) and a (rank, D) matrix; 0: full.
+
     References:
-        Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021, eq. 1.
+        Wang et al., "DCN V2: Improved Deep & Cross Network", WWW 2021, eq. 1 and section 4.1.
     """
 
-    def __init__(self, input_dim: int, num_layers: int) -> None:
+    def __init__(self, input_dim: int, num_layers: int, rank: int = 0) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(input_dim, input_dim) for _ in range(num_layers))
+        self.layers = nn.ModuleList(square_map(input_dim, rank) for _ in range(num_layers))
 
     def forward(self, inputs: Columns) -> Tensor:
         """(B, D) → (B, D)."""

@@ -24,7 +24,7 @@ class DCNv2Head(Head):
 
     def __init__(self, shape: HeadShape, config: LearnerConfig) -> None:
         super().__init__(shape, config)
-        self.cross = CrossNetwork(shape.flat_dim, config.cross_layers)
+        self.cross = CrossNetwork(shape.flat_dim, config.cross_layers, config.rank or 0)
         self.mlp = MLP(shape.flat_dim, config.hidden_units, config.dropout or 0.0)
         self.output = nn.Linear(shape.flat_dim + self.mlp.output_dim, 1)
 

@@ -11,6 +11,7 @@ _STRONGEST_L2 = 3e-3
 _ROWS_PER_ID = 30
 _SHALLOW_TREE_ROWS = 10_000
 _SMALL_STEP_ROWS = 20_000
+_WIDE_INPUT, _LOW_RANK = 512, 64
 _LARGE_TABLE_WEIGHTS = 20_000_000
 
 
@@ -35,6 +36,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
         updates["embedding_optimizer"] = default_embedding_optimizer(layout, config.embedding_dim)
     resolved: OptimizerConfig = optimizer.model_copy(update=updates)
     dropout = default_dropout(num_rows) if config.dropout is None else config.dropout
+    rank = default_rank(layout, config.embedding_dim) if config.rank is None else config.rank
     use_stats = (
         default_use_stats(layout, num_rows) if config.use_stats is None else config.use_stats
     )
@@ -43,6 +45,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             "optimizer": resolved,
             "dropout": dropout,
             "use_stats": use_stats,
+            "rank": rank,
             "trees": resolve_trees(config.trees, num_rows),
         }
     )
@@ -104,6 +107,16 @@ def default_use_stats(layout: FeatureLayout, num_rows: int) -> bool:
     """
     largest = max((field.num_embeddings for field in layout.fields), default=1)
     return num_rows < _ROWS_PER_ID * largest
+
+
+def default_rank(layout: FeatureLayout, embedding_dim: int) -> int:
+    """Full matrices below 512 inputs, else 64.
+
+    A full matrix over D inputs costs D² per row; those of wide tables cost more than all the rest
+    of the network and gain nothing (docs/LEARNERS.md).
+    """
+    width = len(layout.dense) + len(layout.fields) * embedding_dim
+    return _LOW_RANK if width >= _WIDE_INPUT else 0
 
 
 def default_child_weight(num_rows: int) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dynens.config.learner import LearnerConfig
-from dynens.layers.blocks import MLP
+from dynens.layers.blocks import MLP, square_map
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import Head, HeadInputs, HeadShape
 
@@ -51,7 +51,7 @@ class FinalMLPHead(Head):
     def __init__(self, shape: HeadShape, config: LearnerConfig) -> None:
         super().__init__(shape, config)
         dropout = config.dropout or 0.0
-        self.gates = nn.ModuleList(nn.Linear(shape.flat_dim, shape.flat_dim) for _ in range(2))
+        self.gates = nn.ModuleList(square_map(shape.flat_dim, config.rank or 0) for _ in range(2))
         self.streams = nn.ModuleList(
             MLP(shape.flat_dim, config.hidden_units, dropout) for _ in range(2)
         )

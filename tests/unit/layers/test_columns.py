@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dynens.layers.blocks import square_map
 from dynens.layers.columns import Block, Columns, expand_rows
 from dynens.layers.interactions import CrossNetwork, PairwiseInnerProducts
 
@@ -31,14 +32,16 @@ def test_linear_by_hand() -> None:
     assert Columns((shared, own)).linear(layer).tolist() == [[321.5], [341.5]]
 
 
+@pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("shared_rows", [1, 4])
-def test_blocks_equal_the_whole(shared_rows: int) -> None:
+def test_blocks_equal_the_whole(shared_rows: int, rank: int) -> None:
     torch.manual_seed(0)
     shared, own = torch.randn(shared_rows, 5), torch.randn(4, 3)
     columns, joined = blocks(shared, own), whole(shared, own)
     assert columns.whole().tolist() == joined.tolist()
-    layer, cross = nn.Linear(8, 6), CrossNetwork(8, 2)
+    layer, square, cross = nn.Linear(8, 6), square_map(8, rank), CrossNetwork(8, 2, rank)
     torch.testing.assert_close(columns.linear(layer), layer(joined))
+    torch.testing.assert_close(columns.linear(square), square(joined))
     torch.testing.assert_close(cross(columns), cross(Columns.of(joined)))
 
 

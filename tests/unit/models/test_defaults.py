@@ -1,7 +1,8 @@
 """Hyper-parameters chosen from the table's size."""
 
-from dynens.config.learner import TreesConfig
-from dynens.models.defaults import resolve_trees
+from dynens.batch import FeatureLayout, SparseField
+from dynens.config.learner import LearnerConfig, TreesConfig
+from dynens.models.defaults import resolve_config, resolve_trees
 
 
 def test_trees_are_shallower_and_slower_on_small_tables():
@@ -17,3 +18,13 @@ def test_what_is_given_stays():
     resolved = resolve_trees(given, 2_000)
     assert (resolved.max_depth, resolved.learning_rate) == (8, 0.2)
     assert resolved.min_child_weight == 0
+
+
+def test_matrices_of_wide_tables_have_a_low_rank():
+    fields = tuple(SparseField(f"f{i}", 10) for i in range(32))
+    wide, narrow = FeatureLayout((), fields), FeatureLayout((), fields[:31])
+    ranks = [
+        resolve_config(LearnerConfig(model="dcnv2", embedding_dim=16, rank=rank), layout, 1000).rank
+        for rank, layout in ((None, wide), (None, narrow), (0, wide), (8, narrow))
+    ]
+    assert ranks == [64, 0, 0, 8]

@@ -75,6 +75,15 @@ def test_dcnv2_by_hand() -> None:
     assert head(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(0.5 * (35 + 8) + 0.5)
 
 
+def test_low_rank_by_hand() -> None:
+    dcnv2 = head_of(DCNv2Head, "dcnv2", cross_layers=1, rank=2)
+    fill(dcnv2, 0.5)
+    # V x0 = 3.5 twice, U of it + b = .5·7 + .5 = 4 as with the full matrix of this test above.
+    assert dcnv2(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(0.5 * (35 + 8) + 0.5)
+    assert [tuple(p.shape) for p in dcnv2.cross.parameters()] == [(2, 5), (5, 2), (5,)]
+    assert head_of(FinalMLPHead, "finalmlp", rank=2).gates[0][0].out_features == 2
+
+
 def test_deepfm_is_fm_plus_dnn() -> None:
     deepfm = head_of(DeepFMHead, "deepfm")
     fm, dnn = head_of(FMHead, "fm"), head_of(DNNHead, "dnn")
