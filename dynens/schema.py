@@ -147,10 +147,15 @@ class LabelRule(FrozenConfig):
         text = {"positive": self.positive, "negative": self.negative, "drop": self.drop}[which]
         return None if text is None else Comparison.parse(text, self.column)
 
-    def columns(self) -> set[str]:
-        """Every column that the outcome is read from."""
-        rules = (self.comparison("positive"), self.comparison("negative"), self.comparison("drop"))
+    def outcome_columns(self) -> set[str]:
+        """Every column that tells the label."""
+        rules = (self.comparison("positive"), self.comparison("negative"))
         return {self.column} | {rule.column for rule in rules if rule is not None}
+
+    def columns(self) -> set[str]:
+        """Every column that the rule reads, those of `drop` included."""
+        drop = self.comparison("drop")
+        return self.outcome_columns() | ({drop.column} if drop else set())
 
 
 class FeatureSchema(FrozenConfig):
@@ -190,10 +195,11 @@ class FeatureSchema(FrozenConfig):
         twice = {n for n in names if names.count(n) > 1}
         if twice:
             raise ValueError(f"field {min(twice)!r} is declared twice; names must be unique")
+        outcome = self.label.outcome_columns()
         for spec in self.fields:
-            if spec.source == self.label.column:
+            if spec.source in outcome:
                 raise ValueError(
-                    f"field {spec.name!r} reads the label column {self.label.column!r}; "
+                    f"field {spec.name!r} reads the label column {spec.source!r}; "
                     "a label cannot be a feature"
                 )
             if spec.source in self.excluded:

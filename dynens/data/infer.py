@@ -38,6 +38,7 @@ _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
 _MANY_LINES = 20
 _MANY_VALUES = 50
+_ENOUGH = 20  # rows with and rows without a value, for either to tell something
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 
@@ -195,7 +196,8 @@ class _Inference:
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         timestamp, time_format = features.timestamp, features.time_format
         if timestamp is None:
-            timestamp, time_format = find_timestamp(self._sample, profiles) or (None, time_format)
+            safe = {n: p for n, p in profiles.items() if not _tells_by_absence(p)}
+            timestamp, time_format = find_timestamp(self._sample, safe) or (None, time_format)
         user = features.user_key or find_key(profiles, USER)
         item = features.item_key or find_key(profiles, ITEM)
         for name, profile in profiles.items():
@@ -242,9 +244,13 @@ class _Inference:
 
     def _leaks(self, profile: ColumnProfile) -> bool:
         """Warn of likely leaks; leave out those beyond doubt."""
-        auc = max(profile.auc_by_value, profile.auc_by_bucket)
+        auc = max(profile.auc_by_value, profile.auc_by_bucket, profile.auc_by_absence)
         named = bool(OUTCOME.fullmatch(profile.name.lower()))
         few = profile.num_distinct <= _FEW_VALUES or profile.auc_by_bucket >= _COPY_AUC
+        if _tells_by_absence(profile):
+            why = "whether it is missing gives the label away completely (held-out AUC 1)"
+            self._exclude(profile.name, why, True)
+            return True
         if auc >= _COPY_AUC and few and profile.num_known > 100:
             self._exclude(profile.name, "it gives the label away completely (held-out AUC 1)", True)
             return True
@@ -358,3 +364,9 @@ class _Inference:
             f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
             for f in self._fields
         ]
+
+
+def _tells_by_absence(profile: ColumnProfile) -> bool:
+    """Whether a column is filled exactly where rows have one label, as after the outcome."""
+    fewest = min(profile.num_known, profile.num_rows - profile.num_known)
+    return profile.auc_by_absence >= _COPY_AUC and fewest >= _ENOUGH

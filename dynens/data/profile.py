@@ -50,6 +50,7 @@ class ColumnProfile:
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
         auc_by_value: AUC, on the other half of the rows, of the label rate per value.
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
+        auc_by_absence: the same of the label rate of missing and of known values.
         num_positive: positive rows of the sample.
         implies_label: whether the rarer of two values goes almost only with one class.
     """
@@ -76,6 +77,7 @@ class ColumnProfile:
     looks_hashed: bool = False
     auc_by_value: float = 0.5
     auc_by_bucket: float = 0.5
+    auc_by_absence: float = 0.5
     num_positive: int = 0
     implies_label: bool = False
 
@@ -125,7 +127,7 @@ def profile_column(
     if is_nested(kind):
         return ColumnProfile(name, len(array), 0, 0, is_nested=True)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _profile_lists(name, array)
+        return _profile_lists(name, array, labels)
     is_temporal = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
     facts: dict[str, object] = {
         "is_temporal": is_temporal,
@@ -169,7 +171,7 @@ def _merge_equal(texts: pa.StringArray, codes: npt.NDArray[np.int32]) -> npt.NDA
     return np.append(encoded, -1).astype(np.int64)[codes]
 
 
-def _profile_lists(name: str, array: pa.Array) -> ColumnProfile:
+def _profile_lists(name: str, array: pa.Array, labels: Labels | None) -> ColumnProfile:
     values, lengths = split_lists(array, None)
     known = array.is_valid().to_numpy(zero_copy_only=False)
     inside = np.unique(lengths[known])
@@ -181,6 +183,7 @@ def _profile_lists(name: str, array: pa.Array) -> ColumnProfile:
         is_list=True,
         list_length=int(inside[0]) if len(inside) == 1 and inside[0] > 0 else None,
         list_of_floats=pa.types.is_floating(values.type),
+        auc_by_absence=0.5 if labels is None else _auc_by_absence(lengths > 0, labels),
     )
 
 
@@ -276,9 +279,14 @@ def _label_facts(
     return {
         "auc_by_value": by_value,
         "auc_by_bucket": by_bucket,
+        "auc_by_absence": _auc_by_absence(codes >= 0, labels),
         "num_positive": int(labels.sum()),
         "implies_label": _implies(codes, labels),
     }
+
+
+def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
+    return held_out_auc(known.astype(np.int64), labels, _halves(len(known)))
 
 
 def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:

@@ -46,6 +46,19 @@ def test_what_is_no_comparison(text):
     [
         (lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="y"),)), "reads the label"),
         (
+            lambda: FeatureSchema(
+                label=LabelRule(column="y", positive="watch > 3"), fields=(FieldSpec(name="watch"),)
+            ),
+            "reads the label column 'watch'",
+        ),
+        (
+            lambda: FeatureSchema(
+                label=LabelRule(column="y", positive="> 3", negative="skipped == 1"),
+                fields=(FieldSpec(name="s", column="skipped"),),
+            ),
+            "reads the label column 'skipped'",
+        ),
+        (
             lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="a"), FieldSpec(name="a"))),
             "declared twice",
         ),

@@ -116,6 +116,42 @@ def test_the_yaml_reads_back(inferred, tmp_path):
     assert load_dataset(path).features == inferred.dataset.features
 
 
+CLICKED = np.random.default_rng(7).random(400) < 0.2
+MOMENTS = [datetime.datetime(2024, 5, 3, i % 24, i % 60) for i in range(400)]
+
+
+def where_clicked(values, kind=None):
+    return pa.array([v if c else None for v, c in zip(values, CLICKED, strict=True)], kind)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        where_clicked(MOMENTS, pa.timestamp("us")),
+        where_clicked([str(moment) for moment in MOMENTS]),
+        where_clicked([f"r{i % 60}" for i in range(400)]),
+        where_clicked([i * 0.5 for i in range(400)]),
+        where_clicked([[f"r{i % 60}"] for i in range(400)]),
+    ],
+    ids=["times", "texts of times", "texts", "numbers", "lists"],
+)
+def test_a_column_filled_after_the_outcome_only_is_left_out(tmp_path, column):
+    rng = np.random.default_rng(0)
+    columns = {"x": rng.normal(size=400), "ref": column, "y": CLICKED}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    result = infer_schema(tmp_path / "t.parquet", "y")
+    assert [f.name for f in result.dataset.features.fields] == ["x"]
+    assert "whether it is missing gives the label away" in result.excluded["ref"]
+
+
+def test_a_column_that_is_seldom_there_is_no_leak(tmp_path):
+    known = np.flatnonzero(CLICKED)[:5]
+    ref = [f"r{i}" if i in known else None for i in range(400)]
+    columns = {"x": np.random.default_rng(0).normal(size=400), "ref": ref, "y": CLICKED}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert not infer_schema(tmp_path / "t.parquet", "y").excluded
+
+
 def test_a_strong_column_is_kept_but_warned_of(tmp_path):
     rng = np.random.default_rng(0)
     label = rng.random(ROWS) < 0.4
