@@ -270,8 +270,8 @@ class SplitConfig(FrozenConfig):
 
     Attributes:
         by: `time` (needs a timestamp), `random`, `group` (all rows of a group together), `files`
-            (as given; what is missing is cut from train) or `auto` (time where the schema has a
-            timestamp, else random).
+            (as given; what is missing is cut from train) or `auto` (time where cut points are given
+            or the schema has a timestamp, else random).
         fractions: of train, valid and test; None: 80/10/10, or 70/15/15 below 10,000 rows, where
             a tenth is too few to choose and calibrate on.
         valid_from: first time of validation, in the timestamp's own terms; None: by fraction.
@@ -292,6 +292,8 @@ class SplitConfig(FrozenConfig):
             raise ValueError(f"split fractions {list(given)} must be positive and sum to 1")
         if (self.valid_from is None) != (self.test_from is None):
             raise ValueError("give both valid_from and test_from, or neither")
+        if self.valid_from is not None and self.by in ("random", "group"):
+            raise ValueError(f"valid_from cuts by time, but the split is by {self.by!r}")
         return self
 
 

@@ -72,11 +72,21 @@ def split_kind(
 ) -> Literal["time", "random", "group"]:
     """How rows are cut in the end.
 
-    `auto` and `files` mean by time where times can cut the rows into parts with both classes, else
-    at random.
+    `auto` and `files` mean by time where cut points are given or times can cut the rows into parts
+    with both classes, else at random.
+
+    Raises:
+        DataError: cut points are given but no times.
     """
     if split.by in ("time", "random", "group"):
         return split.by
+    if split.valid_from is not None:
+        if times is None:
+            raise DataError(
+                f"the split has valid_from {split.valid_from!r}, but the table has no timestamp; "
+                "name one in features.timestamp, or leave the cut points out."
+            )
+        return "time"
     train = given == TRAIN
     if times is None or np.isfinite(times[train]).sum() < 0.99 * train.sum():
         return "random"

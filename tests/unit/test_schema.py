@@ -71,6 +71,7 @@ def test_what_is_no_comparison(text):
         (lambda: SourceOptions(header=False), "need the names"),
         (lambda: SplitConfig(fractions=(0.5, 0.1, 0.1)), "sum to 1"),
         (lambda: SplitConfig(valid_from=1), "both valid_from and test_from"),
+        (lambda: SplitConfig(by="random", valid_from=1, test_from=2), "split is by 'random'"),
         (
             lambda: DatasetConfig(
                 files=("a",), features=FeatureSchema(label=LABEL), split=SplitConfig(by="time")

@@ -36,6 +36,19 @@ def test_time_cut_points():
     assert np.bincount(split).tolist() == [500, 200, 300]
 
 
+def test_cut_points_mean_a_split_by_time():
+    config = SplitConfig(valid_from=1.6e9 + 3600 * 500, test_from=1.6e9 + 3600 * 700)
+    times = TIMES.copy()
+    times[:100:5] = np.nan
+    labels = LABELS.copy()
+    labels[950:] = 0
+    assert split_kind(config, TRAIN_FILES, times, labels) == "time"
+    split = split_rows(config, labels, TRAIN_FILES, 0, times=times)
+    assert np.bincount(split).tolist() == [500, 200, 300]
+    with pytest.raises(DataError, match="the table has no timestamp"):
+        split_rows(config, LABELS, TRAIN_FILES, 0)
+
+
 def test_rows_of_one_moment_stay_together():
     days = np.floor(np.arange(1000) / 100)
     split = split_rows(SplitConfig(by="time", fractions=EIGHTY), LABELS, TRAIN_FILES, 0, times=days)
