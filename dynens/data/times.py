@@ -124,7 +124,7 @@ def _from_texts(column: pa.Array, time_format: TimeFormat) -> Floats:
     encoded = bare.dictionary_encode()
     layouts = list(_LAYOUTS[time_format == "day_first"])
     texts = encoded.dictionary.to_pylist()
-    seconds = np.array([_from_text(text, layouts) for text in texts] + [np.nan])
+    seconds = np.array([_from_text(text, layouts, time_format) for text in texts] + [np.nan])
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     result: Floats = seconds[codes]
     return result
@@ -143,14 +143,14 @@ _LAYOUTS = [
 _DATE_LIKE = re.compile(r"([A-Za-z]{3} |\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
 
 
-def _from_text(text: str | None, layouts: list[str]) -> float:
+def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) -> float:
     """Seconds of one text; the layout that fits moves to the front, for no two fit one text."""
     if text is None:
         return float("nan")
     text = text.strip()
     number = parse_number(text)
     if number is not None:
-        return float(_from_numbers(np.array([number]), "auto")[0])
+        return float(_from_numbers(np.array([number]), time_format)[0])
     try:
         return seconds_of(datetime.fromisoformat(text))
     except ValueError:

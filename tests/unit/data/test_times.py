@@ -1,10 +1,12 @@
 from datetime import UTC, date, datetime
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from dynens.data.times import seconds_of, seconds_of_values, text_format, time_part, to_seconds
+from dynens.schema import TimeFormat
 
 MOMENT = datetime(2022, 5, 3, 17, 30, tzinfo=UTC)
 SECONDS = MOMENT.timestamp()
@@ -68,10 +70,12 @@ def test_avazu_hours():
     assert seconds_of(14102123, "yymmddhh") == expected
 
 
-def test_a_value_is_read_the_same_whatever_stands_beside_it():
-    values = ["20220503", "1651600000", "2022-05-03 10:00:00", "nonsense", None]
-    together = to_seconds(pa.array(values, pa.string()))
-    np.testing.assert_array_equal(together, [seconds_of(v) for v in values])
+@pytest.mark.parametrize("time_format", get_args(TimeFormat))
+def test_a_value_is_read_the_same_whatever_stands_beside_it(time_format):
+    values = ["20220503", "1651600000", "2022050317", "14102123", "3/5/2022", "nonsense", None]
+    values += ["2022-05-03 10:00:00", "$5"]
+    together = to_seconds(pa.array(values, pa.string()), time_format)
+    np.testing.assert_array_equal(together, [seconds_of(v, time_format) for v in values])
 
 
 def test_few_values_and_columns_agree():
