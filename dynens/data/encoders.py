@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, IntArray
 from dynens.data.entities import EncodedEntity
-from dynens.data.fields import FieldEncoder
+from dynens.data.fields import CategoricalEncoder, FieldEncoder
 from dynens.data.store import read_encoder, write_encoder
+from dynens.data.values import canonical_texts, to_numbers
 from dynens.errors import DataError
 from dynens.schema import Entity, FieldKind
 
@@ -72,16 +74,19 @@ class RowEncoder:
         inputs: dict[str, InputField] = {}
         for entity in self.entities:
             inputs[entity.key] = InputField(entity.key, "categorical", entity.entity)
-        dates = {encoder.spec.source for encoder in self.encoders if encoder.spec.derive}
+        texts = {e.spec.source for e in self.encoders if e.spec.derive}
+        numeric = {e.spec.source for e in self.encoders if e.spec.kind == "numeric"} - texts
+        texts |= {e.spec.source for e in self.encoders if _spells_numbers(e, numeric)}
         for encoder in self.encoders:
             spec = encoder.spec
             # Dates, and columns that several kinds of field read, travel as categories; numbers
-            # that are categories too as numbers, since nothing else will do for both.
+            # that are categories too as numbers, which either field reads, unless the category is
+            # a spelling such as 07 that no number keeps.
             kind: FieldKind = "categorical" if spec.derive else spec.kind
             known = inputs.get(spec.source)
             if known is not None and known.kind != kind:
                 both = {known.kind, kind} == {"categorical", "numeric"}
-                kind = "numeric" if both and spec.source not in dates else "categorical"
+                kind = "numeric" if both and spec.source not in texts else "categorical"
             inputs[spec.source] = InputField(spec.source, kind, spec.entity)
         return tuple(inputs.values())
 
@@ -182,6 +187,15 @@ class RowEncoder:
         """
         encoders, entities, user_key, item_key = read_encoder(directory)
         return cls(encoders, entities, user_key, item_key)
+
+
+def _spells_numbers(encoder: FieldEncoder, columns: set[str]) -> bool:
+    """Whether categories of one of `columns` are numbers that floats spell otherwise (07)."""
+    if encoder.spec.source not in columns or not isinstance(encoder, CategoricalEncoder):
+        return False
+    values = encoder.vocabulary.values
+    spelled = canonical_texts(pa.array(to_numbers(values).values, from_pandas=True))
+    return bool(pc.any(pc.not_equal(spelled, values)).as_py())
 
 
 class _Ranker:

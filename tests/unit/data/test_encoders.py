@@ -75,6 +75,21 @@ def test_a_number_that_is_a_category_too_travels_as_a_number():
     assert number.ids[0, 0] >= 2
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["01", "02", "10"], "categorical"),
+        (["1234567890123456789", "1234567890123456790"], "categorical"),
+        (["1", "-2", "2.5", "x"], "numeric"),
+        ([1, 2, 3], "numeric"),
+    ],
+)
+def test_numbers_whose_spelling_tells_them_apart_travel_as_texts(values, kind):
+    specs = [FieldSpec(name="code"), FieldSpec(name="size", column="code", kind="numeric")]
+    encoder = fit(specs, pa.table({"code": values * 20}))
+    assert [(f.name, f.kind) for f in encoder.input_fields] == [("code", kind)]
+
+
 def test_rows_encode_alike_in_any_chunking_and_by_columns(encoder):
     table = mixed_table(300, seed=1)
     whole = encoder.encode_table(table)
