@@ -10,7 +10,7 @@ import pyarrow as pa
 from dynens.data.entities import RawEntity
 from dynens.data.labels import no_label_column
 from dynens.data.sources import file_format, file_schema
-from dynens.data.values import is_bytes
+from dynens.data.values import is_bytes, is_number_type, widen
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -29,6 +29,7 @@ def needed_columns(features: FeatureSchema) -> dict[str, str]:
 
 
 _UNTYPED = pa.binary()  # stands for the columns of text files, which any flat type agrees with
+_DIGITS = pa.large_string()  # stands for numbers of types that only their texts hold unchanged
 
 
 def unified_schema(
@@ -53,7 +54,7 @@ def unified_schema(
             if file_format(file) == "csv":
                 kind = _UNTYPED
             types[name] = _common_type(types.get(name, kind), kind, name, file)
-    types = {name: pa.string() if kind == _UNTYPED else kind for name, kind in types.items()}
+    types = {n: pa.string() if kind in (_UNTYPED, _DIGITS) else kind for n, kind in types.items()}
     for name, purpose in needed.items():
         if name not in types and not any(entity.has(name) for entity in entities):
             known = ", ".join(schemas[files[0]].names[:20])
@@ -86,16 +87,8 @@ def _common_type(a: pa.DataType, b: pa.DataType, name: str, file: Path) -> pa.Da
         return b
     if _UNTYPED in (a, b) and not (pa.types.is_nested(a) or pa.types.is_nested(b)):
         return _UNTYPED
-
-    def numeric(kind: pa.DataType) -> bool:
-        return bool(
-            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-        )
-
-    if pa.types.is_integer(a) and pa.types.is_integer(b):
-        return pa.int64()
-    if numeric(a) and numeric(b):
-        return pa.float64()
+    if all(kind == _DIGITS or is_number_type(kind) for kind in (a, b)):
+        return _DIGITS if _DIGITS in (a, b) else widen((a, b)) or _DIGITS
     if pa.types.is_list(a) and pa.types.is_list(b):
         return a
     if pa.types.is_temporal(a) and pa.types.is_temporal(b):

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from dynens.data.decimals import comma_column, with_points
 from dynens.data.libsvm import iter_libsvm
+from dynens.data.stacking import stack
 from dynens.data.values import NULL_SPELLINGS
 from dynens.errors import DataError
 from dynens.schema import DEFAULT_SOURCE, SourceOptions
@@ -120,7 +121,7 @@ def read_table(patterns: Sequence[str], options: SourceOptions = DEFAULT_SOURCE)
     Raises:
         DataError: as `iter_tables`, or the files' columns differ.
     """
-    return _join([table for _, table in iter_tables(patterns, options)], patterns)
+    return stack([table for _, table in iter_tables(patterns, options)], patterns[0])
 
 
 def read_head(patterns: Sequence[str], options: SourceOptions, num_rows: int) -> pa.Table:
@@ -131,7 +132,7 @@ def read_head(patterns: Sequence[str], options: SourceOptions, num_rows: int) ->
         rows += tables[-1].num_rows
         if rows >= num_rows:
             break
-    return _join(tables, patterns)
+    return stack(tables, patterns[0])
 
 
 def read_sample(
@@ -148,9 +149,9 @@ def read_sample(
         seen += table.num_rows
         held += tables[-1].num_rows
         while held > 2 * num_rows:
-            tables = [_every(_join(tables, patterns), 0, 2)]
+            tables = [_every(stack(tables, patterns[0]), 0, 2)]
             step, held = 2 * step, tables[0].num_rows
-    return _join(tables, patterns), float(step)
+    return stack(tables, patterns[0]), float(step)
 
 
 def with_decimal(
@@ -170,14 +171,6 @@ def _every(table: pa.Table, first: int, step: int) -> pa.Table:
     if step == 1:
         return table
     return table.take(pa.array(np.arange(first, table.num_rows, step)))
-
-
-def _join(tables: Sequence[pa.Table], patterns: Sequence[str]) -> pa.Table:
-    try:
-        return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    except pa.ArrowException as e:
-        detail = str(e).splitlines()[0]
-        raise DataError(f"the files of {patterns[0]} do not fit together ({detail}).") from e
 
 
 def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schema:

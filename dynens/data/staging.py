@@ -18,7 +18,13 @@ from dynens.data.columns import number_columns
 from dynens.data.labels import LabelReader
 from dynens.data.sources import iter_tables
 from dynens.data.times import to_seconds
-from dynens.data.values import canonical_codes, plain, to_numbers
+from dynens.data.values import (
+    canonical_codes,
+    canonical_texts,
+    is_number_type,
+    plain,
+    to_numbers,
+)
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -227,6 +233,8 @@ class _Stager:
                 if pa.types.is_floating(target.type):
                     self._report.non_finite[target.name] += to_numbers(column).num_non_finite
                 columns.append(column)
+            elif pa.types.is_string(target.type) and is_number_type(column.type):
+                columns.append(canonical_texts(plain(column)))
             else:
                 columns.append(plain(column).cast(target.type, safe=False))
         return pa.table(columns, schema=self._schema)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -116,6 +117,24 @@ def canonical_texts(values: pa.Array) -> pa.StringArray:
     if pa.types.is_floating(kind):
         return _canonical_floats(values)
     return pa.array([canonical(v) for v in values.to_pylist()], pa.string())
+
+
+def is_number_type(kind: pa.DataType) -> bool:
+    """Whether values are integers, floats or booleans."""
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return any(check(kind) for check in checks)
+
+
+def widen(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
+    """The integer type that holds several types of number as they are, None where only text does.
+
+    A double would merge ids beyond 2^53, and int64 does not reach as far as uint64.
+    """
+    distinct = set(kinds)
+    if len(distinct) == 1:
+        return distinct.pop()
+    fits = all(pa.types.is_integer(kind) and kind != pa.uint64() for kind in distinct)
+    return pa.int64() if fits else None
 
 
 def _canonical_strings(values: pa.StringArray) -> pa.StringArray:

@@ -11,6 +11,7 @@ import pytest
 from dynens.data.prepare import open_prepared, prepare
 from dynens.data.presets import dataset_from_files
 from dynens.data.statistics import flat_rows
+from dynens.data.values import canonical
 from dynens.errors import BundleError, DataError, SchemaError
 from dynens.schema import (
     DatasetConfig,
@@ -258,6 +259,36 @@ def test_columns_that_change_type_between_files(tmp_path):
     )
     config = DatasetConfig(files=tuple(map(str, files)), features=features)
     refused(config, tmp_path, DataError, "changes type between files (from double to string)")
+
+
+BIG = 1_234_567_890_123_456_789
+
+
+@pytest.mark.parametrize(
+    ("kinds", "values"),
+    [
+        ((pa.int64(), pa.float64()), ([BIG, BIG + 1, 3], [3.0, None, 2.5])),
+        ((pa.float64(), pa.int64()), ([3.0, None, 2.5], [BIG, BIG + 1, 3])),
+        ((pa.int64(), pa.uint64()), ([BIG, 3, -1], [2**64 - 1, 3, BIG])),
+        ((pa.int32(), pa.int64()), ([3, 4, 5], [BIG, BIG + 1, 3])),
+        ((pa.float32(), pa.float64()), ([0.1, 3.0, 2.5], [0.1, 3.0, 0.3])),
+    ],
+)
+def test_categories_are_the_same_in_files_of_different_number_types(tmp_path, kinds, values):
+    tables = [
+        pa.table({"sku": pa.array(v * 20, kind), "y": [0, 1, 0, 1, 1, 0] * 10})
+        for kind, v in zip(kinds, values, strict=True)
+    ]
+    for i, table in enumerate(tables):
+        written(tmp_path, table, f"{i}.parquet")
+    features = FeatureSchema(label=LabelRule(column="y"), fields=(FieldSpec(name="sku"),))
+    config = DatasetConfig(files=(str(tmp_path / "*.parquet"),), features=features)
+    data = prepare(config, tmp_path / "out", seed=0)
+    known = {canonical(v) for v in (*values[0], *values[1])} - {None}
+    assert set(data.encoder.encoders[0].vocabulary.values.to_pylist()) == known
+    for table, given in zip(tables, values, strict=True):
+        ids = data.encoder.encode_table(table.slice(0, 3)).ids
+        np.testing.assert_array_equal(data.encoder.encode_columns({"sku": given}).ids, ids)
 
 
 def test_texts_in_a_numeric_column(tmp_path):

@@ -1,0 +1,33 @@
+import pyarrow as pa
+import pytest
+
+from dynens.data.stacking import stack
+from dynens.errors import DataError
+
+BIG = 1_234_567_890_123_456_789
+
+
+def stacked(*arrays):
+    return stack([pa.table({"a": array}) for array in arrays], "files")["a"].to_pylist()
+
+
+def test_long_ids_beside_floats_and_texts_keep_their_digits():
+    ids, floats = pa.array([BIG, BIG + 1]), pa.array([5.0, 6.5, None])
+    expected = [str(BIG), str(BIG + 1), "5", "6.5", None]
+    assert stacked(ids, floats) == expected
+    assert stacked(ids, floats, pa.array([7]), pa.array(["x"]), pa.nulls(1)) == [
+        *expected,
+        "7",
+        "x",
+        None,
+    ]
+    assert stacked(pa.array([-1]), pa.array([2**64 - 1], pa.uint64())) == ["-1", str(2**64 - 1)]
+
+
+def test_types_that_one_type_holds_stay_numbers():
+    assert stacked(pa.array([1], pa.int8()), pa.array([BIG]), pa.nulls(1)) == [1, BIG, None]
+
+
+def test_types_that_have_nothing_in_common_are_refused():
+    with pytest.raises(DataError, match="the files of files do not fit together"):
+        stacked(pa.array([1]), pa.array([[1]]))
