@@ -82,7 +82,8 @@ class Scores:
     degraded: str | None = None
 
 
-# At `Pause.ENSEMBLE` the caller may send how many rows it allows; None allows all.
+# At `Pause.ENSEMBLE` the caller may send how many rows it allows, at `Pause.CHUNK` that no more may
+# follow (0); None allows all.
 Steps = Generator[Step, int | None, Scores]
 
 
@@ -265,8 +266,8 @@ class Engine:
             probability[chosen] = self._run_ensemble("probability", batch, chosen, logit, shares)
             route[chosen] = ROUTE_ENSEMBLE
             granted += rows
-            if granted < limit_rows:
-                yield Step(Pause.CHUNK, limit_rows - granted)
+            if granted < limit_rows and (yield Step(Pause.CHUNK, limit_rows - granted)) == 0:
+                break
         degraded = None
         if granted < len(hard):
             degraded = DEGRADED_BUDGET if granted < limit_rows else DEGRADED_LOAD
@@ -322,8 +323,8 @@ class Engine:
             chosen = slice(done, done + rows)
             probability[chosen] = self._run_ensemble(output, batch, chosen, logit, shares)
             done += rows
-            if done < len(batch):
-                yield Step(Pause.CHUNK, len(batch) - done)
+            if done < len(batch) and (yield Step(Pause.CHUNK, len(batch) - done)) == 0:
+                raise BudgetSpentError
         return Scores(probability, np.ones(len(batch), np.int32), len(batch), len(batch))
 
     def _next_chunk(self, rows_left: int, shares: bool, deadline_s: float | None) -> int:

@@ -1,9 +1,10 @@
 """Runs the engine's steps for many requests on one event loop.
 
-The student's part of a request runs at once. Ensemble work takes turns, earliest deadline first,
-one request at a time: interleaving equal jobs would only make all of them late. Its chunks run in
-one scoring thread (ONNX Runtime lets go of the interpreter), so that the loop is free for new
-arrivals, other requests' protocol work and health checks; a handover costs more than its 20 µs
+The student's part of a request runs at once. Ensemble work takes turns, earliest deadline first:
+interleaving equal jobs would only make all of them late, but between two chunks the turn goes to a
+request that is due earlier. Who waits for a turn until its deadline is answered without one. Chunks
+run in one scoring thread (ONNX Runtime lets go of the interpreter), so that the loop is free for
+new arrivals, other requests' protocol work and health checks; a handover costs more than its 20 µs
 where cores are few, so work shorter than two milliseconds stays on the loop.
 """
 
@@ -14,6 +15,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from dynens.batch import EncodedBatch
 from dynens.config.serving import System
@@ -28,38 +30,62 @@ class OverloadedError(Exception):
     """The ensemble is promised to others, and the system cannot answer without it."""
 
 
+@dataclass(eq=False)
+class Promise:
+    """Ensemble work that was granted to a request and is still to be done."""
+
+    deadline_s: float
+    seconds: float
+
+
 class Turns:
     """A lock handed on by earliest deadline."""
 
     def __init__(self) -> None:
         self._busy = False
         self._order = itertools.count()
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[float, int, asyncio.Future[bool]]] = []
 
     @property
     def busy(self) -> bool:
         return self._busy
 
-    async def acquire(self, deadline_s: float) -> None:
+    async def acquire(self, deadline_s: float, timeout_s: float) -> bool:
+        """Whether the turn came within `timeout_s`; only then it must be released."""
         if not self._busy:
             self._busy = True
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            return True
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
         heapq.heappush(self._waiting, (deadline_s, next(self._order), future))
+        timer = loop.call_later(max(timeout_s - _TIMER_S, 0.0), _give_up, future)
         try:
-            await future
+            return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            if future.done() and not future.cancelled() and future.result():
                 self.release()  # the turn came together with the cancellation
             raise
+        finally:
+            timer.cancel()
 
     def release(self) -> None:
         while self._waiting:
             _, _, future = heapq.heappop(self._waiting)
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
                 return
         self._busy = False
+
+    def wanted_before(self, deadline_s: float) -> bool:
+        """Whether someone waits whose deadline is earlier."""
+        while self._waiting and self._waiting[0][2].done():
+            heapq.heappop(self._waiting)
+        return bool(self._waiting) and self._waiting[0][0] < deadline_s
+
+
+def _give_up(turn: asyncio.Future[bool]) -> None:
+    if not turn.done():
+        turn.set_result(False)
 
 
 class Scheduler:
@@ -71,8 +97,21 @@ class Scheduler:
 
     def __init__(self, *, threaded: bool = True) -> None:
         self.turns = Turns()
-        self.backlog_s = 0.0
+        self.promises: list[Promise] = []
         self._thread = ThreadPoolExecutor(1, "scoring") if threaded else None
+
+    def backlog_s(self, deadline_s: float, chunk_s: float) -> float:
+        """Promised work that comes before that of a request due at `deadline_s`.
+
+        Of work that is due later, the chunk of `chunk_s` that may be running counts, once.
+        """
+        earlier = later = 0.0
+        for promise in self.promises:
+            if promise.deadline_s <= deadline_s:
+                earlier += promise.seconds
+            else:
+                later = max(later, promise.seconds)
+        return earlier + min(later, chunk_s)
 
     async def score(
         self,
@@ -122,57 +161,59 @@ class Scheduler:
     ) -> Scores:
         now = engine.clock()
         wanted = step.rows_left
-        allowed = self._allowed_rows(engine, step, deadline_s - now, now)
-        promised_s = step.excess * engine.ensemble_cost.seconds(allowed, now) if allowed else 0.0
-        self.backlog_s += promised_s
+        allowed = self._allowed_rows(engine, step, deadline_s, now)
+        if allowed < wanted and system not in ("dynamic", "student"):
+            raise OverloadedError
+        if not allowed:
+            return _finish(steps, 0)
+        seconds = step.excess * engine.ensemble_cost.seconds(allowed, now)
+        promise = Promise(deadline_s, min(seconds, max(deadline_s - now, 0.0)))
+        self.promises.append(promise)
         try:
-            if allowed < wanted and system not in ("dynamic", "student"):
-                raise OverloadedError
-            if not allowed:
-                return _finish(steps, 0)
-            if on_wait is not None and (self.turns.busy or promised_s > _LONG_S):
+            if on_wait is not None and (self.turns.busy or seconds > _LONG_S):
                 on_wait()
-            await self.turns.acquire(deadline_s)
-            try:
-                if self._thread is not None and promised_s > _WORTH_A_HANDOVER_S:
-                    return await self._run_in_thread(self._thread, steps, allowed)
-                return await self._run_on_loop(steps, allowed)
-            finally:
-                self.turns.release()
+            if not await self.turns.acquire(deadline_s, deadline_s - now):
+                return _finish(steps, 0)
+            return await self._run(engine, steps, allowed, step.excess, promise)
         finally:
-            self.backlog_s = max(self.backlog_s - promised_s, 0.0)
+            self.promises.remove(promise)
 
-    async def _run_in_thread(
-        self, thread: ThreadPoolExecutor, steps: Steps, allowed: int
+    async def _run(
+        self, engine: Engine, steps: Steps, allowed: int, excess: float, promise: Promise
     ) -> Scores:
+        """Chunk after chunk, in a turn that is this request's already and is given back."""
+        thread = self._thread if promise.seconds > _WORTH_A_HANDOVER_S else None
+        has_turn = True
         sent: int | None = allowed
-        while True:
-            chunk: Future[Scores | None] = thread.submit(_advance, steps, sent)
-            try:
-                scores = await asyncio.wrap_future(chunk)
-            except asyncio.CancelledError:
-                # A chunk cannot be interrupted, and its generator must not be closed under it.
-                while not (chunk.done() or chunk.cancel()):
-                    await asyncio.sleep(_CHUNK_POLL_S)
-                raise
-            if scores is not None:
-                return scores
-            sent = None
-
-    async def _run_on_loop(self, steps: Steps, allowed: int) -> Scores:
         try:
-            steps.send(allowed)
             while True:
-                await asyncio.sleep(0)
-                next(steps)
-        except StopIteration as stop:
-            scores: Scores = stop.value
-            return scores
+                if thread is None:
+                    result = _advance(steps, sent)
+                else:
+                    result = await _in_thread(thread, steps, sent)
+                if isinstance(result, Scores):
+                    return result
+                sent = None
+                if thread is None:
+                    await asyncio.sleep(0)
+                now = engine.clock()
+                promise.seconds = excess * engine.ensemble_cost.seconds(result.rows_left, now)
+                if self.turns.wanted_before(promise.deadline_s):
+                    self.turns.release()
+                    has_turn = False
+                    left_s = promise.deadline_s - now
+                    has_turn = await self.turns.acquire(promise.deadline_s, left_s)
+                    if not has_turn:
+                        return _finish(steps, 0)
+        finally:
+            if has_turn:
+                self.turns.release()
 
-    def _allowed_rows(self, engine: Engine, step: Step, seconds_left: float, now: float) -> int:
-        if self.backlog_s <= 0:
+    def _allowed_rows(self, engine: Engine, step: Step, deadline_s: float, now: float) -> int:
+        backlog_s = self.backlog_s(deadline_s, engine.config.chunk_ms / 1e3)
+        if backlog_s <= 0:
             return step.rows_left  # alone: the engine itself grants what fits
-        usable_s = ensemble_seconds(seconds_left, self.backlog_s) / step.excess
+        usable_s = ensemble_seconds(deadline_s - now, backlog_s) / step.excess
         cost, margin = engine.ensemble_cost, engine.config.safety_margin
         return min(step.rows_left, cost.rows_within(usable_s, now, margin))
 
@@ -181,24 +222,36 @@ class Scheduler:
 _LONG_S = 2e-3
 _WORTH_A_HANDOVER_S = 2e-3
 _CHUNK_POLL_S = 2e-4
+# Timers of an event loop come up to a millisecond late, and who gives up still has to answer.
+_TIMER_S = 1.5e-3
 
 
-def _advance(steps: Steps, sent: int | None) -> Scores | None:
+async def _in_thread(thread: ThreadPoolExecutor, steps: Steps, sent: int | None) -> Scores | Step:
+    chunk: Future[Scores | Step] = thread.submit(_advance, steps, sent)
+    try:
+        return await asyncio.wrap_future(chunk)
+    except asyncio.CancelledError:
+        # A chunk cannot be interrupted, and its generator must not be closed under it.
+        while not (chunk.done() or chunk.cancel()):
+            try:
+                await asyncio.sleep(_CHUNK_POLL_S)
+            except asyncio.CancelledError:
+                continue
+        raise
+
+
+def _advance(steps: Steps, sent: int | None) -> Scores | Step:
     """Run one chunk; the scores when it was the last."""
     try:
-        steps.send(sent)
+        return steps.send(sent)
     except StopIteration as stop:
         scores: Scores = stop.value
         return scores
-    return None
 
 
 def _finish(steps: Steps, allowed: int) -> Scores:
     """Run steps to the end without pausing."""
-    try:
-        steps.send(allowed)
-        while True:
-            next(steps)
-    except StopIteration as stop:
-        scores: Scores = stop.value
-        return scores
+    result = _advance(steps, allowed)
+    while not isinstance(result, Scores):
+        result = _advance(steps, None)
+    return result

@@ -11,7 +11,7 @@ import pytest
 
 from dynens.budget import CostModel
 from dynens.engine import BudgetSpentError, Pause, Scores, Step
-from serving.scheduler import OverloadedError, Scheduler, Turns
+from serving.scheduler import OverloadedError, Promise, Scheduler, Turns
 
 ROW_S = 1e-3
 
@@ -21,7 +21,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.config = SimpleNamespace(safety_margin=0.0)
+        self.config = SimpleNamespace(safety_margin=0.0, chunk_ms=1e4 * ROW_S)
         self.ensemble_cost = CostModel(0.0, ROW_S)
         self.excess = 1.0
         self.log: list[str] = []
@@ -45,8 +45,8 @@ class FakeEngine:
                 self.now += rows * ROW_S
                 self.log.append(f"{name} {rows}")
                 granted += rows
-                if granted < limit:
-                    yield Step(Pause.CHUNK, limit - granted)
+                if granted < limit and (yield Step(Pause.CHUNK, limit - granted)) == 0:
+                    break
         return Scores(np.zeros(1, np.float32), np.zeros(1, np.int32), wanted, granted)
 
 
@@ -80,8 +80,8 @@ def test_ensembles_take_turns_by_deadline_while_students_run_at_once(scheduler: 
         assert engine.log.index("easy student") < engine.log.index("a 10") + 4
         assert students == ["a student", "late student", "soon student", "easy student"]
         ensembles = [entry for entry in engine.log if not entry.endswith("student")]
-        assert ensembles == ["a 10", "a 10", "soon 10", "late 10"]
-        assert scheduler.backlog_s == 0.0
+        assert ensembles == ["a 10", "soon 10", "late 10", "a 10"]
+        assert not scheduler.promises
         assert not scheduler.turns.busy
 
     asyncio.run(go())
@@ -90,10 +90,10 @@ def test_ensembles_take_turns_by_deadline_while_students_run_at_once(scheduler: 
 def test_behind_a_backlog_the_hard_share_shrinks(scheduler: Scheduler) -> None:
     async def go() -> None:
         engine = FakeEngine()
-        scheduler.backlog_s = 0.04
+        scheduler.promises = [Promise(0.0, 0.04)]
         scores = await score(scheduler, engine, "a", 100, 0.08)
         assert scores.hard_granted == 20  # 80 ms · (1 − 40/80)² = 20 ms
-        scheduler.backlog_s = 0.08
+        scheduler.promises = [Promise(0.0, 0.08)]
         assert (await score(scheduler, engine, "b", 100, engine.now + 0.08)).hard_granted == 0
 
     asyncio.run(go())
@@ -103,13 +103,13 @@ def test_rows_that_take_longer_than_the_model_says_are_promised_their_time() -> 
     async def go() -> None:
         engine, scheduler = FakeEngine(), Scheduler()
         engine.excess = 2.0
-        await scheduler.turns.acquire(0.0)
+        await scheduler.turns.acquire(0.0, 1.0)
         waiting = asyncio.create_task(score(scheduler, engine, "a", 10, 5.0))
         await asyncio.sleep(0)
-        assert scheduler.backlog_s == pytest.approx(2 * 10 * ROW_S)
+        assert [p.seconds for p in scheduler.promises] == [pytest.approx(2 * 10 * ROW_S)]
         scheduler.turns.release()
         await waiting
-        scheduler.backlog_s = 0.04
+        scheduler.promises = [Promise(0.0, 0.04)]
         later = engine.now + 0.08
         assert (await score(scheduler, engine, "b", 100, later)).hard_granted == 10  # 20 ms, halved
 
@@ -119,10 +119,10 @@ def test_rows_that_take_longer_than_the_model_says_are_promised_their_time() -> 
 def test_a_static_ensemble_that_cannot_have_its_time_is_shed(scheduler: Scheduler) -> None:
     async def go() -> None:
         engine = FakeEngine()
-        scheduler.backlog_s = 0.04
+        scheduler.promises = [Promise(0.0, 0.04)]
         with pytest.raises(OverloadedError):
             await score(scheduler, engine, "a", 100, 0.08, "ensemble")
-        assert scheduler.backlog_s == pytest.approx(0.04)
+        assert len(scheduler.promises) == 1
 
     asyncio.run(go())
 
@@ -130,14 +130,14 @@ def test_a_static_ensemble_that_cannot_have_its_time_is_shed(scheduler: Schedule
 def test_a_cancelled_request_gives_its_turn_and_its_promise_back(scheduler: Scheduler) -> None:
     async def go() -> None:
         engine = FakeEngine()
-        await scheduler.turns.acquire(0.0)
+        await scheduler.turns.acquire(0.0, 1.0)
         waiting = asyncio.create_task(score(scheduler, engine, "gone", 10, 5.0))
         await asyncio.sleep(0)
-        assert scheduler.backlog_s == pytest.approx(10 * ROW_S)
+        assert [p.seconds for p in scheduler.promises] == [pytest.approx(10 * ROW_S)]
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert scheduler.backlog_s == 0.0
+        assert not scheduler.promises
         scheduler.turns.release()
         assert (await score(scheduler, engine, "next", 10, 5.0)).hard_granted == 10
         assert "gone 10" not in engine.log
@@ -148,9 +148,9 @@ def test_a_cancelled_request_gives_its_turn_and_its_promise_back(scheduler: Sche
 def test_a_turn_that_comes_with_the_cancellation_is_handed_on() -> None:
     async def go() -> None:
         turns = Turns()
-        await turns.acquire(0.0)
-        first = asyncio.create_task(turns.acquire(1.0))
-        second = asyncio.create_task(turns.acquire(2.0))
+        await turns.acquire(0.0, 1.0)
+        first = asyncio.create_task(turns.acquire(1.0, 10.0))
+        second = asyncio.create_task(turns.acquire(2.0, 10.0))
         await asyncio.sleep(0)
         turns.release()  # to `first`, which is cancelled before it runs again
         first.cancel()
@@ -187,6 +187,44 @@ def test_a_chunk_in_the_thread_ends_before_its_request_is_closed() -> None:
             await running
         assert engine.log == ["chunk done"]
         assert not scheduler.turns.busy
-        assert scheduler.backlog_s == 0.0
+        assert not scheduler.promises
 
     asyncio.run(go())
+
+
+def test_who_waits_until_its_deadline_is_answered_without_a_turn(scheduler: Scheduler) -> None:
+    async def go() -> None:
+        engine = FakeEngine()
+        await scheduler.turns.acquire(0.0, 1.0)
+        scores = await asyncio.wait_for(score(scheduler, engine, "a", 5, 0.02), 5)
+        assert (scores.hard_wanted, scores.hard_granted) == (5, 0)
+        assert scheduler.turns.busy  # still the first one's
+        assert not scheduler.promises
+        scheduler.turns.release()
+        assert (await score(scheduler, engine, "b", 5, 0.02)).hard_granted == 5
+
+    asyncio.run(go())
+
+
+def test_a_long_request_lets_earlier_deadlines_pass_between_its_chunks(
+    scheduler: Scheduler,
+) -> None:
+    async def go() -> None:
+        engine = FakeEngine()
+        long = asyncio.create_task(score(scheduler, engine, "long", 50, 10.0))
+        while "long 10" not in engine.log:
+            await asyncio.sleep(0)
+        assert (await score(scheduler, engine, "short", 10, 1.0)).hard_granted == 10
+        assert (await long).hard_granted == 50
+        ensembles = [entry for entry in engine.log if not entry.endswith("student")]
+        assert ensembles.index("short 10") < len(ensembles) - 1
+        assert not scheduler.turns.busy
+
+    asyncio.run(go())
+
+
+def test_work_that_is_due_later_counts_one_chunk() -> None:
+    scheduler = Scheduler(threaded=False)
+    scheduler.promises = [Promise(1.0, 0.004), Promise(60.0, 0.5), Promise(50.0, 0.3)]
+    assert scheduler.backlog_s(2.0, 0.003) == pytest.approx(0.004 + 0.003)
+    assert scheduler.backlog_s(60.0, 0.003) == pytest.approx(0.804)
