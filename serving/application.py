@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynens.batch import EncodedBatch
+from dynens.budget import CostModel
 from dynens.config.serving import ServingConfig
 from dynens.engine import BudgetSpentError, Engine, Scores
 from dynens.errors import DataError
@@ -22,7 +23,6 @@ from serving.admission import Verdict, admit
 from serving.clock import (
     ARRIVAL_HEADER,
     BUDGET_HEADER,
-    ReplyReserve,
     budget_ms,
     header_map,
     queue_seconds,
@@ -50,11 +50,15 @@ _SPENT = "the latency budget was spent before an answer was ready"
 
 @dataclass
 class Progress:
-    """One request on its way: when it came and when its answer is due."""
+    """One request on its way: when it came, when its answer is due, and whether a header says so.
+
+    Without the header a parameter in the body may still change it.
+    """
 
     arrival_s: float
     deadline_s: float
     budget_ms: float
+    by_header: bool
 
 
 class Application:
@@ -81,8 +85,10 @@ class Application:
         self._folder = folder
         self._authorization = None if token is None else f"Bearer {token}".encode()
         self._scheduler = Scheduler(threaded=config.scoring_thread)
-        self._reserve = ReplyReserve()
+        # Of turning scores into an answer; learned, like the engine's own costs.
+        self._reply_cost = CostModel(5e-5, 6e-7, slowdown=3.0)
         self._in_flight = 0
+        self._uploads = 0
         self._pages: dict[str, Handler] = {
             _LIVE: self._live,
             _READY: self._ready,
@@ -164,16 +170,14 @@ class Application:
         model = self.model
         codec.check(model)
         progress = self._start(model, headers)
-        self._admit(model, progress)
+        if progress.by_header:
+            self._admit(model, progress)
+        body = await self._read(headers, receive, progress, model)
+        if progress.by_header or _PARAMETER not in body:
+            self._admit(model, progress)
+        request, batch = self._understand(codec, body, headers, model, progress)
         self._in_flight += 1
         try:
-            body = await self._read(headers, receive, progress, model)
-            try:
-                request = codec.parse(body, headers, model, self.config.limits)
-                self._apply_parameter(progress, headers, request.budget)
-                batch = codec.encode(request, model)
-            except DataError as e:
-                raise bad_request(str(e)) from e
             scores = await self._score(model, batch, progress, receive)
         finally:
             self._in_flight -= 1
@@ -181,33 +185,46 @@ class Application:
         elapsed_ms = (scored_s - progress.arrival_s) * 1e3
         response = codec.render(request, scores, model, _report(scores, progress, elapsed_ms))
         now = model.engine.clock()
-        self._reserve.observe(now - scored_s)
+        self._reply_cost.observe(len(batch), now - scored_s, now)
         if now > progress.deadline_s:
             raise _spent()
-        self.metrics.answered(scores, batch.ids, elapsed_ms)
+        self.metrics.answered(scores, batch.ids, model.id_columns, elapsed_ms)
         return response
+
+    def _understand(
+        self,
+        codec: Codec[Any],
+        body: bytes,
+        headers: Mapping[bytes, bytes],
+        model: Model,
+        progress: Progress,
+    ) -> tuple[Any, EncodedBatch]:
+        """The request and its encoded rows, if it is (still) worth the work."""
+        try:
+            request = codec.parse(body, headers, model, self.config.limits)
+            if request.budget is not None and not progress.by_header:
+                limit_ms = self.config.limits.max_budget_ms
+                progress.budget_ms = budget_ms(request.budget, progress.budget_ms, limit_ms)
+                progress.deadline_s = progress.arrival_s + progress.budget_ms / 1e3
+            self._admit(model, progress)
+            return request, codec.encode(request, model)
+        except DataError as e:
+            raise bad_request(str(e)) from e
+        except RecursionError as e:
+            raise bad_request("the body is nested too deeply") from e
 
     def _start(self, model: Model, headers: Mapping[bytes, bytes]) -> Progress:
         queued_s = queue_seconds(headers.get(ARRIVAL_HEADER), time.time())
         self.metrics.queue.observe(queued_s * 1e3)
         arrival_s = model.engine.clock() - queued_s
         default_ms = self.config.latency_budget_ms or model.default_budget_ms
-        budget = budget_ms(headers.get(BUDGET_HEADER), default_ms, self.config.limits.max_budget_ms)
-        return Progress(arrival_s, arrival_s + budget / 1e3, budget)
-
-    def _apply_parameter(
-        self, progress: Progress, headers: Mapping[bytes, bytes], given: object
-    ) -> None:
-        """The budget in the request's body counts where there is none in the header."""
-        if given is None or BUDGET_HEADER in headers:
-            return
-        budget = budget_ms(given, progress.budget_ms, self.config.limits.max_budget_ms)
-        progress.budget_ms = budget
-        progress.deadline_s = progress.arrival_s + budget / 1e3
+        given = headers.get(BUDGET_HEADER)
+        budget = budget_ms(given, default_ms, self.config.limits.max_budget_ms)
+        return Progress(arrival_s, arrival_s + budget / 1e3, budget, given is not None)
 
     def _admit(self, model: Model, progress: Progress) -> None:
         now = model.engine.clock()
-        cheapest_s = model.engine.student_cost.seconds(1, now) + self._reserve.seconds
+        cheapest_s = model.engine.student_cost.seconds(1, now) + self._reply_cost.seconds(1, now)
         verdict = admit(
             self._in_flight, self.config.max_queued, progress.deadline_s - now, cheapest_s
         )
@@ -215,9 +232,7 @@ class Application:
             return
         if verdict is Verdict.SPENT:
             raise _spent()
-        raise RequestError(
-            503, _SHED[verdict], reason=f"shed_{verdict.name.lower()}", retry_after_s=_RETRY_AFTER_S
-        )
+        raise _shed(verdict)
 
     async def _read(
         self,
@@ -226,28 +241,37 @@ class Application:
         progress: Progress,
         model: Model,
     ) -> bytes:
-        """The body, which may arrive slowly: then the budget's end is the limit."""
-        reading = read_body(headers, receive, self.config.limits.max_body_bytes)
-        alarm = Alarm(max(progress.deadline_s - model.engine.clock(), _MIN_BODY_S))
+        """The body, which may arrive slowly: then the budget's end is the limit.
+
+        Until the body is here it may hold a longer budget than the default. Uploads do not count
+        as queued, so that clients that stall do not close the queue to others.
+        """
+        if self._uploads >= _UPLOADS_PER_PLACE * self.config.max_queued:
+            raise _shed(Verdict.FULL)
+        left_s = progress.deadline_s - model.engine.clock()
+        alarm = Alarm(max(left_s, _MIN_BODY_S if progress.by_header else _PATIENCE_S))
+        self._uploads += 1
         try:
-            return await reading
+            return await read_body(headers, receive, self.config.limits.max_body_bytes)
         except asyncio.CancelledError:
             if alarm.rang():
                 raise _spent() from None
             raise
         finally:
+            self._uploads -= 1
             alarm.stop()
 
     async def _score(
         self, model: Model, batch: EncodedBatch, progress: Progress, receive: Receive
     ) -> Scores:
         watch = DisconnectWatch(receive)
+        reply_s = self._reply_cost.seconds(len(batch), model.engine.clock())
         try:
             return await self._scheduler.score(
                 model.engine,
                 batch,
                 system=self.config.system,
-                deadline_s=progress.deadline_s - self._reserve.seconds,
+                deadline_s=progress.deadline_s - reply_s,
                 threshold=self.config.threshold,
                 on_wait=watch.start,
             )
@@ -301,6 +325,9 @@ class Application:
 
 # A body that is already here is read whatever the clock says; the budget is checked afterwards.
 _MIN_BODY_S = 1e-3
+_PATIENCE_S = 1.0
+_UPLOADS_PER_PLACE = 8
+_PARAMETER = b"latency_budget_ms"
 
 
 class Alarm:
@@ -374,6 +401,11 @@ def _report(scores: Scores, progress: Progress, elapsed_ms: float) -> dict[str, 
         "elapsed_ms": round(elapsed_ms, 3),
         "degraded": scores.degraded,
     }
+
+
+def _shed(verdict: Verdict) -> RequestError:
+    reason = f"shed_{verdict.name.lower()}"
+    return RequestError(503, _SHED[verdict], reason=reason, retry_after_s=_RETRY_AFTER_S)
 
 
 def _spent() -> RequestError:

@@ -1,4 +1,4 @@
-"""When a request arrived at the machine, and how much its answer still costs."""
+"""When a request arrived at the machine, and the time it has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ BUDGET_HEADER = b"x-latency-budget-ms"
 
 # Stamps older than this come from a clock that was set, not from a queue.
 _MAX_QUEUE_S = 600.0
-_RISE, _FALL = 0.3, 0.02
 
 
 def queue_seconds(stamp: bytes | None, now_epoch_s: float) -> float:
@@ -60,24 +59,6 @@ def budget_ms(value: object, default_ms: float, max_ms: float) -> float:
             f"above 0 and at most {max_ms:g}"
         )
     return given
-
-
-class ReplyReserve:
-    """Time to keep for turning scores into a sent answer, learned from recent answers.
-
-    The estimate rises quickly and falls slowly, and an answer that was held up by something else
-    counts for at most `max_s`.
-    """
-
-    def __init__(self, initial_s: float = 3e-4, max_s: float = 1.5e-3) -> None:
-        self.seconds = initial_s
-        self._max_s = max_s
-
-    def observe(self, seconds: float) -> None:
-        """Learn from one answer."""
-        seconds = min(seconds, self._max_s)
-        rate = _RISE if seconds > self.seconds else _FALL
-        self.seconds += rate * (seconds - self.seconds)
 
 
 def header_map(headers: list[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:

@@ -12,6 +12,7 @@ from dynens.config.serving import LimitsConfig
 from dynens.engine import Engine, Scores
 from serving.errors import RequestError
 from serving.http import BINARY_TYPE, Response
+from serving.metrics import IdColumns
 from serving.rank import RankRequest, parse_rank, render_rank
 from serving.tensors import Field
 from serving.v2 import HEADER_LENGTH, MODEL_NAME, InferRequest, parse_infer, render_infer
@@ -25,12 +26,13 @@ class Model:
 
     engine: Engine
     fields: dict[str, Field]
-    context_fields: frozenset[str]
+    context_fields: dict[str, Field]
     user_key: str | None
     version: str
     dynens_version: str
     default_budget_ms: float
     can_rank: bool
+    id_columns: IdColumns
 
     @classmethod
     def of(cls, engine: Engine) -> Model:
@@ -39,12 +41,13 @@ class Model:
         return cls(
             engine=engine,
             fields=fields,
-            context_fields=frozenset(f.name for f in fields.values() if f.entity != "item"),
+            context_fields={n: f for n, f in fields.items() if f.entity != "item"},
             user_key=encoder.user_key,
             version=manifest.bundle_version,
             dynens_version=manifest.dynens_version,
             default_budget_ms=manifest.default_budget_ms,
             can_rank=encoder.has_item_entity,
+            id_columns=IdColumns.of(engine.layout),
         )
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,24 @@ class Histogram:
         return [*self.counts, self.sum]
 
 
+@dataclass(frozen=True)
+class IdColumns:
+    """Which columns of a bundle's encoded ids belong to which field.
+
+    Attributes:
+        names: the fields, in order.
+        starts: first column of each.
+    """
+
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layout: FeatureLayout) -> IdColumns:
+        columns = [(field.name, at.start) for field, at in layout.columns()]
+        return cls(tuple(name for name, _ in columns), tuple(start for _, start in columns))
+
+
 class ReplicaMetrics:
     """What one replica has counted since it started.
 
@@ -59,6 +78,8 @@ class ReplicaMetrics:
         self.refused: dict[str, int] = {}
         self.degraded: dict[str, int] = {}
         self.swaps: dict[str, int] = {}
+        self.oov: dict[str, int] = {}
+        self.oov_rows = 0
         self.rows = [0, 0]
         self.hard_wanted = 0
         self.hard_granted = 0
@@ -73,13 +94,13 @@ class ReplicaMetrics:
     def describe(self, layout: FeatureLayout, version: str) -> None:
         """Take over the layout and version of a (new) bundle."""
         self.version = version
-        self._columns = [(field.name, columns) for field, columns in layout.columns()]
-        self.oov = {name: 0 for name, _ in self._columns}
-        self.oov_rows = 0
-        self._starts = [columns.start for _, columns in self._columns]
+        for field in layout.fields:
+            self.oov.setdefault(field.name, 0)
 
-    def answered(self, scores: Scores, ids: IntArray, elapsed_ms: float) -> None:
-        """Count a request that was answered with scores."""
+    def answered(
+        self, scores: Scores, ids: IntArray, columns: IdColumns, elapsed_ms: float
+    ) -> None:
+        """Count a request that was answered with scores of rows with these ids."""
         rows = len(scores.route)
         hard = scores.hard_granted
         self.rows[1] += hard
@@ -90,18 +111,17 @@ class ReplicaMetrics:
         self.latency["ensemble" if hard else "student"].observe(elapsed_ms)
         if scores.degraded is not None:
             self.degraded[scores.degraded] = self.degraded.get(scores.degraded, 0) + 1
-        if self._starts:
-            self._count_unknown(ids)
+        if columns.names:
+            self._count_unknown(ids, columns)
 
-    def _count_unknown(self, ids: IntArray) -> None:
+    def _count_unknown(self, ids: IntArray, columns: IdColumns) -> None:
         self.oov_rows += len(ids)
         unknown = ids == OUT_OF_VOCABULARY
         if not np.count_nonzero(unknown):
             return
         per_column = np.count_nonzero(unknown, axis=0)
-        for (name, _), count in zip(
-            self._columns, np.add.reduceat(per_column, self._starts).tolist(), strict=True
-        ):
+        per_field = np.add.reduceat(per_column, columns.starts).tolist()
+        for name, count in zip(columns.names, per_field, strict=True):
             self.oov[name] += count
 
     def responded(self, status: int) -> None:

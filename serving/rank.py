@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 from dynens.config.serving import LimitsConfig
 from dynens.engine import Scores
 from serving.errors import RequestError, bad_request
+from serving.tensors import MAX_WIDTH, Field
 from serving.v2 import loads
 
 _KEYS = frozenset({"user_id", "context", "candidates", "top_k", "latency_budget_ms"})
@@ -36,7 +38,7 @@ class RankRequest:
 
 
 def parse_rank(
-    body: bytes, user_key: str | None, context_fields: frozenset[str], limits: LimitsConfig
+    body: bytes, user_key: str | None, context_fields: Mapping[str, Field], limits: LimitsConfig
 ) -> RankRequest:
     """Read a ranking request.
 
@@ -86,22 +88,44 @@ def _candidates(value: object, limits: LimitsConfig) -> list[str | int | float]:
     return value
 
 
-def _context(value: object, context_fields: frozenset[str], limits: LimitsConfig) -> dict[str, Any]:
+def _context(
+    value: object, context_fields: Mapping[str, Field], limits: LimitsConfig
+) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise bad_request("'context' must be a JSON object")
-    unknown = value.keys() - context_fields
+    unknown = value.keys() - context_fields.keys()
     if unknown:
         raise bad_request(
             f"context has no field {min(unknown)[:60]!r}; GET /v2/models/dynens lists the fields"
         )
     for name, entry in value.items():
-        for part in entry if isinstance(entry, list) else (entry,):
-            if not isinstance(part, (str, int, float, bool, type(None))):
-                raise bad_request(f"context field {name!r} must be a value or a list of values")
-            _check_length(name, part, limits)
+        _check_entry(context_fields[name], entry, limits)
     return value
+
+
+_VALUE = (str, int, float, bool, type(None))
+_NUMBER = (int, float, type(None))
+
+
+def _check_entry(field: Field, entry: object, limits: LimitsConfig) -> None:
+    """A value, a list of values or a list of numbers, as the field's kind asks."""
+    if not isinstance(entry, list):
+        if field.kind == "dense_vector" and entry is not None:
+            raise bad_request(f"context field {field.name!r} must be a list of numbers")
+        entry = [entry]
+    elif field.kind not in ("multi_valued", "dense_vector"):
+        raise bad_request(f"context field {field.name!r} must be one value, not a list")
+    if len(entry) > MAX_WIDTH:
+        raise bad_request(
+            f"context field {field.name!r} has {len(entry)} values; at most {MAX_WIDTH} are allowed"
+        )
+    for part in entry:
+        if not isinstance(part, _NUMBER if field.kind == "dense_vector" else _VALUE):
+            words = "a list of numbers" if field.kind == "dense_vector" else "made of plain values"
+            raise bad_request(f"context field {field.name!r} must be {words}")
+        _check_length(field.name, part, limits)
 
 
 def _check_length(name: str, value: object, limits: LimitsConfig) -> None:

@@ -38,6 +38,8 @@ _ACCEPTED: dict[FieldKind, frozenset[str]] = {
     "dense_vector": frozenset(FIXED_TYPES),
 }
 _LENGTH_BYTES = 4
+MAX_WIDTH = 1000
+"""Most values that one row of a list or vector may have."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,13 @@ class TensorSpec:
         return self.field.kind in ("multi_valued", "dense_vector") and len(self.shape) == 2
 
 
-def tensor_spec(field: Field, datatype: object, shape: object, max_values: int) -> TensorSpec:
+def tensor_spec(field: Field, datatype: object, shape: object) -> TensorSpec:
     """Check datatype and shape of an input.
 
     Args:
         field: the model's field of that name.
         datatype: as the request gives it.
         shape: as the request gives it.
-        max_values: most values one tensor may hold.
 
     Raises:
         RequestError: 400, with the rule that is broken.
@@ -99,11 +100,11 @@ def tensor_spec(field: Field, datatype: object, shape: object, max_values: int) 
         not isinstance(shape, list)
         or not 1 <= len(shape) <= 2
         or not all(type(n) is int and n >= 0 for n in shape)
-        or math.prod(shape) > max_values
+        or max(shape[1:], default=0) > MAX_WIDTH
     ):
         raise bad_request(
-            f"input {name!r} has shape {_quoted(shape)}; it must be [N] or [N, L] with at most "
-            f"{max_values} values"
+            f"input {name!r} has shape {_quoted(shape)}; it must be [N] or [N, L] with L at most "
+            f"{MAX_WIDTH}"
         )
     spec = TensorSpec(field, datatype, tuple(shape))
     needs_matrix = field.kind == "dense_vector" or (

@@ -33,8 +33,8 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 OUTPUTS = ("probability", "route")
 _DATATYPES = {"probability": "FP32", "route": "INT32"}
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
-# Values per row that one tensor may have: multi-valued fields longer than this are refused.
-_MAX_WIDTH = 4096
+# Values in lists and vectors that a request may bring in all: encoding them takes 0.6 µs each.
+_MAX_LISTED = 500_000
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ def parse_infer(
     reader.finish()
     parameters = _mapping(document.get("parameters"), "parameters")
     request_id = document.get("id")
+    if not isinstance(request_id, (str, int, float, type(None))):
+        raise bad_request("'id' must be a string")
     return InferRequest(
         columns=reader.columns,
         rows=reader.rows,
@@ -133,6 +135,7 @@ class _InputReader:
         self._limits = limits
         self._binary = binary
         self._position = 0
+        self._listed = 0
 
     def read(self, tensor: object) -> None:
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
@@ -145,8 +148,7 @@ class _InputReader:
             )
         if name in self.columns:
             raise bad_request(f"input {name!r} is given twice")
-        max_values = self._limits.max_rows * _MAX_WIDTH
-        spec = tensor_spec(field, tensor.get("datatype"), tensor.get("shape"), max_values)
+        spec = tensor_spec(field, tensor.get("datatype"), tensor.get("shape"))
         self._check_rows(spec)
         size = _mapping(tensor.get("parameters"), f"parameters of {name!r}").get("binary_data_size")
         chars = self._limits.max_string_chars
@@ -169,6 +171,12 @@ class _InputReader:
             )
             error.status = 413
             raise error
+        self._listed += spec.size if spec.is_matrix else 0
+        if self._listed > _MAX_LISTED:
+            raise bad_request(
+                f"the lists up to {spec.field.name!r} hold {self._listed} values; at most "
+                f"{_MAX_LISTED} are allowed in one request"
+            )
         if self.columns and spec.rows != self.rows:
             raise bad_request(
                 f"input {spec.field.name!r} has {spec.rows} rows and the inputs before it "

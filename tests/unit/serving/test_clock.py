@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.clock import ReplyReserve, budget_ms, queue_seconds
+from serving.clock import budget_ms, queue_seconds
 from serving.errors import RequestError
 
 
@@ -36,15 +36,3 @@ def test_bad_budgets_are_refused(given: object) -> None:
     with pytest.raises(RequestError) as error:
         budget_ms(given, 8.0, 1000.0)
     assert error.value.status == 400
-
-
-def test_the_reserve_rises_at_once_and_forgets_slowly() -> None:
-    reserve = ReplyReserve(initial_s=1e-4, max_s=1e-3)
-    reserve.observe(1e-3)
-    assert reserve.seconds == pytest.approx(1e-4 + 0.3 * 9e-4)
-    raised = reserve.seconds
-    reserve.observe(1e-4)
-    assert 0.95 * raised < reserve.seconds < raised
-    for _ in range(100):
-        reserve.observe(1.0)  # held up by something else
-    assert reserve.seconds <= 1e-3

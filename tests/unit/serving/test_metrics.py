@@ -10,7 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dynens.batch import FeatureLayout, SparseField
 from dynens.engine import Scores
-from serving.metrics import BUCKETS_MS, Histogram, ReplicaMetrics, SnapshotFolder, render
+from serving.metrics import (
+    BUCKETS_MS,
+    Histogram,
+    IdColumns,
+    ReplicaMetrics,
+    SnapshotFolder,
+    render,
+)
 
 LAYOUT = FeatureLayout((), (SparseField("user", 9), SparseField("tags", 9, 2)))
 
@@ -19,7 +26,7 @@ def counted() -> ReplicaMetrics:
     metrics = ReplicaMetrics(LAYOUT, "abc")
     scores = Scores(np.full(4, 0.25, np.float32), np.array([0, 1, 0, 0], np.int32), 2, 1, "load")
     ids = np.array([[0, 0, -1], [5, 0, 0], [1, 2, -1], [3, 4, 5]], np.int32)
-    metrics.answered(scores, ids, elapsed_ms=2.5)
+    metrics.answered(scores, ids, IdColumns.of(LAYOUT), elapsed_ms=2.5)
     metrics.responded(200)
     metrics.responded(504)
     metrics.refuse("budget_spent")
@@ -84,9 +91,12 @@ def test_snapshots_are_plain_json_and_a_lost_folder_is_no_error(tmp_path: Path) 
     assert list(SnapshotFolder(tmp_path / "gone", "a").others()) == []
 
 
-def test_a_new_bundle_starts_its_own_unknown_values() -> None:
+def test_counts_go_on_with_a_new_bundle_and_requests_under_way_keep_their_columns() -> None:
     metrics = counted()
     metrics.describe(FeatureLayout((), (SparseField("item", 5),)), "def")
-    assert metrics.oov == {"item": 0}
+    assert metrics.oov == {"user": 1, "tags": 3, "item": 0}
     assert metrics.snapshot()["gauges"]["version"] == "def"
     assert metrics.responses == {"200": 1, "504": 1}
+    scores = Scores(np.full(1, 0.25, np.float32), np.zeros(1, np.int32), 0, 0)
+    metrics.answered(scores, np.zeros((1, 3), np.int32), IdColumns.of(LAYOUT), elapsed_ms=1.0)
+    assert metrics.oov == {"user": 2, "tags": 5, "item": 0}

@@ -51,7 +51,7 @@ BAD_INFER: dict[str, tuple[Any, str]] = {
     "wrong datatype": (break_rows(datatype="FP32"), "takes BYTES"),
     "no shape": (break_rows(shape=...), "shape None"),
     "negative shape": (break_rows(shape=[-3]), "shape"),
-    "huge shape": (break_rows(shape=[2**62]), "shape"),
+    "wide shape": (break_rows(shape=[3, 2**62]), "L at most 1000"),
     "three axes": (break_rows(shape=[3, 1, 1]), "shape"),
     "bool shape": (break_rows(shape=[True]), "shape"),
     "no rows": ({"inputs": [tensor("user_id", "INT64", [])]}, "no rows"),
