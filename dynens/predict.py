@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from dynens.config.serving import System
 from dynens.data.inputs import InputFiles
 from dynens.data.prepared import open_prepared
+from dynens.data.sources import expand, iter_tables
 from dynens.engine import Engine
-from dynens.errors import BadInputError
+from dynens.errors import BadInputError, DataError
 from dynens.run import RunDirectory
 
 FORMATS = (".csv", ".parquet")
@@ -39,8 +40,8 @@ def predict_file(
 
     Args:
         run: a finished run.
-        source: CSV, Parquet or any other table `fit` reads; entity columns may be absent when the
-            key is there.
+        source: CSV, Parquet or any other table `fit` reads, or a glob of such with the same
+            columns; entity columns may be absent when the key is there.
         out: `.csv` or `.parquet`; appears only when it is complete.
         system: what answers.
         warn: told what counts as missing, and why.
@@ -57,11 +58,12 @@ def predict_file(
         raise BadInputError(f"--out {out} ends in {out.suffix!r}; use .csv or .parquet.")
     engine = Engine.load(run.root)
     files = InputFiles(source, open_prepared(run.data).dataset, engine.encoder)
+    schema = _common_schema(files)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     writer: TableWriter | None = None
     rows = 0
     try:
-        for table in _predictions(files, engine, system):
+        for table in _predictions(files, schema, engine, system):
             if writer is None:
                 writer = _open(temporary, out.suffix, table.schema)
             writer.write_table(table.cast(writer.schema))  # type: ignore[attr-defined]
@@ -89,12 +91,56 @@ def predict_file(
     return rows
 
 
-def _predictions(files: InputFiles, engine: Engine, system: System) -> Iterator[pa.Table]:
+def _common_schema(files: InputFiles) -> pa.Schema | None:
+    """The columns of several files, in the first one's order and types that fit all; else None.
+
+    Raises:
+        DataError: the files have different columns, or types that do not go together.
+    """
+    paths, options = expand([files.source]), files.dataset.source
+    if len(paths) == 1:
+        return None
+    heads = (next(iter_tables([str(p)], options, chunk_rows=1, verbatim=True)) for p in paths)
+    schemas = {path: table.schema for path, table in heads}
+    for path, schema in schemas.items():
+        if other := set(schema.names) ^ set(schemas[paths[0]].names):
+            raise DataError(
+                f"only one of {paths[0]} and {path} has a column {min(other)!r}; predict them one "
+                "by one, or give them the same columns."
+            )
+    try:
+        return pa.unify_schemas(list(schemas.values()), promote_options="permissive")
+    except pa.ArrowException as e:
+        detail = str(e).splitlines()[0]
+        raise DataError(
+            f"the files of {files.source} do not fit together ({detail}); predict them one by one."
+        ) from e
+
+
+def _aligned(table: pa.Table, schema: pa.Schema, source: str) -> pa.Table:
+    """The rows in the order and types of `schema`."""
+    columns = []
+    for field in schema:
+        column = table[field.name]
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowException as e:
+            raise DataError(
+                f"column {field.name!r} of {source} is {field.type} in one file and {column.type} "
+                "in another, with values that do not go together; predict the files one by one."
+            ) from e
+    return pa.table(columns, schema=schema)
+
+
+def _predictions(
+    files: InputFiles, schema: pa.Schema | None, engine: Engine, system: System
+) -> Iterator[pa.Table]:
     taken: list[str] = []
     for table, readable in files.tables():
         scores = engine.score(engine.encoder.encode_table(readable), system=system)
         taken = [name for name in ADDED if name in table.column_names]
         columns = (pa.array(scores.probability), pa.array(scores.route))
+        table = table if schema is None else _aligned(table, schema, files.source)
         table = table.drop_columns(taken)
         for name, values in zip(ADDED, columns, strict=True):
             table = table.append_column(name, values)
