@@ -20,9 +20,8 @@ from dynens.data.inputs import InputFiles
 from dynens.data.labels import LabelReader
 from dynens.data.shards import read_shard
 from dynens.data.splits import SPLITS
-from dynens.data.staging import group_codes
+from dynens.data.staging import group_codes, weights_in
 from dynens.data.statistics import StatTables
-from dynens.data.values import to_numbers
 from dynens.errors import BundleError, DataError
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -84,11 +83,12 @@ class PreparedData:
         with ipc.open_file(str(self.directory / "raw_test.arrow")) as reader:
             return reader.read_all()
 
-    def encode_labelled(self, table: pa.Table) -> EncodedBatch:
+    def encode_labelled(self, table: pa.Table, source: str = "the table") -> EncodedBatch:
         """Encode raw rows with labels, weights and groups; rows that the rule drops are left out.
 
         Raises:
-            DataError: the label column is absent, or holds values that training did not.
+            DataError: the label column is absent or holds values that training did not, or a
+                weight is not positive.
         """
         codes = LabelReader(self.schema.label).read(table)
         kept = codes >= 0
@@ -97,7 +97,7 @@ class PreparedData:
         column = self.schema.sample_weight
         weights = None
         if column and column in table.column_names:
-            weights = to_numbers(table[column]).values.astype(np.float32)
+            weights = weights_in(table, column, source)
         group = self.schema.group
         return replace(
             self.encoder.encode_table(table),
@@ -114,16 +114,41 @@ class PreparedData:
             warn: told what counts as missing, and why.
 
         Raises:
-            DataError: a file is bad, has no label column or other labels, or leaves no row.
+            DataError: a file is bad, has no label column or other labels, leaves no row, or has
+                weights or groups that another lacks.
         """
         files = InputFiles(source, self.dataset, self.encoder)
-        batch = concat([self.encode_labelled(table) for _, table in files.tables()])
+        batches: list[EncodedBatch] = []
+        columns: list[set[str]] = []
+        for _, table in files.tables():
+            batches.append(self.encode_labelled(table, source))
+            columns.append(set(table.column_names))
+        warnings = files.warnings + self._lacking(source, columns)
+        batch = concat(batches)
         if not len(batch):
             raise DataError(f"{source}: no row is left after the label rule.")
         if warn:
-            for warning in files.warnings:
+            for warning in warnings:
                 warn(warning)
         return batch
+
+    def _lacking(self, source: str, columns: Sequence[set[str]]) -> list[str]:
+        """What it means that chunks with these columns have no weights or groups."""
+        warnings = []
+        for column, effect in (
+            (self.schema.sample_weight, "rows are not weighted by it"),
+            (self.schema.group, "there is no GAUC"),
+        ):
+            having = sum(column in names for names in columns)
+            if column is None or having == len(columns):
+                continue
+            if having:
+                raise DataError(
+                    f"{source}: some files have the column {column!r} and others do not; give it "
+                    "to all of them or to none."
+                )
+            warnings.append(f"{source} lacks {column!r}: {effect}")
+        return warnings
 
 
 def open_prepared(directory: Path) -> PreparedData:

@@ -206,21 +206,12 @@ class _Stager:
         if features.group:
             self._keep("groups", group_codes(table[features.group]))
         if features.sample_weight:
-            self._keep("weights", self._weights(table[features.sample_weight]))
+            self._keep("weights", weights_in(table, features.sample_weight, str(self._file)))
         if len(codes):
             self._writer.write_table(table.combine_chunks())
 
     def _keep(self, name: str, values: npt.NDArray[Any]) -> None:
         self._arrays.setdefault(name, []).append(values)
-
-    def _weights(self, column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-        weights = to_numbers(column).values
-        if np.isnan(weights).any() or (weights <= 0).any():
-            raise DataError(
-                f"{self._file}: sample weights in {self._features.sample_weight!r} must be "
-                "positive numbers without gaps."
-            )
-        return weights.astype(np.float32)
 
     def _conform(self, table: pa.Table) -> pa.Table:
         """The needed columns in the staged types."""
@@ -272,6 +263,20 @@ class _Stager:
             weights=arrays.get("weights"),
             report=report,
         )
+
+
+def weights_in(table: pa.Table, column: str, source: str) -> npt.NDArray[np.float32]:
+    """(B,) float32 sample weights.
+
+    Raises:
+        DataError: one is missing or not positive.
+    """
+    weights = to_numbers(table[column]).values
+    if np.isnan(weights).any() or (weights <= 0).any():
+        raise DataError(
+            f"{source}: sample weights in {column!r} must be positive numbers without gaps."
+        )
+    return weights.astype(np.float32)
 
 
 def group_codes(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -9,6 +9,7 @@ from dynens.data.inputs import InputFiles
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.errors import DataError
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
 
 ROWS = 400
 
@@ -82,6 +83,44 @@ def test_many_texts_among_numbers_are_refused(data, tmp_path):
 def test_other_labels_are_refused(data, tmp_path):
     with pytest.raises(DataError, match="'yes', which is neither positive"):
         encoded(data, tmp_path, y=["yes", "no"] * (ROWS // 2))
+
+
+@pytest.fixture(scope="module")
+def weighted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weighted")
+    table = pa.table(columns(w=["2"] * ROWS))
+    pacsv.write_csv(table, folder / "train.csv")
+    label = LabelRule(column="y")
+    fields = (FieldSpec(name="x", kind="numeric"),)
+    features = FeatureSchema(label=label, fields=fields, sample_weight="w", group="user")
+    config = DatasetConfig(files=(str(folder / "train.csv"),), features=features)
+    return prepare(config, folder / "prepared", seed=0)
+
+
+@pytest.mark.parametrize("bad", ["", "-1", "0", "inf"])
+def test_weights_that_are_not_positive_are_refused(weighted, tmp_path, bad):
+    with pytest.raises(DataError, match=r"other.csv: sample weights in 'w' must be positive"):
+        encoded(weighted, tmp_path, w=[bad] + ["1"] * (ROWS - 1))
+
+
+def test_weights_and_groups_that_are_absent_are_named(weighted, tmp_path):
+    batch, said = encoded(weighted, tmp_path, w=["3"] * ROWS)
+    assert said == []
+    assert batch.sample_weight.tolist() == [3] * ROWS
+    batch, said = encoded(weighted, tmp_path, user=None)
+    assert batch.sample_weight is None
+    assert batch.groups is None
+    assert [text.split(" lacks ")[1] for text in said] == [
+        "'w': rows are not weighted by it",
+        "'user': there is no GAUC",
+    ]
+
+
+def test_weights_in_some_files_only_are_refused(weighted, tmp_path):
+    pacsv.write_csv(pa.table(columns(w=["3"] * ROWS)), tmp_path / "a-1.csv")
+    pacsv.write_csv(pa.table(columns()), tmp_path / "a-2.csv")
+    with pytest.raises(DataError, match="some files have the column 'w' and others do not"):
+        weighted.encode_file(str(tmp_path / "a-*.csv"))
 
 
 def test_texts_in_a_number_that_is_a_category_too(tmp_path):
