@@ -20,7 +20,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from dynens.config.base import validate
 from dynens.config.run import RayConfig, RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import DynensError, TrainingError
+from dynens.errors import DataError, DynensError, TrainingError
 from dynens.run import RunDirectory, replace_directory, write_json
 from dynens.schema import DatasetConfig
 from training.context import StageContext, json_progress
@@ -69,7 +69,8 @@ def fit(
         dataset: the table.
         config: everything else.
         out: the run directory; must be new unless `resume`.
-        resume: continue from the stages that are complete.
+        resume: continue from the stages that are complete; refused where the source files have
+            changed since, while files that are gone are only warned of.
         watcher: told about progress.
 
     Raises:
@@ -78,6 +79,7 @@ def fit(
     """
     run = RunDirectory(out.resolve())
     existed = run.root.exists()
+    was_new = not existed or (run.root.is_dir() and not any(run.root.iterdir()))
     run.start(
         {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}, resume=resume
     )
@@ -87,17 +89,27 @@ def fit(
         with cluster(config.ray) as num_cpus:
             _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
     except DynensError as e:
-        if e.exit_code == 2 and not existed:
-            shutil.rmtree(run.root, ignore_errors=True)
+        if e.exit_code == 2 and was_new:
+            _clear(run.root, keep=existed)
         raise
     shutil.rmtree(run.work, ignore_errors=True)
     return run
+
+
+def _clear(root: Path, *, keep: bool) -> None:
+    """Remove a run that came to nothing; a folder that was there before stays, empty."""
+    for path in root.iterdir() if keep else (root,):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _prepare_here(run: RunDirectory, config: RunConfig, watcher: Watcher) -> None:
     """Prepare the data in this process: bad input is found out before a cluster is started."""
     stage = next(s for s in plan(config, run, 1) if s.name == PREPARE)
     if is_complete(stage):
+        _compare_files(run, watcher)
         return
     watcher.started(stage)
     start = time.monotonic()
@@ -107,6 +119,27 @@ def _prepare_here(run: RunDirectory, config: RunConfig, watcher: Watcher) -> Non
     watcher.finished(stage, time.monotonic() - start, reused=False)
     for warning in data.report.get("warnings", ()):
         watcher.warned(warning)
+
+
+def _compare_files(run: RunDirectory, watcher: Watcher) -> None:
+    """Refuse to go on from encoded rows whose source files have changed.
+
+    Files that are gone are warned of only, for nothing that remains to be done reads them.
+    """
+    from dynens.data.prepare import fingerprint
+
+    data = open_prepared(run.data)
+    dataset = validate(DatasetConfig, run.read_config()["data"], str(run.config))
+    try:
+        current = fingerprint(dataset, data.seed)
+    except DataError as e:
+        watcher.warned(f"the run continues on the rows encoded earlier: {e}")
+        return
+    if current != data.fingerprint:
+        raise DataError(
+            f"the files of dataset {dataset.name!r} have changed since {run.data} was encoded; "
+            f"choose another --out, or remove {run.root} to start anew."
+        )
 
 
 def _prepared_note(data: PreparedData) -> str:

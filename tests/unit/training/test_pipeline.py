@@ -1,17 +1,88 @@
-"""What a stage that cannot go on says."""
+"""How a run starts and resumes, and what a stage that cannot go on says."""
 
 import errno
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dynens.errors import DataError, TrainingError
+from dynens.config.run import RunConfig
+from dynens.errors import BadInputError, DataError, TrainingError
 from dynens.models.training import save_tensors
-from training.pipeline import explained
+from dynens.run import RunDirectory
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
+from training.pipeline import Watcher, _prepare_here, explained, fit
 
 ROOT = Path("runs/clicks")
+FEATURES = FeatureSchema(label=LabelRule(column="y"), fields=(FieldSpec(name="c"),))
+
+
+class Heard(Watcher):
+    """Keeps what it was warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    pq.write_table(pa.table({"c": ["a", "b"] * 60, "y": [0, 1, 1] * 40}), tmp_path / "t.parquet")
+    return tmp_path / "t.parquet"
+
+
+def dataset_of(table: Path, features: FeatureSchema = FEATURES) -> DatasetConfig:
+    return DatasetConfig(files=(str(table),), features=features)
+
+
+def started(dataset: DatasetConfig, out: Path, *, resume: bool) -> list[str]:
+    """Prepare the data as `fit` does; what was warned of."""
+    run, config, heard = RunDirectory(out), RunConfig(), Heard()
+    settings = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
+    run.start(settings, resume=resume)
+    _prepare_here(run, config, heard)
+    return heard.warnings
+
+
+def test_resuming_needs_the_files_to_be_the_same_or_gone(table: Path, tmp_path: Path) -> None:
+    dataset, out = dataset_of(table), tmp_path / "run"
+    started(dataset, out, resume=False)
+    assert started(dataset, out, resume=True) == []
+    pq.write_table(pa.table({"c": ["a", "b"] * 60, "y": [0, 1, 0] * 40}), table)
+    with pytest.raises(DataError, match=r"have changed since .* choose another --out"):
+        started(dataset, out, resume=True)
+    table.unlink()
+    (warning,) = started(dataset, out, resume=True)
+    assert "continues on the rows encoded earlier" in warning
+    assert "t.parquet does not exist" in warning
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_bad_input_leaves_a_new_or_empty_folder_as_it_was(
+    table: Path, tmp_path: Path, existed: bool
+) -> None:
+    out = tmp_path / "run"
+    if existed:
+        out.mkdir()
+    wrong = FEATURES.model_copy(update={"label": LabelRule(column="nope")})
+    with pytest.raises(DataError, match="no label column 'nope'"):
+        fit(dataset_of(table, wrong), RunConfig(), out)
+    assert out.exists() == existed
+    assert not existed or not any(out.iterdir())
+
+
+def test_bad_input_leaves_an_earlier_run_alone(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    started(dataset_of(table), out, resume=False)
+    before = sorted(path.name for path in out.iterdir())
+    with pytest.raises(BadInputError, match="already holds a run"):
+        fit(dataset_of(table), RunConfig(), out)
+    assert sorted(path.name for path in out.iterdir()) == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
