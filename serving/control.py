@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import logging
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dynens.errors import BadInputError, DynensError, ServingError
-from serving.environment import RUNTIME_PREFIX, Runtime
+from serving.environment import Runtime, is_alive, own_runtimes
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 _MAX_MESSAGE_BYTES = 64 * 1024
@@ -61,8 +60,9 @@ def _serve_commands(server: socket.socket, handler: Handler) -> None:
                 answer = handler(command)
             except DynensError as e:
                 answer = {"error": str(e)}
-            except (ValueError, KeyError, TypeError, OSError) as e:
-                answer = {"error": f"the command cannot be read ({type(e).__name__})"}
+            except Exception as e:  # whatever it is, the next command must find somebody listening
+                logging.getLogger("dynens.serving").exception("a command failed")
+                answer = {"error": f"the command failed ({type(e).__name__})"}
             _send_quietly(connection, answer)
 
 
@@ -89,15 +89,13 @@ def find_runtime(port: int) -> Runtime:
     Raises:
         BadInputError: there is none.
     """
-    for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
-        for directory in Path(parent).glob(f"{RUNTIME_PREFIX}*"):
-            runtime = Runtime(directory)
-            try:
-                mine = directory.stat().st_uid == os.getuid()
-                if mine and runtime.port_file.read_text(encoding="utf-8") == str(port):
-                    return runtime
-            except OSError:
-                continue
+    for runtime in own_runtimes():
+        try:
+            named = runtime.port_file.read_text(encoding="utf-8") == str(port)
+        except OSError:
+            continue
+        if named and is_alive(runtime):
+            return runtime
     raise BadInputError(
         f"no server of this user listens on port {port}; give the port of a running "
         "`dynens serve` with --port."

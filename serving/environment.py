@@ -7,6 +7,7 @@ lives in one folder that only its user can read, and goes with it.
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import secrets
@@ -14,6 +15,7 @@ import shlex
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,21 +57,54 @@ class Runtime:
         return self.directory / "control.sock"
 
     @property
+    def lock(self) -> Path:
+        """Locked by the process whose server this is."""
+        return self.directory / "lock"
+
+    @property
     def port_file(self) -> Path:
         """Tells which port the server listens on."""
         return self.directory / "port"
 
 
-def create_runtime() -> Runtime:
-    """A fresh private folder with the HAProxy shim in it.
+def own_runtimes() -> Iterator[Runtime]:
+    """The folders of this user's servers, of killed ones as well."""
+    for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
+        for directory in Path(parent).glob(f"{RUNTIME_PREFIX}*"):
+            try:
+                if directory.is_dir() and directory.stat().st_uid == os.getuid():
+                    yield Runtime(directory)
+            except OSError:
+                continue  # being removed at this moment
 
-    Raises:
-        ServingError: no HAProxy binary is installed.
-    """
+
+def is_alive(runtime: Runtime) -> bool:
+    """Whether the process that made the folder still runs: it holds a lock until its end."""
+    try:
+        with runtime.lock.open("rb") as probe:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock yet: it is being made
+        return runtime.directory.exists()
+    return False
+
+
+def _hold(runtime: Runtime) -> None:
+    """Take the folder's lock for the rest of this process's life."""
+    staging = runtime.lock.with_suffix(".tmp")
+    handle = os.open(staging, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    os.replace(staging, runtime.lock)
+
+
+def create_runtime() -> Runtime:
+    """A fresh private folder with the HAProxy shim in it."""
     parent = tempfile.gettempdir()
     if len(parent) + 1 + len(RUNTIME_PREFIX) + 8 > _MAX_DIRECTORY_CHARS:
         parent = "/tmp"
     runtime = Runtime(Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=parent)))
+    _hold(runtime)
     runtime.metrics.mkdir()
     wrapper = Path(haproxy_wrapper.__file__)
     command = " ".join(shlex.quote(part) for part in (sys.executable, "-I", "-S", str(wrapper)))

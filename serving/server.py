@@ -27,7 +27,14 @@ from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig, System
 from dynens.errors import BadInputError, ServingError
 from serving.control import listening
-from serving.environment import APP_NAME, Runtime, create_runtime, ray_environment
+from serving.environment import (
+    APP_NAME,
+    Runtime,
+    create_runtime,
+    is_alive,
+    own_runtimes,
+    ray_environment,
+)
 from serving.swap import BundleKeeper
 
 if TYPE_CHECKING:
@@ -214,12 +221,14 @@ def _ray_serve(
     began = time.monotonic()
     check_port(host, port)
     _refuse_second_ray()
+    _remove_dead()
     runtime = create_runtime()
     previous = dict(os.environ)
-    os.environ.update(ray_environment(runtime, drain_s=config.drain_s) | dict(environment or {}))
-    os.environ["PYTHONPATH"] = _python_path(previous.get("PYTHONPATH"))
     url = f"http://{host}:{port}"
     try:
+        settings = ray_environment(runtime, drain_s=config.drain_s) | dict(environment or {})
+        os.environ.update(settings)
+        os.environ["PYTHONPATH"] = _python_path(previous.get("PYTHONPATH"))
         with _handlers_kept():
             _start_ray(runtime, config)
         _start_serve(host, port)
@@ -299,9 +308,10 @@ def _failure(app_name: str) -> str:
 def _wait_until_ready(url: str, stop: threading.Event) -> None:
     """Return when the model answers through HAProxy."""
     give_up = time.monotonic() + _READY_TIMEOUT_S
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no http_proxy
     while not stop.is_set():
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
+            with direct.open(url, timeout=2) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, OSError):
@@ -377,6 +387,14 @@ def _end_leftovers(runtime: Runtime) -> None:
     _, alive = psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
     for process in alive:
         _signal(process, signal.SIGKILL)
+
+
+def _remove_dead() -> None:
+    """Tidy up after servers of this user that were killed: their processes and their folders."""
+    for runtime in own_runtimes():
+        if not is_alive(runtime):
+            _end_leftovers(runtime)
+            shutil.rmtree(runtime.directory, ignore_errors=True)
 
 
 def _processes_of(runtime: Runtime) -> list[psutil.Process]:

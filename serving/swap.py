@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -80,19 +81,24 @@ class BundleKeeper:
 
     def _change(self, bundle: Bundle, deploy: Deploy) -> None:
         """Have every replica follow; if one does not, all go back."""
-        self._generation += 1
-        deploy(bundle.directory, self._generation)
-        if not self._all_answer_from(bundle.version):
-            self._generation += 1
-            deploy(self.current.directory, self._generation)
+        try:
+            self._deploy(bundle, deploy)
+            if not self._all_answer_from(bundle.version):
+                raise ServingError(f"not every replica could load bundle {bundle.version}")
+        except ServingError as e:
+            # Also the next replica to start must load the old one.
+            self._deploy(self.current, deploy)
             raise ServingError(
-                f"not every replica could load bundle {bundle.version}; all answer from "
-                f"{self.current.version} again."
-            )
+                f"{str(e).rstrip('.')}; all answer from {self.current.version} again."
+            ) from e
         stale = self.previous
         self.previous, self.current = self.current, bundle
         if stale is not None and stale.version not in (self.current.version, self.previous.version):
             shutil.rmtree(stale.directory, ignore_errors=True)
+
+    def _deploy(self, bundle: Bundle, deploy: Deploy) -> None:
+        self._generation += 1
+        deploy(bundle.directory, self._generation)
 
     def _check(self, bundle: Bundle) -> None:
         """Load and warm up once here, and compare what clients may send.
@@ -119,7 +125,17 @@ class BundleKeeper:
         """A copy in the private folder, verified again after copying."""
         directory = self._runtime.directory / "bundles" / bundle.version
         if not directory.exists():
-            shutil.copytree(bundle.directory, directory)
+            staging = directory.with_name(f"{bundle.version}.tmp")
+            shutil.rmtree(staging, ignore_errors=True)
+            try:
+                shutil.copytree(bundle.directory, staging)
+                os.replace(staging, directory)
+            except OSError as e:  # shutil's own error has no strerror
+                shutil.rmtree(staging, ignore_errors=True)
+                raise ServingError(
+                    f"bundle {bundle.version} cannot be copied into the server's folder "
+                    f"({e.strerror or 'some files failed'})."
+                ) from e
         return load_bundle(directory)
 
     def _all_answer_from(self, version: str) -> bool:

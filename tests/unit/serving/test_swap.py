@@ -2,6 +2,8 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from dynens.errors import BadInputError, BundleError, ServingError
 from dynens.schema import FieldSpec
 from serving import control, swap
 from serving.control import find_runtime, listening, send_command
-from serving.environment import Runtime, create_runtime, free_port
+from serving.environment import Runtime, create_runtime, free_port, is_alive
 from serving.metrics import ReplicaMetrics, SnapshotFolder
+from serving.server import _remove_dead
 from serving.swap import BundleKeeper
 from tests.bundles import write_toy_bundle
 
@@ -89,6 +92,41 @@ def test_replicas_that_do_not_follow_bring_all_back(
     assert replica.calls == [1, 2]
 
 
+def test_a_deployment_that_fails_brings_the_old_bundle_back(
+    keeper: BundleKeeper, runtime: Runtime, other: Path
+) -> None:
+    first, deployed = keeper.current, []
+
+    def deploy(directory: Path, generation: int) -> None:
+        deployed.append(directory)
+        if directory != first.directory:
+            raise ServingError("the replicas did not start: no memory")
+
+    with pytest.raises(ServingError, match=f"no memory; all answer from {first.version} again"):
+        keeper.handle({"command": "swap", "bundle": str(other)}, deploy)
+    assert deployed[-1] == first.directory
+    assert keeper.handle({"command": "status"}, deploy)["bundle_version"] == first.version
+
+
+def test_a_copy_that_fails_is_tried_afresh(
+    keeper: BundleKeeper, runtime: Runtime, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica, command = FakeReplica(runtime), {"command": "swap", "bundle": str(other)}
+    copy = shutil.copytree
+
+    def half(source: Path, target: Path) -> None:
+        target.mkdir(parents=True)
+        shutil.copy(source / "manifest.json", target)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copytree", half)
+    with pytest.raises(ServingError, match=r"cannot be copied .* \(No space left on device\)"):
+        keeper.handle(command, replica.deploy)
+    monkeypatch.setattr("shutil.copytree", copy)
+    version = load_bundle(other).version
+    assert keeper.handle(command, replica.deploy)["bundle_version"] == version
+
+
 def test_a_bundle_that_clients_could_not_use_is_refused(
     keeper: BundleKeeper, run: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,14 +165,38 @@ def test_commands_travel_over_the_private_socket(
         assert send_command(port, {"command": "status"}) == {"heard": "status"}
         with pytest.raises(ServingError, match="not that one"):
             send_command(port, {"command": "swap", "bundle": "x"})
-        with pytest.raises(ServingError, match="cannot be read"):
+        with pytest.raises(ServingError, match="failed \\(KeyError\\)"):
             send_command(port, {})
+        with socket.socket(socket.AF_UNIX) as deep:
+            deep.connect(str(runtime.control))
+            deep.sendall(b"[" * 60_000 + b"\n")
+            assert b"RecursionError" in deep.recv(1000)
         with socket.socket(socket.AF_UNIX) as rude:
             rude.connect(str(runtime.control))
             rude.sendall(b"\xff\n")
         assert control.main(["--port", str(port), "status"]) == 0
         assert capsys.readouterr().out == '{"heard": "status"}\n'
         assert control.main(["--port", str(port), "swap", "x"]) == 1
+
+
+def test_folders_of_killed_servers_are_neither_asked_nor_kept(runtime: Runtime) -> None:
+    """Their processes cannot say goodbye; the lock on the folder goes with them."""
+    port = free_port()
+    code = (
+        "import os, signal; from serving.environment import create_runtime\n"
+        "runtime = create_runtime()\n"
+        f"runtime.port_file.write_text('{port}')\n"
+        "print(runtime.directory, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    dead = Runtime(Path(killed.stdout.strip()))
+    assert (dead.directory.exists(), is_alive(dead), is_alive(runtime)) == (True, False, True)
+    with listening(runtime, port, lambda command: {"heard": command["command"]}):
+        assert send_command(port, {"command": "status"}) == {"heard": "status"}
+    _remove_dead()
+    assert not dead.directory.exists()
+    assert runtime.directory.exists()
 
 
 def test_without_a_server_the_command_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
