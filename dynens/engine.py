@@ -188,11 +188,12 @@ class Engine:
 
     def _warm_encoder(self) -> None:
         """Have look-up tables built that the encoder builds when first asked."""
-        known = {"categorical": "warm-up", "multi_valued": "warm-up", "numeric": "0"}
-        columns = {f.name: [known.get(f.kind)] for f in self.encoder.input_fields}
-        self.encoder.encode_columns(columns)
-        if self.encoder.has_item_entity:
-            self.encoder.encode_rank("warm-up", {}, ["warm-up"])
+        kinds = {f.name: f.kind for f in self.encoder.input_fields}
+        for example in ("warm-up", 0):  # texts and integers are looked up in tables of their own
+            values = {"categorical": example, "multi_valued": [example], "numeric": 0}
+            self.encoder.encode_columns({n: [values.get(kind)] for n, kind in kinds.items()})
+            if self.encoder.has_item_entity:
+                self.encoder.encode_rank(example, {}, [example])
 
     def score(
         self,

@@ -172,7 +172,7 @@ class RowEncoder:
         """
         if self._ranker is None:
             raise DataError("this model has no item table, so it cannot rank candidates by key.")
-        return self._ranker.encode(user_id, context, candidates)
+        return self._ranker.encode(self, user_id, context, candidates)
 
     def save(self, directory: Path) -> None:
         """Write to a folder (JSON, Arrow and npy files)."""
@@ -199,26 +199,32 @@ def _spells_numbers(encoder: FieldEncoder, columns: set[str]) -> bool:
 
 
 class _Ranker:
-    """The fast road for one user and many items: gathers instead of look-ups per field."""
+    """The fast road for one user and many items: gathers instead of look-ups per field.
+
+    It does not keep the encoder that owns it: a cycle would outlive a swapped bundle, since servers
+    take what they have loaded out of the garbage collector's sight.
+    """
 
     def __init__(self, encoder: RowEncoder) -> None:
-        self._encoder = encoder
         self._items = next(e for e in encoder.entities if e.entity == "item")
         self._users = next((e for e in encoder.entities if e.entity == "user"), None)
         self._key_positions = encoder._positions.get(self._items.key, ())
         self._item_dense, self._item_ids = self._items.ranges()
 
     def encode(
-        self, user_id: Any, context: Mapping[str, Any], candidates: Sequence[Any]
+        self,
+        encoder: RowEncoder,
+        user_id: Any,
+        context: Mapping[str, Any],
+        candidates: Sequence[Any],
     ) -> EncodedBatch:
-        encoder = self._encoder
         base_dense, base_ids = encoder.empty(1)
         if user_id is not None:
             if self._users is not None:
                 self._users.write_row(user_id, base_dense, base_ids)
-            self._write(encoder.user_key, [user_id], base_dense, base_ids)
+            _write(encoder, encoder.user_key, [user_id], base_dense, base_ids)
         for name, value in context.items():
-            self._write(name, [value], base_dense, base_ids)
+            _write(encoder, name, [value], base_dense, base_ids)
         num_rows = len(candidates)
         dense = np.repeat(base_dense, num_rows, axis=0)
         ids = np.repeat(base_ids, num_rows, axis=0)
@@ -231,12 +237,14 @@ class _Ranker:
             encoder.encoders[position].encode_values(candidates, dense[:, dense_at], ids[:, ids_at])
         return EncodedBatch(dense, ids)
 
-    def _write(self, name: str | None, values: list[Any], dense: FloatArray, ids: IntArray) -> None:
-        for position in self._encoder._positions.get(name or "", ()):
-            dense_at, ids_at = self._encoder._slices[position]
-            self._encoder.encoders[position].encode_values(
-                values, dense[:, dense_at], ids[:, ids_at]
-            )
+
+def _write(
+    encoder: RowEncoder, name: str | None, values: list[Any], dense: FloatArray, ids: IntArray
+) -> None:
+    """Encode a raw column into the given rows."""
+    for position in encoder._positions.get(name or "", ()):
+        dense_at, ids_at = encoder._slices[position]
+        encoder.encoders[position].encode_values(values, dense[:, dense_at], ids[:, ids_at])
 
 
 def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -258,6 +261,20 @@ def test_rank_equals_the_same_rows_as_a_table(joined):
             }
         )
         same(encoder.encode_rank(user, {"slot": "b"}, candidates), encoder.encode_table(table))
+
+
+def test_an_encoder_goes_without_the_garbage_collector(tmp_path, joined):
+    """Servers freeze what they have loaded, and a frozen cycle is never collected."""
+    joined[0].save(tmp_path)
+    encoder = RowEncoder.load(tmp_path)
+    encoder.encode_rank(1, {}, [10])
+    gone = weakref.ref(encoder)
+    gc.disable()
+    try:
+        del encoder
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_context_wins_over_the_user_table(joined):

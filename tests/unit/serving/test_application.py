@@ -146,6 +146,13 @@ def test_the_openapi_document_describes_both_scored_endpoints(app: Application) 
     }
 
 
+def test_look_up_tables_are_built_before_the_first_request(engine: Engine) -> None:
+    """For texts and for integers: on a large vocabulary either takes longer than a budget."""
+    vocabularies = [e.vocabulary for e in engine.encoder.encoders if hasattr(e, "vocabulary")]
+    assert len(vocabularies) > 3
+    assert all(v._by_text is not None and v._by_number is not None for v in vocabularies)
+
+
 def test_limits_on_bodies_and_rows(engine: Engine) -> None:
     app = make(engine, limits=LimitsConfig(max_body_bytes=2000, max_rows=2))
     big = call(app, "POST", INFER, b" " * 2001)
