@@ -43,14 +43,16 @@ class ThresholdCurve:
     larger than the gaps that matter. The ensemble's replaces every label by the hard route's
     probability: hardly any sampling error, but it takes the ensemble's word for the truth, so it
     may be wrong by as much as it says. The joined gap is their mean, each weighted by the inverse
-    of its variance.
+    of its variance. Where more than half of the resamples lack a class, the labels give no account:
+    the ensemble's stands alone.
 
     Attributes:
         fractions: (K,) hard fractions.
         gap: (K,) the joined gap.
         label_gap: (K,) bootstrap mean of AUC(dynamic) - AUC(static trio) on labels, smoothed.
         expected_gap: (K,) the same difference with the ensemble's probabilities for labels.
-        standard_error: (K,) bootstrap standard error of the unsmoothed label gap.
+        standard_error: (K,) bootstrap standard error of the unsmoothed label gap; infinite where
+            the labels give no account (`label_gap` then repeats `expected_gap`).
     """
 
     fractions: Curve
@@ -86,7 +88,11 @@ def threshold_curve(
     resampled = [generator.poisson(1.0, len(labels)) * weight for _ in range(draws)]
     gaps = _gaps(labels, systems, static, resampled)
     (expected,) = _gaps(sigmoid(hard), systems, static, [weight])
-    label_gap, standard_error = _smooth(gaps.mean(axis=0)), gaps.std(axis=0)
+    gaps = gaps[np.isfinite(gaps).all(axis=1)]  # both classes were drawn
+    if 2 * len(gaps) >= draws:
+        label_gap, standard_error = _smooth(gaps.mean(axis=0)), gaps.std(axis=0)
+    else:
+        label_gap, standard_error = expected, np.full(len(fractions), np.inf)
     account_variance = ACCOUNT_ERROR_AUC**2 + expected**2
     trust = account_variance / (account_variance + standard_error**2)
     gap = expected + trust * (label_gap - expected)
@@ -105,6 +111,8 @@ def _gaps(
 def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float = 0.0) -> float:
     """The smallest fraction at which the routed system reaches the static trio, or `maximum`.
 
+    A gap that is undefined everywhere sends no row to the ensemble.
+
     Args:
         curve: from `threshold_curve`.
         maximum: largest fraction allowed.
@@ -112,6 +120,8 @@ def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float =
     """
     allowed = curve.fractions <= maximum + 1e-9
     fractions, gap = curve.fractions[allowed], curve.gap[allowed]
+    if np.isnan(gap).all():
+        return 0.0
     reached = np.flatnonzero(gap >= -tolerance)
     return float(fractions[reached[0] if len(reached) else -1])
 

@@ -84,6 +84,32 @@ def test_on_few_rows_the_ensembles_account_decides() -> None:
     assert all(-0.004 < c.gap[0] < 0.0 for c in curves)
 
 
+@pytest.mark.parametrize("positives", [0, 1, 4])
+def test_resamples_without_a_positive_do_not_send_every_row_to_the_ensemble(positives: int) -> None:
+    rng = np.random.default_rng(0)
+    labels, logits = np.zeros(2000), rng.normal(size=2000)
+    labels[:positives] = 1
+    same = threshold_curve(
+        labels, np.ones(2000), logits, logits, logits, rng.random(2000), seed=0, draws=40
+    )
+    assert np.abs(same.gap).max() == 0.0
+    assert choose_fraction(same, maximum=0.3) == 0.0
+    assert np.isinf(same.standard_error).all() == (positives == 0)
+
+
+def test_a_class_that_is_seldom_drawn_counts_by_the_draws_that_have_it() -> None:
+    rng = np.random.default_rng(0)
+    labels, worse, better = np.zeros(500), rng.normal(size=500), rng.normal(size=500)
+    labels[:2], better[:2] = 1, 4.0
+    found = threshold_curve(labels, np.ones(500), worse, better, better, -worse, seed=0, draws=40)
+    assert np.isfinite(found.label_gap).all()
+    assert found.label_gap[0] < -0.1
+
+
+def test_a_gap_that_is_undefined_leaves_the_student_alone() -> None:
+    assert choose_fraction(curve([float("nan")] * 6), maximum=0.3) == 0.0
+
+
 def test_on_many_rows_the_labels_overrule_the_ensemble() -> None:
     """The student is the truth and the ensemble the noisy one: its account is wrong."""
     rng = np.random.default_rng(0)

@@ -62,6 +62,15 @@ def test_resuming_needs_the_files_to_be_the_same_or_gone(table: Path, tmp_path: 
     assert "t.parquet does not exist" in warning
 
 
+def test_a_class_that_validation_hardly_holds_is_warned_of(table: Path, tmp_path: Path) -> None:
+    labels = [i % 12 == 0 for i in range(400)]
+    pq.write_table(pa.table({"c": ["a", "b"] * 200, "y": labels}), table)
+    (warning,) = started(dataset_of(table), tmp_path / "few", resume=False)
+    assert "validation part has only 5 positive rows" in warning
+    pq.write_table(pa.table({"c": ["a", "b"] * 200, "y": [0, 1] * 200}), table)
+    assert started(dataset_of(table), tmp_path / "enough", resume=False) == []
+
+
 @pytest.mark.parametrize("existed", [True, False])
 def test_bad_input_leaves_a_new_or_empty_folder_as_it_was(
     table: Path, tmp_path: Path, existed: bool
