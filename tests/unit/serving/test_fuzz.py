@@ -81,6 +81,15 @@ def test_any_ranking_document(app: Application, body: Any) -> None:
 
 
 @FUZZ
+@given(
+    name=st.sampled_from(["hour", "age", "town", "user_id"]),
+    value=anything | st.lists(values, max_size=3),
+)
+def test_any_value_in_the_context(app: Application, name: str, value: Any) -> None:
+    well_behaved(call(app, "POST", RANK, dumps({"candidates": ["i1"], "context": {name: value}})))
+
+
+@FUZZ
 @given(body=st.binary(max_size=200), length=st.none() | st.text("0123456789-x", max_size=4))
 def test_any_bytes(app: Application, body: bytes, length: str | None) -> None:
     headers = {} if length is None else {"Inference_Header_Content_Length": length}

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from serving.application import Application
+from serving.tensors import MAX_WIDTH
 from serving.v2 import pack_texts
 from tests.asgi import call
 from tests.unit.serving.bodies import BINARY, INFER, RANK, ROWS, binary_request, outputs, tensor
@@ -37,6 +38,11 @@ def break_rows(**change: Any) -> dict[str, Any]:
     return {"inputs": [{k: v for k, v in first.items() if v is not ...}, *ROWS["inputs"][1:]]}
 
 
+def wide_genres(width: int, rows: int = 1) -> dict[str, Any]:
+    """Refused for its shape, so that the values need not be there."""
+    return {"inputs": [{**tensor("genres", "BYTES", []), "shape": [rows, width]}]}
+
+
 BAD_INFER: dict[str, tuple[Any, str]] = {
     "not json": (b"{", "not valid JSON"),
     "not utf-8": (b'{"inputs": "\xff"}', "not valid JSON"),
@@ -57,6 +63,9 @@ BAD_INFER: dict[str, tuple[Any, str]] = {
     "no rows": ({"inputs": [tensor("user_id", "INT64", [])]}, "no rows"),
     "rows differ": (break_rows(shape=[2], data=[1, 2]), "rows"),
     "too few values": (break_rows(data=[1, 2]), "asks for 3"),
+    "id a list": ({**ROWS, "id": [1]}, "'id'"),
+    "long lists": (wide_genres(MAX_WIDTH + 1), f"at most {MAX_WIDTH}"),
+    "many values": (wide_genres(MAX_WIDTH, rows=501), "values; at most 500000"),
     "no data": (break_rows(data=...), "no 'data'"),
     "texts for integers": (break_rows(data=["a", "b", "c"]), "integers"),
     "lists for integers": (break_rows(data=[1, [2], 3]), "integers"),
@@ -81,6 +90,9 @@ def test_bad_inference_requests_get_400_and_one_sentence(app: Application, case:
     assert "\n" not in answer.json()["error"]
 
 
+# orjson reads 1024 levels; Python's own repr does not.
+DEEP_BUDGET = b'{"candidates":[1],"latency_budget_ms":' + b"[" * 1010 + b"]" * 1010 + b"}"
+
 BAD_RANK: dict[str, tuple[Any, str]] = {
     "a list": ([], "must be a JSON object"),
     "no candidates": ({"user_id": 1}, "'candidates'"),
@@ -94,6 +106,9 @@ BAD_RANK: dict[str, tuple[Any, str]] = {
     "item field in context": ({"candidates": [1], "context": {"brand": 1}}, "'brand'"),
     "context a list": ({"candidates": [1], "context": [1]}, "'context'"),
     "context an object": ({"candidates": [1], "context": {"hour": {}}}, "'hour'"),
+    "list for one value": ({"candidates": [1], "context": {"hour": [1, 2]}}, "one value, not a"),
+    "list for a number": ({"candidates": [1], "context": {"age": [3]}}, "one value, not a"),
+    "deep budget": (DEEP_BUDGET, "nested too deeply"),
     "text for number": ({"candidates": [1], "context": {"age": "old"}}, "age"),
     "top_k zero": ({"candidates": [1], "top_k": 0}, "'top_k'"),
     "top_k text": ({"candidates": [1], "top_k": "1"}, "'top_k'"),
