@@ -144,12 +144,13 @@ class Application:
         headers = header_map(scope["headers"])
         if self._authorization is not None and path not in _OPEN_PATHS:
             self._authorize(headers)
+        path = path.rstrip("/") or "/"
         codec = CODECS.get(path)
         if codec is not None:
             if method != "POST":
                 raise RequestError(405, f"{path} takes POST", reason="bad_request")
             return await self._score_request(codec, headers, receive)
-        page = self._pages.get(path.rstrip("/") or "/")
+        page = self._pages.get(path)
         if page is None:
             raise RequestError(404, f"there is no {path[:80]}", reason="bad_request")
         if method not in ("GET", "HEAD"):
