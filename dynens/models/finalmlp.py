@@ -4,6 +4,7 @@ With `x = [dense, e_1, …, e_F]`, stream s sees `g_s = 2σ(G_s x + c_s) ⊙ x` 
 `o_s = MLP_s(g_s)`. Both are cut in K heads, and
 `logit = b + w_1ᵀ o_1 + w_2ᵀ o_2 + Σ_k o_{1,k}ᵀ W_k o_{2,k}`.
 The paper's gates look at chosen fields; ours look at all of them, as a table names no such choice.
+On wide tables `G_s` has a low rank.
 
 References:
     Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", AAAI 2023, eq. 4-9.
