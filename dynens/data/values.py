@@ -116,7 +116,22 @@ def canonical_texts(values: pa.Array) -> pa.StringArray:
         return _canonical_strings(values)
     if pa.types.is_floating(kind):
         return _canonical_floats(values)
-    return pa.array([canonical(v) for v in values.to_pylist()], pa.string())
+    return pa.array([canonical(v) for v in _python_values(values)], pa.string())
+
+
+def _python_values(values: pa.Array) -> list[Any]:
+    """Values as Python has them; times beyond its years 1 to 9999 are missing."""
+    try:
+        return list(values.to_pylist())
+    except (OverflowError, ValueError):
+        return [_python_value(value) for value in values]
+
+
+def _python_value(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return None
 
 
 def is_number_type(kind: pa.DataType) -> bool:

@@ -47,6 +47,19 @@ def decoded(array):
     return [texts[int(code)].as_py() if code >= 0 else None for code in codes]
 
 
+@pytest.mark.parametrize(
+    ("kind", "far", "epoch"),
+    [
+        (pa.timestamp("us"), 2**62, "1970-01-01 00:00:00"),
+        (pa.timestamp("us", "Europe/Berlin"), 2**62, "1970-01-01 01:00:00+01:00"),
+        (pa.date32(), 2**30, "1970-01-01"),
+        (pa.duration("s"), 2**60, "0:00:00"),
+    ],
+)
+def test_times_beyond_pythons_range_are_missing(kind, far, epoch):
+    assert decoded(pa.array([far, 0, None], kind)) == [None, epoch, None]
+
+
 TEXTS = st.one_of(
     st.text(max_size=8),
     st.sampled_from(["5", "5.0", "-0.0", "0.50", " 7", "nan", "True", "\t", "1e5", "00.10"]),
