@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -284,6 +285,11 @@ class SplitConfig(FrozenConfig):
     valid_from: str | int | float | None = None
     test_from: str | int | float | None = None
     stratify: bool = True
+
+    @field_validator("valid_from", "test_from", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, date) else value  # as YAML reads 2024-05-03
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitConfig:

@@ -31,7 +31,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path} cannot be read ({e}); give an existing YAML file.") from e
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: a date such as 2024-02-30
         detail = " ".join(str(e).split())
         raise ConfigError(f"{path} is not valid YAML ({detail}); correct it.") from e
     if data is None:
@@ -63,7 +63,7 @@ def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any
             node = child
         try:
             node[last] = yaml.safe_load(text)
-        except yaml.YAMLError as e:
+        except (yaml.YAMLError, ValueError) as e:
             raise ConfigError(f"--set {setting!r}: the value is not a YAML scalar or list.") from e
     return result
 

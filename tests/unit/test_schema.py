@@ -114,6 +114,18 @@ features:
     assert load_dataset(again) == config
 
 
+def test_dates_without_quotes(tmp_path):
+    path = tmp_path / "d.yaml"
+    text = "files: a.csv\nfeatures: {{label: {{column: y}}, timestamp: t}}\n"
+    text += "split: {{by: time, valid_from: {}, test_from: 2024-05-04 12:00:00}}\n"
+    path.write_text(text.format("2024-05-03"))
+    split = load_dataset(path).split
+    assert (split.valid_from, split.test_from) == ("2024-05-03", "2024-05-04 12:00:00")
+    path.write_text(text.format("2024-02-30"))
+    with pytest.raises(ConfigError, match=r"d\.yaml is not valid YAML \(day .* out of range"):
+        load_dataset(path)
+
+
 def test_unknown_keys_and_fields(tmp_path):
     path = tmp_path / "d.yaml"
     path.write_text("files: a.csv\nfeatures: {label: {column: y}, colour: blue}\n")
