@@ -162,11 +162,14 @@ def infer_fields(
         DataError: the label is absent or not binary, or no column is usable.
     """
     reader = LabelReader(config.features.label)
-    codes = reader.read(sample)
-    kept = codes >= 0
-    sample = sample.filter(pa.array(kept))
-    labels = reader.labels_by_code()[codes[kept]]
-    inferred = _Inference(config, sample, labels, entity_of or {}, distance).run()
+    try:
+        codes = reader.read(sample)
+        kept = codes >= 0
+        sample = sample.filter(pa.array(kept))
+        labels = reader.labels_by_code()[codes[kept]]
+        inferred = _Inference(config, sample, labels, entity_of or {}, distance).run()
+    except pa.ArrowException as e:
+        raise DataError(unusable_type(e)) from e
     if guess := reader.guess():
         inferred.warnings.insert(0, guess)
     return inferred
@@ -364,6 +367,12 @@ class _Inference:
             f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
             for f in self._fields
         ]
+
+
+def unusable_type(error: pa.ArrowException) -> str:
+    """What it means that an operation does not know the type of a column."""
+    detail = str(error).splitlines()[0][:160]
+    return f"a column has a type that cannot be used ({detail}); convert it."
 
 
 def _tells_by_absence(profile: ColumnProfile) -> bool:

@@ -22,7 +22,7 @@ from dynens.data.columns import unified_schema
 from dynens.data.encoders import RowEncoder
 from dynens.data.entities import EncodedEntity, RawEntity, load_entities
 from dynens.data.fitting import FieldFitter
-from dynens.data.infer import with_fields
+from dynens.data.infer import unusable_type, with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
 from dynens.data.shards import ShardWriter
@@ -102,8 +102,7 @@ def prepare(
             shutil.rmtree(out_dir)
         temporary.rename(out_dir)
     except pa.ArrowException as e:
-        detail = str(e).splitlines()[0][:160]
-        raise DataError(f"a column has a type that cannot be used ({detail}); convert it.") from e
+        raise DataError(unusable_type(e)) from e
     except OSError as e:
         raise DataError(f"{out_dir} cannot be written ({e.strerror or e}).") from e
     finally:

@@ -6,6 +6,7 @@ the block of the file it happens to stand in.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import re
@@ -102,15 +103,11 @@ def iter_tables(
     """
     for path in expand(patterns):
         rows = 0
-        try:
+        with _explained(path):
             for table in _iter_file(path, options, columns, chunk_rows, verbatim):
                 rows += table.num_rows
                 if table.num_rows:
                     yield path, _without_views(table)
-        except (pa.ArrowException, OSError, EOFError, ValueError) as e:
-            if isinstance(e, DataError):
-                raise
-            raise DataError(_explain(path, e)) from e
         if rows == 0:
             raise DataError(f"{path} is empty: it has no rows; give a table with rows.")
 
@@ -161,7 +158,9 @@ def with_decimal(
     path = expand(patterns)[0]
     if path.stat().st_size == 0 or file_format(path) != "csv":
         return options, None
-    if (options.delimiter or _guess_delimiter(path, _first_line(path))) == ",":
+    with _explained(path):
+        delimiter = options.delimiter or _guess_delimiter(path, _first_line(path))
+    if delimiter == ",":
         return options, None
     name = comma_column(read_head([str(path)], options, _DECIMAL_ROWS))
     return (options if name is None else options.model_copy(update={"decimal": ","})), name
@@ -180,10 +179,8 @@ def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schem
         DataError: it is empty or cannot be read.
     """
     if path.stat().st_size and file_format(path) == "parquet":
-        try:
+        with _explained(path):
             return pq.read_schema(path)
-        except (pa.ArrowException, OSError) as e:
-            raise DataError(_explain(path, e)) from e
     return next(iter_tables([str(path)], options, chunk_rows=1))[1].schema
 
 
@@ -315,7 +312,10 @@ def _names_in(path: Path, line: str, delimiter: str) -> list[str]:
 
 def _first_line(path: Path) -> str:
     with pa.input_stream(str(path), compression="detect") as stream:
-        start = bytes(stream.read(_SNIFF_BYTES))
+        start = part = bytes(stream.read(_SNIFF_BYTES))
+        while part and b"\n" not in part and len(start) < _BLOCK_BYTES:
+            part = bytes(stream.read(_SNIFF_BYTES))
+            start += part
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path} is UTF-16 text; convert it to UTF-8, for instance with iconv.")
     if b"\x00" in start:
@@ -348,6 +348,17 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{path} has two columns called {twice[0]!r}; columns must be unique.")
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what readers raise into one sentence about the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, EOFError, ValueError) as e:
+        raise DataError(_explain(path, e)) from e
 
 
 def _explain(path: Path, error: Exception) -> str:

@@ -221,6 +221,19 @@ def test_structures_are_left_out_aloud(tmp_path):
     assert "s is left out: a struct" in infer_schema(tmp_path / "t.parquet", "y").warnings[0]
 
 
+def test_a_type_that_nothing_reads_is_refused_in_a_sentence(tmp_path):
+    runs = pa.RunEndEncodedArray.from_arrays([100, 400], ["a", "b"])
+    table = pa.table({"x": runs, "y": [0, 1] * 200})
+    with (
+        pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as w,
+    ):
+        w.write_table(table)
+    with pytest.raises(DataError, match="a column has a type that cannot be used") as caught:
+        infer_schema(tmp_path / "t.arrow", "y")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_quote_that_is_not_closed_is_warned_of(tmp_path):
     path = tmp_path / "t.tsv"
     words = ['"tv' if i in (100, 150) else "ok" for i in range(400)]

@@ -7,7 +7,14 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.sources import expand, iter_tables, read_sample, read_table
+from dynens.data.sources import (
+    expand,
+    file_schema,
+    iter_tables,
+    read_sample,
+    read_table,
+    with_decimal,
+)
 from dynens.data.values import to_numbers
 from dynens.errors import DataError
 from dynens.schema import SourceOptions
@@ -71,6 +78,22 @@ def test_bom_crlf_and_quoted_newlines(tmp_path):
     table = read_table([str(path)])
     assert table.column_names == ["a", "y"]
     assert table.num_rows == 2
+
+
+def test_a_header_of_any_length(tmp_path):
+    names = [f"a_rather_long_name_of_a_column_{i:05d}" for i in range(4000)]
+    for ending in ("csv", "csv.gz"):
+        path = tmp_path / f"wide.{ending}"
+        with pa.output_stream(str(path), compression="detect") as stream:
+            stream.write(f"{','.join(names)}\n{','.join(['1'] * 4000)}\n".encode())
+        assert file_schema(path).names == names
+
+
+def test_a_text_that_is_not_what_its_name_says(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(GOOD)
+    with pytest.raises(DataError, match=r"t\.csv\.gz cannot be read as a table"):
+        with_decimal([str(path)], SourceOptions())
 
 
 def test_without_header(tmp_path):
