@@ -56,6 +56,7 @@ class Plan:
         trial_s: seconds of one trial of a peak search.
         measure_s: seconds of one measurement.
         repeats: rounds of measurements.
+        searches: of the peaks that are compared; hiccups of the machine move a single one.
         precision: of a peak, as ratio of refused to accepted rate − 1.
     """
 
@@ -63,12 +64,13 @@ class Plan:
     trial_s: float
     measure_s: float
     repeats: int
+    searches: int
     precision: float
 
 
 # The short form shows that everything runs and roughly where it stands: peaks to a factor of two.
-SHORT = Plan(BUDGET_MS, trial_s=1.5, measure_s=2, repeats=2, precision=1.0)
-FULL = Plan(BUDGET_MS, trial_s=4, measure_s=5, repeats=5, precision=0.1)
+SHORT = Plan(BUDGET_MS, trial_s=1.5, measure_s=2, repeats=2, searches=1, precision=1.0)
+FULL = Plan(BUDGET_MS, trial_s=4, measure_s=5, repeats=5, searches=3, precision=0.1)
 
 
 class Bench:

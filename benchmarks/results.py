@@ -82,8 +82,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "serving-kuairand": (
         "Serving 47 fields",
-        "python -m benchmarks.serving KUAIRAND_RUN --budget-ms 16 "
-        "--out benchmarks/out/serving-kuairand.json",
+        "python -m benchmarks.serving KUAIRAND_RUN --out benchmarks/out/serving-kuairand.json",
         serving_section,
     ),
     "load_curve": (
@@ -180,14 +179,21 @@ def earlier_sections() -> dict[str, str]:
 
 
 def made_by(name: str, command: str, data: Mapping[str, Any]) -> str:
-    """The command that made the figures shown, which may be shorter than the full one."""
+    """The command that made the figures shown: the options it was given, its paths as RUN and F."""
     if name == "accuracy":
         datasets = " ".join(dict.fromkeys(r["dataset"] for r in data["results"]))
         seeds = " ".join(str(seed) for seed in dict.fromkeys(r["seed"] for r in data["results"]))
         return f"python -m benchmarks.accuracy --data {datasets} --seeds {seeds} --out F"
-    if "--short" in data.get("command", ()):
-        return f"python -m benchmarks.{name.partition('-')[0]} RUN --short --out F"
-    return command
+    if "command" not in data:
+        return command
+    given = iter(data["command"][1:])
+    words = ["python", "-m", f"benchmarks.{name.partition('-')[0]}"]
+    for word in given:
+        if word == "--out":
+            next(given, None)
+        else:
+            words.append("RUN" if "/" in word else word)
+    return " ".join((*words, "--out F"))
 
 
 def load(folder: Path, name: str) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ def steps(short: bool) -> list[Step]:
     ]
     if has_kuairand:
         wide = run_of(KUAIRAND)
-        plan.append(step("serving-kuairand", wide, "--budget-ms", "16", module="serving"))
+        plan.append(step("serving-kuairand", wide, module="serving"))
     return plan
 
 

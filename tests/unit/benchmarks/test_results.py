@@ -38,7 +38,7 @@ def test_what_was_not_measured_is_left_out_and_named(docs: Path, tmp_path: Path)
         "curves": {"student": curve(50), "dynamic": curve(20), "static": curve(5)},
         "knees_qps": {"student": 50.0, "dynamic": 20.0, "static": 0.0},
         "samples": {"student": [1, 2, 3]},
-        "command": ["load_curve", "--short"],
+        "command": ["load_curve", "runs/one", "--short", "--out", "x.json"],
         "machine": {
             "cpu": "a processor",
             "cpu_count": 2,
