@@ -131,12 +131,13 @@ def default_student() -> LearnerConfig:
 def default_learners() -> dict[str, LearnerConfig]:
     """Three nets of different structure and trees: diversity beats tuning one model.
 
-    On small tables logistic regression joins them, as little else can be learned there.
+    On small tables logistic regression joins them, as little else can be learned there. They start
+    in this order, so the slowest stands first.
     """
     return {
+        "finalmlp": LearnerConfig(model="finalmlp"),
         "dcnv2": LearnerConfig(model="dcnv2"),
         "ipnn": LearnerConfig(model="ipnn"),
-        "finalmlp": LearnerConfig(model="finalmlp"),
         "xgboost": LearnerConfig(model="xgboost"),
         "lr": LearnerConfig(
             model="lr",
