@@ -49,7 +49,7 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
         (["distill.mixup.beta=0"], "distill.mixup.beta.*given 0"),
         (
             ["distill.hints={weight: 1, learner: xgboost}"],
-            "'xgboost', which is an xgboost learner of the pool; name one of dcnv2, ipnn",
+            "'xgboost', which is an xgboost learner of the pool; name one of finalmlp, dcnv2",
         ),
         (["distill.hints={weight: 1, learner: nope}"], "'nope', which is no learner of the pool"),
         (
@@ -97,4 +97,4 @@ def test_settings_of_the_student_and_of_one_learner_keep_the_rest() -> None:
 def test_learners_for_small_tables_are_left_out_of_large_ones():
     config = RunConfig()
     assert "lr" in config.for_rows(1_000).learners
-    assert list(config.for_rows(1_000_000).learners) == ["dcnv2", "ipnn", "finalmlp", "xgboost"]
+    assert list(config.for_rows(1_000_000).learners) == ["finalmlp", "dcnv2", "ipnn", "xgboost"]
