@@ -15,9 +15,9 @@ from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, IntArray
 from dynens.data.entities import EncodedEntity
 from dynens.data.fields import CategoricalEncoder, FieldEncoder
 from dynens.data.store import read_encoder, write_encoder
-from dynens.data.values import canonical_texts, to_numbers
+from dynens.data.values import canonical_texts, is_number_type, to_numbers
 from dynens.errors import DataError
-from dynens.schema import Entity, FieldKind
+from dynens.schema import Entity, FieldKind, FieldSpec
 
 _ENTITY_ORDER = {"user": 0, "context": 1, "item": 2}
 _VECTORISED_ROWS = 2048  # above, an Arrow column beats a Python loop
@@ -128,7 +128,7 @@ class RowEncoder:
         A column left out is missing in every row; unknown names are ignored.
 
         Raises:
-            DataError: the columns' lengths differ, or a numeric field holds a text.
+            DataError: the columns' lengths differ, or a value is not of its field's kind.
         """
         lengths = {len(values) for values in columns.values()}
         if len(lengths) > 1:
@@ -152,7 +152,7 @@ class RowEncoder:
         for position in positions:
             encoder = self.encoders[position]
             dense_at, ids_at = self._slices[position]
-            if column is not None and not _may_hold_bad_numbers(encoder, column):
+            if column is not None and _holds_only(encoder.spec, column.type):
                 encoder.encode(column, dense[:, dense_at], ids[:, ids_at])
             else:
                 encoder.encode_values(values, dense[:, dense_at], ids[:, ids_at])
@@ -283,7 +283,12 @@ def _as_arrow(values: Any) -> pa.Array | None:
         return None
 
 
-def _may_hold_bad_numbers(encoder: FieldEncoder, column: pa.Array) -> bool:
-    return encoder.spec.kind == "numeric" and not (
-        pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-    )
+def _holds_only(spec: FieldSpec, kind: pa.DataType) -> bool:
+    """Whether no value of this type can break the field's rule."""
+    if spec.kind == "dense_vector":
+        return pa.types.is_list(kind) and is_number_type(kind.value_type)
+    if spec.kind == "multi_valued":
+        kind = kind.value_type if pa.types.is_list(kind) else kind
+    if spec.kind == "numeric":
+        return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    return not pa.types.is_nested(kind)

@@ -137,14 +137,21 @@ class EncodedEntity:
         return self._rows
 
     def rows_of(self, values: Sequence[Any]) -> list[int]:
-        """The row of each raw key; unknown keys get the last one."""
+        """The row of each raw key; unknown keys get the last one.
+
+        Raises:
+            DataError: a key is a list or mapping.
+        """
         table, unknown = self._table(), len(self.keys)
-        rows = [table.get(v, -1) for v in values]
-        if -1 in rows:
-            rows = [
-                table.get(canonical(v), unknown) if row < 0 else row
-                for v, row in zip(values, rows, strict=True)
-            ]
+        try:
+            rows = [table.get(v, -1) for v in values]
+            if -1 in rows:
+                rows = [
+                    table.get(canonical(v), unknown) if row < 0 else row
+                    for v, row in zip(values, rows, strict=True)
+                ]
+        except TypeError as e:
+            raise DataError(f"a key {self.key!r} is one value, not a list or mapping.") from e
         return rows
 
     def write_row(self, value: Any, dense: FloatArray, ids: IntArray) -> None:

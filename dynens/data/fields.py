@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,16 @@ import pyarrow as pa
 from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
 from dynens.data.lists import split_lists, unbracketed
 from dynens.data.times import seconds_of_values, time_part, to_seconds
-from dynens.data.values import number, to_numbers
+from dynens.data.values import number, one_line, to_numbers
 from dynens.data.vocabulary import Vocabulary
+from dynens.errors import DataError
 from dynens.schema import FieldSpec
 
 MISSING_SUFFIX = "#missing"
 BUCKET_SUFFIX = "#bucket"
 _MAX_KNOWN, _MAX_KNOWN_CHARS = 20_000, 256  # lists given as text whose ids are kept
+# What values raise that are lists, mappings, texts of half a character or integers beyond floats.
+_UNREADABLE = (TypeError, UnicodeEncodeError, OverflowError, pa.ArrowException)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -44,7 +49,7 @@ class FieldEncoder(ABC):
         """Encode a few Python values; the same result as `encode`, sooner.
 
         Raises:
-            DataError: a numeric field was given a text that is no number.
+            DataError: a value is not of the field's kind: no number, no single value, no vector.
         """
 
     @abstractmethod
@@ -73,7 +78,11 @@ class CategoricalEncoder(FieldEncoder):
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
         if self.spec.derive:
             values = derived_values(values, self.spec)
-        ids[:, 0] = self.vocabulary.encode_values(values)
+        try:
+            ids[:, 0] = self.vocabulary.encode_values(values)
+        except _UNREADABLE as e:
+            read = self.vocabulary.encode_values
+            raise _unfit(self.spec, "takes one value per row", values, read) from e
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -116,12 +125,15 @@ class NumericEncoder(FieldEncoder):
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
         if self.spec.derive:
             values = derived_values(values, self.spec)
+        self._write(self._numbers(values), dense, ids)
+
+    def _numbers(self, values: Sequence[Any]) -> npt.NDArray[np.float64]:
         if set(map(type, values)) <= {int, float, bool}:
-            numbers = np.array(values, np.float64)
-            numbers[~np.isfinite(numbers)] = np.nan
-        else:
-            numbers = np.array([number(v, self.spec.source) for v in values], np.float64)
-        self._write(numbers, dense, ids)
+            with contextlib.suppress(OverflowError):  # an integer that no float holds
+                numbers = np.array(values, np.float64)
+                numbers[~np.isfinite(numbers)] = np.nan
+                return numbers
+        return np.array([number(v, self.spec.source) for v in values], np.float64)
 
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
         numbers = single_precision(numbers)
@@ -192,13 +204,21 @@ class MultiValuedEncoder(FieldEncoder):
         ids[lengths == 0, 0] = MISSING
 
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
+        try:
+            flat = self._flat(values)
+        except _UNREADABLE as e:
+            raise _unfit(self.spec, "takes lists of single values", values, self._flat) from e
+        ids[:] = np.array(flat, np.int32).reshape(len(values), self.width)
+
+    def _flat(self, values: Sequence[Any]) -> list[int]:
+        """The ids of lists, end to end."""
         known, flat = self._known, []
         for value in values:
             row = known.get(value) if isinstance(value, str) else None
             if row is None:
                 row = self._row(value)
             flat += row
-        ids[:] = np.array(flat, np.int32).reshape(len(values), self.width)
+        return flat
 
     def _row(self, value: Any) -> list[int]:
         """The ids of one list; those of texts are kept, for they come back."""
@@ -245,9 +265,23 @@ class DenseVectorEncoder(FieldEncoder):
         self._write(to_numbers(values).values, lengths, dense)
 
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
+        try:
+            numbers, lengths = self._numbers(values)
+        except _UNREADABLE as e:
+            raise _unfit(self.spec, "takes lists of numbers", values, self._numbers) from e
+        self._write(numbers, lengths, dense)
+
+    def _numbers(
+        self, values: Sequence[Any]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         kept = [v if isinstance(v, str) or v is None else list(v) for v in values]
         texts = any(isinstance(v, str) for v in kept)
-        self.encode(pa.array(kept, pa.string() if texts else pa.list_(pa.float64())), dense, ids)
+        column = pa.array(kept, pa.string() if texts else pa.list_(pa.float64()))
+        flat, lengths = split_lists(column, self.spec.separator)
+        numbers = to_numbers(flat)
+        if numbers.num_unreadable:
+            raise TypeError(numbers.example)
+        return numbers.values, lengths
 
     def _write(
         self, flat: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], dense: FloatArray
@@ -280,9 +314,30 @@ def derived(column: pa.Array | pa.ChunkedArray, spec: FieldSpec) -> pa.Array | p
 
 
 def derived_values(values: Sequence[Any], spec: FieldSpec) -> list[float]:
-    """`derived` for a few Python values."""
+    """`derived` for a few Python values.
+
+    Raises:
+        DataError: one of them is a list, or a number that no time is.
+    """
     assert spec.derive is not None
-    parts: list[float] = time_part(
-        seconds_of_values(values, spec.time_format), spec.derive
-    ).tolist()
+    read = partial(seconds_of_values, time_format=spec.time_format)
+    try:
+        seconds = read(values)
+    except _UNREADABLE as e:
+        raise _unfit(spec, "takes one date or time per row", values, read) from e
+    parts: list[float] = time_part(seconds, spec.derive).tolist()
     return parts
+
+
+def _unfit(
+    spec: FieldSpec, rule: str, values: Sequence[Any], read: Callable[[Sequence[Any]], object]
+) -> DataError:
+    """The error that `read` fails on values of a request, with the first that it fails on alone."""
+    culprit = next((v for v in values if isinstance(v, str)), values[0])
+    for value in values:
+        try:
+            read([value])
+        except _UNREADABLE:
+            culprit = value
+            break
+    return DataError(f"field {spec.source!r} {rule} but was given {one_line(culprit)}.")

@@ -57,7 +57,7 @@ def seconds_of(value: Any, time_format: TimeFormat = "auto") -> float:
         return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
     if isinstance(value, (str, bytes)):
         return float(to_seconds(pa.array([value], pa.string()), time_format)[0])
-    return float(_from_numbers(np.array([value], np.float64), time_format)[0])
+    return float(_from_numbers(np.array([float(value)]), time_format)[0])
 
 
 def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -> Floats:

@@ -45,7 +45,11 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def canonical(value: Any) -> str | None:
-    """The category a raw value stands for, or None when it is missing."""
+    """The category a raw value stands for, or None when it is missing.
+
+    Raises:
+        TypeError: it is a list or mapping.
+    """
     if isinstance(value, str):
         return _canonical_text(value)
     if value is None or value is pa.NA:
@@ -64,6 +68,8 @@ def canonical(value: Any) -> str | None:
         return value.isoformat()
     if isinstance(value, Decimal):
         return _canonical_text(format(value, "f"))
+    if isinstance(value, (list, tuple, dict, set, np.ndarray)):
+        raise TypeError(f"a {type(value).__name__} is no category")
     return _canonical_text(str(value))
 
 
@@ -95,6 +101,7 @@ def canonical_codes(column: pa.Array | pa.ChunkedArray) -> tuple[pa.StringArray,
     column = plain(column)
     if pa.types.is_null(column.type):
         return pa.array([], pa.string()), np.full(len(column), -1, np.int32)
+    _refuse_nested(column.type)
     encoded = column.dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     texts = canonical_texts(encoded.dictionary)
@@ -108,6 +115,7 @@ def canonical_codes(column: pa.Array | pa.ChunkedArray) -> tuple[pa.StringArray,
 def canonical_texts(values: pa.Array) -> pa.StringArray:
     """`canonical` of every value, null where missing."""
     kind = values.type
+    _refuse_nested(kind)
     if pa.types.is_integer(kind):
         return values.cast(pa.string())
     if pa.types.is_boolean(kind):
@@ -117,6 +125,11 @@ def canonical_texts(values: pa.Array) -> pa.StringArray:
     if pa.types.is_floating(kind):
         return _canonical_floats(values)
     return pa.array([canonical(v) for v in _python_values(values)], pa.string())
+
+
+def _refuse_nested(kind: pa.DataType) -> None:
+    if pa.types.is_nested(kind):
+        raise DataError(f"a column of type {kind} cannot be read as categories.")
 
 
 def _python_values(values: pa.Array) -> list[Any]:
@@ -283,6 +296,11 @@ def parse_number(text: str) -> float | None:
     return float(parts["sign"] + parts["whole"].replace(",", "") + (parts["rest"] or ""))
 
 
+def one_line(value: Any) -> str:
+    """The beginning of a value as messages show it."""
+    return repr(str(value)[:40])
+
+
 def number(value: Any, field: str) -> float:
     """One raw value as a number, NaN when missing.
 
@@ -299,10 +317,10 @@ def number(value: Any, field: str) -> float:
             return math.nan
         parsed = parse_number(text)
         if parsed is None:
-            raise DataError(f"field {field!r} is numeric but was given {value[:40]!r}.")
+            raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")
         return parsed if math.isfinite(parsed) else math.nan
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError) as e:
-        raise DataError(f"field {field!r} is numeric but was given {str(value)[:40]!r}.") from e
+        raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.") from e
     return result if math.isfinite(result) else math.nan

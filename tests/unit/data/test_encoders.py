@@ -315,6 +315,54 @@ def test_bad_columns_are_refused(encoder):
         encoder.encode_columns({"price": ["cheap"]})
 
 
+VECTOR = FieldSpec(name="v", kind="dense_vector", length=2)
+
+
+@pytest.fixture(scope="module")
+def strict():
+    table = mixed_table().append_column("v", pa.array([[1.0, 2.0], [2.0, 4.0]] * 200))
+    return fit((*SPECS, VECTOR), table)
+
+
+@pytest.mark.parametrize("num_rows", [3, 3000])
+@pytest.mark.parametrize(
+    ("name", "bad", "good", "says"),
+    [
+        ("country", ["DE"], "DE", r"'country' takes one value per row but was given .*DE"),
+        ("country", {"a": 1}, "DE", "'country' takes one value per row"),
+        ("price", [1.0], 1.0, "'price' is numeric but was given"),
+        ("price", 10**400, 1.0, "'price' is numeric but was given"),
+        ("time", [1], 1.6e9, "'time' takes one date or time per row but was given"),
+        ("time", 10**400, 1.6e9, "'time' takes .* given '10000"),
+        ("tags", [["a"]], ["a"], "'tags' takes lists of single values but was given"),
+        ("tags", {"a": 1}, ["a"], "'tags' takes lists of single values"),
+        ("v", 5.0, [1.0, 2.0], "'v' takes lists of numbers but was given '5.0'"),
+        ("v", ["a", "b"], [1.0, 2.0], "'v' takes lists of numbers but was given .*'a"),
+        ("v", "a,b", "1,2", "'v' takes lists of numbers but was given 'a,b'"),
+        ("v", "1,2", [1.0, 2.0], "'v' takes lists of numbers but was given '1,2'"),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_values_of_another_kind_are_refused(strict, name, bad, good, says, num_rows, alone):
+    if bad == "1,2" and alone:
+        return  # texts among lists are refused, texts alone are vectors
+    values = [bad if alone else good] * (num_rows - 1) + [bad]
+    with pytest.raises(DataError, match=says) as caught:
+        strict.encode_columns({name: values})
+    assert "\n" not in str(caught.value)
+    assert len(strict.encode_columns({name: [good] * num_rows})) == num_rows
+
+
+def test_hashed_categories_and_keys_are_single_values(joined):
+    policy = VocabularyPolicy(hash_buckets=7)
+    encoder = fit([FieldSpec(name="h", vocabulary=policy)], pa.table({"h": ["a", "b"]}))
+    with pytest.raises(DataError, match="'h' takes one value per row"):
+        encoder.encode_columns({"h": ["a", ["b"]]})
+    for user, candidates in ((1, [10, [11]]), ([1], [10])):
+        with pytest.raises(DataError, match="is one value, not a list"):
+            joined[0].encode_rank(user, {}, candidates)
+
+
 def test_repeated_keys_are_refused():
     with pytest.raises(DataError, match="1 repeated values of its key 'k'"):
         RawEntity("item", "k", pa.table({"k": [1, 1, 2], "a": [1, 2, 3]}))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynens.data.values import canonical, canonical_codes, number, to_numbers
+from dynens.data.values import canonical, canonical_codes, canonical_texts, number, to_numbers
 from dynens.errors import DataError
 
 
@@ -58,6 +58,14 @@ def decoded(array):
 )
 def test_times_beyond_pythons_range_are_missing(kind, far, epoch):
     assert decoded(pa.array([far, 0, None], kind)) == [None, epoch, None]
+
+
+def test_lists_are_no_categories():
+    with pytest.raises(TypeError, match="a list is no category"):
+        canonical(["a"])
+    for read in (canonical_codes, canonical_texts):
+        with pytest.raises(DataError, match="cannot be read as categories"):
+            read(pa.array([["a"]]))
 
 
 TEXTS = st.one_of(
