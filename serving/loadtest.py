@@ -23,8 +23,8 @@ _BODIES_PER_USER = 25
 # Grace for k6 to start, to let the last requests finish and to write its summary.
 _EXTRA_S = 60.0
 # k6's garbage collection takes both cores of a small machine for milliseconds, which then pass for
-# the server's: without it the p99 of a no-op server fell from 6 to 2 ms (400 requests a second on
-# two cores). A variable that is set already stays.
+# the server's. A variable that is set already stays: GOGC=100 in front of `dynens loadtest` shows
+# the difference.
 _K6_MEMORY = {"GOGC": "off", "GOMEMLIMIT": "1GiB"}
 MAX_ERROR_RATE = 0.001
 MIN_GRANTED_SHARE = 0.99
