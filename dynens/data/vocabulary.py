@@ -15,6 +15,7 @@ from dynens.data.values import canonical, canonical_codes
 from dynens.schema import VocabularyPolicy
 
 _MERGE_ROWS = 1_000_000
+_PART = 4096
 _LARGE_VOCABULARY = 50_000  # above, a dict kept beats Arrow's table, which is built on every call
 
 
@@ -113,8 +114,11 @@ class Vocabulary:
 
     def _texts(self) -> dict[str, int]:
         if self._by_text is None:
-            values = self.values.to_pylist()
-            self._by_text = {value: id_ for id_, value in enumerate(values, FIRST_VALUE_ID)}
+            # In parts: Arrow does not let go of the interpreter meanwhile, and a server that loads
+            # another bundle in a thread goes on answering.
+            starts = range(0, len(self.values), _PART)
+            texts = (t for s in starts for t in self.values.slice(s, _PART).to_pylist())
+            self._by_text = {text: id_ for id_, text in enumerate(texts, FIRST_VALUE_ID)}
         return self._by_text
 
     def _numbers(self) -> dict[int, int]:
