@@ -99,6 +99,24 @@ class FeatureLayout:
 
 
 @dataclass(frozen=True)
+class IdColumns:
+    """Which columns of encoded ids belong to which field, for adding up per field.
+
+    Attributes:
+        names: the fields, in order.
+        starts: first column of each.
+    """
+
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layout: FeatureLayout) -> IdColumns:
+        columns = [(field.name, at.start) for field, at in layout.columns()]
+        return cls(tuple(name for name, _ in columns), tuple(start for _, start in columns))
+
+
+@dataclass(frozen=True)
 class EncodedBatch:
     """Encoded rows, NumPy only.
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from dynens.batch import EncodedBatch
+from dynens.batch import EncodedBatch, IdColumns
 from dynens.config.serving import LimitsConfig
 from dynens.engine import Engine, Scores
 from serving.errors import RequestError
 from serving.http import BINARY_TYPE, Response
-from serving.metrics import IdColumns
 from serving.rank import RankRequest, parse_rank, render_rank
 from serving.tensors import Field
 from serving.v2 import HEADER_LENGTH, MODEL_NAME, InferRequest, parse_infer, render_infer

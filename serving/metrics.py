@@ -12,7 +12,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from dynens.batch import OUT_OF_VOCABULARY, FeatureLayout, IntArray
+from dynens.batch import OUT_OF_VOCABULARY, FeatureLayout, IdColumns, IntArray
 from dynens.engine import Scores
 
 BUCKETS_MS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50)
@@ -46,24 +45,6 @@ class Histogram:
 
     def to_list(self) -> list[float]:
         return [*self.counts, self.sum]
-
-
-@dataclass(frozen=True)
-class IdColumns:
-    """Which columns of a bundle's encoded ids belong to which field.
-
-    Attributes:
-        names: the fields, in order.
-        starts: first column of each.
-    """
-
-    names: tuple[str, ...]
-    starts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, layout: FeatureLayout) -> IdColumns:
-        columns = [(field.name, at.start) for field, at in layout.columns()]
-        return cls(tuple(name for name, _ in columns), tuple(start for _, start in columns))
 
 
 class ReplicaMetrics:

@@ -8,16 +8,9 @@ from pathlib import Path
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from dynens.batch import FeatureLayout, SparseField
+from dynens.batch import FeatureLayout, IdColumns, SparseField
 from dynens.engine import Scores
-from serving.metrics import (
-    BUCKETS_MS,
-    Histogram,
-    IdColumns,
-    ReplicaMetrics,
-    SnapshotFolder,
-    render,
-)
+from serving.metrics import BUCKETS_MS, Histogram, ReplicaMetrics, SnapshotFolder, render
 
 LAYOUT = FeatureLayout((), (SparseField("user", 9), SparseField("tags", 9, 2)))
 
