@@ -27,14 +27,8 @@ from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig, System
 from dynens.errors import BadInputError, ServingError
 from serving.control import listening
-from serving.environment import (
-    APP_NAME,
-    Runtime,
-    create_runtime,
-    is_alive,
-    own_runtimes,
-    ray_environment,
-)
+from serving.environment import APP_NAME, Runtime, create_runtime, ray_environment
+from serving.leftovers import end_leftovers, processes_of, remove_dead, send_signal
 from serving.swap import BundleKeeper
 
 if TYPE_CHECKING:
@@ -42,7 +36,6 @@ if TYPE_CHECKING:
 
 OnReady = Callable[[str], None]
 _READY_TIMEOUT_S = 120.0
-_STOP_TIMEOUT_S = 5.0
 _HAPROXY_NAME = "haproxy"
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -221,7 +214,7 @@ def _ray_serve(
     began = time.monotonic()
     check_port(host, port)
     _refuse_second_ray()
-    _remove_dead()
+    remove_dead()
     runtime = create_runtime()
     previous = dict(os.environ)
     url = f"http://{host}:{port}"
@@ -356,9 +349,9 @@ def _handlers_kept() -> Iterator[None]:
 
 def _drain(runtime: Runtime, drain_s: float) -> None:
     """Have HAProxy refuse new connections, and wait until it has answered what it accepted."""
-    proxies = [p for p in _processes_of(runtime) if _HAPROXY_NAME in p.info["name"]]
+    proxies = [p for p in processes_of(runtime) if _HAPROXY_NAME in p.info["name"]]
     for process in proxies:
-        _signal(process, signal.SIGUSR1)  # soft stop
+        send_signal(process, signal.SIGUSR1)  # soft stop
     psutil.wait_procs(proxies, timeout=drain_s)
 
 
@@ -375,41 +368,5 @@ def _stop_everything(runtime: Runtime) -> None:
             except Exception:
                 logging.getLogger("dynens.serving").exception("Ray Serve did not stop cleanly")
             ray.shutdown()
-    _end_leftovers(runtime)
+    end_leftovers(runtime)
     shutil.rmtree(runtime.directory, ignore_errors=True)
-
-
-def _end_leftovers(runtime: Runtime) -> None:
-    """End processes of this server that outlived Ray."""
-    left = _processes_of(runtime)
-    for process in left:
-        _signal(process, signal.SIGTERM)
-    _, alive = psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
-    for process in alive:
-        _signal(process, signal.SIGKILL)
-
-
-def _remove_dead() -> None:
-    """Tidy up after servers of this user that were killed: their processes and their folders."""
-    for runtime in own_runtimes():
-        if not is_alive(runtime):
-            _end_leftovers(runtime)
-            shutil.rmtree(runtime.directory, ignore_errors=True)
-
-
-def _processes_of(runtime: Runtime) -> list[psutil.Process]:
-    """Processes known by the server's private folder in their command line."""
-    marker = str(runtime.directory)
-    return [
-        process
-        for process in psutil.process_iter(["name", "cmdline"])
-        if process.pid != os.getpid()
-        and any(marker in part for part in process.info["cmdline"] or ())
-    ]
-
-
-def _signal(process: psutil.Process, number: int) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return

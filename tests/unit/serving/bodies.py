@@ -6,6 +6,10 @@ from typing import Any
 
 import orjson
 
+from dynens.config.serving import ServingConfig
+from dynens.engine import Engine
+from serving.application import Application
+from serving.metrics import SnapshotFolder
 from serving.v2 import pack_numbers, pack_texts
 from tests.asgi import Answer
 
@@ -62,3 +66,8 @@ BINARY = [
     ("price", "FP64", [3], pack_numbers([3.5, 2.5, 1.0], "FP64")),
     ("brand", "BYTES", [3, 1], pack_texts(["b1", "b2", "b3"])),
 ]
+
+
+def make(engine: Engine, token: str | None = None, **settings: Any) -> Application:
+    config = ServingConfig(**{"latency_budget_ms": 10_000, **settings})
+    return Application(engine, config, folder=SnapshotFolder(None, "one"), token=token)

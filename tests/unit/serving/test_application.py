@@ -9,20 +9,14 @@ import numpy as np
 import orjson
 import pytest
 
-from dynens.config.serving import LimitsConfig, ServingConfig
+from dynens.config.serving import LimitsConfig
 from dynens.engine import Engine
 from serving.application import Application
 from serving.codecs import CODECS
-from serving.metrics import SnapshotFolder
-from tests.asgi import Answer, call, request
-from tests.unit.serving.bodies import INFER, RANK, ROWS, outputs, tensor
+from tests.asgi import call
+from tests.unit.serving.bodies import INFER, RANK, ROWS, make, outputs, tensor
 
 REPORT = {"hard_wanted", "hard_granted", "budget_ms", "elapsed_ms", "degraded", "bundle_version"}
-
-
-def make(engine: Engine, token: str | None = None, **settings: Any) -> Application:
-    config = ServingConfig(**{"latency_budget_ms": 10_000, **settings})
-    return Application(engine, config, folder=SnapshotFolder(None, "one"), token=token)
 
 
 def test_json_rows_are_scored_as_the_engine_scores_them(app: Application, engine: Engine) -> None:
@@ -190,151 +184,6 @@ def test_the_header_wins_over_the_parameter(app: Application) -> None:
     assert call(app, "POST", RANK, body).json()["budget_ms"] == 7000
     answer = call(app, "POST", RANK, body, X_Latency_Budget_Ms="9000")
     assert answer.json()["budget_ms"] == 9000
-
-
-def test_a_full_queue_sheds_with_retry_after(engine: Engine) -> None:
-    app = make(engine, max_queued=1, threshold=float("-inf"))
-
-    async def go() -> tuple[Answer, Answer, Answer]:
-        await app._scheduler.turns.acquire(0.0, 1.0)  # somebody else's ensemble work
-        first = asyncio.create_task(request(app, "POST", RANK, b'{"candidates":["i1"]}'))
-        await asyncio.sleep(0)
-        shed = await request(app, "POST", RANK, b'{"candidates":["i1"]}')
-        app._scheduler.turns.release()
-        return await first, shed, await request(app, "POST", RANK, b'{"candidates":["i1"]}')
-
-    first, shed, after = asyncio.run(go())
-    assert shed.status == 503
-    assert shed.headers["retry-after"] == "1"
-    assert (first.status, after.status) == (200, 200)
-
-
-def test_uploads_that_stall_do_not_close_the_queue(engine: Engine) -> None:
-    app = make(engine, max_queued=1)
-
-    async def go() -> tuple[list[int], int]:
-        stuck = [asyncio.create_task(upload(app, b"", asyncio.Event())) for _ in range(8)]
-        await asyncio.sleep(0)
-        assert app._in_flight == 0
-        refused = await upload(app, b"", asyncio.Event())  # too many of them
-        for task in stuck:
-            task.cancel()
-        await asyncio.gather(*stuck, return_exceptions=True)
-        answered = await request(app, "POST", RANK, b'{"candidates":["i1"]}')
-        return [refused], answered.status
-
-    assert asyncio.run(go()) == ([503], 200)
-
-
-@pytest.mark.parametrize("given", ["header", "parameter"])
-def test_a_budget_longer_than_the_default_holds_from_the_start(engine: Engine, given: str) -> None:
-    """Queued longer than the default budget, and with a body that takes longer to come."""
-    app = make(engine, latency_budget_ms=20)
-    body, headers = (
-        b'{"candidates":["i1"]}',
-        {"x-request-start": f"t={int(time.time_ns() / 1e3) - 50_000}"},
-    )
-    if given == "header":
-        headers["x-latency-budget-ms"] = "5000"
-    else:
-        body = b'{"candidates":["i1"],"latency_budget_ms":5000}'
-
-    async def go() -> int:
-        comes = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.05, comes.set)
-        return await upload(app, body, comes, headers)
-
-    assert asyncio.run(go()) == 200
-
-
-async def upload(
-    app: Application, body: bytes, comes: asyncio.Event, headers: dict[str, str] | None = None
-) -> int:
-    """The status of a request whose body comes with an event."""
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        await comes.wait()
-        return {"type": "http.request", "body": body}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    named = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
-    await app({"type": "http", "method": "POST", "path": RANK, "headers": named}, receive, send)
-    status: int = sent[0]["status"]
-    return status
-
-
-def test_a_request_waits_for_its_turn_until_its_deadline_at_most(engine: Engine) -> None:
-    """On a busy machine even the student's answer, which is ready, may come too late to be sent."""
-    app = make(engine, threshold=float("-inf"))
-
-    async def go() -> Answer:
-        await app._scheduler.turns.acquire(0.0, 1.0)  # held for ever
-        headers = {"x-latency-budget-ms": "300"}
-        waiting = request(app, "POST", RANK, b'{"candidates":["i1"]}', headers)
-        return await asyncio.wait_for(waiting, 5)
-
-    answer = asyncio.run(go())
-    if answer.status != 504:
-        assert (answer.json()["hard_granted"], answer.json()["degraded"]) == (0, "load")
-
-
-def test_long_answers_are_rendered_in_time(engine: Engine) -> None:
-    """The time that rendering takes is left by the ensemble, whatever the number of rows."""
-    app = make(engine, threshold=float("-inf"))
-    body = {"candidates": ["i1"] * 5000, "latency_budget_ms": 2000}
-    for _ in range(5):
-        assert call(app, "POST", RANK, body).status == 200
-    now = engine.clock()
-    small, large = app._reply_cost.seconds(1, now), app._reply_cost.seconds(5000, now)
-    assert large > 10 * small
-
-
-def test_a_client_that_leaves_frees_its_work(engine: Engine) -> None:
-    app = make(engine, threshold=float("-inf"))
-
-    async def go() -> Answer:
-        turns = app._scheduler.turns
-        await turns.acquire(0.0, 1.0)  # somebody else's ensemble work
-        gone = asyncio.Event()
-        waiting = asyncio.create_task(
-            request(app, "POST", RANK, b'{"candidates":["i1","i2"]}', gone=gone)
-        )
-        await asyncio.sleep(0.01)
-        gone.set()
-        answer = await asyncio.wait_for(waiting, 5)
-        turns.release()
-        assert not turns.busy
-        return answer
-
-    answer = asyncio.run(go())
-    assert answer.status == 499
-    assert app.metrics.disconnected == 1
-    assert app._in_flight == 0
-    assert not app._scheduler.promises
-
-
-def test_a_body_that_does_not_come_in_time_is_a_504(engine: Engine) -> None:
-    app = make(engine, latency_budget_ms=20)
-
-    async def go() -> list[Any]:
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": RANK, "headers": []}
-        await asyncio.wait_for(app(scope, receive, send), 10)
-        return sent
-
-    assert asyncio.run(go())[0]["status"] == 504
-    assert app._in_flight == 0
 
 
 def test_under_a_prefix_the_paths_are_the_same(engine: Engine) -> None:

@@ -16,8 +16,8 @@ from dynens.schema import FieldSpec
 from serving import control, swap
 from serving.control import find_runtime, listening, send_command
 from serving.environment import Runtime, create_runtime, free_port, is_alive
+from serving.leftovers import remove_dead
 from serving.metrics import ReplicaMetrics, SnapshotFolder
-from serving.server import _remove_dead
 from serving.swap import BundleKeeper
 from tests.bundles import write_toy_bundle
 
@@ -194,7 +194,7 @@ def test_folders_of_killed_servers_are_neither_asked_nor_kept(runtime: Runtime) 
     assert (dead.directory.exists(), is_alive(dead), is_alive(runtime)) == (True, False, True)
     with listening(runtime, port, lambda command: {"heard": command["command"]}):
         assert send_command(port, {"command": "status"}) == {"heard": "status"}
-    _remove_dead()
+    remove_dead()
     assert not dead.directory.exists()
     assert runtime.directory.exists()
 

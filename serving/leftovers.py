@@ -1,0 +1,50 @@
+"""Processes and folders of servers that ended, one way or another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import psutil
+
+from serving.environment import Runtime, is_alive, own_runtimes
+
+_STOP_TIMEOUT_S = 5.0
+
+
+def end_leftovers(runtime: Runtime) -> None:
+    """End processes of this server that outlived Ray."""
+    left = processes_of(runtime)
+    for process in left:
+        send_signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
+    for process in alive:
+        send_signal(process, signal.SIGKILL)
+
+
+def remove_dead() -> None:
+    """Tidy up after servers of this user that were killed: their processes and their folders."""
+    for runtime in own_runtimes():
+        if not is_alive(runtime):
+            end_leftovers(runtime)
+            shutil.rmtree(runtime.directory, ignore_errors=True)
+
+
+def processes_of(runtime: Runtime) -> list[psutil.Process]:
+    """Processes known by the server's private folder in their command line."""
+    marker = str(runtime.directory)
+    return [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.pid != os.getpid()
+        and any(marker in part for part in process.info["cmdline"] or ())
+    ]
+
+
+def send_signal(process: psutil.Process, number: int) -> None:
+    """Send a signal, unless the process has ended by itself."""
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
