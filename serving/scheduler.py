@@ -161,8 +161,9 @@ class Scheduler:
     ) -> Scores:
         now = engine.clock()
         wanted = step.rows_left
-        allowed = self._allowed_rows(engine, step, deadline_s, now)
-        if allowed < wanted and system not in ("dynamic", "student"):
+        can_shrink = system in ("dynamic", "student")
+        allowed = self._allowed_rows(engine, step, deadline_s, now, can_shrink)
+        if allowed < wanted and not can_shrink:
             raise OverloadedError
         if not allowed:
             return _finish(steps, 0)
@@ -209,13 +210,17 @@ class Scheduler:
             if has_turn:
                 self.turns.release()
 
-    def _allowed_rows(self, engine: Engine, step: Step, deadline_s: float, now: float) -> int:
+    def _allowed_rows(
+        self, engine: Engine, step: Step, deadline_s: float, now: float, can_shrink: bool
+    ) -> int:
+        """Rows that may have the ensemble; of a request that cannot shrink, all that still fit."""
         backlog_s = self.backlog_s(deadline_s, engine.config.chunk_ms / 1e3)
         if backlog_s <= 0:
             return step.rows_left  # alone: the engine itself grants what fits
-        usable_s = ensemble_seconds(deadline_s - now, backlog_s) / step.excess
+        left_s = deadline_s - now
+        usable_s = ensemble_seconds(left_s, backlog_s) if can_shrink else left_s - backlog_s
         cost, margin = engine.ensemble_cost, engine.config.safety_margin
-        return min(step.rows_left, cost.rows_within(usable_s, now, margin))
+        return min(step.rows_left, cost.rows_within(usable_s / step.excess, now, margin))
 
 
 # Work predicted to take longer than this is worth watching the client's connection for.

@@ -116,13 +116,15 @@ def test_rows_that_take_longer_than_the_model_says_are_promised_their_time() -> 
     asyncio.run(go())
 
 
-def test_a_static_ensemble_that_cannot_have_its_time_is_shed(scheduler: Scheduler) -> None:
+def test_a_static_ensemble_is_shed_only_where_its_time_does_not_fit(scheduler: Scheduler) -> None:
     async def go() -> None:
         engine = FakeEngine()
         scheduler.promises = [Promise(0.0, 0.04)]
         with pytest.raises(OverloadedError):
-            await score(scheduler, engine, "a", 100, 0.08, "ensemble")
+            await score(scheduler, engine, "a", 41, 0.0805, "ensemble")  # 80.5 − 40 < 41 ms
         assert len(scheduler.promises) == 1
+        scores = await score(scheduler, engine, "b", 40, 0.0805, "ensemble")
+        assert scores.hard_granted == 40
 
     asyncio.run(go())
 
