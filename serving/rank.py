@@ -83,7 +83,8 @@ def _candidates(value: object, limits: LimitsConfig) -> list[str | int | float]:
     types = set(map(type, value))
     if not types <= {str, int, float}:
         raise bad_request("'candidates' must hold strings or numbers")
-    if str in types and any(isinstance(v, str) and len(v) > limits.max_string_chars for v in value):
+    texts = value if types == {str} else [v for v in value if isinstance(v, str)]
+    if max(map(len, texts), default=0) > limits.max_string_chars:
         raise bad_request(f"a candidate is longer than {limits.max_string_chars} characters")
     return value
 
