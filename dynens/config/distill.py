@@ -101,6 +101,10 @@ class DistillConfig(FrozenConfig):
         gating: the teacher weighs its members row by row, with weights learned from the labels.
         relations: weight of the relation term: rows that are alike to the teacher network of the
             hints are to be alike to the student; 0: none.
+        branch_loss: each of the student's branches has a loss of its `own`, or their `average` has
+            one (a control: Allen-Zhu and Li, 2020, show why that trains like one network).
+        diversity: weight of the term that rewards branches of the student that differ; 0: none.
+        mutual: weight of the term by which the student's branches teach one another; 0: none.
         ema: weight of the term that draws the student to the moving average of its own weights; 0:
             none.
         memory: the student is drawn to a memory of its own answers.
@@ -125,6 +129,9 @@ class DistillConfig(FrozenConfig):
     hints: HintsConfig = HintsConfig()
     gating: bool = False
     relations: float = Field(default=0.0, ge=0)
+    branch_loss: Literal["own", "average"] = "own"
+    diversity: float = Field(default=0.0, ge=0)
+    mutual: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0)
     memory: MemoryConfig = MemoryConfig()
     generations: int = Field(default=1, ge=1, le=8)

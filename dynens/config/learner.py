@@ -17,6 +17,7 @@ ModelName = Literal[
 ]
 """A key of `dynens.models.registry.MODELS`, or "auto" (for the student only)."""
 Precision = Literal["auto", "fp32", "bf16"]
+_BRANCHING = ("dnn", "ipnn", "auto")
 
 
 class OptimizerConfig(FrozenConfig):
@@ -82,6 +83,9 @@ class LearnerConfig(FrozenConfig):
     embedding_dim: int = Field(default=16, ge=1, le=512)
     hidden_units: tuple[int, ...] = (256, 128, 64)
     """Widths of the hidden layers, from the input up."""
+    branches: int = Field(default=1, ge=1, le=16)
+    """Perceptrons side by side over the same embeddings (dnn and ipnn only), each with a loss of
+    its own; their logits are averaged."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropped share of hidden units; None: scaled to the table."""
     embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -124,6 +128,12 @@ class LearnerConfig(FrozenConfig):
                 raise ValueError(
                     f"the last of hidden_units, {last}, must be a multiple of fusion_heads, {heads}"
                 )
+        if self.branches > 1 and (self.model not in _BRANCHING or not self.hidden_units):
+            raise ValueError(
+                f"branches is {self.branches} but model is {self.model} with hidden_units "
+                f"{list(self.hidden_units)}; only {' and '.join(_BRANCHING[:2])} with hidden "
+                "layers can have more than one"
+            )
         if self.model == "xgboost" and self.optimizer.snapshots > 1:
             raise ValueError(
                 f"optimizer.snapshots is {self.optimizer.snapshots} but model is xgboost; "

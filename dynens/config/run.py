@@ -207,6 +207,12 @@ class RunConfig(FrozenConfig):
             raise ValueError(f"learners uses the reserved name {min(reserved)!r}; rename it")
         self._check_hints()
         self._check_gating()
+        for name in ("diversity", "mutual"):
+            if getattr(self.distill, name) > 0 and self.student.branches == 1:
+                raise ValueError(
+                    f"distill.{name} is {getattr(self.distill, name)} but student.branches is 1; "
+                    "give the student two branches or more"
+                )
         return self
 
     def _check_hints(self) -> None:

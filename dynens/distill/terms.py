@@ -19,7 +19,7 @@ from dynens.distill.relations import RELATION_ROWS, relations
 from dynens.models.batches import TensorBatch
 from dynens.models.network import Head, HeadInputs
 from dynens.models.optim import autocast
-from dynens.models.training import weighted_bce
+from dynens.models.training import mean_over_branches, weighted_bce
 
 
 class TermModules(nn.Module):
@@ -46,8 +46,8 @@ class Step:
         batch: the logged rows.
         head: the student's head, for terms that ask it about other inputs.
         inputs: the head's inputs, dense (R, D) and embeddings (R, F, E).
-        features: (R, H) float32, the head's features; None where no term needs them.
-        logits: (R,) float32 of the student.
+        features: (R, H), the head's features, in the precision of the pass.
+        branches: (R, K) float32 logits of the student's branches.
         teacher: (R,) logits of the teacher, without gradient.
         average: (R,) logits of the student's moving average, without gradient; None without it.
         gated: (R,) the teacher's with the gate's gradient; None without a gate.
@@ -66,8 +66,8 @@ class Step:
     batch: TensorBatch
     head: Head
     inputs: HeadInputs
-    features: Tensor | None
-    logits: Tensor
+    features: Tensor
+    branches: Tensor
     teacher: Tensor
     average: Tensor | None
     gated: Tensor | None
@@ -82,22 +82,69 @@ class Step:
     modules: TermModules
     hints: TeacherFeatures | None
 
+    @property
+    def logits(self) -> Tensor:
+        """(R,) float32 of the student: the mean of its branches."""
+        return self.branches.mean(dim=1)
+
 
 def response(step: Step) -> Tensor:
-    """Soft and hard labels, with the soft one's share guarded where the configuration asks."""
+    """Soft and hard labels, with the soft one's share guarded where the configuration asks.
+
+    Every branch has this loss of its own, unless the configuration asks for that of the average.
+    """
     alpha: float | Tensor = step.alpha
     guard = step.config.guard
     if guard > 0:
         alpha = alpha * teacher_trust(step.teacher, step.labels, step.base_logit, guard)
-    return response_loss(
-        step.logits,
-        step.teacher,
-        step.labels,
-        step.has_label,
-        step.weight,
-        alpha=alpha,
-        temperature=step.temperature,
-    )
+
+    def loss(logits: Tensor) -> Tensor:
+        return response_loss(
+            logits,
+            step.teacher,
+            step.labels,
+            step.has_label,
+            step.weight,
+            alpha=alpha,
+            temperature=step.temperature,
+        )
+
+    if step.config.branch_loss == "average":
+        return loss(step.logits)
+    return mean_over_branches(step.branches, loss)
+
+
+def diversity_loss(step: Step) -> Tensor:
+    """Minus the variance of the branches' probabilities, a mean over rows.
+
+    It rewards branches that differ, so that their mean averages out more; for squared errors the
+    error of the mean is the mean error less exactly this variance.
+
+    References:
+        Krogh and Vedelsby, "Neural Network Ensembles, Cross Validation, and Active Learning",
+        NIPS 1994 (the ambiguity); Liu and Yao, "Ensemble learning via negative correlation",
+        Neural Networks 12, 1999 (as a term of the loss).
+    """
+    variance = torch.sigmoid(step.branches).var(dim=1, correction=0)
+    return -weighted_mean(variance, step.weight)
+
+
+def mutual_loss(step: Step) -> Tensor:
+    """KL of every branch to each of the others, whose answers carry no gradient; mean over pairs.
+
+    References:
+        Zhang et al., "Deep Mutual Learning", CVPR 2018, eq. 2 and section 3.3; its peers share
+        nothing, these share their embeddings and see the same batch at the same step.
+    """
+    answers = torch.sigmoid(step.branches.detach())
+    size = step.branches.shape[1]
+    pairs = [
+        weighted_mean(probability_kl(step.branches[:, i], answers[:, j], 1.0), step.weight)
+        for i in range(size)
+        for j in range(size)
+        if i != j
+    ]
+    return torch.stack(pairs).mean()
 
 
 def gate_loss(step: Step) -> Tensor:
@@ -113,19 +160,17 @@ def hint_loss(step: Step) -> Tensor:
     adapter = step.modules.adapter
     assert adapter is not None
     assert step.hints is not None
-    assert step.features is not None
     rows = len(step.batch)
-    distance = hint_distance(adapter(step.features[:rows]), step.hints(step.batch))
+    distance = hint_distance(adapter(step.features[:rows].float()), step.hints(step.batch))
     return weighted_mean(distance, step.weight[:rows])
 
 
 def relation_loss(step: Step) -> Tensor:
     """How differently student and teacher network see which rows are alike; see `relations`."""
     assert step.hints is not None
-    assert step.features is not None
     rows = min(len(step.batch), RELATION_ROWS)
     batch = step.batch.first(rows)
-    return relations(step.features[:rows], step.hints(batch))
+    return relations(step.features[:rows].float(), step.hints(batch))
 
 
 def ema_loss(step: Step) -> Tensor:
@@ -190,19 +235,19 @@ class LossTerm:
     Attributes:
         weight: of the term under a configuration; 0 switches it off.
         loss: of a step, a scalar.
-        needs_features: whether it reads the student's features.
     """
 
     weight: Callable[[DistillConfig], float]
     loss: Callable[[Step], Tensor]
-    needs_features: bool = False
 
 
 LOSS_TERMS: dict[str, LossTerm] = {
     "response": LossTerm(lambda config: 1.0, response),
-    "gate": LossTerm(lambda config: float(config.gating), gate_loss, needs_features=True),
-    "hints": LossTerm(lambda config: config.hints.weight, hint_loss, needs_features=True),
-    "relations": LossTerm(lambda config: config.relations, relation_loss, needs_features=True),
+    "gate": LossTerm(lambda config: float(config.gating), gate_loss),
+    "hints": LossTerm(lambda config: config.hints.weight, hint_loss),
+    "relations": LossTerm(lambda config: config.relations, relation_loss),
+    "diversity": LossTerm(lambda config: config.diversity, diversity_loss),
+    "mutual": LossTerm(lambda config: config.mutual, mutual_loss),
     "ema": LossTerm(lambda config: config.ema, ema_loss),
     "memory": LossTerm(lambda config: config.memory.weight, memory_loss),
     "mixup": LossTerm(lambda config: config.mixup.weight, mixup_loss),

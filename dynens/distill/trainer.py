@@ -90,7 +90,6 @@ class DistillTrainer(Trainer):
         self._teaching = teaching
         self._teacher_logits = torch.from_numpy(np.asarray(teaching.logits, dtype=np.float32))
         self._terms = active_terms(distill)
-        self._needs_features = any(term.needs_features for _, term in self._terms)
         self._modules = self._term_modules()
         learned = list(self._modules.parameters())
         if learned:
@@ -150,15 +149,14 @@ class DistillTrainer(Trainer):
         distill, options = self._distill, self.options
         # Before the student's own pass, whose weights autograd must find unchanged.
         average = self._average_logits(batch, made) if distill.ema > 0 else None
-        inputs, features, logits = self._student(batch, made)
+        inputs, features, branches = self._student(batch, made)
         teacher = self._teacher_logits[torch.from_numpy(batch.index)]
         labels, has_label, weight = self._targets(batch, made)
         if made is not None:
             teacher = torch.cat([teacher, torch.from_numpy(made.logits)])
         gated = None
         if self._modules.gate is not None:
-            assert features is not None
-            gated = self._modules.gate(teacher, features)
+            gated = self._modules.gate(teacher, features.float())
             teacher = gated.detach()
         epoch = self.state.step / self._steps_per_epoch
         return Step(
@@ -167,7 +165,7 @@ class DistillTrainer(Trainer):
             head=self.network.head,
             inputs=inputs,
             features=features,
-            logits=logits,
+            branches=branches,
             teacher=teacher,
             average=average,
             gated=gated,
@@ -185,15 +183,13 @@ class DistillTrainer(Trainer):
 
     def _student(
         self, batch: TensorBatch, made: LabelledRows | None
-    ) -> tuple[HeadInputs, Tensor | None, Tensor]:
-        """The head's inputs, its features where a term needs them, and the logits."""
+    ) -> tuple[HeadInputs, Tensor, Tensor]:
+        """The head's inputs, its features and the logits of its branches."""
         head = self.network.head
         with autocast(self.options.precision):
             inputs = self.network.inputs(*self._rows(batch, made))
-            if not self._needs_features:
-                return inputs, None, head(inputs).float()
             features = head.features(inputs)
-            return inputs, features.float(), head.score(features, inputs).float()
+            return inputs, features, head.branch_scores(features, inputs).float()
 
     def _average_logits(self, batch: TensorBatch, made: LabelledRows | None) -> Tensor:
         """Logits of the moving average on the same rows, without dropout."""

@@ -43,22 +43,58 @@ def square_map(dim: int, rank: int) -> nn.Module:
     return nn.Sequential(nn.Linear(dim, rank, bias=False), nn.Linear(rank, dim))
 
 
+class BranchLinear(nn.Module):
+    """One linear map per branch: (B, K·in) → (B, K·out), `y_k = W_k x_k + b_k`."""
+
+    def __init__(self, input_dim: int, output_dim: int, branches: int) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(nn.Linear(input_dim, output_dim) for _ in range(branches))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.chunk(len(self.maps), dim=1)
+        return torch.cat([m(part) for m, part in zip(self.maps, parts, strict=True)], dim=1)
+
+
+def branch_linear(input_dim: int, output_dim: int, branches: int) -> nn.Module:
+    """`BranchLinear`, or a plain linear map for one branch."""
+    if branches == 1:
+        return nn.Linear(input_dim, output_dim)
+    return BranchLinear(input_dim, output_dim, branches)
+
+
 class MLP(nn.Module):
     """Linear → ReLU → dropout, once per hidden layer; no output layer.
 
-    `h_{l+1} = dropout(relu(W_l h_l + b_l))`; without hidden layers it is the identity.
+    `h_{l+1} = dropout(relu(W_l h_l + b_l))`; without hidden layers it is the identity. Several
+    branches read the same input and go on side by side, each with `hidden_units` of its own.
+
+    Args:
+        input_dim: columns of the input.
+        hidden_units: widths of one branch's layers.
+        dropout: dropped share of units.
+        branches: K, how many; `output_dim` is K times the last width.
     """
 
-    def __init__(self, input_dim: int, hidden_units: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_units: Sequence[int],
+        dropout: float = 0.0,
+        branches: int = 1,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for units in hidden_units:
-            layers += [nn.Linear(input_dim, units), nn.ReLU()]
+        for depth, units in enumerate(hidden_units):
+            if depth == 0:
+                layers.append(nn.Linear(input_dim, branches * units))
+            else:
+                layers.append(branch_linear(input_dim, units, branches))
+            layers.append(nn.ReLU())
             if dropout > 0:
                 layers.append(ByteDropout(dropout))
             input_dim = units
         self.layers = nn.Sequential(*layers)
-        self.output_dim = input_dim
+        self.output_dim = branches * input_dim if hidden_units else input_dim
 
     def forward(self, x: Tensor | Columns) -> Tensor:
         """(B, input_dim) → (B, output_dim)."""

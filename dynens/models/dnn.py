@@ -8,29 +8,22 @@ References:
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynens.config.learner import LearnerConfig
-from dynens.layers.blocks import MLP
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadInputs, HeadShape
+from dynens.models.network import HeadInputs, HeadShape, PerceptronHead
 
 
-class DNNHead(Head):
+class DNNHead(PerceptronHead):
     """(B, D), (B, F, E) → (B,)."""
 
     def __init__(self, shape: HeadShape, config: LearnerConfig) -> None:
-        super().__init__(shape, config)
-        self.mlp = MLP(shape.flat_dim, config.hidden_units, config.dropout or 0.0)
-        self.output = nn.Linear(self.mlp.output_dim, 1)
+        super().__init__(shape, config, shape.flat_dim)
 
     def features(self, inputs: HeadInputs) -> Tensor:
         hidden: Tensor = self.mlp(inputs.flat())
         return hidden
-
-    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
-        logits: Tensor = self.output(features)
-        return logits.squeeze(1)
 
 
 class DNNLearner(NetLearner):

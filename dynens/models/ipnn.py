@@ -8,33 +8,26 @@ References:
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynens.config.learner import LearnerConfig
-from dynens.layers.blocks import MLP
 from dynens.layers.interactions import PairwiseInnerProducts
 from dynens.models.net_learner import NetLearner
-from dynens.models.network import Head, HeadInputs, HeadShape
+from dynens.models.network import HeadInputs, HeadShape, PerceptronHead
 
 
-class IPNNHead(Head):
+class IPNNHead(PerceptronHead):
     """(B, D), (B, F, E) → (B,)."""
 
     def __init__(self, shape: HeadShape, config: LearnerConfig) -> None:
-        super().__init__(shape, config)
-        self.products = PairwiseInnerProducts(shape.num_fields)
-        input_dim = shape.flat_dim + self.products.output_dim
-        self.mlp = MLP(input_dim, config.hidden_units, config.dropout or 0.0)
-        self.output = nn.Linear(self.mlp.output_dim, 1)
+        products = PairwiseInnerProducts(shape.num_fields)
+        super().__init__(shape, config, shape.flat_dim + products.output_dim)
+        self.products = products
 
     def features(self, inputs: HeadInputs) -> Tensor:
         x = inputs.flat().beside(self.products(inputs.embeddings), self.shape.flat_dim)
         hidden: Tensor = self.mlp(x)
         return hidden
-
-    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
-        logits: Tensor = self.output(features)
-        return logits.squeeze(1)
 
 
 class IPNNLearner(NetLearner):

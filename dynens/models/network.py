@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dynens.batch import FeatureLayout, FloatArray, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
-from dynens.layers.blocks import ByteDropout
+from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
 from dynens.layers.embeddings import FlatIndex, FusedUpdate, ListLengths, SparseEmbeddings
 from dynens.models.base import StatSource
@@ -90,9 +90,45 @@ class Head(nn.Module, ABC):
     def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         """(B, H) and the inputs they are of → (B,) logits."""
 
+    def branch_scores(self, features: Tensor, inputs: HeadInputs) -> Tensor:
+        """(B, H) and the inputs they are of → (B, K) logits, which `score` averages.
+
+        Each of them has a loss of its own: the average alone would train like one network.
+        """
+        return self.score(features, inputs).unsqueeze(1)
+
     def forward(self, inputs: HeadInputs) -> Tensor:
         """(B, D), (B, F, E) → (B,) logits."""
         return self.score(self.features(inputs), inputs)
+
+
+class PerceptronHead(Head):
+    """A head that ends in one perceptron, or in K of them side by side over the same input.
+
+    Args:
+        shape, config: as for `Head`.
+        input_dim: of the perceptrons' input.
+
+    References:
+        K > 1: Gorishniy et al., "TabM: Advancing Tabular Deep Learning with Parameter-Efficient
+        Ensembling", ICLR 2025, with layers of their own for every member ("MLP packed") over
+        embeddings that all share.
+    """
+
+    def __init__(self, shape: HeadShape, config: LearnerConfig, input_dim: int) -> None:
+        super().__init__(shape, config)
+        self.branches = config.branches
+        dropout = config.dropout or 0.0
+        self.mlp = MLP(input_dim, config.hidden_units, dropout, self.branches)
+        self.output = branch_linear(self.mlp.output_dim // self.branches, 1, self.branches)
+
+    def branch_scores(self, features: Tensor, inputs: HeadInputs) -> Tensor:
+        logits: Tensor = self.output(features)
+        return logits
+
+    def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
+        logits = self.branch_scores(features, inputs)
+        return logits.squeeze(1) if self.branches == 1 else logits.mean(dim=1)
 
 
 HeadClass = type[Head]
@@ -241,6 +277,11 @@ class CTRNetwork(nn.Module):
             values = self.stat_inputs(ids) if stats is None else self.stat_inputs.standardise(stats)
             dense = torch.cat([dense, values], dim=1)
         return HeadInputs.of(dense, self.embedding_dropout(self.embeddings(ids)))
+
+    def branch_logits(self, dense: Tensor, ids: Tensor, stats: Tensor | None = None) -> Tensor:
+        """As `forward`, (B, K): the logits of the head's branches."""
+        inputs = self.inputs(dense, ids, stats)
+        return self.head.branch_scores(self.head.features(inputs), inputs)
 
     def forward(self, dense: Tensor, ids: Tensor, stats: Tensor | None = None) -> Tensor:
         """Logits of encoded rows.

@@ -72,6 +72,11 @@ def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tenso
     return loss / (len(labels) if weight is None else weight.sum())
 
 
+def mean_over_branches(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean of a loss of (B,) logits over the branches of (B, K), a scalar."""
+    return torch.stack([loss(branch) for branch in logits.unbind(dim=1)]).mean()
+
+
 @dataclass
 class TrainingState:
     """Everything that a continued run needs."""
@@ -179,10 +184,11 @@ class Trainer:
 
     def loss(self, batch: TensorBatch) -> Tensor:
         """The loss of a batch, a scalar; distillation has its own."""
-        assert batch.labels is not None
+        labels, weight = batch.labels, batch.sample_weight
+        assert labels is not None
         with autocast(self.options.precision):
-            logits = self.network(batch.dense, batch.ids, batch.stats)
-        return weighted_bce(logits, batch.labels, batch.sample_weight)
+            logits = self.network.branch_logits(batch.dense, batch.ids, batch.stats)
+        return mean_over_branches(logits, lambda z: weighted_bce(z, labels, weight))
 
     def score(self, point: CurvePoint, logits: FloatArray) -> float:
         """What early stopping maximises, of a validation point and the rows' logits (N,)."""

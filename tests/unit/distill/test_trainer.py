@@ -117,6 +117,8 @@ def fit(
         ({"ema": 0.5}, {"response": 1.0, "ema": 0.5}),
         ({"memory": {"weight": 0.5}}, {"response": 1.0, "memory": 0.5}),
         ({"mixup": {"weight": 0.5}}, {"response": 1.0, "mixup": 0.5}),
+        ({"diversity": 0.5}, {"response": 1.0, "diversity": 0.5}),
+        ({"mutual": 0.5}, {"response": 1.0, "mutual": 0.5}),
     ],
 )
 def test_a_term_is_active_where_its_key_asks_for_it(
@@ -219,8 +221,8 @@ def lr_step(**changes: object) -> Step:
         batch=tensor_batch(table, np.arange(2)),
         head=head,
         inputs=inputs,
-        features=None,
-        logits=head(inputs).detach(),
+        features=head.features(inputs),
+        branches=head(inputs).detach().unsqueeze(1),
         teacher=torch.tensor([3.0, -1.0, 0.0]),
         average=None,
         gated=None,
@@ -245,6 +247,59 @@ def test_ema_is_the_kl_to_the_averages_answers() -> None:
     expected = (np.array([2.0, 1.0, 1.5]) * divergence).sum() / 4.5
     found = LOSS_TERMS["ema"].loss(lr_step(average=average))
     assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+BRANCHES = torch.tensor([[2.5, 1.5], [0.0, 1.0], [-1.0, -3.0]])
+
+
+def test_every_branch_has_the_response_loss_of_its_own() -> None:
+    alone = [response(lr_step(branches=BRANCHES[:, k : k + 1])).item() for k in range(2)]
+    both = response(lr_step(branches=BRANCHES)).item()
+    assert both == pytest.approx(np.mean(alone), rel=1e-6)
+    average = response(lr_step(branches=BRANCHES.mean(dim=1, keepdim=True))).item()
+    assert both > average
+    config = DistillConfig(branch_loss="average")
+    assert response(lr_step(branches=BRANCHES, config=config)).item() == pytest.approx(average)
+
+
+def test_diversity_is_minus_the_variance_of_the_branches_answers() -> None:
+    p = expit(BRANCHES.numpy())
+    variance = (p[:, 0] - p[:, 1]) ** 2 / 4
+    expected = -(np.array([2.0, 1.0, 1.5]) * variance).sum() / 4.5
+    found = LOSS_TERMS["diversity"].loss(lr_step(branches=BRANCHES)).item()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_branches_teach_one_another_and_are_not_taught_by_themselves() -> None:
+    branches = BRANCHES.clone().requires_grad_()
+    p = expit(BRANCHES.numpy())
+    weight = np.array([2.0, 1.0, 1.5])
+
+    def divergence(teacher: np.ndarray, student: np.ndarray) -> float:
+        kl = rel_entr(teacher, student) + rel_entr(1 - teacher, 1 - student)
+        return float((weight * kl).sum() / 4.5)
+
+    loss = LOSS_TERMS["mutual"].loss(lr_step(branches=branches))
+    expected = (divergence(p[:, 1], p[:, 0]) + divergence(p[:, 0], p[:, 1])) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    loss.backward()
+    # Only as a student: d KL(t ‖ σ(z)) / dz = σ(z) − t.
+    assert branches.grad is not None
+    by_hand = weight[:, None] * (p - p[:, ::-1]) / 4.5 / 2
+    np.testing.assert_allclose(branches.grad.numpy(), by_hand, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [{}, {"diversity": 0.5, "mutual": 0.5}])
+def test_a_branched_student_learns_and_is_continued(tmp_path: Path, loss: dict[str, float]) -> None:
+    learner = learner_of(max_epochs=4)
+    learner.config = learner.config.model_copy(update={"branches": 3})
+    report, _ = fit(learner, loss)
+    assert report.curve[-1].valid_auc > report.curve[0].valid_auc
+    learner.save(tmp_path)
+    again = DNNLearner.load(tmp_path)
+    np.testing.assert_array_equal(
+        again.predict_logits(TABLE.valid), learner.predict_logits(TABLE.valid)
+    )
 
 
 def test_memory_by_hand() -> None:

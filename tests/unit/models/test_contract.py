@@ -31,13 +31,16 @@ CONTEXT_TABLES = {
     "no sparse": tiny_table(num_fields=0, num_dense=3, context=(2, 0)),
 }
 
-every_model = pytest.mark.parametrize("model", sorted(MODELS))
+# "dnn x3" is a dnn of three branches.
+every_model = pytest.mark.parametrize("model", [*sorted(MODELS), "dnn x3", "ipnn x3"])
 every_table = pytest.mark.parametrize("table_name", sorted(TABLES))
 
 
-def config_of(model: str, **updates: object) -> LearnerConfig:
+def config_of(form: str, **updates: object) -> LearnerConfig:
+    model, _, branches = form.partition(" x")
     return LearnerConfig(
         model=model,  # type: ignore[arg-type]
+        branches=int(branches or 1),
         embedding_dim=4,
         hidden_units=(8, 8),
         use_stats=True,

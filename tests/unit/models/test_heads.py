@@ -68,6 +68,37 @@ def test_dnn_by_hand() -> None:
     assert head(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(0.5 * 8 + 0.5)
 
 
+def test_branches_are_networks_side_by_side() -> None:
+    """Two branches are two perceptrons with one input, and the logit is their mean."""
+    branched = head_of(DNNHead, "dnn", branches=2, hidden_units=(3, 2))
+    singles = [head_of(DNNHead, "dnn", hidden_units=(3, 2)) for _ in range(2)]
+    inputs = HeadInputs.of(DENSE, EMBEDDINGS)
+    weights = branched.state_dict()
+    for k, single in enumerate(singles):
+        first = slice(3 * k, 3 * k + 3)
+        single.load_state_dict(
+            {
+                "mlp.layers.0.weight": weights["mlp.layers.0.weight"][first],
+                "mlp.layers.0.bias": weights["mlp.layers.0.bias"][first],
+                "mlp.layers.2.weight": weights[f"mlp.layers.2.maps.{k}.weight"],
+                "mlp.layers.2.bias": weights[f"mlp.layers.2.maps.{k}.bias"],
+                "output.weight": weights[f"output.maps.{k}.weight"],
+                "output.bias": weights[f"output.maps.{k}.bias"],
+            }
+        )
+    expected = torch.stack([single(inputs) for single in singles], dim=1)
+    features = branched.features(inputs)
+    assert features.shape == (1, 4)
+    torch.testing.assert_close(branched.branch_scores(features, inputs), expected)
+    torch.testing.assert_close(branched(inputs), expected.mean(dim=1))
+    assert expected[0, 0] != expected[0, 1]
+
+
+def test_only_perceptrons_branch() -> None:
+    with pytest.raises(ValueError, match="branches is 2 but model is dcnv2"):
+        LearnerConfig(model="dcnv2", branches=2)
+
+
 def test_dcnv2_by_hand() -> None:
     head = head_of(DCNv2Head, "dcnv2", cross_layers=1)
     fill(head, 0.5)
