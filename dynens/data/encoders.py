@@ -11,7 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, IntArray
+from dynens.batch import (
+    OUT_OF_VOCABULARY,
+    EncodedBatch,
+    FeatureLayout,
+    FloatArray,
+    IntArray,
+)
 from dynens.data.entities import EncodedEntity
 from dynens.data.fields import CategoricalEncoder, FieldEncoder
 from dynens.data.store import read_encoder, write_encoder
@@ -208,8 +214,17 @@ class _Ranker:
     def __init__(self, encoder: RowEncoder) -> None:
         self._items = next(e for e in encoder.entities if e.entity == "item")
         self._users = next((e for e in encoder.entities if e.entity == "user"), None)
-        self._key_positions = encoder._positions.get(self._items.key, ())
         self._item_dense, self._item_ids = self._items.ranges()
+        # Where the item's key is itself a category, its ids lie ready in the order of the items.
+        self._key_ids: dict[int, IntArray] = {}
+        self._other_keys: list[int] = []
+        for position in encoder._positions.get(self._items.key, ()):
+            field = encoder.encoders[position]
+            if isinstance(field, CategoricalEncoder) and not field.spec.derive:
+                ids = field.vocabulary.encode(pa.chunked_array([self._items.keys]))
+                self._key_ids[position] = np.append(ids, OUT_OF_VOCABULARY).astype(np.int32)
+            else:
+                self._other_keys.append(position)
 
     def encode(
         self,
@@ -225,17 +240,40 @@ class _Ranker:
             _write(encoder, encoder.user_key, [user_id], base_dense, base_ids)
         for name, value in context.items():
             _write(encoder, name, [value], base_dense, base_ids)
-        num_rows = len(candidates)
-        dense = np.repeat(base_dense, num_rows, axis=0)
-        ids = np.repeat(base_ids, num_rows, axis=0)
-        rows = self._items.rows_of(candidates)
+        found = self._items.rows_of(candidates)
+        rows = np.array(found, np.int64)
+        dense = np.repeat(base_dense, len(rows), axis=0)
+        ids = np.repeat(base_ids, len(rows), axis=0)
         ids[:, self._item_ids] = self._items.ids[rows]
         if self._items.dense.shape[1]:
             dense[:, self._item_dense] = self._items.dense[rows]
-        for position in self._key_positions:
-            dense_at, ids_at = encoder._slices[position]
-            encoder.encoders[position].encode_values(candidates, dense[:, dense_at], ids[:, ids_at])
+        for position, key_ids in self._key_ids.items():
+            _, ids_at = encoder._slices[position]
+            ids[:, ids_at.start] = key_ids[rows]
+        unknown = len(self._items.keys)
+        strangers = [i for i, row in enumerate(found) if row == unknown] if unknown in found else []
+        for position in self._other_keys:
+            self._write_keys(encoder, position, candidates, range(len(rows)), dense, ids)
+        for position in self._key_ids if strangers else ():
+            self._write_keys(encoder, position, candidates, strangers, dense, ids)
         return EncodedBatch(dense, ids)
+
+    @staticmethod
+    def _write_keys(
+        encoder: RowEncoder,
+        position: int,
+        candidates: Sequence[Any],
+        rows: Sequence[int],
+        dense: FloatArray,
+        ids: IntArray,
+    ) -> None:
+        """Encode the candidates of some rows as values of a field."""
+        dense_at, ids_at = encoder._slices[position]
+        part_dense, part_ids = dense[rows, dense_at], ids[rows, ids_at]
+        encoder.encoders[position].encode_values(
+            [candidates[i] for i in rows], part_dense, part_ids
+        )
+        dense[rows, dense_at], ids[rows, ids_at] = part_dense, part_ids
 
 
 def _write(

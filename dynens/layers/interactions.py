@@ -65,14 +65,12 @@ class PairwiseInnerProducts(nn.Module):
         Qu et al., "Product-based Neural Networks for User Response Prediction", ICDM 2016, eq. 7.
     """
 
-    left: Tensor
-    right: Tensor
+    pairs: Tensor
 
     def __init__(self, num_fields: int) -> None:
         super().__init__()
         pairs = torch.triu_indices(num_fields, num_fields, offset=1)
-        self.register_buffer("left", pairs[0], persistent=False)
-        self.register_buffer("right", pairs[1], persistent=False)
+        self.register_buffer("pairs", _flat(pairs), persistent=False)
         self.output_dim = pairs.shape[1]
         self.position = {(i, j): k for k, (i, j) in enumerate(pairs.T.tolist())}
 
@@ -80,7 +78,7 @@ class PairwiseInnerProducts(nn.Module):
         """(B, F, E) → (B, F·(F-1)/2); of several blocks, products within and between them."""
         shared = [block for block in vectors.blocks if block.is_shared]
         if sum(len(block.at) for block in shared) < _FEWEST_SHARED_FIELDS:
-            products = self._gram(vectors.whole(), self.left, self.right)
+            products = self._gram(vectors.whole(), self.pairs)
             is_shared = len(shared) == len(vectors.blocks)
             return Columns((Block(products, range(self.output_dim), is_shared),))
         blocks = []
@@ -94,15 +92,21 @@ class PairwiseInnerProducts(nn.Module):
         """(M, f, E) → (M, f·(f-1)/2)."""
         pairs = torch.triu_indices(len(block.at), len(block.at), offset=1)
         at = [self.position[block.at[i], block.at[j]] for i, j in pairs.T.tolist()]
-        return Block(self._gram(block.values, pairs[0], pairs[1]), at, block.is_shared)
+        return Block(self._gram(block.values, _flat(pairs)), at, block.is_shared)
 
     @staticmethod
-    def _gram(vectors: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    def _gram(vectors: Tensor, pairs: Tensor) -> Tensor:
         gram = torch.matmul(vectors, vectors.transpose(1, 2))
-        return gram.flatten(1)[:, left * vectors.shape[1] + right]
+        return gram.flatten(1)[:, pairs]
 
     def _between(self, earlier: Block, later: Block) -> Block:
         """(M, f, E), (N, g, E) → (N, g·f). In this order one row of `earlier` is one product."""
         products = torch.matmul(later.values, earlier.values.transpose(1, 2)).flatten(1)
         at = [self.position[i, j] for j in later.at for i in earlier.at]
         return Block(products, at, earlier.is_shared and later.is_shared)
+
+
+def _flat(pairs: Tensor) -> Tensor:
+    """(2, P) from `triu_indices` of a square matrix → (P,) positions in the flat matrix."""
+    size = int(pairs[1].max()) + 1 if pairs.shape[1] else 0
+    return pairs[0] * size + pairs[1]
