@@ -114,6 +114,11 @@ REPORTED = (
     "gating",
     "mixup",
     "guard",
+    "two branches",
+    "branches, diversity",
+    "branches, mutual",
+    "branches, loss of the average",
+    "three branches",
 )
 
 
@@ -217,7 +222,8 @@ def main() -> None:
             for name, seed in turns
         ]
         for (name, seed), figures in zip(turns, trained, strict=True):
-            results.append({"variant": name, "seed": seed, **figures.result()})
+            made = {key: environment()[key] for key in ("commit", "date")}
+            results.append({"variant": name, "seed": seed, **figures.result(), **made})
             print(json.dumps(results[-1]), flush=True)
             write_json(arguments.out, {**source, "environment": environment(), "results": results})
     print(summary(results))

@@ -162,7 +162,9 @@ def render(folder: Path) -> None:
 def where_and_when(data: Mapping[str, Any]) -> str:
     """The machine of a benchmark and the day."""
     machine = data.get("environment") or data["machine"]
-    return f"on {machine['cpu']}, {machine['cpu_count']} cores, {machine['date']}"
+    first = min((r["date"] for r in data.get("results", ()) if "date" in r), default="")
+    day = machine["date"] if first in ("", machine["date"]) else f"{first} to {machine['date']}"
+    return f"on {machine['cpu']}, {machine['cpu_count']} cores, {day}"
 
 
 def earlier_sections() -> dict[str, str]:
