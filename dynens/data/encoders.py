@@ -26,6 +26,8 @@ from dynens.errors import DataError
 from dynens.schema import Entity, FieldKind, FieldSpec
 
 _ENTITY_ORDER = {"user": 0, "context": 1, "item": 2}
+# Where a field stands in (dense, ids).
+FieldColumns = tuple[slice, slice]
 _VECTORISED_ROWS = 2048  # above, an Arrow column beats a Python loop
 
 
@@ -102,6 +104,10 @@ class RowEncoder:
         for encoder, (dense_at, ids_at) in zip(self.encoders, self._slices, strict=True):
             dense[dense_at], ids[ids_at] = encoder.missing_row()
         return dense, ids
+
+    def field_columns(self) -> dict[str, FieldColumns]:
+        """The columns of every field in encoded rows."""
+        return {e.spec.name: at for e, at in zip(self.encoders, self._slices, strict=True)}
 
     def empty(self, num_rows: int) -> tuple[FloatArray, IntArray]:
         """Rows with every field missing: (dense, ids)."""
@@ -296,7 +302,7 @@ def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:
     return FeatureLayout(dense, fields, context_dense, context_fields)
 
 
-def _column_slices(encoders: Sequence[FieldEncoder]) -> list[tuple[slice, slice]]:
+def _column_slices(encoders: Sequence[FieldEncoder]) -> list[FieldColumns]:
     slices, dense, sparse = [], 0, 0
     for encoder in encoders:
         width = sum(field.width for field in encoder.sparse)

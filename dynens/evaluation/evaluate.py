@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dynens.batch import EncodedBatch
 from dynens.bootstrap import auc_draws, interval
 from dynens.config.run import ReportConfig
+from dynens.evaluation.attribution import field_attribution
 from dynens.evaluation.costs import BLOCK_ROWS, cost_us_per_row
 from dynens.evaluation.systems import (
     SYSTEMS,
@@ -69,6 +70,7 @@ def evaluate_rows(
             **_agreement(systems, scored),
         },
         "redundancy": redundancy(systems, scored.logits, _auc_of(batch)),
+        "attribution": field_attribution(systems, batch, seed),
         "stability": stability,
         "paired": _paired(scored, batch, options, seed),
     }

@@ -58,6 +58,11 @@ def test_run_directory_and_metrics_keep_the_contract(finished: Path) -> None:
         "logit_correlation",
         "mean_abs_dp",
     }
+    attribution = metrics["attribution"]
+    shifts = [field["ensemble"] for field in attribution["fields"]]
+    assert shifts == sorted(shifts, reverse=True)
+    assert shifts[0] > 0.01
+    assert -1 <= attribution["agreement"] <= 1
     shares = [m["variance_share"] for m in metrics["redundancy"].values()]
     assert sum(shares) == pytest.approx(1.0, abs=1e-4)
 
