@@ -131,10 +131,15 @@ def measure(run: Path, plan: Plan, start_qps: float, factor: float) -> dict[str,
 
 
 def plot(ax: Axes, result: Mapping[str, Any]) -> None:
-    """p50 (dashed) and p99 (solid) over the offered rate, knees, and the budget as reference."""
+    """p50 (dashed) and p99 (solid) over the offered rate, and the budget as reference.
+
+    A dot marks each knee; its rate stands in the legend, where equal knees do not overlap.
+    """
     for name, curve in result["curves"].items():
         colour, label = SHOWN[name]
         rates = [p["offered_qps"] for p in curve]
+        at_knee = [p for p in curve if p["offered_qps"] == result["knees_qps"][name]]
+        knee = f" (knee {result['knees_qps'][name]:.0f}/s)" if at_knee else ""
         for key, style in (("p99_ms", "-"), ("p50_ms", "--")):
             ax.plot(
                 rates,
@@ -142,14 +147,10 @@ def plot(ax: Axes, result: Mapping[str, Any]) -> None:
                 style,
                 color=COLOURS[colour],
                 linewidth=1.5 if style == "-" else 1,
-                label=f"{label}, {key.removesuffix('_ms')}",
+                label=f"{label}, p99{knee}" if style == "-" else f"{label}, p50",
             )
-        at_knee = [p for p in curve if p["offered_qps"] == result["knees_qps"][name]]
         for point in at_knee:
             ax.plot(point["offered_qps"], point["p99_ms"], "o", color=COLOURS[colour])
-            text = f"{point['offered_qps']:.0f}/s"
-            where = (point["offered_qps"], point["p99_ms"])
-            ax.annotate(text, where, xytext=(0, 6), textcoords="offset points", fontsize=8)
     budget = result["budget_ms"]
     ax.axhline(budget, color="#999999", linewidth=1, label=f"budget {budget:g} ms")
     ax.set_xscale("log")
