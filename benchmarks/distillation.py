@@ -214,6 +214,7 @@ def main() -> None:
     known = {(r["variant"], r["seed"]) for r in results}
     turns = [(name, seed) for seed in arguments.seeds for name in arguments.only or REPORTED]
     turns = [turn for turn in turns if turn not in known]
+    made = {key: environment()[key] for key in ("commit", "date")}
     # Each student trains on one thread, in a process that knows nothing of the others.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, mp_context=spawn) as pool:
@@ -222,7 +223,6 @@ def main() -> None:
             for name, seed in turns
         ]
         for (name, seed), figures in zip(turns, trained, strict=True):
-            made = {key: environment()[key] for key in ("commit", "date")}
             results.append({"variant": name, "seed": seed, **figures.result(), **made})
             print(json.dumps(results[-1]), flush=True)
             write_json(arguments.out, {**source, "environment": environment(), "results": results})

@@ -170,8 +170,17 @@ def markdown(result: Mapping[str, Any]) -> str:
         rate = result["knees_qps"][name]
         at = next((p for p in curve if p["offered_qps"] == rate), None)
         cells = ["–", "–"] if at is None else [f"{at['p50_ms']:.2f}", f"{at['p99_ms']:.2f}"]
-        rows.append([SHOWN[name][1], f"{rate:.0f}", *cells])
-    table = markdown_table(["system", "knee per s", "p50 ms there", "p99 ms there"], rows)
+        beyond = min((p["offered_qps"] for p in curve if p["offered_qps"] > rate), default=None)
+        above = "–" if beyond is None else f"{beyond:.0f}"
+        rows.append([SHOWN[name][1], f"{rate:.0f}", above, *cells])
+    columns = [
+        "system",
+        "knee per s",
+        "next rate tried",
+        "p50 ms at the knee",
+        "p99 ms at the knee",
+    ]
+    table = markdown_table(columns, rows)
     return (
         f"{table}\n\nThe knee is the highest offered rate up to which p99 stayed within "
         f"{result['budget_ms']:g} ms, errors within 0.1 % and at least 99 % of the hard rows were "

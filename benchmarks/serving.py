@@ -183,6 +183,17 @@ def table(result: Mapping[str, Any]) -> str:
             + ", ".join(f"{a:.0f}/{b:.0f}" for a, b in zip(dynamic, static, strict=True))
             + ")"
         )
+    for key, words in (
+        ("at_twice_the_peak", "twice the elastic peak"),
+        ("right_after", "after it"),
+    ):
+        load = result[key]
+        errors = ", ".join(f"{n} × {status}" for status, n in sorted(load["errors"].items()))
+        lines.append(
+            f"{words}, {load['offered_qps']:.0f}/s for {load['duration_s']:.0f} s: answered "
+            f"{load['achieved_qps']:.0f}/s, {errors or 'no errors'}, {load['late']} late at the "
+            f"client, {load['granted_share']:.0%} of hard rows granted"
+        )
     share = result["requests"]["hard_share_of_candidates"]
     lines.append(
         f"elastic peak: {result['elastic_peak_qps']:.0f}/s, granted share and AUC there: "

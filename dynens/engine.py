@@ -318,9 +318,10 @@ class Engine:
         probability = np.empty(len(batch), np.float32)
         done = 0
         while done < len(batch):
-            rows = self._next_chunk(len(batch) - done, shares, deadline_s)
-            if not rows:
-                raise BudgetSpentError
+            left = len(batch) - done
+            rows = self._next_chunk(left, shares, deadline_s)
+            if not rows or not self._fit(left, shares, deadline_s):
+                raise BudgetSpentError  # part of the rows would be work for no answer
             chosen = slice(done, done + rows)
             probability[chosen] = self._run_ensemble(output, batch, chosen, logit, shares)
             done += rows
@@ -340,6 +341,14 @@ class Engine:
             chunk_s=self.config.chunk_ms / 1e3 / excess,
             max_rows=self.config.max_chunk_rows,
         )
+
+    def _fit(self, rows: int, shares: bool, deadline_s: float | None) -> bool:
+        """Whether the ensemble answers this many rows in time, by its cost model."""
+        if deadline_s is None:
+            return True
+        now = self.clock()
+        usable_s = (deadline_s - now) / self._excess_of(shares)
+        return self.ensemble_cost.rows_within(usable_s, now, self.config.safety_margin) >= rows
 
     def _excess_of(self, shares: bool) -> float:
         return 1.0 if shares else self._ensemble_excess

@@ -145,8 +145,8 @@ def _check(config: LearnerConfig, spread: DistributedConfig) -> None:
         raise TrainingError(f"{config.model} is not neural; only neural learners have workers.")
     if config.branches > 1:
         raise TrainingError(
-            f"branches is {config.branches}; workers would train the branches' average, which "
-            "teaches no more than one branch. Set branches to 1 or train in one process."
+            f"branches is {config.branches}; workers would train the branches' average and not "
+            "each of them. Set branches to 1 or train in one process."
         )
     width = learner.head_class.embedding_width(config)
     if spread.sharding == "column_wise" and width % (4 * spread.num_workers):

@@ -101,8 +101,9 @@ class DistillConfig(FrozenConfig):
         gating: the teacher weighs its members row by row, with weights learned from the labels.
         relations: weight of the relation term: rows that are alike to the teacher network of the
             hints are to be alike to the student; 0: none.
-        branch_loss: each of the student's branches has a loss of its `own`, or their `average` has
-            one (a control: Allen-Zhu and Li, 2020, show why that trains like one network).
+        branch_loss: of the response term: each of the student's branches has its `own`, or their
+            `average` has one (a control: Allen-Zhu and Li, 2020, show why that trains like one
+            network). `ema`, `memory` and `mixup` speak of the average in any case.
         diversity: weight of the term that rewards branches of the student that differ; 0: none.
         mutual: weight of the term by which the student's branches teach one another; 0: none.
         ema: weight of the term that draws the student to the moving average of its own weights; 0:

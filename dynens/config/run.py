@@ -207,13 +207,19 @@ class RunConfig(FrozenConfig):
             raise ValueError(f"learners uses the reserved name {min(reserved)!r}; rename it")
         self._check_hints()
         self._check_gating()
-        for name in ("diversity", "mutual"):
-            if getattr(self.distill, name) > 0 and self.student.branches == 1:
+        self._check_branches()
+        return self
+
+    def _check_branches(self) -> None:
+        distill = self.distill
+        asked = {"diversity": distill.diversity > 0, "mutual": distill.mutual > 0}
+        asked["branch_loss"] = distill.branch_loss != "own"
+        for name in (n for n, is_asked in asked.items() if is_asked):
+            if self.student.branches == 1:
                 raise ValueError(
-                    f"distill.{name} is {getattr(self.distill, name)} but student.branches is 1; "
+                    f"distill.{name} is {getattr(distill, name)} but student.branches is 1; "
                     "give the student two branches or more"
                 )
-        return self
 
     def _check_hints(self) -> None:
         hints = self.distill.hints

@@ -9,11 +9,14 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from dynens.batch import EncodedBatch
+from dynens.config.serving import System
 from dynens.data.encoders import FieldColumns
 from dynens.evaluation.systems import Probabilities, RunSystems
 
-# Each field costs two passes over them; a mean over so many rows is known to a few per cent.
-ATTRIBUTION_ROWS = 2048
+# Each field costs two passes over the rows; a mean over so many is known to a few per cent. Many
+# fields get fewer rows: wide rows cost more each.
+ATTRIBUTION_ROWS, _FEWEST_ROWS = 2048, 256
+_MANY_FIELDS = 50
 
 Probability = Callable[[EncodedBatch], Probabilities]
 
@@ -23,27 +26,32 @@ def field_attribution(systems: RunSystems, batch: EncodedBatch, seed: int) -> di
 
     Args:
         systems: of a finished run.
-        batch: N rows; at most `ATTRIBUTION_ROWS` of them are drawn.
+        batch: N rows; at most `ATTRIBUTION_ROWS` of them are drawn, fewer of many fields.
         seed: of the draw and of the permutations.
 
     Returns:
-        `rows` used; `fields`, a list of {name, ensemble, student} with mean |Δp|, the largest for
-        the ensemble first; `agreement`, Spearman's ρ of the two columns (NaN where undefined).
+        `rows` used; `fields`, a list of {name, ensemble, student} with (weighted) mean |Δp|, the
+        largest for the ensemble first; `agreement`, Spearman's ρ of the two columns (NaN where
+        undefined).
 
     References:
         Breiman, "Random Forests", Machine Learning 45, 2001, section 10, with the change of the
         answers in the place of the change of the error: it is what student and ensemble should
         agree about, whatever the labels say.
     """
-    generator = np.random.default_rng([seed, 0xA7])
-    drawn = np.sort(generator.permutation(len(batch))[:ATTRIBUTION_ROWS])
-    rows = EncodedBatch(np.array(batch.dense[drawn]), np.array(batch.ids[drawn]))
     engine = systems.engine
     columns = engine.encoder.field_columns()
-    ensemble, student = (
-        field_shifts(lambda b, s=system: engine.score(b, system=s).probability, rows, columns, seed)
-        for system in ("ensemble", "student")
-    )
+    share = min(_MANY_FIELDS / max(len(columns), 1), 1.0)
+    count = max(round(share * ATTRIBUTION_ROWS), _FEWEST_ROWS)
+    generator = np.random.default_rng([seed, 0xA7])
+    rows = batch.take(np.sort(generator.permutation(len(batch))[:count]))
+
+    def shifts(system: System) -> dict[str, float]:
+        return field_shifts(
+            lambda some: engine.score(some, system=system).probability, rows, columns, seed
+        )
+
+    ensemble, student = shifts("ensemble"), shifts("student")
     order = sorted(columns, key=lambda name: -ensemble[name])
     return {
         "rows": len(rows),
@@ -60,7 +68,7 @@ def field_shifts(
     columns: Mapping[str, FieldColumns],
     seed: int,
 ) -> dict[str, float]:
-    """Mean |Δp| over rows when one field's columns are permuted together, for every field.
+    """(Weighted) mean |Δp| when one field's columns are permuted together, for every field.
 
     Args:
         probability: (N,) answers of a batch.
@@ -75,7 +83,8 @@ def field_shifts(
         dense, ids = batch.dense.copy(), batch.ids.copy()
         dense[:, dense_at] = batch.dense[order][:, dense_at]
         ids[:, ids_at] = batch.ids[order][:, ids_at]
-        shifts[name] = float(np.abs(probability(EncodedBatch(dense, ids)) - before).mean())
+        moved = np.abs(probability(EncodedBatch(dense, ids)) - before)
+        shifts[name] = float(np.average(moved, weights=batch.sample_weight))
     return shifts
 
 

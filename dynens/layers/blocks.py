@@ -48,10 +48,11 @@ class BranchLinear(nn.Module):
 
     def __init__(self, input_dim: int, output_dim: int, branches: int) -> None:
         super().__init__()
+        self.input_dim = input_dim
         self.maps = nn.ModuleList(nn.Linear(input_dim, output_dim) for _ in range(branches))
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = x.chunk(len(self.maps), dim=1)
+        parts = torch.split(x, self.input_dim, dim=1)
         return torch.cat([m(part) for m, part in zip(self.maps, parts, strict=True)], dim=1)
 
 

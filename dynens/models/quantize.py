@@ -100,7 +100,7 @@ def quantize_graph(
     for layer in layers:
         weights.setdefault(layer.node.input[0], []).append(layer.weight)
     ranges = _column_ranges(model, list(weights), rows)
-    rectified = {o for node in model.graph.node if node.op_type == "Relu" for o in node.output}
+    rectified = _rectified(model)
     scales = {
         name: input_scale(*ranges[name], [] if name in rectified else matrices)
         for name, matrices in weights.items()
@@ -110,6 +110,16 @@ def quantize_graph(
     editor.replace_tables(min_table_bytes)
     editor.save(path)
     return True
+
+
+def _rectified(model: ModelProto) -> set[str]:
+    """Outputs of ReLUs, and parts of them: the inputs of branches."""
+    names: set[str] = set()
+    for node in model.graph.node:  # in topological order
+        is_part = node.op_type in ("Slice", "Split") and node.input[0] in names
+        if node.op_type == "Relu" or is_part:
+            names.update(node.output)
+    return names
 
 
 def dense_layers(model: ModelProto) -> list[DenseLayer]:

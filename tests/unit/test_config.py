@@ -59,6 +59,13 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
             ],
             "hints.weight is 1.0 but every learner is xgboost",
         ),
+        (["distill.diversity=1"], "distill.diversity is 1.0 but student.branches is 1"),
+        (["distill.mutual=1"], "distill.mutual is 1.0 but student.branches is 1"),
+        (["distill.branch_loss=average"], "branch_loss is average but student.branches is 1"),
+        (
+            ["student={model: dcnv2, branches: 2}"],
+            "branches is 2 but model is dcnv2",
+        ),
         (
             ["distill.gating=true", "distill.teacher=ensemble", "ensemble.size=1"],
             "gating is on but ensemble.size is 1",

@@ -242,8 +242,10 @@ def test_nothing_is_answered_after_the_deadline(
 def test_the_static_trio_answers_every_row_or_none(clocked: tuple[Engine, FakeClock]) -> None:
     engine, clock = clocked
     assert engine.score(rows(10), system="ensemble", deadline_s=clock() + 1.1e-3).hard_granted == 10
+    started = clock()
     with pytest.raises(BudgetSpentError):
         engine.score(rows(10), system="ensemble", deadline_s=clock() + 0.5e-3)
+    assert clock() == started  # not even the rows that would have fit were run
 
 
 def test_graphs_without_the_agreed_outputs_are_refused(

@@ -51,8 +51,8 @@ def test_what_was_not_measured_is_left_out_and_named(docs: Path, tmp_path: Path)
     page = (docs / "RESULTS.md").read_text(encoding="utf-8")
     made = "`python -m benchmarks.load_curve RUN --short --out F`, on a processor, 2 cores"
     assert f"{made}, 2026-01-02." in page
-    assert "| student alone | 50 | 1.00 | 2.00 |" in page
-    assert "| static trio | 0 | – | – |" in page
+    assert "| student alone | 50 | 500 | 1.00 | 2.00 |" in page
+    assert "| static trio | 0 | 5 | – | – |" in page
     assert "![Latency over offered rate](latency-over-rate.svg)" in page
     assert page.count("Not measured on this machine yet") == len(results.SECTIONS) - 1
     assert (docs / "latency-over-rate.svg").stat().st_size < 100_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -38,6 +40,17 @@ def test_a_field_moves_what_hangs_on_it_and_all_its_columns_move_together() -> N
     assert shifts["ignored"] == 0.0
     np.testing.assert_array_equal(batch.dense, kept[0])
     np.testing.assert_array_equal(batch.ids, kept[1])
+
+
+def test_the_mean_over_rows_is_weighted() -> None:
+    batch = rows()
+    only = replace(batch, sample_weight=(np.arange(200) == 7).astype(np.float32))
+    shifts = field_shifts(probability, only, COLUMNS, seed=3)
+    order = np.random.default_rng([3, 0]).permutation(200)
+    moved = batch.dense.copy()
+    moved[:, 0] = batch.dense[order, 0]
+    change = np.abs(probability(replace(batch, dense=moved)) - probability(batch))
+    assert shifts["used"] == pytest.approx(change[7])
 
 
 def test_agreement_is_of_the_order() -> None:

@@ -158,6 +158,32 @@ def test_networks_stay_close_and_rows_do_not_depend_on_their_neighbours(
     assert alone == pytest.approx(many[:100], abs=1e-5)
 
 
+def test_branches_of_a_rectified_layer_get_no_column_factors(tmp_path: Path) -> None:
+    """Only the network's input is scaled by column, however many branches read the hidden layer."""
+    table = tiny_table(num_fields=6)
+    muls = []
+    for branches in (1, 3):
+        config = LearnerConfig.model_validate(
+            {
+                "model": "dnn",
+                "hidden_units": [32, 16, 16],
+                "branches": branches,
+                "optimizer": {"max_epochs": 1},
+            }
+        )
+        learner = build_learner(config, table.layout, table.stats, 1)
+        learner.fit(table.train, table.valid)
+        path = tmp_path / f"{branches}.onnx"
+        learner.export_onnx(path)
+        before = logits(path, table.valid)
+        assert quantize_graph(path, table.train, path)
+        assert np.abs(logits(path, table.valid) - before).max() < 0.05
+        nodes = onnx.load(str(path)).graph.node
+        factors = [n for n in nodes if n.op_type == "Mul" and "factor" in "".join(n.input)]
+        muls.append(len(factors))
+    assert muls[1] == muls[0]
+
+
 def test_padding_rows_of_a_table_stay_zero(tmp_path: Path) -> None:
     table = tiny_table(multi_valued=True)
     path = tmp_path / "int8.onnx"
