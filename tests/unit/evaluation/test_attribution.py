@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import expit
+from scipy.stats import spearmanr
 
 from dynens.batch import EncodedBatch
 from dynens.evaluation.attribution import _agreement, field_shifts
@@ -53,7 +54,11 @@ def test_the_mean_over_rows_is_weighted() -> None:
     assert shifts["used"] == pytest.approx(change[7])
 
 
-def test_agreement_is_of_the_order() -> None:
+def test_agreement_is_spearmans_rank_correlation() -> None:
+    generator = np.random.default_rng(1)
+    for _ in range(5):
+        a, b = (generator.integers(0, 6, 12).astype(float).tolist() for _ in range(2))
+        assert _agreement(a, b) == pytest.approx(spearmanr(a, b).statistic)
     assert _agreement([3.0, 2.0, 1.0], [0.3, 0.25, 0.1]) == pytest.approx(1.0)
     assert _agreement([3.0, 2.0, 1.0], [0.1, 0.2, 0.3]) == pytest.approx(-1.0)
     assert np.isnan(_agreement([1.0], [1.0]))
