@@ -64,7 +64,7 @@ def steps(short: bool) -> list[Step]:
         return [
             accuracy([SAMPLE], ["1"], "--set", "distill.augmented_per_row=0.5"),
             step("cascade", run),
-            step("distillation", run, "--seeds", "1", "--only", *distillation.SHORT),
+            step("distillation", run, "--jobs", "2", "--seeds", "1", "--only", *distillation.SHORT),
             *(step(name, run, "--short") for name in SERVING),
         ]
     seeds = ["1", "2", "3"]
