@@ -1,6 +1,6 @@
 """Every benchmark in one go.
 
-    python -m benchmarks.run_all --short    into benchmarks/out (ignored by git), under 15 minutes
+    python -m benchmarks.run_all --short    into benchmarks/out (ignored by git), about 15 minutes
     python -m benchmarks.run_all --full     the same at full length, then docs/RESULTS.md
     python -m benchmarks.run_all --full --begin-with serving    what is left of one broken off
 
