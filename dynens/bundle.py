@@ -115,6 +115,12 @@ class SavesItself(Protocol):
     def save(self, directory: Path) -> object: ...
 
 
+def _checksums(directory: Path) -> dict[str, FileEntry]:
+    """Every file of a folder by its relative path."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {str(path.relative_to(directory)): _entry(path) for path in files}
+
+
 def write_bundle(
     directory: Path,
     *,
@@ -151,11 +157,7 @@ def write_bundle(
         shutil.copyfile(ensemble, staging / ENSEMBLE)
         (staging / ENCODER).mkdir()
         encoder.save(staging / ENCODER)
-        checksums = {
-            str(path.relative_to(staging)): _entry(path)
-            for path in sorted(staging.rglob("*"))
-            if path.is_file()
-        }
+        checksums = _checksums(staging)
         manifest = Manifest(
             format=BUNDLE_FORMAT,
             bundle_version=_content_version(checksums, router, layout),

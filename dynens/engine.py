@@ -24,7 +24,7 @@ from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import EngineConfig, System
 from dynens.data.encoders import RowEncoder
 from dynens.errors import BundleError
-from dynens.graph import Graph, shares_context
+from dynens.graph import Graph, shares_context, typical_rows
 
 Clock = Callable[[], float]
 
@@ -173,7 +173,7 @@ class Engine:
 
     def _measure(self, rows: int, shares: bool) -> tuple[float, float]:
         """Median seconds of the student and of the ensemble on typical rows."""
-        batch = _typical_rows(self.layout, rows, shares)
+        batch = typical_rows(self.layout, rows, shares)
         logit = np.zeros(rows, np.float32)
         hard_route = partial(
             self.ensemble.run,
@@ -391,16 +391,3 @@ class Engine:
 def _excess(arbitrary_s: float, shared_s: float) -> float:
     """How many times as long arbitrary rows take as rows that share their context."""
     return max(arbitrary_s / max(shared_s, 1e-9), 1.0)
-
-
-def _typical_rows(layout: FeatureLayout, rows: int, shares: bool) -> EncodedBatch:
-    """Valid rows with ids spread over each field's range, so that warm-up touches real memory."""
-    rng = np.random.default_rng(0)
-    ids = np.empty((rows, layout.ids_width), np.int32)
-    for field, columns in layout.columns():
-        ids[:, columns] = rng.integers(0, field.num_embeddings, (rows, field.width))
-    dense = rng.standard_normal((rows, layout.num_dense)).astype(np.float32)
-    if shares:
-        ids[:, : layout.context_ids_width] = ids[0, : layout.context_ids_width]
-        dense[:, : layout.context_dense] = dense[0, : layout.context_dense]
-    return EncodedBatch(dense, ids)

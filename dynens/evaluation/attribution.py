@@ -77,6 +77,9 @@ def field_shifts(
         seed: of the permutations, the same ones for every `probability`.
     """
     before = probability(batch)
+    weight = batch.sample_weight
+    if weight is not None and not weight.any():
+        weight = None  # of rows without weight there is no weighted mean
     shifts = {}
     for number, (name, (dense_at, ids_at)) in enumerate(columns.items()):
         order = np.random.default_rng([seed, number]).permutation(len(batch))
@@ -84,7 +87,7 @@ def field_shifts(
         dense[:, dense_at] = batch.dense[order][:, dense_at]
         ids[:, ids_at] = batch.ids[order][:, ids_at]
         moved = np.abs(probability(EncodedBatch(dense, ids)) - before)
-        shifts[name] = float(np.average(moved, weights=batch.sample_weight))
+        shifts[name] = float(np.average(moved, weights=weight))
     return shifts
 
 

@@ -52,6 +52,9 @@ def test_the_mean_over_rows_is_weighted() -> None:
     moved[:, 0] = batch.dense[order, 0]
     change = np.abs(probability(replace(batch, dense=moved)) - probability(batch))
     assert shifts["used"] == pytest.approx(change[7])
+    without = replace(batch, sample_weight=np.zeros(200, np.float32))
+    plain = field_shifts(probability, batch, COLUMNS, seed=3)
+    assert field_shifts(probability, without, COLUMNS, seed=3) == plain
 
 
 def test_agreement_is_spearmans_rank_correlation() -> None:

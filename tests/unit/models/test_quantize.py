@@ -181,7 +181,7 @@ def test_branches_of_a_rectified_layer_get_no_column_factors(tmp_path: Path) -> 
         nodes = onnx.load(str(path)).graph.node
         factors = [n for n in nodes if n.op_type == "Mul" and "factor" in "".join(n.input)]
         muls.append(len(factors))
-    assert muls[1] == muls[0]
+    assert muls[1] == muls[0] > 0
 
 
 def test_padding_rows_of_a_table_stay_zero(tmp_path: Path) -> None:
