@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
-Rows = TypeVar("Rows", bound=npt.NDArray[Any])
-Indexer = slice | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
+Array = TypeVar("Array", bound=npt.NDArray[Any])
+Indexer = slice | npt.NDArray[np.int64] | npt.NDArray[np.int32] | npt.NDArray[np.bool_]
 
 OUT_OF_VOCABULARY = 0
 MISSING = 1
@@ -99,24 +99,6 @@ class FeatureLayout:
 
 
 @dataclass(frozen=True)
-class IdColumns:
-    """Which columns of encoded ids belong to which field, for adding up per field.
-
-    Attributes:
-        names: the fields, in order.
-        starts: first column of each.
-    """
-
-    names: tuple[str, ...]
-    starts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, layout: FeatureLayout) -> IdColumns:
-        columns = [(field.name, at.start) for field, at in layout.columns()]
-        return cls(tuple(name for name, _ in columns), tuple(start for _, start in columns))
-
-
-@dataclass(frozen=True)
 class EncodedBatch:
     """Encoded rows, NumPy only.
 
@@ -147,8 +129,8 @@ class EncodedBatch:
     def take(self, index: Indexer) -> EncodedBatch:
         """The rows at `index` (a slice gives views, an array copies)."""
 
-        def at(array: Rows | None) -> Rows | None:
-            return None if array is None else cast(Rows, array[index])
+        def at(array: Array | None) -> Array | None:
+            return None if array is None else cast(Array, array[index])
 
         return replace(
             self,
@@ -159,6 +141,84 @@ class EncodedBatch:
             groups=at(self.groups),
             stats=at(self.stats),
         )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows of one ranking request: a context beside items of the bundle's table.
+
+    Attributes:
+        context: one encoded row, whose item columns say nothing.
+        table: (M, item columns): the last columns of an encoded row for every item.
+        items: (N,) int32 rows of `table`.
+    """
+
+    context: EncodedBatch
+    table: EncodedBatch
+    items: IntArray
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take(self, index: Indexer) -> Candidates:
+        """The candidates at `index`."""
+        return replace(self, items=self.items[index])
+
+    @property
+    def context_dense(self) -> FloatArray:
+        """(1, D): the dense columns that all candidates share."""
+        width = self.context.dense.shape[1] - self.table.dense.shape[1]
+        return self.context.dense[:, :width]
+
+    @property
+    def context_ids(self) -> IntArray:
+        """(1, W): the ids that all candidates share."""
+        width = self.context.ids.shape[1] - self.table.ids.shape[1]
+        return self.context.ids[:, :width]
+
+    def encoded(self) -> EncodedBatch:
+        """The same rows, written out."""
+        own = self.table.take(self.items)
+        dense = np.repeat(self.context_dense, len(self), axis=0)
+        ids = np.repeat(self.context_ids, len(self), axis=0)
+        return EncodedBatch(np.hstack([dense, own.dense]), np.hstack([ids, own.ids]))
+
+
+Rows = EncodedBatch | Candidates
+
+
+@dataclass(frozen=True)
+class IdColumns:
+    """Which columns of encoded ids belong to which field, for adding up per field.
+
+    Attributes:
+        names: the fields, in order.
+        starts: first column of each.
+    """
+
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layout: FeatureLayout) -> IdColumns:
+        columns = [(field.name, at.start) for field, at in layout.columns()]
+        return cls(tuple(name for name, _ in columns), tuple(start for _, start in columns))
+
+    def count_unknown(self, rows: Rows) -> list[int] | None:
+        """How many of each field's values are outside the vocabulary; None for none at all."""
+        if isinstance(rows, Candidates):
+            shared = rows.context_ids[0] == OUT_OF_VOCABULARY
+            own = rows.table.ids[rows.items] == OUT_OF_VOCABULARY
+            if not (shared.any() or own.any()):
+                return None
+            counts = np.append(shared * len(rows), np.count_nonzero(own, axis=0))
+        else:
+            unknown = rows.ids == OUT_OF_VOCABULARY
+            if not np.count_nonzero(unknown):
+                return None
+            counts = np.count_nonzero(unknown, axis=0)
+        per_field: list[int] = np.add.reduceat(counts, self.starts).tolist()
+        return per_field
 
 
 def as_one_request(batch: EncodedBatch, layout: FeatureLayout) -> EncodedBatch:

@@ -6,6 +6,8 @@ Training writes it, serving reads it, and nothing else passes between the two:
     student.onnx    dense, ids, context_rows -> logit, probability, difficulty
     ensemble.onnx   dense, ids, context_rows, student_logit -> probability, trio_probability
     encoder/        raw values -> encoded rows
+    ranking/        the same two graphs for candidates from the item table, where there is one
+                    (`dynens.models.rank_graph`); without them candidates are written out as rows
 
 `context_rows` is 1 when all rows agree in the context columns that the manifest's layout counts,
 else the number of rows; graphs of a layout without such columns do not have it.
@@ -39,6 +41,7 @@ MANIFEST = "manifest.json"
 STUDENT = "student.onnx"
 ENSEMBLE = "ensemble.onnx"
 ENCODER = "encoder"
+RANKING = "ranking"
 _MANIFEST_LIMIT_BYTES = 16 * 1024 * 1024
 
 
@@ -108,6 +111,13 @@ class Bundle:
     def encoder(self) -> Path:
         return self.directory / ENCODER
 
+    @property
+    def ranking(self) -> tuple[Path, Path] | None:
+        """Student and ensemble for candidates, where the bundle has them."""
+        paths = self.directory / RANKING / STUDENT, self.directory / RANKING / ENSEMBLE
+        names = {str(path.relative_to(self.directory)) for path in paths}
+        return paths if names <= self.manifest.checksums.keys() else None
+
 
 class SavesItself(Protocol):
     """What `write_bundle` needs of an encoder."""
@@ -131,6 +141,7 @@ def write_bundle(
     student: Path,
     ensemble: Path,
     encoder: SavesItself,
+    ranking: Path | None = None,
     cost_us_per_row: Mapping[str, float] | None = None,
     default_budget_ms: float = 8.0,
     metrics: Mapping[str, Any] | None = None,
@@ -146,6 +157,7 @@ def write_bundle(
         student: ONNX file with outputs `logit`, `probability`, `difficulty`.
         ensemble: ONNX file with outputs `probability`, `trio_probability`.
         encoder: saved into the bundle through its own `save`.
+        ranking: folder with the same two files for candidates, or None.
         cost_us_per_row: measured engine cost per system, µs per row.
         default_budget_ms: latency budget of a request that names none.
         metrics: anything worth keeping beside the model (shown, never interpreted).
@@ -157,6 +169,8 @@ def write_bundle(
         shutil.copyfile(ensemble, staging / ENSEMBLE)
         (staging / ENCODER).mkdir()
         encoder.save(staging / ENCODER)
+        if ranking is not None:
+            shutil.copytree(ranking, staging / RANKING)
         checksums = _checksums(staging)
         manifest = Manifest(
             format=BUNDLE_FORMAT,

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, IntArray
+from dynens.batch import Candidates, FeatureLayout, FloatArray, IntArray, Rows
 from dynens.budget import CostModel, hardest_first, next_chunk
 from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import EngineConfig, System
 from dynens.data.encoders import RowEncoder
 from dynens.errors import BundleError
-from dynens.graph import Graph, shares_context, typical_rows
+from dynens.graph import Form, Graph, form_of, typical_candidates, typical_rows
 
 Clock = Callable[[], float]
 
@@ -102,14 +103,14 @@ class Engine:
         self.config = config
         self.encoder = encoder
         self.clock = clock
-        self.student = Graph(bundle.student, _STUDENT_OUTPUTS, config)
-        self.ensemble = Graph(bundle.ensemble, _ENSEMBLE_OUTPUTS, config)
+        rank_student, rank_ensemble = bundle.ranking or (None, None)
+        self.student = Graph(bundle.student, rank_student, _STUDENT_OUTPUTS, config)
+        self.ensemble = Graph(bundle.ensemble, rank_ensemble, _ENSEMBLE_OUTPUTS, config)
         self.student_cost = CostModel(1e-4, 1e-6)
         self.ensemble_cost = CostModel(1e-3, 1e-5)
-        # Both speak of rows that share their context where the layout has one; other rows take
-        # this many times as long.
-        self._student_excess = 1.0
-        self._ensemble_excess = 1.0
+        # Both speak of rows in the cheapest form there is; others take this many times as long:
+        # the student's and the ensemble's.
+        self._excess = dict.fromkeys(Form, (1.0, 1.0))
 
     @classmethod
     def load(
@@ -157,34 +158,45 @@ class Engine:
     def threshold(self) -> float:
         return self.bundle.manifest.router.threshold
 
+    def encode_rank(
+        self, user_id: Any, context: Mapping[str, Any], candidates: Sequence[Any]
+    ) -> Rows:
+        """One user against many items; see `RowEncoder.encode_rank`.
+
+        As `Candidates` where the bundle has graphs for them and all items are in its table.
+        """
+        rows = None
+        if self.student.ranks:
+            rows = self.encoder.candidates(user_id, context, candidates)
+        return self.encoder.encode_rank(user_id, context, candidates) if rows is None else rows
+
     def warm_up(self) -> None:
         """Run everything once, and both graphs on several batch sizes to fit their cost models."""
         self._warm_encoder()
         sizes = self.config.warm_up_rows
-        shares = self.layout.has_context
-        seconds = [self._measure(rows, shares) for rows in sizes]
+        forms = [Form.CANDIDATES] if self.student.ranks else []
+        forms += [Form.SHARED, Form.ANY] if self.layout.has_context else [Form.ANY]
+        seconds = [self._measure(rows, forms[0]) for rows in sizes]
         student_s, ensemble_s = zip(*seconds, strict=True)
         self.student_cost = CostModel.fit(sizes, student_s)
         self.ensemble_cost = CostModel.fit(sizes, ensemble_s)
-        if shares:
-            student, ensemble = self._measure(sizes[-1], False)
-            self._student_excess = _excess(student, student_s[-1])
-            self._ensemble_excess = _excess(ensemble, ensemble_s[-1])
+        for form in forms[1:]:
+            student, ensemble = self._measure(sizes[-1], form)
+            excess = _excess(student, student_s[-1]), _excess(ensemble, ensemble_s[-1])
+            self._excess[form] = excess
 
-    def _measure(self, rows: int, shares: bool) -> tuple[float, float]:
+    def _measure(self, rows: int, form: Form) -> tuple[float, float]:
         """Median seconds of the student and of the ensemble on typical rows."""
-        batch = typical_rows(self.layout, rows, shares)
+        table = self.encoder.item_table() if form is Form.CANDIDATES else None
+        batch: Rows
+        if table is None:
+            batch = typical_rows(self.layout, rows, shares_context=form is Form.SHARED)
+        else:
+            batch = typical_candidates(self.layout, table, rows)
         logit = np.zeros(rows, np.float32)
-        hard_route = partial(
-            self.ensemble.run,
-            ("probability",),
-            batch.dense,
-            batch.ids,
-            logit,
-            shares_context=shares,
-        )
-        student_s = self._median_seconds(partial(self._run_student, batch, shares))
-        return student_s, self._median_seconds(hard_route)
+        student = partial(self.student.score, _STUDENT_OUTPUTS, batch, form)
+        ensemble = partial(self.ensemble.score, ("probability",), batch, form, logit)
+        return self._median_seconds(student), self._median_seconds(ensemble)
 
     def _warm_encoder(self) -> None:
         """Have look-up tables built that the encoder builds when first asked."""
@@ -193,11 +205,11 @@ class Engine:
             values = {"categorical": example, "multi_valued": [example], "numeric": 0}
             self.encoder.encode_columns({n: [values.get(kind)] for n, kind in kinds.items()})
             if self.encoder.has_item_entity:
-                self.encoder.encode_rank(example, {}, [example])
+                self.encode_rank(example, {}, [example])
 
     def score(
         self,
-        batch: EncodedBatch,
+        batch: Rows,
         *,
         system: System = "dynamic",
         deadline_s: float | None = None,
@@ -214,7 +226,7 @@ class Engine:
 
     def steps(
         self,
-        batch: EncodedBatch,
+        batch: Rows,
         *,
         system: System = "dynamic",
         deadline_s: float | None = None,
@@ -223,7 +235,7 @@ class Engine:
         """Score rows, pausing between chunks.
 
         Args:
-            batch: N encoded rows.
+            batch: N encoded rows, or candidates.
             system: "dynamic" routes; "student" never asks the ensemble; "ensemble" asks the
                 members alone for every row; "ensemble_with_student" sends every row to the hard
                 route, student's voice included.
@@ -236,19 +248,21 @@ class Engine:
                 dynamic system always falls back on the student for hard rows; the static ones
                 cannot, by their definition.
         """
+        if isinstance(batch, Candidates) and not self.student.ranks:
+            batch = batch.encoded()
         if system in ("dynamic", "student"):
             return self._student_first(batch, system, deadline_s, threshold)
         return self._every_row(batch, system, deadline_s)
 
     def _student_first(
         self,
-        batch: EncodedBatch,
+        batch: Rows,
         system: System,
         deadline_s: float | None,
         threshold: float | None,
     ) -> Steps:
-        shares = shares_context(self.layout, batch)
-        logit, probability, difficulty = yield from self._student_chunks(batch, shares, deadline_s)
+        form = form_of(self.layout, batch)
+        logit, probability, difficulty = yield from self._student_chunks(batch, form, deadline_s)
         route = np.zeros(len(batch), np.int32)
         if system == "student":
             return Scores(probability, route, 0, 0)
@@ -256,15 +270,15 @@ class Engine:
         hard = hardest_first(difficulty, limit)
         if not len(hard):
             return Scores(probability, route, 0, 0)
-        allowed = yield Step(Pause.ENSEMBLE, len(hard), self._excess_of(shares))
+        allowed = yield Step(Pause.ENSEMBLE, len(hard), self._excess[form][1])
         limit_rows = len(hard) if allowed is None else min(allowed, len(hard))
         granted = 0
         while granted < limit_rows:
-            rows = self._next_chunk(limit_rows - granted, shares, deadline_s)
+            rows = self._next_chunk(limit_rows - granted, form, deadline_s)
             if not rows:
                 break
             chosen = hard[granted : granted + rows]
-            probability[chosen] = self._run_ensemble("probability", batch, chosen, logit, shares)
+            probability[chosen] = self._run_ensemble("probability", batch, chosen, logit, form)
             route[chosen] = ROUTE_ENSEMBLE
             granted += rows
             if granted < limit_rows and (yield Step(Pause.CHUNK, limit_rows - granted)) == 0:
@@ -275,10 +289,10 @@ class Engine:
         return Scores(probability, route, len(hard), granted, degraded)
 
     def _student_chunks(
-        self, batch: EncodedBatch, shares: bool, deadline_s: float | None
+        self, batch: Rows, form: Form, deadline_s: float | None
     ) -> Generator[Step, int | None, tuple[FloatArray, FloatArray, FloatArray]]:
         """Logit, probability and difficulty of every row; the arrays are the caller's own."""
-        excess = 1.0 if shares else self._student_excess
+        excess = self._excess[form][0]
         parts: list[list[FloatArray]] = []
         for start in range(0, len(batch), _STUDENT_CHUNK_ROWS):
             if start:
@@ -292,7 +306,7 @@ class Engine:
                 now + excess * self.student_cost.seconds(rows_left, now) > deadline_s
             ):
                 raise BudgetSpentError
-            parts.append(self._run_student(part, shares))
+            parts.append(self.student.score(_STUDENT_OUTPUTS, part, form))
             after = self.clock()
             self.student_cost.observe(len(part), (after - now) / excess, after)
         if not parts:
@@ -305,33 +319,33 @@ class Engine:
             )
         return logit, probability, difficulty
 
-    def _every_row(self, batch: EncodedBatch, system: System, deadline_s: float | None) -> Steps:
+    def _every_row(self, batch: Rows, system: System, deadline_s: float | None) -> Steps:
         output = "trio_probability" if system == "ensemble" else "probability"
-        shares = shares_context(self.layout, batch)
+        form = form_of(self.layout, batch)
         if system == "ensemble":
             logit = np.zeros(len(batch), np.float32)
         else:
-            logit, _, _ = yield from self._student_chunks(batch, shares, deadline_s)
-        allowed = yield Step(Pause.ENSEMBLE, len(batch), self._excess_of(shares))
+            logit, _, _ = yield from self._student_chunks(batch, form, deadline_s)
+        allowed = yield Step(Pause.ENSEMBLE, len(batch), self._excess[form][1])
         if allowed is not None and allowed < len(batch):
             raise BudgetSpentError
         probability = np.empty(len(batch), np.float32)
         done = 0
         while done < len(batch):
             left = len(batch) - done
-            rows = self._next_chunk(left, shares, deadline_s)
-            if not rows or not self._fit(left, shares, deadline_s):
+            rows = self._next_chunk(left, form, deadline_s)
+            if not rows or not self._fit(left, form, deadline_s):
                 raise BudgetSpentError  # part of the rows would be work for no answer
             chosen = slice(done, done + rows)
-            probability[chosen] = self._run_ensemble(output, batch, chosen, logit, shares)
+            probability[chosen] = self._run_ensemble(output, batch, chosen, logit, form)
             done += rows
             if done < len(batch) and (yield Step(Pause.CHUNK, len(batch) - done)) == 0:
                 raise BudgetSpentError
         return Scores(probability, np.ones(len(batch), np.int32), len(batch), len(batch))
 
-    def _next_chunk(self, rows_left: int, shares: bool, deadline_s: float | None) -> int:
+    def _next_chunk(self, rows_left: int, form: Form, deadline_s: float | None) -> int:
         now = self.clock()
-        excess = self._excess_of(shares)
+        excess = self._excess[form][1]
         return next_chunk(
             rows_left,
             None if deadline_s is None else (deadline_s - now) / excess,
@@ -342,38 +356,27 @@ class Engine:
             max_rows=self.config.max_chunk_rows,
         )
 
-    def _fit(self, rows: int, shares: bool, deadline_s: float | None) -> bool:
+    def _fit(self, rows: int, form: Form, deadline_s: float | None) -> bool:
         """Whether the ensemble answers this many rows in time, by its cost model."""
         if deadline_s is None:
             return True
         now = self.clock()
-        usable_s = (deadline_s - now) / self._excess_of(shares)
+        usable_s = (deadline_s - now) / self._excess[form][1]
         return self.ensemble_cost.rows_within(usable_s, now, self.config.safety_margin) >= rows
-
-    def _excess_of(self, shares: bool) -> float:
-        return 1.0 if shares else self._ensemble_excess
-
-    def _run_student(self, batch: EncodedBatch, shares: bool) -> list[FloatArray]:
-        return self.student.run(_STUDENT_OUTPUTS, batch.dense, batch.ids, shares_context=shares)
 
     def _run_ensemble(
         self,
         output: str,
-        batch: EncodedBatch,
+        batch: Rows,
         chosen: npt.NDArray[np.int64] | slice,
         logit: FloatArray,
-        shares: bool,
+        form: Form,
     ) -> FloatArray:
         start = self.clock()
-        (probability,) = self.ensemble.run(
-            (output,),
-            batch.dense[chosen],
-            batch.ids[chosen],
-            logit[chosen],
-            shares_context=shares,
-        )
+        rows = batch.take(chosen)
+        (probability,) = self.ensemble.score((output,), rows, form, logit[chosen])
         end = self.clock()
-        excess = self._excess_of(shares)
+        excess = self._excess[form][1]
         self.ensemble_cost.observe(len(probability), (end - start) / excess, end)
         return probability
 

@@ -1,49 +1,55 @@
-"""One graph of a bundle in ONNX Runtime, and what its inputs say about a batch."""
+"""The graphs of a bundle in ONNX Runtime, and the forms in which rows come to them."""
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, IntArray
+from dynens.batch import Candidates, EncodedBatch, FeatureLayout, FloatArray, IntArray, Rows
 from dynens.config.serving import EngineConfig
 from dynens.errors import BundleError
 
+ROW_INPUTS = frozenset({"dense", "ids", "context_rows", "student_logit"})
+RANK_INPUTS = frozenset({"context_dense", "context_ids", "items", "student_logit"})
+
+
+class Form(enum.Enum):
+    """How rows come, from the cheapest to the dearest."""
+
+    CANDIDATES = "items of the bundle's table beside one context"
+    SHARED = "encoded rows that agree in their context columns"
+    ANY = "encoded rows"
+
 
 class Graph:
-    """One ONNX session that takes whatever subset of the engine's inputs its graph names."""
+    """One function of a bundle: a session for encoded rows and, perhaps, one for candidates.
 
-    def __init__(self, path: Path, outputs: tuple[str, ...], config: EngineConfig) -> None:
-        """Open the graph.
+    Args:
+        path: the graph for encoded rows.
+        rank_path: the one for candidates, or None.
+        outputs: what both must have.
+        config: how sessions run.
 
-        Raises:
-            BundleError: not loadable, or without the outputs and inputs the engine needs.
-        """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = config.intra_op_threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as e:  # onnxruntime raises its own unrelated classes
-            raise BundleError(
-                f"{path} cannot be loaded by onnxruntime; export the bundle again."
-            ) from e
-        self._inputs = frozenset(i.name for i in self._session.get_inputs())
-        unknown = self._inputs - {"dense", "ids", "context_rows", "student_logit"}
-        missing = set(outputs) - {o.name for o in self._session.get_outputs()}
-        if unknown or missing:
-            raise BundleError(
-                f"{path} has unknown inputs {sorted(unknown)} or lacks outputs {sorted(missing)}; "
-                "export the bundle with the installed dynens."
-            )
+    Raises:
+        BundleError: not loadable, or without the outputs and inputs the engine needs.
+    """
+
+    def __init__(
+        self, path: Path, rank_path: Path | None, outputs: tuple[str, ...], config: EngineConfig
+    ) -> None:
+        self._rows = _Session(path, ROW_INPUTS, outputs, config)
+        self._ranking = None
+        if rank_path is not None:
+            self._ranking = _Session(rank_path, RANK_INPUTS, outputs, config)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it takes candidates."""
+        return self._ranking is not None
 
     def run(
         self,
@@ -69,9 +75,69 @@ class Graph:
             "context_rows": np.array(1 if shares_context else len(ids), np.int64),
             "student_logit": student_logit,
         }
+        return self._rows.run(outputs, feeds)
+
+    def score(
+        self,
+        outputs: tuple[str, ...],
+        rows: Rows,
+        form: Form,
+        student_logit: FloatArray | None = None,
+    ) -> list[FloatArray]:
+        """As `run`, of rows in any form."""
+        if not isinstance(rows, Candidates):
+            shares = form is Form.SHARED
+            return self.run(outputs, rows.dense, rows.ids, student_logit, shares_context=shares)
+        assert self._ranking is not None
+        feeds = {
+            "context_dense": rows.context_dense,
+            "context_ids": rows.context_ids,
+            "items": rows.items,
+            "student_logit": student_logit,
+        }
+        return self._ranking.run(outputs, feeds)
+
+
+class _Session:
+    """One ONNX session that takes whatever subset of the known inputs its graph names."""
+
+    def __init__(
+        self, path: Path, known: frozenset[str], outputs: tuple[str, ...], config: EngineConfig
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = config.intra_op_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as e:  # onnxruntime raises its own unrelated classes
+            raise BundleError(
+                f"{path} cannot be loaded by onnxruntime; export the bundle again."
+            ) from e
+        self._inputs = frozenset(i.name for i in self._session.get_inputs())
+        unknown = self._inputs - known
+        missing = set(outputs) - {o.name for o in self._session.get_outputs()}
+        if unknown or missing:
+            raise BundleError(
+                f"{path} has unknown inputs {sorted(unknown)} or lacks outputs {sorted(missing)}; "
+                "export the bundle with the installed dynens."
+            )
+
+    def run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[FloatArray]:
         used = {name: feeds[name] for name in self._inputs}
         result: list[FloatArray] = self._session.run(outputs, used)
         return result
+
+
+def form_of(layout: FeatureLayout, rows: Rows) -> Form:
+    """In which form rows come."""
+    if isinstance(rows, Candidates):
+        return Form.CANDIDATES
+    return Form.SHARED if shares_context(layout, rows) else Form.ANY
 
 
 def shares_context(layout: FeatureLayout, batch: EncodedBatch) -> bool:
@@ -83,14 +149,25 @@ def shares_context(layout: FeatureLayout, batch: EncodedBatch) -> bool:
     return bool((ids == ids[0]).all() and (dense == dense[0]).all())
 
 
-def typical_rows(layout: FeatureLayout, rows: int, shares: bool) -> EncodedBatch:
+def typical_rows(
+    layout: FeatureLayout, rows: int, *, shares_context: bool = False, seed: int = 0
+) -> EncodedBatch:
     """Valid rows with ids spread over each field's range, so that warm-up touches real memory."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     ids = np.empty((rows, layout.ids_width), np.int32)
     for field, columns in layout.columns():
         ids[:, columns] = rng.integers(0, field.num_embeddings, (rows, field.width))
     dense = rng.standard_normal((rows, layout.num_dense)).astype(np.float32)
-    if shares:
+    if shares_context:
         ids[:, : layout.context_ids_width] = ids[0, : layout.context_ids_width]
         dense[:, : layout.context_dense] = dense[0, : layout.context_dense]
     return EncodedBatch(dense, ids)
+
+
+def typical_candidates(
+    layout: FeatureLayout, table: EncodedBatch, rows: int, *, seed: int = 0
+) -> Candidates:
+    """Random items of a table beside a random context."""
+    context = typical_rows(layout, 1, seed=seed)
+    items = np.random.default_rng(seed).integers(0, len(table), rows).astype(np.int32)
+    return Candidates(context, table, items)

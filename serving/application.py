@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dynens.batch import EncodedBatch
+from dynens.batch import Rows
 from dynens.budget import CostModel
 from dynens.config.serving import ServingConfig
 from dynens.engine import BudgetSpentError, Engine, Scores
@@ -177,20 +177,20 @@ class Application:
         body = await self._read(headers, receive, progress, model)
         if progress.by_header or _PARAMETER not in body:
             self._admit(model, progress)
-        request, batch = self._understand(codec, body, headers, model, progress)
+        request, rows = self._understand(codec, body, headers, model, progress)
         self._in_flight += 1
         try:
-            scores = await self._score(model, batch, progress, receive)
+            scores = await self._score(model, rows, progress, receive)
         finally:
             self._in_flight -= 1
         scored_s = model.engine.clock()
         elapsed_ms = (scored_s - progress.arrival_s) * 1e3
         response = codec.render(request, scores, model, _report(scores, progress, elapsed_ms))
         now = model.engine.clock()
-        self._reply_cost.observe(len(batch), now - scored_s, now)
+        self._reply_cost.observe(len(rows), now - scored_s, now)
         if now > progress.deadline_s:
             raise _spent()
-        self.metrics.answered(scores, batch.ids, model.id_columns, elapsed_ms)
+        self.metrics.answered(scores, rows, model.id_columns, elapsed_ms)
         return response
 
     def _understand(
@@ -200,7 +200,7 @@ class Application:
         headers: Mapping[bytes, bytes],
         model: Model,
         progress: Progress,
-    ) -> tuple[Any, EncodedBatch]:
+    ) -> tuple[Any, Rows]:
         """The request and its encoded rows, if it is (still) worth the work."""
         try:
             request = codec.parse(body, headers, model, self.config.limits)
@@ -264,14 +264,14 @@ class Application:
             alarm.stop()
 
     async def _score(
-        self, model: Model, batch: EncodedBatch, progress: Progress, receive: Receive
+        self, model: Model, rows: Rows, progress: Progress, receive: Receive
     ) -> Scores:
         watch = DisconnectWatch(receive)
-        reply_s = self._reply_cost.seconds(len(batch), model.engine.clock())
+        reply_s = self._reply_cost.seconds(len(rows), model.engine.clock())
         try:
             return await self._scheduler.score(
                 model.engine,
-                batch,
+                rows,
                 system=self.config.system,
                 deadline_s=progress.deadline_s - reply_s,
                 threshold=self.config.threshold,

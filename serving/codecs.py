@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from dynens.batch import EncodedBatch, IdColumns
+from dynens.batch import IdColumns, Rows
 from dynens.config.serving import LimitsConfig
 from dynens.engine import Engine, Scores
 from serving.errors import RequestError
@@ -68,7 +68,7 @@ class Codec(ABC, Generic[Request]):
         """
 
     @abstractmethod
-    def encode(self, request: Request, model: Model) -> EncodedBatch:
+    def encode(self, request: Request, model: Model) -> Rows:
         """The rows asked for."""
 
     @abstractmethod
@@ -88,7 +88,7 @@ class InferCodec(Codec[InferRequest]):
     ) -> InferRequest:
         return parse_infer(body, headers.get(self._header), model.fields, limits)
 
-    def encode(self, request: InferRequest, model: Model) -> EncodedBatch:
+    def encode(self, request: InferRequest, model: Model) -> Rows:
         return model.engine.encoder.encode_columns(request.columns)
 
     def render(
@@ -124,9 +124,8 @@ class RankCodec(Codec[RankRequest]):
         del headers
         return parse_rank(body, model.user_key, model.context_fields, limits)
 
-    def encode(self, request: RankRequest, model: Model) -> EncodedBatch:
-        encoder = model.engine.encoder
-        return encoder.encode_rank(request.user, request.context, request.candidates)
+    def encode(self, request: RankRequest, model: Model) -> Rows:
+        return model.engine.encode_rank(request.user, request.context, request.candidates)
 
     def render(
         self, request: RankRequest, scores: Scores, model: Model, report: dict[str, Any]

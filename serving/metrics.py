@@ -25,7 +25,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from dynens.batch import OUT_OF_VOCABULARY, FeatureLayout, IdColumns, IntArray
+from dynens.batch import FeatureLayout, IdColumns, Rows
 from dynens.engine import Scores
 
 BUCKETS_MS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50)
@@ -78,14 +78,11 @@ class ReplicaMetrics:
         for field in layout.fields:
             self.oov.setdefault(field.name, 0)
 
-    def answered(
-        self, scores: Scores, ids: IntArray, columns: IdColumns, elapsed_ms: float
-    ) -> None:
-        """Count a request that was answered with scores of rows with these ids."""
-        rows = len(scores.route)
+    def answered(self, scores: Scores, rows: Rows, columns: IdColumns, elapsed_ms: float) -> None:
+        """Count a request that was answered with scores of these rows."""
         hard = scores.hard_granted
         self.rows[1] += hard
-        self.rows[0] += rows - hard
+        self.rows[0] += len(rows) - hard
         self.hard_wanted += scores.hard_wanted
         self.hard_granted += hard
         self.score_sum += float(scores.probability.sum())
@@ -93,17 +90,10 @@ class ReplicaMetrics:
         if scores.degraded is not None:
             self.degraded[scores.degraded] = self.degraded.get(scores.degraded, 0) + 1
         if columns.names:
-            self._count_unknown(ids, columns)
-
-    def _count_unknown(self, ids: IntArray, columns: IdColumns) -> None:
-        self.oov_rows += len(ids)
-        unknown = ids == OUT_OF_VOCABULARY
-        if not np.count_nonzero(unknown):
-            return
-        per_column = np.count_nonzero(unknown, axis=0)
-        per_field = np.add.reduceat(per_column, columns.starts).tolist()
-        for name, count in zip(columns.names, per_field, strict=True):
-            self.oov[name] += count
+            self.oov_rows += len(rows)
+            unknown = columns.count_unknown(rows)
+            for name, count in zip(columns.names, unknown, strict=True) if unknown else ():
+                self.oov[name] += count
 
     def responded(self, status: int) -> None:
         key = str(status)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dynens.batch import EncodedBatch
+from dynens.batch import Rows
 from dynens.config.serving import System
 from dynens.engine import Engine, Pause, Scores, Step, Steps
 from serving.admission import ensemble_seconds
@@ -116,18 +116,18 @@ class Scheduler:
     async def score(
         self,
         engine: Engine,
-        batch: EncodedBatch,
+        rows: Rows,
         *,
         system: System,
         deadline_s: float,
         threshold: float | None,
         on_wait: OnWait | None = None,
     ) -> Scores:
-        """Score `batch` by `deadline_s` (a reading of the engine's clock).
+        """Score `rows` by `deadline_s` (a reading of the engine's clock).
 
         Args:
             engine: the bundle that answers.
-            batch: encoded rows.
+            rows: encoded rows or candidates.
             system: which of the engine's systems.
             deadline_s: when the scores must be complete.
             threshold: laid over the bundle's, or None.
@@ -137,7 +137,7 @@ class Scheduler:
             BudgetSpentError: no complete answer fits any more.
             OverloadedError: a static ensemble would have to wait for too long.
         """
-        steps = engine.steps(batch, system=system, deadline_s=deadline_s, threshold=threshold)
+        steps = engine.steps(rows, system=system, deadline_s=deadline_s, threshold=threshold)
         try:
             step = next(steps)
             while step.pause is Pause.CHUNK:

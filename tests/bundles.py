@@ -7,20 +7,22 @@ and a tenth of that through the student.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from dynens.batch import FeatureLayout
-from dynens.bundle import RouterSpec, write_bundle
+from dynens.bundle import ENSEMBLE, STUDENT, RouterSpec, write_bundle
 from dynens.data.prepare import prepare
 from dynens.data.prepared import open_prepared
+from dynens.ensemble.scorer import open_session, run_graph
+from dynens.models.onnx_export import graph_inputs
 from dynens.schema import (
     DatasetConfig,
     EntityTable,
@@ -29,6 +31,7 @@ from dynens.schema import (
     LabelRule,
     SplitConfig,
 )
+from training.ranking import export_ranking
 
 _OPSET = 17
 _EMBEDDING = 16
@@ -53,39 +56,71 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
-    def embed(self) -> str:
-        """dense, ids -> (N, num_dense + ids_width * E)."""
-        offsets, start = [], 0
-        for field, columns in self.layout.columns():
+    def embed(self) -> list[str]:
+        """dense, ids -> (M, width) features of the context, if any, and of the rest."""
+        layout = self.layout
+        start = 0
+        offsets = []
+        for field, columns in layout.columns():
             offsets += [start + 1] * (columns.stop - columns.start)
             start += 1 + field.num_embeddings
         table = self.rng.standard_normal((max(start, 1), _EMBEDDING)).astype(np.float32)
         begin = 0
-        for field, _ in self.layout.columns():
+        for field, _ in layout.columns():
             table[begin] = 0.0
             begin += 1 + field.num_embeddings
+        self.constant("table", table)
+        if not layout.has_context:
+            return [self._features("all", "dense", "ids", np.array(offsets, np.int32))]
+        at = {"dense": layout.context_dense, "ids": layout.context_ids_width}
+        width = {"dense": layout.num_dense, "ids": layout.ids_width}
         rows = self.node(
-            "Add", ["ids", self.constant("offsets", np.array(offsets, np.int32))], "rows"
+            "Unsqueeze", ["context_rows", self.constant("axis", np.array([0], np.int64))], "shared"
         )
-        gathered = self.node("Gather", [self.constant("table", table), rows], "gathered")
-        width = self.layout.ids_width * _EMBEDDING
-        shape = self.constant("flat_shape", np.array([-1, width], np.int64))
-        flat = self.node("Reshape", [gathered, shape], "flat")
-        return self.node("Concat", ["dense", flat], "features", axis=1)
+        zero, one = (self.constant(f"c{i}", np.array([i], np.int64)) for i in range(2))
+        parts = []
+        for part in ("context", "item"):
+            columns = {}
+            for name in ("dense", "ids"):
+                source = name
+                if part == "context":
+                    source = self.node("Slice", [name, zero, rows, zero], f"shared_{name}")
+                ends = (0, at[name]) if part == "context" else (at[name], width[name])
+                first, last = (
+                    self.constant(f"{part}_{name}_{k}", np.array([end], np.int64))
+                    for k, end in enumerate(ends)
+                )
+                columns[name] = self.node("Slice", [source, first, last, one], f"{part}.{name}")
+            cut = slice(0, at["ids"]) if part == "context" else slice(at["ids"], None)
+            mine = np.array(offsets[cut], np.int32)
+            parts.append(self._features(part, columns["dense"], columns["ids"], mine))
+        return parts
 
-    def mlp(self, name: str, features: str, hidden: tuple[int, ...]) -> str:
-        """(N, width) -> (N,) logit."""
-        width = self.layout.num_dense + self.layout.ids_width * _EMBEDDING
-        x = features
+    def _features(self, part: str, dense: str, ids: str, offsets: np.ndarray) -> str:
+        rows = self.node("Add", [ids, self.constant(f"{part}_offsets", offsets)], f"{part}_at")
+        gathered = self.node("Gather", ["table", rows], f"{part}_gathered")
+        shape = np.array([-1, len(offsets) * _EMBEDDING], np.int64)
+        flat = self.node(
+            "Reshape", [gathered, self.constant(f"{part}_shape", shape)], f"{part}_flat"
+        )
+        return self.node("Concat", [dense, flat], f"{part}_features", axis=1)
+
+    def mlp(self, name: str, features: list[str], hidden: tuple[int, ...]) -> str:
+        """(M, width) each -> (N,) logit."""
+        layout = self.layout
+        width = layout.num_dense + layout.ids_width * _EMBEDDING
+        inner = layout.context_dense + layout.context_ids_width * _EMBEDDING
         for i, units in enumerate((*hidden, 1)):
             scale = np.float32(1.0 / np.sqrt(max(width, 1)))
             weight = self.rng.standard_normal((width, units)).astype(np.float32) * scale
-            w = self.constant(f"{name}.w{i}", weight)
-            b = self.constant(f"{name}.b{i}", np.zeros(units, np.float32))
-            x = self.node("Gemm", [x, w, b], f"{name}.z{i}")
+            x = self.constant(f"{name}.b{i}", np.zeros(units, np.float32))
+            blocks = np.split(weight, [inner]) if len(features) > 1 else [weight]
+            for part, block in enumerate(blocks):
+                w = self.constant(f"{name}.w{i}.{part}", np.ascontiguousarray(block))
+                x = self.node("Gemm", [features[part], w, x], f"{name}.z{i}.{part}")
             if units != 1:
                 x = self.node("Relu", [x], f"{name}.a{i}")
-            width = units
+            features, width = [x], units
         shape = self.constant(f"{name}.shape", np.array([-1], np.int64))
         return self.node("Reshape", [x, shape], f"{name}.logit")
 
@@ -93,10 +128,7 @@ class GraphBuilder:
         return self.node("Mul", [x, self.constant(f"{output}.factor", np.float32(factor))], output)
 
     def save(self, path: Path, outputs: tuple[str, ...], *, student_logit: bool = False) -> Path:
-        inputs = [
-            helper.make_tensor_value_info("dense", TensorProto.FLOAT, ["N", self.layout.num_dense]),
-            helper.make_tensor_value_info("ids", TensorProto.INT32, ["N", self.layout.ids_width]),
-        ]
+        inputs = graph_inputs(self.layout)
         if student_logit:
             inputs.append(helper.make_tensor_value_info("student_logit", TensorProto.FLOAT, ["N"]))
         graph = helper.make_graph(
@@ -253,8 +285,11 @@ def write_toy_bundle(
         directory / "ensemble.onnx", layout, members=members, hidden=hidden, seed=seed + 100
     )
     test = prepared.split("test")
-    session = onnxruntime.InferenceSession(str(student))
-    (difficulty,) = session.run(["difficulty"], {"dense": test.dense, "ids": test.ids})
+    (difficulty,) = run_graph(open_session(student), ("difficulty",), test)
+    ranking = directory / "ranking"
+    shutil.rmtree(ranking, ignore_errors=True)
+    graphs = {STUDENT: student, ENSEMBLE: ensemble}
+    export_ranking(graphs, prepared.encoder, ranking, max_mb=100)
     write_bundle(
         directory / "bundle",
         dataset="toy",
@@ -268,6 +303,7 @@ def write_toy_bundle(
         student=student,
         ensemble=ensemble,
         encoder=prepared.encoder,
+        ranking=ranking,
     )
     return directory
 

@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
+from dynens.bundle import load_bundle
 from dynens.config.base import validate
 from dynens.config.run import RayConfig, RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
@@ -94,6 +95,9 @@ def fit(
             _clear(run.root, keep=existed)
         raise
     shutil.rmtree(run.work, ignore_errors=True)
+    refused = ((load_bundle(run.root).manifest.metrics or {}).get("ranking") or {}).get("refused")
+    if refused and watcher is not None:
+        watcher.warned(f"ranking requests are scored as full rows, which takes longer: {refused}")
     return run
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
-from dynens.bundle import RouterSpec, write_bundle
+from dynens.bundle import ENSEMBLE, RANKING, STUDENT, RouterSpec, write_bundle
 from dynens.config.run import RunConfig
 from dynens.ensemble.blend import Blend, fit_logistic
 from dynens.ensemble.fuse import fuse_ensemble
@@ -31,6 +33,7 @@ from dynens.routing.threshold import (
 from dynens.run import read_json, write_json
 from training.context import StageContext
 from training.int8 import quantize_student, trunk_outputs, write_trials
+from training.ranking import export_ranking
 from training.stages import (
     ENSEMBLE_JSON,
     MODEL_ONNX,
@@ -145,21 +148,31 @@ def build_bundle(context: StageContext) -> None:
     data = context.prepared()
     router = read_json(context.run.router / ROUTER_JSON)
     chosen = read_json(context.run.ensemble / ENSEMBLE_JSON)
-    write_bundle(
-        context.out,
-        dataset=data.name,
-        layout=data.layout,
-        router=RouterSpec(
-            threshold=decode_threshold(router["threshold"]),
-            difficulty=router["difficulty"],
-            hard_fraction=router["hard_fraction"],
-        ),
-        members=chosen["members"],
-        student=context.run.router / STUDENT_ONNX,
-        ensemble=context.run.router / ENSEMBLE_ONNX,
-        encoder=data.encoder,
-        default_budget_ms=context.config.serving.latency_budget_ms or 8.0,
-    )
+    graphs = {
+        STUDENT: context.run.router / STUDENT_ONNX,
+        ENSEMBLE: context.run.router / ENSEMBLE_ONNX,
+    }
+    with tempfile.TemporaryDirectory(dir=context.out.parent) as directory:
+        ranking = Path(directory) / RANKING
+        limit_mb = context.config.serving.item_tables_mb
+        note = export_ranking(graphs, data.encoder, ranking, max_mb=limit_mb)
+        write_bundle(
+            context.out,
+            dataset=data.name,
+            layout=data.layout,
+            router=RouterSpec(
+                threshold=decode_threshold(router["threshold"]),
+                difficulty=router["difficulty"],
+                hard_fraction=router["hard_fraction"],
+            ),
+            members=chosen["members"],
+            student=graphs[STUDENT],
+            ensemble=graphs[ENSEMBLE],
+            encoder=data.encoder,
+            ranking=ranking if ranking.is_dir() else None,
+            default_budget_ms=context.config.serving.latency_budget_ms or 8.0,
+            metrics={"ranking": note},
+        )
 
 
 def fit_routes(source: RouteLogits, static: Blend, config: RunConfig) -> Routes:

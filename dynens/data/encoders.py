@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.batch import (
-    OUT_OF_VOCABULARY,
+    Candidates,
     EncodedBatch,
     FeatureLayout,
     FloatArray,
@@ -20,6 +20,7 @@ from dynens.batch import (
 )
 from dynens.data.entities import EncodedEntity
 from dynens.data.fields import CategoricalEncoder, FieldEncoder
+from dynens.data.ranking import Ranker
 from dynens.data.store import read_encoder, write_encoder
 from dynens.data.values import canonical_texts, is_number_type, to_numbers
 from dynens.errors import DataError
@@ -71,7 +72,7 @@ class RowEncoder:
         self.input_fields = self._find_inputs()
         self._positions = _positions_by_column(self.encoders)
         self._missing_dense, self._missing_ids = self._missing_row()
-        self._ranker = _Ranker(self) if self.has_item_entity else None
+        self._ranker = Ranker(self) if self.has_item_entity else None
 
     @property
     def has_item_entity(self) -> bool:
@@ -108,6 +109,22 @@ class RowEncoder:
     def field_columns(self) -> dict[str, FieldColumns]:
         """The columns of every field in encoded rows."""
         return {e.spec.name: at for e, at in zip(self.encoders, self._slices, strict=True)}
+
+    def positions_of(self, column: str) -> tuple[int, ...]:
+        """Which of the encoders read a raw column."""
+        return self._positions.get(column, ())
+
+    def columns_at(self, position: int) -> FieldColumns:
+        """The columns of one encoder in encoded rows."""
+        return self._slices[position]
+
+    def write_values(
+        self, name: str | None, values: Sequence[Any], dense: FloatArray, ids: IntArray
+    ) -> None:
+        """Encode values of a raw column into the given rows; an unknown name is ignored."""
+        for position in self._positions.get(name or "", ()):
+            dense_at, ids_at = self._slices[position]
+            self.encoders[position].encode_values(values, dense[:, dense_at], ids[:, ids_at])
 
     def empty(self, num_rows: int) -> tuple[FloatArray, IntArray]:
         """Rows with every field missing: (dense, ids)."""
@@ -186,6 +203,23 @@ class RowEncoder:
             raise DataError("this model has no item table, so it cannot rank candidates by key.")
         return self._ranker.encode(self, user_id, context, candidates)
 
+    def candidates(
+        self, user_id: Any, context: Mapping[str, Any], candidates: Sequence[Any]
+    ) -> Candidates | None:
+        """As `encode_rank`, items by their place in the item table.
+
+        None where one of them is not in it, or where rows do not come apart (`item_table`).
+        """
+        ranker = self._ranker
+        return None if ranker is None else ranker.candidates(self, user_id, context, candidates)
+
+    def item_table(self) -> EncodedBatch | None:
+        """The item columns of every item of the table that candidates are joined with.
+
+        None without such a table, or where a row is more than its context and item columns.
+        """
+        return None if self._ranker is None else self._ranker.item_table(self)
+
     def save(self, directory: Path) -> None:
         """Write to a folder (JSON, Arrow and npy files)."""
         write_encoder(self, directory)
@@ -208,87 +242,6 @@ def _spells_numbers(encoder: FieldEncoder, columns: set[str]) -> bool:
     values = encoder.vocabulary.values
     spelled = canonical_texts(pa.array(to_numbers(values).values, from_pandas=True))
     return bool(pc.any(pc.not_equal(spelled, values)).as_py())
-
-
-class _Ranker:
-    """The fast road for one user and many items: gathers instead of look-ups per field.
-
-    It does not keep the encoder that owns it: a cycle would outlive a swapped bundle, since servers
-    take what they have loaded out of the garbage collector's sight.
-    """
-
-    def __init__(self, encoder: RowEncoder) -> None:
-        self._items = next(e for e in encoder.entities if e.entity == "item")
-        self._users = next((e for e in encoder.entities if e.entity == "user"), None)
-        self._item_dense, self._item_ids = self._items.ranges()
-        # Where the item's key is itself a category, its ids lie ready in the order of the items.
-        self._key_ids: dict[int, IntArray] = {}
-        self._other_keys: list[int] = []
-        for position in encoder._positions.get(self._items.key, ()):
-            field = encoder.encoders[position]
-            if isinstance(field, CategoricalEncoder) and not field.spec.derive:
-                ids = field.vocabulary.encode(pa.chunked_array([self._items.keys]))
-                self._key_ids[position] = np.append(ids, OUT_OF_VOCABULARY).astype(np.int32)
-            else:
-                self._other_keys.append(position)
-
-    def encode(
-        self,
-        encoder: RowEncoder,
-        user_id: Any,
-        context: Mapping[str, Any],
-        candidates: Sequence[Any],
-    ) -> EncodedBatch:
-        base_dense, base_ids = encoder.empty(1)
-        if user_id is not None:
-            if self._users is not None:
-                self._users.write_row(user_id, base_dense, base_ids)
-            _write(encoder, encoder.user_key, [user_id], base_dense, base_ids)
-        for name, value in context.items():
-            _write(encoder, name, [value], base_dense, base_ids)
-        found = self._items.rows_of(candidates)
-        rows = np.array(found, np.int64)
-        dense = np.repeat(base_dense, len(rows), axis=0)
-        ids = np.repeat(base_ids, len(rows), axis=0)
-        ids[:, self._item_ids] = self._items.ids[rows]
-        if self._items.dense.shape[1]:
-            dense[:, self._item_dense] = self._items.dense[rows]
-        for position, key_ids in self._key_ids.items():
-            _, ids_at = encoder._slices[position]
-            ids[:, ids_at.start] = key_ids[rows]
-        unknown = len(self._items.keys)
-        strangers = [i for i, row in enumerate(found) if row == unknown] if unknown in found else []
-        for position in self._other_keys:
-            self._write_keys(encoder, position, candidates, range(len(rows)), dense, ids)
-        for position in self._key_ids if strangers else ():
-            self._write_keys(encoder, position, candidates, strangers, dense, ids)
-        return EncodedBatch(dense, ids)
-
-    @staticmethod
-    def _write_keys(
-        encoder: RowEncoder,
-        position: int,
-        candidates: Sequence[Any],
-        rows: Sequence[int],
-        dense: FloatArray,
-        ids: IntArray,
-    ) -> None:
-        """Encode the candidates of some rows as values of a field."""
-        dense_at, ids_at = encoder._slices[position]
-        part_dense, part_ids = dense[rows, dense_at], ids[rows, ids_at]
-        encoder.encoders[position].encode_values(
-            [candidates[i] for i in rows], part_dense, part_ids
-        )
-        dense[rows, dense_at], ids[rows, ids_at] = part_dense, part_ids
-
-
-def _write(
-    encoder: RowEncoder, name: str | None, values: list[Any], dense: FloatArray, ids: IntArray
-) -> None:
-    """Encode a raw column into the given rows."""
-    for position in encoder._positions.get(name or "", ()):
-        dense_at, ids_at = encoder._slices[position]
-        encoder.encoders[position].encode_values(values, dense[:, dense_at], ids[:, ids_at])
 
 
 def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:

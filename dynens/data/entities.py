@@ -154,6 +154,13 @@ class EncodedEntity:
             raise DataError(f"a key {self.key!r} is one value, not a list or mapping.") from e
         return rows
 
+    def known_rows_of(self, values: Sequence[Any]) -> IntArray | None:
+        """(N,) row of each raw key, None where one is unknown or not written as in the table."""
+        try:
+            return np.fromiter(map(self._table().__getitem__, values), np.int32, len(values))
+        except (KeyError, TypeError):
+            return None
+
     def write_row(self, value: Any, dense: FloatArray, ids: IntArray) -> None:
         """Write one key's features into every given row."""
         row = self.rows_of([value])[0]

@@ -32,7 +32,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Columns:
-    """A (N, w, ...) input as blocks of columns, in order unless it says otherwise."""
+    """A (N, w, ...) input as blocks of columns, in any order."""
 
     blocks: tuple[Block, ...]
 
@@ -52,7 +52,7 @@ class Columns:
         return Columns((*self.blocks, *moved))
 
     def whole(self, like: Tensor | None = None) -> Tensor:
-        """(N, w, ...): one tensor, for blocks in order; M rows where all of them are shared.
+        """(N, w, ...): one tensor; M rows where all blocks are shared.
 
         Args:
             like: a tensor with N rows; None: one of the blocks.
@@ -60,7 +60,7 @@ class Columns:
         if len(self.blocks) == 1 and not self.blocks[0].is_shared:
             return self.blocks[0].values
         rows = self.own_rows if like is None else like
-        return torch.cat(
+        beside = torch.cat(
             [
                 expand_rows(block.values, rows)
                 if block.is_shared and rows is not None
@@ -69,6 +69,10 @@ class Columns:
             ],
             dim=1,
         )
+        at = [i for block in self.blocks for i in block.at]
+        if at == sorted(at):
+            return beside
+        return beside.index_select(1, torch.tensor(sorted(range(len(at)), key=at.__getitem__)))
 
     def linear(self, layer: nn.Module) -> Tensor:
         """(N, out): `layer` of the whole, shared columns multiplied apart in its first matrix."""

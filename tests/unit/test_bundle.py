@@ -18,7 +18,13 @@ class Encoder:
         (directory / "encoder.json").write_text("{}", encoding="utf-8")
 
 
-def write(directory: Path, *, threshold: float = 0.5, student: bytes = b"student") -> Bundle:
+def write(
+    directory: Path,
+    *,
+    threshold: float = 0.5,
+    student: bytes = b"student",
+    ranking: Path | None = None,
+) -> Bundle:
     source = directory.parent / "source"
     source.mkdir(parents=True, exist_ok=True)
     (source / "s.onnx").write_bytes(student)
@@ -32,6 +38,7 @@ def write(directory: Path, *, threshold: float = 0.5, student: bytes = b"student
         student=source / "s.onnx",
         ensemble=source / "e.onnx",
         encoder=Encoder(),
+        ranking=ranking,
         cost_us_per_row={"student": 1.5},
     )
 
@@ -133,3 +140,20 @@ def test_without_verification_only_sizes_are_compared(tmp_path: Path) -> None:
     (tmp_path / "bundle" / "student.onnx").write_bytes(b"S")
     with pytest.raises(BundleError):
         load_bundle(tmp_path / "bundle", verify=False)
+
+
+def test_graphs_for_candidates_are_part_of_the_bundle_where_there_are_any(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain")
+    assert plain.ranking is None
+    ranking = tmp_path / "ranking"
+    ranking.mkdir()
+    for name in ("student.onnx", "ensemble.onnx"):
+        (ranking / name).write_bytes(b"for candidates")
+    written = write(tmp_path / "bundle", ranking=ranking)
+    assert written.version != plain.version
+    found = load_bundle(tmp_path / "bundle").ranking
+    assert found is not None
+    assert [path.read_bytes() for path in found] == [b"for candidates"] * 2
+    found[1].write_bytes(b"damaged......")
+    with pytest.raises(BundleError, match="checksum"):
+        load_bundle(tmp_path / "bundle")

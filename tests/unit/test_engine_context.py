@@ -4,19 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from dynens.batch import EncodedBatch, FeatureLayout
-from dynens.bundle import RouterSpec, write_bundle
+from dynens.batch import Candidates, EncodedBatch, FeatureLayout
+from dynens.bundle import RouterSpec, load_bundle, write_bundle
 from dynens.config.learner import LearnerConfig
 from dynens.config.serving import EngineConfig
 from dynens.engine import Engine
 from dynens.ensemble.blend import Blend
 from dynens.ensemble.fuse import fuse_ensemble
-from dynens.graph import shares_context
+from dynens.graph import Form, shares_context
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner, SavedStats
+from dynens.models.rank_graph import rank_graph
 from dynens.models.registry import MODELS
 from dynens.routing.difficulty import Margin
 from dynens.routing.student_graph import StudentGraph, StudentTrunk, export_student
@@ -96,6 +98,87 @@ def spy_on(graph: Any, said: list[bool]) -> None:
         return run(*args, shares_context=shares_context)
 
     graph.run = spying
+
+
+@pytest.fixture
+def ranking_engine(tmp_path: Path, context_engine: Engine) -> Engine:
+    """The same bundle with graphs for candidates, `item` and `tags` from a table of 30 items."""
+    table = item_table()
+    bundle = context_engine.bundle
+    ranking = tmp_path / "ranking"
+    ranking.mkdir()
+    for path in (bundle.student, bundle.ensemble):
+        made = rank_graph(onnx.load(str(path)), CONTEXT_LAYOUT, table)
+        onnx.save(made, str(ranking / path.name))
+    encoder = context_engine.encoder
+    encoder.item_table = lambda: table  # type: ignore[method-assign]
+    write_bundle(
+        tmp_path / "ranks",
+        dataset="toy",
+        layout=CONTEXT_LAYOUT,
+        router=bundle.manifest.router,
+        members=["a", "b"],
+        student=bundle.student,
+        ensemble=bundle.ensemble,
+        encoder=encoder,
+        ranking=ranking,
+    )
+    engine = Engine(load_bundle(tmp_path / "ranks"), EngineConfig(), encoder)
+    engine.warm_up()
+    return engine
+
+
+def item_table() -> EncodedBatch:
+    drawn = rows(30, seed=5)
+    return EncodedBatch(drawn.dense[:, 1:].copy(), drawn.ids[:, 1:].copy())
+
+
+@pytest.mark.parametrize("system", ["dynamic", "student", "ensemble", "ensemble_with_student"])
+def test_candidates_get_the_answers_of_the_same_rows(
+    context_engine: Engine, ranking_engine: Engine, system: Any
+) -> None:
+    assert ranking_engine.student.ranks
+    assert not context_engine.student.ranks
+    for seed, count in ((1, 5000), (2, 100), (3, 1), (4, 0)):
+        items = np.random.default_rng(seed).integers(0, 30, count).astype(np.int32)
+        candidates = Candidates(rows(1, seed=seed), item_table(), items)
+        found = ranking_engine.score(candidates, system=system)
+        for engine in (ranking_engine, context_engine):
+            expected = engine.score(candidates.encoded(), system=system)
+            np.testing.assert_allclose(found.probability, expected.probability, atol=1e-6)
+            np.testing.assert_array_equal(found.route, expected.route)
+        # A bundle without such graphs takes candidates all the same.
+        written = context_engine.score(candidates, system=system)
+        np.testing.assert_allclose(found.probability, written.probability, atol=1e-6)
+    assert np.ptp(ranking_engine.score(candidates_of(100), system=system).probability) > 1e-4
+
+
+def candidates_of(count: int) -> Candidates:
+    items = (np.arange(count) % 30).astype(np.int32)
+    return Candidates(rows(1), item_table(), items)
+
+
+def test_rows_cost_more_than_candidates_and_the_engine_knows(
+    ranking_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    engine = ranking_engine
+    engine.clock = clock
+    engine.config = EngineConfig(safety_margin=0.0, chunk_ms=1000.0)
+    times = {Form.CANDIDATES: 1, Form.SHARED: 2, Form.ANY: 4}
+    score = engine.ensemble.score
+
+    def timed(outputs: Any, some: Any, form: Form, *logit: Any) -> Any:
+        clock.now += len(some) * MEMBER_ROW_S * times[form]
+        return score(outputs, some, form, *logit)
+
+    monkeypatch.setattr(engine.ensemble, "score", timed)
+    engine.warm_up()
+    granted = []
+    for some in (candidates_of(100), candidates_of(100).encoded(), rows(100)):
+        granted.append(engine.score(some, deadline_s=clock() + 9.1e-3).hard_granted)
+    assert granted == [91, 45, 22]
+    assert engine.ensemble_cost.slowdown == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,36 @@ def test_rank_equals_the_same_rows_as_a_table(joined):
         same(encoder.encode_rank(user, {"slot": "b"}, candidates), encoder.encode_table(table))
 
 
+@pytest.mark.parametrize("user", [1, "2", 99, None])
+def test_candidates_are_the_same_rows_by_their_place(joined, user):
+    encoder, _, _ = joined
+    context = {"slot": "b", "age": 30.0}
+    for keys in ([12, "10", 11, 11.0], [10], []):
+        candidates = encoder.candidates(user, context, keys)
+        same(candidates.encoded(), encoder.encode_rank(user, context, keys))
+        same(candidates.take(slice(1, 3)).encoded(), candidates.encoded().take(slice(1, 3)))
+    assert len(encoder.item_table()) == 3
+    assert encoder.candidates(user, context, [10, 13]) is None  # not in the table
+    assert encoder.candidates(user, context, [" 10"]) is None  # written otherwise
+
+
+def test_candidates_need_item_columns_that_stand_apart(joined, encoder):
+    assert encoder.candidates(1, {}, [1]) is None
+    _, table, entities = joined
+    item = FieldSpec(name="item", entity="item", vocabulary=KEEP_ALL)
+    user = FieldSpec(name="user_id", entity="user", vocabulary=KEEP_ALL)
+    specs = {
+        "key read as a number": [user, item, FieldSpec(name="n", column="item", kind="numeric")],
+        "item column called context": [user, item, FieldSpec(name="price", kind="numeric")],
+        "nothing but items": [item],
+    }
+    for name, fields in specs.items():
+        made = fit(fields, table, entities, user_key="user_id", item_key="item")
+        assert made.item_table() is None, name
+        assert made.candidates(1, {}, [10]) is None, name
+        assert len(made.encode_rank(1, {}, [10])) == 1, name
+
+
 def test_an_encoder_goes_without_the_garbage_collector(tmp_path, joined):
     """Servers freeze what they have loaded, and a frozen cycle is never collected."""
     joined[0].save(tmp_path)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
-from dynens.batch import EncodedBatch
+from dynens.batch import Candidates, EncodedBatch
 from dynens.config.learner import LearnerConfig, OptimizerConfig, TreesConfig
+from dynens.config.serving import EngineConfig
+from dynens.graph import Form, Graph
 from dynens.metrics import auc
 from dynens.models.base import BaseLearner, FitProgress
+from dynens.models.rank_graph import rank_graph
 from dynens.models.registry import MODELS, build_learner, load_learner
 from tests.unit.models.tables import TinyTable, tiny_table
 
@@ -116,6 +120,35 @@ def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path:
     np.testing.assert_allclose(
         logits(table.valid, count), learner.predict_logits(table.valid), atol=atol
     )
+
+
+@pytest.mark.parametrize("table_name", sorted(CONTEXT_TABLES))
+@every_model
+def test_what_depends_on_the_item_alone_can_be_looked_up(
+    model: str, table_name: str, tmp_path: Path
+) -> None:
+    table = CONTEXT_TABLES[table_name]
+    layout = table.layout
+    fitted(model, table).export_onnx(tmp_path / "m.onnx")
+    items = EncodedBatch(
+        table.valid.dense[:, layout.context_dense :], table.valid.ids[:, layout.context_ids_width :]
+    )
+    ranking = rank_graph(onnx.load(str(tmp_path / "m.onnx")), layout, items)
+    read = {i.name for i in ranking.graph.input}
+    assert "items" in read
+    assert read <= {"items", "context_dense", "context_ids"}
+    onnx.save(ranking, str(tmp_path / "ranking.onnx"))
+    graph = Graph(tmp_path / "m.onnx", tmp_path / "ranking.onnx", ("logit",), EngineConfig())
+    seen = []
+    for row, count in ((0, 1), (1, 40), (2, 7)):
+        chosen = np.random.default_rng(row).integers(0, len(items), count).astype(np.int32)
+        candidates = Candidates(table.valid.take(slice(row, row + 1)), items, chosen)
+        (looked_up,) = graph.score(("logit",), candidates, Form.CANDIDATES)
+        (computed,) = graph.score(("logit",), candidates.encoded(), Form.SHARED)
+        assert looked_up.shape == (count,)
+        np.testing.assert_allclose(looked_up, computed, atol=1e-5)
+        seen += looked_up.tolist()
+    assert np.ptp(seen) > 1e-2
 
 
 @every_model

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
+from dynens.batch import Candidates
 from dynens.config.serving import LimitsConfig
 from dynens.engine import Engine
 from serving.application import Application
@@ -87,6 +88,18 @@ def test_ranking_sorts_and_cuts(app: Application, engine: Engine) -> None:
     )
     assert [i["route"] for i in document["items"]] == scores.route[order].tolist()
     assert set(document) == REPORT | {"items"}
+
+
+@pytest.mark.parametrize("keys", [["i1", "i2", "i3"], ["i1", "never seen", "i2"], ["i3", " i2"]])
+def test_known_items_and_strangers_rank_alike(app: Application, engine: Engine, keys: Any) -> None:
+    """Items of the table take a shorter way; one stranger sends its request the long way."""
+    rows = engine.encode_rank(5, {"hour": 3}, keys)
+    assert isinstance(rows, Candidates) is (keys == ["i1", "i2", "i3"])
+    body = {"user_id": 5, "context": {"hour": 3}, "candidates": keys}
+    found = {i["item"]: i["probability"] for i in call(app, "POST", RANK, body).json()["items"]}
+    for key in keys:
+        written = engine.encoder.encode_rank(5, {"hour": 3}, [key])
+        assert found[key] == pytest.approx(float(engine.score(written).probability[0]), abs=1e-6)
 
 
 @pytest.mark.parametrize("user", [{"user_id": None}, {}, {"user_id": "5"}, {"user_id": 5.0}])

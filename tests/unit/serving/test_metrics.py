@@ -8,18 +8,29 @@ from pathlib import Path
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from dynens.batch import FeatureLayout, IdColumns, SparseField
+from dynens.batch import (
+    Candidates,
+    EncodedBatch,
+    FeatureLayout,
+    IdColumns,
+    IntArray,
+    SparseField,
+)
 from dynens.engine import Scores
 from serving.metrics import BUCKETS_MS, Histogram, ReplicaMetrics, SnapshotFolder, render
 
 LAYOUT = FeatureLayout((), (SparseField("user", 9), SparseField("tags", 9, 2)))
 
 
+def encoded(ids: IntArray) -> EncodedBatch:
+    return EncodedBatch(np.empty((len(ids), 0), np.float32), ids)
+
+
 def counted() -> ReplicaMetrics:
     metrics = ReplicaMetrics(LAYOUT, "abc")
     scores = Scores(np.full(4, 0.25, np.float32), np.array([0, 1, 0, 0], np.int32), 2, 1, "load")
     ids = np.array([[0, 0, -1], [5, 0, 0], [1, 2, -1], [3, 4, 5]], np.int32)
-    metrics.answered(scores, ids, IdColumns.of(LAYOUT), elapsed_ms=2.5)
+    metrics.answered(scores, encoded(ids), IdColumns.of(LAYOUT), elapsed_ms=2.5)
     metrics.responded(200)
     metrics.responded(504)
     metrics.refuse("budget_spent")
@@ -91,5 +102,24 @@ def test_counts_go_on_with_a_new_bundle_and_requests_under_way_keep_their_column
     assert metrics.snapshot()["gauges"]["version"] == "def"
     assert metrics.responses == {"200": 1, "504": 1}
     scores = Scores(np.full(1, 0.25, np.float32), np.zeros(1, np.int32), 0, 0)
-    metrics.answered(scores, np.zeros((1, 3), np.int32), IdColumns.of(LAYOUT), elapsed_ms=1.0)
+    row = encoded(np.zeros((1, 3), np.int32))
+    metrics.answered(scores, row, IdColumns.of(LAYOUT), elapsed_ms=1.0)
     assert metrics.oov == {"user": 2, "tags": 5, "item": 0}
+
+
+def test_unknown_values_of_candidates_are_those_of_the_same_rows() -> None:
+    layout = FeatureLayout(
+        (), (SparseField("user", 9), SparseField("item", 9), SparseField("tags", 9, 2)), 0, 1
+    )
+    table = encoded(np.array([[2, 3, -1], [0, 0, 4], [5, 0, 0]], np.int32))
+    columns = IdColumns.of(layout)
+    for user, items, counts in (
+        (0, [1, 2, 2, 0], [4, 1, 5]),
+        (3, [1, 1], [0, 2, 2]),
+        (3, [0, 0], None),
+        (0, [0], [1, 0, 0]),
+    ):
+        context = encoded(np.array([[user, 0, 0, 0]], np.int32))
+        candidates = Candidates(context, table, np.array(items, np.int32))
+        assert columns.count_unknown(candidates) == counts
+        assert columns.count_unknown(candidates.encoded()) == counts
