@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
 import numpy as np
 
-from dynens.batch import EncodedBatch, as_one_request
+from dynens.batch import Candidates, EncodedBatch, Rows, as_one_request
 from dynens.config.serving import System
+from dynens.engine import Engine
 from dynens.evaluation.systems import RunSystems
 
 BLOCK_ROWS = 100
@@ -23,27 +25,83 @@ _ENGINE_NAME: dict[str, System] = {
 }
 
 
-def cost_us_per_row(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> dict[str, float]:
+@dataclass(frozen=True)
+class Costs:
+    """µs per row by system.
+
+    Attributes:
+        rows: encoded rows that share their context.
+        candidates: items by their place in the bundle's table, which is how ranking requests come;
+            empty where the bundle has no graphs for them.
+    """
+
+    rows: dict[str, float]
+    candidates: dict[str, float]
+
+
+def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> Costs:
     """Median over `repeats` blocks of 100 consecutive rows, divided by the rows, in µs.
 
     The rows of a block share the context of its first one, as the candidates of a request do.
     Every repeat takes another block, so that the dynamic system's cost averages over easy and hard
-    rows; within a repeat the systems take turns on the same block.
+    rows; within a repeat the systems take turns on the same block, in both forms. A block with an
+    item that is not in the table is not measured as candidates.
     """
     assert set(_ENGINE_NAME.values()) == set(get_args(System))
-    times: dict[str, list[float]] = {}
+    engine = systems.engine
+    places = _places(engine.encoder.item_table() if engine.student.ranks else None)
+    as_rows: dict[str, list[float]] = {}
+    as_candidates: dict[str, list[float]] = {}
     for repeat in range(repeats + _WARM_UP_REPEATS):
-        block = as_one_request(_block(batch, repeat), systems.engine.layout)
-        for name, work in _work(systems, block).items():
-            start = time.perf_counter()
-            work()
-            elapsed = time.perf_counter() - start
-            if repeat >= _WARM_UP_REPEATS:
-                times.setdefault(name, []).append(elapsed / len(block) * 1e6)
+        block = as_one_request(_block(batch, repeat), engine.layout)
+        works = [(as_rows, _work(systems, block))]
+        candidates = _candidates(block, engine.encoder.item_table(), places)
+        if candidates is not None:
+            works.append((as_candidates, _engine_work(engine, candidates)))
+        for times, work in works:
+            for name, call in work.items():
+                start = time.perf_counter()
+                call()
+                elapsed = time.perf_counter() - start
+                if repeat >= _WARM_UP_REPEATS:
+                    times.setdefault(name, []).append(elapsed / len(block) * 1e6)
+    return Costs(_summarised(as_rows), _summarised(as_candidates))
+
+
+def _summarised(times: dict[str, list[float]]) -> dict[str, float]:
     costs = {name: float(np.median(values)) for name, values in times.items()}
-    costs["dynamic"] = float(np.mean(_trimmed(times["dynamic"])))
-    costs["random_route"] = costs["dynamic"]
+    if "dynamic" in times:
+        costs["dynamic"] = float(np.mean(_trimmed(times["dynamic"])))
+        costs["random_route"] = costs["dynamic"]
     return costs
+
+
+def _places(table: EncodedBatch | None) -> dict[bytes, int]:
+    """Where in the table an item with these encoded columns stands."""
+    if table is None:
+        return {}
+    return {_key(table, i): i for i in range(len(table))}
+
+
+def _key(rows: EncodedBatch, row: int) -> bytes:
+    key: bytes = rows.dense[row].tobytes() + rows.ids[row].tobytes()
+    return key
+
+
+def _candidates(
+    block: EncodedBatch, table: EncodedBatch | None, places: dict[bytes, int]
+) -> Candidates | None:
+    if table is None or not places:
+        return None
+    own = EncodedBatch(
+        block.dense[:, block.dense.shape[1] - table.dense.shape[1] :],
+        block.ids[:, block.ids.shape[1] - table.ids.shape[1] :],
+    )
+    found = [places.get(_key(own, i), -1) for i in range(len(own))]
+    if -1 in found:
+        return None
+    context = EncodedBatch(block.dense[:1], block.ids[:1])
+    return Candidates(context, table, np.array(found, np.int32))
 
 
 def _trimmed(values: list[float]) -> list[float]:
@@ -57,11 +115,14 @@ def _block(batch: EncodedBatch, repeat: int) -> EncodedBatch:
     return batch.take(slice(start, start + BLOCK_ROWS))
 
 
-def _work(systems: RunSystems, block: EncodedBatch) -> dict[str, Callable[[], object]]:
-    work: dict[str, Callable[[], object]] = {
-        name: partial(systems.engine.score, block, system=system)
-        for name, system in _ENGINE_NAME.items()
+def _engine_work(engine: Engine, rows: Rows) -> dict[str, Callable[[], object]]:
+    return {
+        name: partial(engine.score, rows, system=system) for name, system in _ENGINE_NAME.items()
     }
+
+
+def _work(systems: RunSystems, block: EncodedBatch) -> dict[str, Callable[[], object]]:
+    work = _engine_work(systems.engine, block)
     pools = {
         "baseline": ("baseline",),
         "best_single": (systems.best_single,),

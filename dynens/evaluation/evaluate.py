@@ -12,7 +12,7 @@ from dynens.batch import EncodedBatch
 from dynens.bootstrap import auc_draws, interval
 from dynens.config.run import ReportConfig
 from dynens.evaluation.attribution import field_attribution
-from dynens.evaluation.costs import BLOCK_ROWS, cost_us_per_row
+from dynens.evaluation.costs import BLOCK_ROWS, Costs, measure_costs
 from dynens.evaluation.systems import (
     SYSTEMS,
     RunSystems,
@@ -56,14 +56,14 @@ def evaluate_rows(
     """
     assert batch.labels is not None
     scored = score_rows(systems, batch)
-    costs = cost_us_per_row(systems, batch, repeats=options.cost_repeats)
+    costs = measure_costs(systems, batch, repeats=options.cost_repeats)
     table = _system_table(systems, scored, batch, costs, options, seed)
     metrics = {
         "dataset": dataset,
         "seed": seed,
         "rows": dict(rows),
         "systems": table,
-        "auc_cost_curve": _curves(systems, scored, batch, costs, seed),
+        "auc_cost_curve": _curves(systems, scored, batch, costs.rows, seed),
         "gain_kept": _share(table, "dynamic", "static_ensemble"),
         "transfer_efficiency": {
             "gain_share": _share(table, "student", "full_pool"),
@@ -87,7 +87,7 @@ def _system_table(
     systems: RunSystems,
     scored: Scored,
     batch: EncodedBatch,
-    costs: Mapping[str, float],
+    costs: Costs,
     options: ReportConfig,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
@@ -97,7 +97,11 @@ def _system_table(
             values = _random_route(scored, batch, options.random_route_draws, seed)
         else:
             values = _metrics(batch, scored.probabilities[name])
-        table[name] = {**values, "cost_us_per_row": costs[name]}
+        table[name] = {
+            **values,
+            "cost_us_per_row": costs.rows[name],
+            "candidate_cost_us_per_row": costs.candidates.get(name),
+        }
     table["best_single"]["name"] = systems.best_single
     table["static_ensemble"]["members"] = list(systems.members)
     for name in ("dynamic", "random_route"):

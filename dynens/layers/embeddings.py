@@ -113,7 +113,6 @@ class ListLengths(nn.Module):
         lists = [position for position, field in enumerate(fields) if field.width > 1]
         owner = FlatIndex(fields).pooling[:, lists]
         self.num_lists = len(lists)
-        self.widths = [fields[position].width for position in lists]
         self.register_buffer("owner", owner, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -216,16 +215,39 @@ class SparseEmbeddings(nn.Module):
 
 
 class FlatEmbeddings(nn.Module):
-    """The inference form of `SparseEmbeddings`: Gather, then a mean over the values present."""
+    """The inference form of `SparseEmbeddings` and `ListLengths` together.
+
+    One Gather, and for each list one sum. Where there are lists the table has two more columns, 1
+    in every row but those of padding, and 1 in those but of `MISSING`: their sums over a list are
+    the count that a mean divides by, and the list's length.
+    """
 
     def __init__(self, fields: Sequence[SparseField], weight: Tensor) -> None:
         super().__init__()
         self.index = FlatIndex(fields)
-        self.weight = nn.Parameter(weight.detach().clone().float(), requires_grad=False)
+        self.embedding_dim = weight.shape[1]
+        self.lists = [position for position, field in enumerate(fields) if field.width > 1]
+        table = weight.detach().clone().float()
+        if self.lists:
+            counted = torch.ones(len(table), 2)
+            counted[self.index.padding_rows] = 0.0
+            counted[self.index.padding_rows + 1 + MISSING, 1] = 0.0
+            table = torch.cat([table, counted], dim=1)
+        self.weight = nn.Parameter(table, requires_grad=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(N, W) int32 ids → (N, F, E) float32."""
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, W) int32 ids → (N, F, E) float32 means and (N, L) float32 lengths of the lists."""
+        width = self.embedding_dim
         if self.index.num_fields == 0:
-            return self.weight.new_zeros((1, 0, self.weight.shape[1])).expand(ids.shape[0], -1, -1)
+            nothing = self.weight.new_zeros((1, 0, width)).expand(ids.shape[0], -1, -1)
+            return nothing, nothing[:, :, 0]
         vectors = torch.nn.functional.embedding(self.index.rows(ids), self.weight)
-        return self.index.pool(vectors, ids)
+        if not self.lists:
+            return vectors, vectors[:, :0, 0]
+        parts = [
+            vectors[:, columns].sum(dim=1, keepdim=True) if is_list else vectors[:, columns]
+            for columns, is_list in self.index.runs
+        ]
+        sums = torch.cat(parts, dim=1)
+        means = sums[:, :, :width] / sums[:, :, width : width + 1].clamp(min=1.0)
+        return means, sums[:, torch.tensor(self.lists), width + 1]

@@ -185,20 +185,19 @@ def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
     return FusedUpdate(rate, options.embedding_l2 or 0.0)
 
 
-class LengthInputs(nn.Module):
+class ScaledLengths(nn.Module):
     """List lengths as dense inputs in [0, 1]: `log(1 + length) / log(1 + max_len)`."""
 
     scale: Tensor
 
     def __init__(self, fields: Sequence[SparseField]) -> None:
         super().__init__()
-        self.lengths = ListLengths(fields)
-        widths = torch.tensor(self.lengths.widths, dtype=torch.float32)
+        widths = torch.tensor([f.width for f in fields if f.width > 1], dtype=torch.float32)
         self.register_buffer("scale", 1.0 / torch.log1p(widths), persistent=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, W) ids → (B, M)."""
-        return torch.log(1.0 + self.lengths(ids)) * self.scale
+    def forward(self, lengths: Tensor) -> Tensor:
+        """(B, L) → (B, L)."""
+        return torch.log(1.0 + lengths) * self.scale
 
 
 class CTRNetwork(nn.Module):
@@ -236,8 +235,9 @@ class CTRNetwork(nn.Module):
         self.stat_inputs = (
             StatInputs(selection, selection.table(stats)) if use_stats and stats else None
         )
-        self.length_inputs = LengthInputs(selection.fields)
-        num_dense = len(selection.dense_columns) + self.length_inputs.lengths.num_lists
+        self.lengths = ListLengths(selection.fields)
+        self.scaled_lengths = ScaledLengths(selection.fields)
+        num_dense = len(selection.dense_columns) + self.lengths.num_lists
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
@@ -271,8 +271,8 @@ class CTRNetwork(nn.Module):
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)
             stats = None if stats is None else stats.index_select(1, self.stat_columns)
-        if self.length_inputs.lengths.num_lists:
-            dense = torch.cat([dense, self.length_inputs(ids)], dim=1)
+        if self.lengths.num_lists:
+            dense = torch.cat([dense, self.scaled_lengths(self.lengths(ids))], dim=1)
         if self.stat_inputs is not None:
             values = self.stat_inputs(ids) if stats is None else self.stat_inputs.standardise(stats)
             dense = torch.cat([dense, values], dim=1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dynens.layers.columns import Block, Columns
 from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
-from dynens.models.network import CTRNetwork, HeadInputs, LengthInputs
+from dynens.models.network import CTRNetwork, HeadInputs, ScaledLengths
 from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection
 
 
@@ -23,7 +23,7 @@ class GroupInputs(nn.Module):
 
     Args:
         group: which columns it reads.
-        lengths: list lengths from the group's ids.
+        lengths: what list lengths become.
         weight: the group's rows of the flat table.
     """
 
@@ -41,7 +41,8 @@ class GroupInputs(nn.Module):
             dense, ids = dense[:context_rows], ids[:context_rows]
         dense = take_columns(dense, self.group.dense_columns)
         ids = take_columns(ids, self.group.id_columns)
-        return dense, self.lengths(ids), self.table(ids)
+        vectors, lengths = self.table(ids)
+        return dense, self.lengths(lengths), vectors
 
 
 def take_columns(x: Tensor, columns: Sequence[int]) -> Tensor:
@@ -105,7 +106,7 @@ class InferenceTwin(nn.Module):
         self.folds_stats = network.stat_inputs is not None
         selection = network.selection
         self.groups = nn.ModuleList(
-            GroupInputs(group, LengthInputs(group.fields), table)
+            GroupInputs(group, ScaledLengths(group.fields), table)
             for group, table in zip(
                 selection.groups(), group_tables(selection, weight), strict=True
             )

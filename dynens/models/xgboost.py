@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
-from dynens.layers.embeddings import ListLengths
 from dynens.models.base import (
     CurvePoint,
     FitProgress,
@@ -80,7 +79,7 @@ class TreeInputs(nn.Module):
         self.feature_groups = selection.groups()
         tables = group_tables(selection, torch.from_numpy(exact_sums(table, widest)))
         self.groups = nn.ModuleList(
-            GroupInputs(group, ListLengths(group.fields), rows)
+            GroupInputs(group, nn.Identity(), rows)
             for group, rows in zip(self.feature_groups, tables, strict=True)
         )
         self.num_lists = sum(field.width > 1 for field in selection.fields)

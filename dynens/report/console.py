@@ -55,7 +55,7 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     title = f"{metrics['dataset']}: {rows['test']:,} test rows, seed {metrics['seed']}"
     table = Table(title=title, title_justify="left")
     table.add_column("system", overflow="fold")
-    for column in ("AUC", "GAUC", "logloss", "ECE", "µs/row"):
+    for column in ("AUC", "GAUC", "logloss", "ECE", "µs/row", "ranking"):
         table.add_column(column, justify="right")
     for name, system in metrics["systems"].items():
         table.add_row(
@@ -65,6 +65,7 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
             number(system["logloss"]),
             number(system["ece"]),
             number(system["cost_us_per_row"], 2),
+            number(system.get("candidate_cost_us_per_row"), 2),
         )
     console.print(table)
     for sentence in headline(metrics):
@@ -88,6 +89,15 @@ def print_load(console: Console, load: Mapping[str, Any]) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def relative_cost(system: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    """What a system costs of another, in words."""
+    text = f"{system['cost_us_per_row'] / whole['cost_us_per_row']:.0%} of its cost"
+    ranking = system.get("candidate_cost_us_per_row")
+    if ranking is None:
+        return text
+    return f"{text} ({ranking / whole['candidate_cost_us_per_row']:.0%} in ranking requests)"
+
+
 def headline(metrics: Mapping[str, Any]) -> list[str]:
     """What the figures mean, in plain sentences."""
     systems = metrics["systems"]
@@ -102,10 +112,10 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
             "rows would tell, and until then the student is the cheap choice."
         )
     elif kept is not None and not math.isnan(kept):
-        cost = dynamic["cost_us_per_row"] / static["cost_us_per_row"]
         sentences.append(
             f"The dynamic system keeps {share(kept)} of the ensemble's gain over one model at "
-            f"{cost:.0%} of its cost, sending {dynamic['hard_fraction']:.1%} of rows to it."
+            f"{relative_cost(dynamic, static)}, sending {dynamic['hard_fraction']:.1%} of rows to "
+            "it."
         )
     else:
         sentences.append(

@@ -40,7 +40,9 @@ def test_lookup_and_mean_by_hand() -> None:
 def test_inference_form_equals_training_form() -> None:
     embeddings = SparseEmbeddings(FIELDS, 2)
     twin = FlatEmbeddings(FIELDS, embeddings.weight)
-    torch.testing.assert_close(twin(IDS), embeddings(IDS))
+    means, lengths = twin(IDS)
+    torch.testing.assert_close(means, embeddings(IDS))
+    torch.testing.assert_close(lengths, ListLengths(FIELDS)(IDS))
 
 
 def test_single_valued_fields_take_the_same_values() -> None:
@@ -48,7 +50,9 @@ def test_single_valued_fields_take_the_same_values() -> None:
     embeddings = numbered(SparseEmbeddings(single, 2))
     ids = IDS[:, :2]
     assert embeddings(ids).tolist() == [[[1.0, 10.0], [6.0, 60.0]], [[3.0, 30.0], [7.0, 70.0]]]
-    torch.testing.assert_close(FlatEmbeddings(single, embeddings.weight)(ids), embeddings(ids))
+    means, lengths = FlatEmbeddings(single, embeddings.weight)(ids)
+    torch.testing.assert_close(means, embeddings(ids))
+    assert lengths.shape == (len(ids), 0)
 
 
 @pytest.mark.parametrize("fields", [FIELDS, (SparseField("a", 3), SparseField("b", 4))])
@@ -73,6 +77,14 @@ def test_list_lengths_by_hand() -> None:
         [[1, 2, 0, 3, 5, -1], [0, 1, -1, -1, 1, -1]], dtype=torch.int32
     )  # row 1: both lists are empty
     assert ListLengths(fields)(ids).tolist() == [[3.0, 1.0], [0.0, 0.0]]
+    rows = torch.arange(19.0).unsqueeze(1)
+    rows[[0, 4, 9]] = 0.0  # padding
+    means, lengths = FlatEmbeddings(fields, rows)(ids)
+    assert lengths.tolist() == [[3.0, 1.0], [0.0, 0.0]]
+    # Row 0: a 2; b (7, 5, 8); c 15. Row 1: a 1; missing is row 6 of b and row 11 of c.
+    torch.testing.assert_close(
+        means[:, :, 0], torch.tensor([[2.0, 20 / 3, 15.0], [1.0, 6.0, 11.0]])
+    )
 
 
 def test_byte_dropout_keeps_the_mean_and_drops_the_share() -> None:

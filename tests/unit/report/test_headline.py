@@ -25,6 +25,14 @@ def test_a_gain_that_is_there_is_told_with_its_cost() -> None:
     assert "keeps 98% of the ensemble's gain over one model at 25% of its cost" in sentence
 
 
+def test_the_cost_of_ranking_requests_stands_beside_it() -> None:
+    metrics = metrics_of(0.98, low=0.002)
+    metrics["systems"]["dynamic"]["candidate_cost_us_per_row"] = 1.0
+    metrics["systems"]["static_ensemble"]["candidate_cost_us_per_row"] = 10.0
+    (sentence,) = headline(metrics)
+    assert "at 25% of its cost (10% in ranking requests), sending" in sentence
+
+
 @pytest.mark.parametrize(("kept", "words"), [(5.57, "keeps all of"), (-0.4, "keeps none of")])
 def test_shares_beyond_the_gain_are_all_or_none_of_it(kept: float, words: str) -> None:
     (sentence,) = headline(metrics_of(kept, low=0.0001))
