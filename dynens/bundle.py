@@ -213,11 +213,14 @@ def load_bundle(directory: Path, *, verify: bool = True) -> Bundle:
         layout = FeatureLayout.from_dict(manifest.layout)
     except (KeyError, TypeError, AssertionError) as e:
         raise BundleError(
-            f"{directory / MANIFEST} has a layout that cannot be read; export the bundle again."
+            f"{directory / MANIFEST} has a layout that cannot be read; "
+            "write it again with `dynens export RUN`."
         ) from e
     for name in (STUDENT, ENSEMBLE):
         if name not in manifest.checksums:
-            raise BundleError(f"{directory} lists no {name}; export the bundle again.")
+            raise BundleError(
+                f"{directory} lists no {name}; write it again with `dynens export RUN`."
+            )
     for name, entry in manifest.checksums.items():
         _check_file(directory, name, entry, verify=verify)
     return Bundle(directory, manifest, layout)
@@ -232,24 +235,30 @@ def _read_manifest(directory: Path) -> Manifest:
         )
     try:
         if path.stat().st_size > _MANIFEST_LIMIT_BYTES:
-            raise BundleError(f"{path} is too large to be a manifest; export the bundle again.")
+            raise BundleError(
+                f"{path} is too large to be a manifest; write it again with `dynens export RUN`."
+            )
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         if isinstance(e, BundleError):
             raise
-        raise BundleError(f"{path} cannot be read as JSON; export the bundle again.") from e
+        raise BundleError(
+            f"{path} cannot be read as JSON; write it again with `dynens export RUN`."
+        ) from e
     given = data.get("format") if isinstance(data, dict) else None
     if given != BUNDLE_FORMAT:
         raise BundleError(
             f"{path} has format {given!r} and this version reads {BUNDLE_FORMAT}; "
-            "export the bundle with the installed dynens."
+            "write it again with `dynens export RUN`."
         )
     try:
         return Manifest.model_validate(data)
     except ValidationError as e:
         first = e.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path}: {key}: {first['msg']}; export the bundle again.") from e
+        raise BundleError(
+            f"{path}: {key}: {first['msg']}; write it again with `dynens export RUN`."
+        ) from e
 
 
 def _check_file(directory: Path, name: str, entry: FileEntry, *, verify: bool) -> None:
@@ -257,7 +266,10 @@ def _check_file(directory: Path, name: str, entry: FileEntry, *, verify: bool) -
     if not path.resolve().is_relative_to(directory.resolve()):
         raise BundleError(f"{directory / MANIFEST} names {name!r} outside the bundle.")
     if not path.is_file():
-        raise BundleError(f"{directory} lacks {name}; the bundle is incomplete, export it again.")
+        raise BundleError(
+            f"{directory} lacks {name}; the bundle is incomplete; "
+            "write it again with `dynens export RUN`."
+        )
     if path.stat().st_size != entry.size_bytes or (verify and _entry(path) != entry):
         raise BundleError(f"{path} does not match its checksum; the bundle is corrupt.")
 

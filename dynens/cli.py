@@ -267,6 +267,21 @@ def report(run: RunArgument) -> None:
     _console().print(f"report: {directory.report / 'report.html'}", soft_wrap=True)
 
 
+@app.command()
+def export(run: RunArgument) -> None:
+    """Write a finished run's graphs and bundle again with this version, without training."""
+    from dynens.report.console import print_metrics
+    from dynens.report.write import write_report
+    from dynens.run import RunDirectory
+    from training.console import ConsoleWatcher
+    from training.export import export_run
+
+    directory = RunDirectory(RunDirectory.open(run).root.resolve())
+    with ConsoleWatcher(_console()) as watcher:
+        export_run(directory, watcher)
+    print_metrics(_console(), write_report(directory))
+
+
 @data_app.command("list")
 def data_list() -> None:
     """The presets, with where their data comes from."""

@@ -131,12 +131,13 @@ class Engine:
             encoder = RowEncoder.load(bundle.encoder)
         except (OSError, ValueError, KeyError) as e:
             raise BundleError(
-                f"the encoder of {bundle.directory} cannot be read ({e}); export the bundle again."
+                f"the encoder of {bundle.directory} cannot be read ({e}); "
+                "write it again with `dynens export RUN`."
             ) from e
         if encoder.layout != bundle.layout:
             raise BundleError(
                 f"the encoder of {bundle.directory} has another layout than its manifest; "
-                "export the bundle again."
+                "write it again with `dynens export RUN`."
             )
         engine = cls(bundle, config or EngineConfig(), encoder, clock=clock)
         try:
@@ -146,7 +147,7 @@ class Engine:
         except Exception as e:  # onnxruntime raises its own unrelated classes
             raise BundleError(
                 f"the graphs of {bundle.directory} do not run on rows of its layout; "
-                "export the bundle again."
+                "write it again with `dynens export RUN`."
             ) from e
         return engine
 

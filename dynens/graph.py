@@ -116,7 +116,7 @@ class _Session:
             )
         except Exception as e:  # onnxruntime raises its own unrelated classes
             raise BundleError(
-                f"{path} cannot be loaded by onnxruntime; export the bundle again."
+                f"{path} cannot be loaded by onnxruntime; write it again with `dynens export RUN`."
             ) from e
         self._inputs = frozenset(i.name for i in self._session.get_inputs())
         unknown = self._inputs - known
@@ -124,7 +124,7 @@ class _Session:
         if unknown or missing:
             raise BundleError(
                 f"{path} has unknown inputs {sorted(unknown)} or lacks outputs {sorted(missing)}; "
-                "export the bundle with the installed dynens."
+                "write it again with `dynens export RUN`."
             )
 
     def run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[FloatArray]:

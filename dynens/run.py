@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -74,8 +74,20 @@ class RunDirectory:
     def read_config(self) -> dict[str, Any]:
         return load_yaml(self.config)
 
-    def start(self, config: Mapping[str, Any], *, resume: bool) -> None:
+    def start(
+        self,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        normalised: Callable[[Mapping[str, Any]], Any] = dict,
+    ) -> None:
         """Create the directory and its config.yaml, or check that a resumed run is the same one.
+
+        Args:
+            config: every setting.
+            resume: whether the run may exist.
+            normalised: applied to both configurations before they are compared, so that what a
+                later version added does not count as a change.
 
         Raises:
             BadInputError: the directory holds something else, or the configuration has changed.
@@ -89,7 +101,7 @@ class RunDirectory:
                     f"{self.root} already holds a run; pass --resume to continue it or choose "
                     "another --out."
                 )
-            if self.read_config() != yaml.safe_load(text):
+            if normalised(self.read_config()) != normalised(yaml.safe_load(text)):
                 raise BadInputError(
                     f"{self.config} differs from the configuration given now; resume with the same "
                     "one or choose another --out."

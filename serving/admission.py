@@ -11,6 +11,7 @@ class Verdict(enum.Enum):
     ACCEPT = "accept"
     FULL = "the queue is full"
     NO_TIME = "what is left of the budget does not cover the cheapest answer"
+    STANDING = "requests keep queueing for a good part of their budget"
     SPENT = "the budget is spent"
 
 
@@ -54,3 +55,57 @@ def ensemble_seconds(seconds_left: float, backlog_s: float) -> float:
     if backlog_s >= seconds_left:
         return 0.0
     return seconds_left * (1.0 - backlog_s / seconds_left) ** 2
+
+
+class StandingQueue:
+    """Keeps a queue that never empties short, so that those who get in are answered in time.
+
+    First come, first served answers everyone at the end of their budget once more requests arrive
+    than can be answered, and the way back makes them late. A burst is another matter: its queue
+    drains, so that in any interval some request waited little. When even the shortest wait of an
+    interval was over a quarter of the budget, requests that waited longer than that are refused,
+    until an interval passes without any. A machine that delays every request, with nobody behind
+    it, has no queue: by Little's law the waits of requests that arrive at a rate λ mean λ · wait of
+    them waiting at a time, and fewer than two are none.
+
+    References:
+        Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012 (standing queues);
+        Maurer, "Fail at Scale", ACM Queue 13(8), 2015 (the same for requests of servers).
+    """
+
+    def __init__(self) -> None:
+        self._stands = False
+        self._begin(float("-inf"))
+
+    def _begin(self, now_s: float) -> None:
+        self._began_s = now_s
+        self._requests = 0
+        self._over = 0
+        self._over_waits_s = 0.0
+
+    def observe(self, wait_s: float, budget_s: float, now_s: float) -> None:
+        """A request arrives that waited `wait_s` already."""
+        elapsed = now_s - self._began_s
+        if elapsed >= _INTERVAL_S:
+            if self._over:
+                # While it stands, waits that led to a refusal tell; before, every one has to.
+                mean = self._over_waits_s / self._over
+                waiting = self._requests / elapsed * mean
+                everyone = self._over == self._requests
+                self._stands = waiting >= _FEWEST_WAITING and (self._stands or everyone)
+            else:
+                self._stands = False
+            self._begin(now_s)
+        self._requests += 1
+        if wait_s > _WAIT_SHARE * budget_s:
+            self._over += 1
+            self._over_waits_s += wait_s
+
+    def refuses(self, wait_s: float, budget_s: float) -> bool:
+        """Whether a request that waited this long is turned away."""
+        return self._stands and wait_s > _WAIT_SHARE * budget_s
+
+
+_INTERVAL_S = 0.1
+_WAIT_SHARE = 0.25
+_FEWEST_WAITING = 2.0

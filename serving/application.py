@@ -19,7 +19,7 @@ from dynens.config.serving import ServingConfig
 from dynens.engine import BudgetSpentError, Engine, Scores
 from dynens.errors import DataError
 from serving import metrics as pages
-from serving.admission import Verdict, admit
+from serving.admission import StandingQueue, Verdict, admit
 from serving.clock import (
     ARRIVAL_HEADER,
     BUDGET_HEADER,
@@ -45,6 +45,7 @@ _RETRY_AFTER_S = 1
 _SHED = {
     Verdict.FULL: "this replica's queue is full; try again",
     Verdict.NO_TIME: "too little of the latency budget is left after queueing; try again",
+    Verdict.STANDING: "more requests arrive than can be answered in time; try again",
 }
 _SPENT = "the latency budget was spent before an answer was ready"
 
@@ -57,6 +58,7 @@ class Progress:
     """
 
     arrival_s: float
+    queued_s: float
     deadline_s: float
     budget_ms: float
     by_header: bool
@@ -88,6 +90,7 @@ class Application:
         self._scheduler = Scheduler(threaded=config.scoring_thread)
         # Of turning scores into an answer; learned, like the engine's own costs.
         self._reply_cost = CostModel(5e-5, 6e-7, slowdown=3.0)
+        self._queue = StandingQueue()
         self._in_flight = 0
         self._uploads = 0
         self._pages: dict[str, Handler] = {
@@ -218,11 +221,13 @@ class Application:
     def _start(self, model: Model, headers: Mapping[bytes, bytes]) -> Progress:
         queued_s = queue_seconds(headers.get(ARRIVAL_HEADER), time.time())
         self.metrics.queue.observe(queued_s * 1e3)
-        arrival_s = model.engine.clock() - queued_s
+        now = model.engine.clock()
+        arrival_s = now - queued_s
         default_ms = self.config.latency_budget_ms or model.default_budget_ms
         given = headers.get(BUDGET_HEADER)
         budget = budget_ms(given, default_ms, self.config.limits.max_budget_ms)
-        return Progress(arrival_s, arrival_s + budget / 1e3, budget, given is not None)
+        self._queue.observe(queued_s, budget / 1e3, now)
+        return Progress(arrival_s, queued_s, arrival_s + budget / 1e3, budget, given is not None)
 
     def _admit(self, model: Model, progress: Progress) -> None:
         now = model.engine.clock()
@@ -231,7 +236,9 @@ class Application:
             self._in_flight, self.config.max_queued, progress.deadline_s - now, cheapest_s
         )
         if verdict is Verdict.ACCEPT:
-            return
+            if not self._queue.refuses(progress.queued_s, progress.budget_ms / 1e3):
+                return
+            verdict = Verdict.STANDING
         if verdict is Verdict.SPENT:
             raise _spent()
         raise _shed(verdict)

@@ -55,7 +55,12 @@ def serve_int8(context: StageContext, graph: Path, judged: EncodedBatch) -> Int8
 def fp32_graph(directory: Path) -> Path:
     """The FP32 graph of a learner, whatever form is served."""
     served = directory / "model.onnx"
-    return _fp32_name(served) if _fp32_name(served).is_file() else served
+    return _fp32_name(served) if is_int8(served) else served
+
+
+def is_int8(graph: Path) -> bool:
+    """Whether the served graph is the INT8 form of another."""
+    return _fp32_name(graph).is_file()
 
 
 def _fp32_name(graph: Path) -> Path:

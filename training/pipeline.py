@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,8 @@ def fit(
     run = RunDirectory(out.resolve())
     existed = run.root.exists()
     was_new = not existed or (run.root.is_dir() and not any(run.root.iterdir()))
-    run.start(
-        {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}, resume=resume
-    )
+    settings = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
+    run.start(settings, resume=resume, normalised=_with_defaults)
     try:
         _prepare_here(run, config, watcher or Watcher())
         config = config.for_rows(open_prepared(run.data).rows["train"])
@@ -95,10 +94,23 @@ def fit(
             _clear(run.root, keep=existed)
         raise
     shutil.rmtree(run.work, ignore_errors=True)
-    refused = ((load_bundle(run.root).manifest.metrics or {}).get("ranking") or {}).get("refused")
-    if refused and watcher is not None:
-        watcher.warned(f"ranking requests are scored as full rows, which takes longer: {refused}")
+    warn_of_ranking(run, watcher or Watcher())
     return run
+
+
+def warn_of_ranking(run: RunDirectory, watcher: Watcher) -> None:
+    """Say why ranking requests take the long way, if they do."""
+    refused = ((load_bundle(run.root).manifest.metrics or {}).get("ranking") or {}).get("refused")
+    if refused:
+        watcher.warned(f"ranking requests are scored as full rows, which takes longer: {refused}")
+
+
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings with what this version added to them at its default."""
+    rest = dict(settings)
+    dataset = validate(DatasetConfig, rest.pop("data"), "data")
+    config = validate(RunConfig, rest, "settings")
+    return {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
 
 
 def _clear(root: Path, *, keep: bool) -> None:

@@ -1,7 +1,9 @@
 """The run directory."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,17 @@ def test_a_run_is_not_overwritten_and_resumes_only_with_the_same_configuration(
     run.start({"seed": 1}, resume=True)
     with pytest.raises(BadInputError, match="differs from the configuration"):
         run.start({"seed": 2}, resume=True)
+
+
+def test_what_a_later_version_added_is_no_change(tmp_path: Path) -> None:
+    def normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {"added": 5, **settings}
+
+    run = RunDirectory(tmp_path / "run")
+    run.start({"seed": 1}, resume=False)
+    run.start({"seed": 1, "added": 5}, resume=True, normalised=normalised)
+    with pytest.raises(BadInputError, match="differs from the configuration"):
+        run.start({"seed": 1, "added": 6}, resume=True, normalised=normalised)
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:

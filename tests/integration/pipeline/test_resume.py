@@ -1,6 +1,7 @@
 """A killed run continues and ends as an undisturbed one."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,3 +95,30 @@ def test_a_killed_worker_is_started_again(workplace: Path, finished: Path) -> No
     victims[0].kill()
     assert process.wait(timeout=DEADLINE_S) == 0
     assert figures(out) == pytest.approx(figures(finished), abs=SAME_AUC)
+
+
+def test_a_run_can_be_exported_again_without_training(finished: Path, workplace: Path) -> None:
+    again = workplace / "exported"
+    shutil.copytree(finished, again)
+    trained = [path.read_bytes() for path in sorted(again.glob("learners/*/stage.json"))]
+    shutil.rmtree(again / "bundle")
+    (again / "learners/dnn/model.onnx").write_bytes(b"damaged")
+    done = dynens("export", again)
+    assert done.returncode == 0, done.stderr
+    assert [path.read_bytes() for path in sorted(again.glob("learners/*/stage.json"))] == trained
+    expected = json.loads((finished / "bundle/manifest.json").read_text())
+    found = json.loads((again / "bundle/manifest.json").read_text())
+    for name in ("router", "layout", "members"):
+        assert found[name] == expected[name], name
+    for system, auc in figures(finished).items():
+        assert figures(again)[system] == pytest.approx(auc, abs=SAME_AUC), system
+
+
+def test_an_unfinished_run_is_not_exported(finished: Path, workplace: Path) -> None:
+    half = workplace / "half"
+    shutil.copytree(finished, half)
+    shutil.rmtree(half / "student")
+    done = dynens("export", half)
+    assert done.returncode == 2
+    assert f"{half} lacks the stages student; finish the run" in done.stderr
+    assert (half / "bundle/manifest.json").exists()

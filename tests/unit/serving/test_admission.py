@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.admission import Verdict, admit, ensemble_seconds
+from serving.admission import StandingQueue, Verdict, admit, ensemble_seconds
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,45 @@ def test_the_allowance_shrinks_with_the_backlog_and_always_fits_behind_it(
     allowance = ensemble_seconds(left, backlog)
     assert ensemble_seconds(left, backlog + more) <= allowance
     assert allowance + min(backlog, left) <= left * (1 + 1e-9)
+
+
+BUDGET_S = 8e-3
+
+
+def arrive(queue: StandingQueue, rate: float, waits_s: list[float], since_s: float) -> float:
+    """Requests at a constant rate, each having waited; returns the time after the last one."""
+    for i, wait_s in enumerate(waits_s):
+        queue.observe(wait_s, BUDGET_S, since_s + i / rate)
+    return since_s + len(waits_s) / rate
+
+
+def test_a_queue_that_never_empties_is_kept_short() -> None:
+    queue = StandingQueue()
+    now = arrive(queue, 1000, [7e-3] * 101, 0.0)
+    assert queue.refuses(3e-3, BUDGET_S)
+    assert not queue.refuses(2e-3, BUDGET_S)  # a quarter of the budget
+    assert not queue.refuses(3e-3, 2 * BUDGET_S)
+    # While some have to be refused it stands, although others wait little.
+    now = arrive(queue, 1000, [3e-3, 0.0] * 60, now)
+    assert queue.refuses(3e-3, BUDGET_S)
+    # An interval without any, and everyone gets in again.
+    now = arrive(queue, 1000, [1e-3] * 220, now)
+    assert not queue.refuses(7e-3, BUDGET_S)
+
+
+def test_a_burst_is_no_standing_queue() -> None:
+    queue = StandingQueue()
+    now = arrive(queue, 1000, [7e-3] * 80 + [1e-4] * 21, 0.0)
+    arrive(queue, 1000, [7e-3] * 50, now)
+    assert not queue.refuses(7e-3, BUDGET_S)
+
+
+def test_a_slow_way_in_is_no_queue_unless_requests_wait_behind_each_other() -> None:
+    """3 ms for everyone: at 500 a second 1.5 of them wait at a time, at 1000 three."""
+    for rate, stands in ((500, False), (1000, True)):
+        queue = StandingQueue()
+        arrive(queue, rate, [3e-3] * int(0.3 * rate), 0.0)
+        assert queue.refuses(3e-3, BUDGET_S) is stands
+    # Once it stands, fewer requests are enough to end it.
+    arrive(queue, 300, [3e-3] * 100, 0.3)
+    assert not queue.refuses(3e-3, BUDGET_S)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,3 +156,25 @@ def test_a_body_that_does_not_come_in_time_is_a_504(engine: Engine) -> None:
 
     assert asyncio.run(go())[0]["status"] == 504
     assert app._in_flight == 0
+
+
+def test_a_standing_queue_is_refused_early_and_counted(run: Path) -> None:
+    """Every request has waited 6 of its 8 s, and they come faster than one in that time."""
+    engine = Engine.load(run)
+    now = [100.0]
+    engine.clock = lambda: now[0]
+    app = make(engine, latency_budget_ms=8000)
+
+    def ask(waited_ms: float) -> Answer:
+        now[0] += 1e-3
+        stamp = f"t={int(time.time_ns() / 1e3 - 1e3 * waited_ms)}"
+        return call(app, "POST", RANK, {"candidates": ["i1"]}, x_request_start=stamp)
+
+    assert {ask(6000).status for _ in range(100)} == {200}
+    later = [ask(6000) for _ in range(50)]
+    assert {answer.status for answer in later[5:]} == {503}
+    assert later[-1].headers["retry-after"] == "1"
+    assert "more requests arrive than can be answered" in later[-1].json()["error"]
+    assert app.metrics.refused["shed_standing"] >= 45
+    assert {ask(0).status for _ in range(250)} == {200}
+    assert ask(6000).status == 200
