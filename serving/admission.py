@@ -35,12 +35,12 @@ def admit(
     return Verdict.ACCEPT
 
 
-def ensemble_seconds(seconds_left: float, backlog_s: float) -> float:
+def ensemble_seconds(seconds_left: float, backlog_s: float, pressure: float = 0.0) -> float:
     """How much ensemble time a request may use when others are waiting for theirs.
 
     With nothing waiting it is everything that is left. The allowance
 
-        left · (1 − backlog / left)²
+        left · (1 − backlog / left)² · (1 − pressure)²
 
     falls smoothly to zero as the backlog approaches the deadline, so that under load every
     request's hard share shrinks a little instead of some requests losing theirs altogether,
@@ -49,12 +49,12 @@ def ensemble_seconds(seconds_left: float, backlog_s: float) -> float:
     Args:
         seconds_left: time until the request's deadline.
         backlog_s: ensemble work already promised to requests ahead of it.
+        pressure: of requests that have not come in yet (`StandingQueue.pressure`), 0 to 1.
     """
-    if backlog_s <= 0:
-        return seconds_left
-    if backlog_s >= seconds_left:
+    if backlog_s >= seconds_left > 0:
         return 0.0
-    return seconds_left * (1.0 - backlog_s / seconds_left) ** 2
+    share = max(backlog_s, 0.0) / seconds_left if seconds_left > 0 else 0.0
+    return seconds_left * ((1.0 - share) * (1.0 - pressure)) ** 2
 
 
 class StandingQueue:
@@ -68,12 +68,17 @@ class StandingQueue:
     it, has no queue: by Little's law the waits of requests that arrive at a rate λ mean λ · wait of
     them waiting at a time, and fewer than two are none.
 
+    Attributes:
+        pressure: 0 to 1, what the hard share shrinks by before it comes to that: the mean wait as a
+            share of a quarter of the budget, times the number waiting over two, each at most 1.
+
     References:
         Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012 (standing queues);
         Maurer, "Fail at Scale", ACM Queue 13(8), 2015 (the same for requests of servers).
     """
 
     def __init__(self) -> None:
+        self.pressure = 0.0
         self._stands = False
         self._begin(float("-inf"))
 
@@ -82,11 +87,17 @@ class StandingQueue:
         self._requests = 0
         self._over = 0
         self._over_waits_s = 0.0
+        self._waits_s = 0.0
+        self._shares = 0.0
 
     def observe(self, wait_s: float, budget_s: float, now_s: float) -> None:
         """A request arrives that waited `wait_s` already."""
         elapsed = now_s - self._began_s
         if elapsed >= _INTERVAL_S:
+            if self._requests:
+                waiting = self._waits_s / elapsed
+                share = self._shares / self._requests
+                self.pressure = min(share / _WAIT_SHARE, 1) * min(waiting / _FEWEST_WAITING, 1)
             if self._over:
                 # While it stands, waits that led to a refusal tell; before, every one has to.
                 mean = self._over_waits_s / self._over
@@ -97,6 +108,8 @@ class StandingQueue:
                 self._stands = False
             self._begin(now_s)
         self._requests += 1
+        self._waits_s += wait_s
+        self._shares += wait_s / budget_s
         if wait_s > _WAIT_SHARE * budget_s:
             self._over += 1
             self._over_waits_s += wait_s

@@ -282,6 +282,7 @@ class Application:
                 system=self.config.system,
                 deadline_s=progress.deadline_s - reply_s,
                 threshold=self.config.threshold,
+                pressure=self._queue.pressure,
                 on_wait=watch.start,
             )
         except BudgetSpentError as e:

@@ -38,6 +38,21 @@ class Promise:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a request may ask of the ensemble.
+
+    Attributes:
+        deadline_s: when its scores must be complete.
+        can_shrink: whether fewer rows than wanted are an answer too.
+        pressure: 0 to 1, by which hard rows give way to requests that have not come in yet.
+    """
+
+    deadline_s: float
+    can_shrink: bool
+    pressure: float
+
+
 class Turns:
     """A lock handed on by earliest deadline."""
 
@@ -121,6 +136,7 @@ class Scheduler:
         system: System,
         deadline_s: float,
         threshold: float | None,
+        pressure: float = 0.0,
         on_wait: OnWait | None = None,
     ) -> Scores:
         """Score `rows` by `deadline_s` (a reading of the engine's clock).
@@ -131,6 +147,7 @@ class Scheduler:
             system: which of the engine's systems.
             deadline_s: when the scores must be complete.
             threshold: laid over the bundle's, or None.
+            pressure: 0 to 1, by which hard rows give way to requests that have not come in yet.
             on_wait: called once before work that others may interrupt.
 
         Raises:
@@ -143,7 +160,8 @@ class Scheduler:
             while step.pause is Pause.CHUNK:
                 await asyncio.sleep(0)
                 step = next(steps)
-            return await self._ensemble(engine, steps, step, system, deadline_s, on_wait)
+            claim = Claim(deadline_s, system in ("dynamic", "student"), pressure)
+            return await self._ensemble(engine, steps, step, claim, on_wait)
         except StopIteration as stop:
             scores: Scores = stop.value
             return scores
@@ -151,19 +169,11 @@ class Scheduler:
             steps.close()
 
     async def _ensemble(
-        self,
-        engine: Engine,
-        steps: Steps,
-        step: Step,
-        system: System,
-        deadline_s: float,
-        on_wait: OnWait | None,
+        self, engine: Engine, steps: Steps, step: Step, claim: Claim, on_wait: OnWait | None
     ) -> Scores:
-        now = engine.clock()
-        wanted = step.rows_left
-        can_shrink = system in ("dynamic", "student")
-        allowed = self._allowed_rows(engine, step, deadline_s, now, can_shrink)
-        if allowed < wanted and not can_shrink:
+        now, deadline_s = engine.clock(), claim.deadline_s
+        allowed = self._allowed_rows(engine, step, claim, now)
+        if allowed < step.rows_left and not claim.can_shrink:
             raise OverloadedError
         if not allowed:
             return _finish(steps, 0)
@@ -210,15 +220,16 @@ class Scheduler:
             if has_turn:
                 self.turns.release()
 
-    def _allowed_rows(
-        self, engine: Engine, step: Step, deadline_s: float, now: float, can_shrink: bool
-    ) -> int:
+    def _allowed_rows(self, engine: Engine, step: Step, claim: Claim, now: float) -> int:
         """Rows that may have the ensemble; of a request that cannot shrink, all that still fit."""
-        backlog_s = self.backlog_s(deadline_s, engine.config.chunk_ms / 1e3)
-        if backlog_s <= 0:
+        backlog_s = self.backlog_s(claim.deadline_s, engine.config.chunk_ms / 1e3)
+        pressure = claim.pressure if claim.can_shrink else 0.0
+        if backlog_s <= 0 and pressure <= 0:
             return step.rows_left  # alone: the engine itself grants what fits
-        left_s = deadline_s - now
-        usable_s = ensemble_seconds(left_s, backlog_s) if can_shrink else left_s - backlog_s
+        left_s = claim.deadline_s - now
+        usable_s = left_s - backlog_s
+        if claim.can_shrink:
+            usable_s = ensemble_seconds(left_s, backlog_s, pressure)
         cost, margin = engine.ensemble_cost, engine.config.safety_margin
         return min(step.rows_left, cost.rows_within(usable_s / step.excess, now, margin))
 

@@ -30,6 +30,12 @@ def test_with_half_the_time_promised_a_quarter_is_left() -> None:
     assert ensemble_seconds(8e-3, 4e-3) == pytest.approx(2e-3)
 
 
+def test_pressure_takes_from_it_too() -> None:
+    assert ensemble_seconds(8e-3, 0.0, 0.5) == pytest.approx(2e-3)
+    assert ensemble_seconds(8e-3, 4e-3, 0.5) == pytest.approx(0.5e-3)
+    assert ensemble_seconds(8e-3, 0.0, 1.0) == 0.0
+
+
 def test_behind_a_full_backlog_there_is_nothing() -> None:
     assert ensemble_seconds(5e-3, 5e-3) == 0.0
     assert ensemble_seconds(-1e-3, 0.0) <= 0.0
@@ -66,6 +72,25 @@ def test_a_queue_that_never_empties_is_kept_short() -> None:
     # An interval without any, and everyone gets in again.
     now = arrive(queue, 1000, [1e-3] * 220, now)
     assert not queue.refuses(7e-3, BUDGET_S)
+
+
+@pytest.mark.parametrize(
+    ("rate", "wait_s", "pressure"),
+    [
+        (1000, 2e-3, 1.0),  # a quarter of the budget, two waiting at a time
+        (1000, 1e-3, 0.25),  # half of that wait, and one waiting
+        (500, 2e-3, 0.5),
+        (1000, 7e-3, 1.0),
+        (100, 3e-3, 0.15),  # nobody waits behind anybody
+        (1000, 0.0, 0.0),
+    ],
+)
+def test_pressure_grows_with_the_wait_and_with_those_who_wait(
+    rate: float, wait_s: float, pressure: float
+) -> None:
+    queue = StandingQueue()
+    arrive(queue, rate, [wait_s] * int(0.21 * rate), 0.0)
+    assert queue.pressure == pytest.approx(pressure, rel=0.02)
 
 
 def test_a_burst_is_no_standing_queue() -> None:

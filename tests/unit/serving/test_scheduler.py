@@ -56,7 +56,13 @@ def scheduler(request: pytest.FixtureRequest) -> Scheduler:
 
 
 async def score(
-    scheduler: Scheduler, engine: Any, name: str, wanted: int, deadline: float, system: Any = None
+    scheduler: Scheduler,
+    engine: Any,
+    name: str,
+    wanted: int,
+    deadline: float,
+    system: Any = None,
+    pressure: float = 0.0,
 ) -> Scores:
     return await scheduler.score(
         engine,
@@ -64,6 +70,7 @@ async def score(
         system=system or "dynamic",
         deadline_s=deadline,
         threshold=None,
+        pressure=pressure,
     )
 
 
@@ -95,6 +102,24 @@ def test_behind_a_backlog_the_hard_share_shrinks(scheduler: Scheduler) -> None:
         assert scores.hard_granted == 20  # 80 ms · (1 − 40/80)² = 20 ms
         scheduler.promises = [Promise(0.0, 0.08)]
         assert (await score(scheduler, engine, "b", 100, engine.now + 0.08)).hard_granted == 0
+
+    asyncio.run(go())
+
+
+def test_hard_rows_give_way_to_requests_that_have_not_come_in_yet(scheduler: Scheduler) -> None:
+    """Of 40 ms left a pressure of a half leaves a quarter, ten rows; a static ensemble none."""
+
+    async def go() -> None:
+        engine = FakeEngine()
+        for system, pressure, granted in (
+            ("dynamic", 0.0, 30),
+            ("dynamic", 0.5, 10),
+            ("dynamic", 1.0, 0),
+            ("ensemble", 1.0, 30),
+        ):
+            engine.now = 0.0
+            scores = await score(scheduler, engine, "a", 30, 40 * ROW_S, system, pressure)
+            assert scores.hard_granted == granted
 
     asyncio.run(go())
 
