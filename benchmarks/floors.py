@@ -5,8 +5,9 @@
 
 Five layers on the same requests of 100 candidates, each for student alone, dynamic and static trio:
 
-1. `onnx`: `InferenceSession.run` on rows that are already encoded (for the dynamic system: the
-   student on all rows and the ensemble on those above the threshold, chosen beforehand);
+1. `onnx`: the graphs on rows that are already encoded, in the form in which requests bring them
+   (for the dynamic system: the student on all rows and the ensemble on those above the threshold,
+   chosen beforehand);
 2. `engine`: `Engine.score` on the same rows: routing, chunks, clock;
 3. `request`: raw JSON to rendered JSON without a server: parsing, encoding, engine, rendering;
 4. `application`: the ASGI application of a replica without Ray: admission, deadline, scheduler and
@@ -46,10 +47,11 @@ from benchmarks.loads import (
     variant_configs,
     write_result,
 )
-from dynens.batch import EncodedBatch
+from dynens.batch import Rows
 from dynens.bundle import load_bundle
 from dynens.config.serving import LimitsConfig, System
 from dynens.engine import Engine
+from dynens.graph import form_of
 from serving.application import Application
 from serving.codecs import CODECS, Model
 from serving.environment import free_port
@@ -90,7 +92,7 @@ class Layers:
         }
         self.batches = [self._parsed(body)[1] for body in bodies]
 
-    def _parsed(self, body: bytes) -> tuple[Any, EncodedBatch]:
+    def _parsed(self, body: bytes) -> tuple[Any, Rows]:
         request = self.codec.parse(body, {}, self.model, LimitsConfig())
         return request, self.codec.encode(request, self.model)
 
@@ -106,22 +108,17 @@ class Layers:
         call = asgi.request(self.applications[system], "POST", self.path, self.bodies[index])
         return partial(self.loop.run_until_complete, call)
 
-    def _graphs(self, system: str, batch: EncodedBatch) -> Work:
-        engine = self.engine
-        outputs = ("logit", "probability", "difficulty")
-        shares = engine.layout.has_context
-        student = partial(
-            engine.student.run, outputs, batch.dense, batch.ids, shares_context=shares
-        )
+    def _graphs(self, system: str, rows: Rows) -> Work:
+        engine, form = self.engine, form_of(self.engine.layout, rows)
+        student = partial(engine.student.score, ("logit", "probability", "difficulty"), rows, form)
         if system == "student":
             return student
         logit, _, difficulty = student()
-        trio = partial(engine.ensemble.run, shares_context=shares)
         if system == "static":
-            return partial(trio, ("trio_probability",), batch.dense, batch.ids, logit)
+            return partial(engine.ensemble.score, ("trio_probability",), rows, form, logit)
         hard = np.flatnonzero(difficulty > engine.threshold)
-        rows = batch.dense[hard], batch.ids[hard], logit[hard]
-        ensemble = partial(trio, ("probability",), *rows)
+        chosen = rows.take(hard)
+        ensemble = partial(engine.ensemble.score, ("probability",), chosen, form, logit[hard])
 
         def both() -> None:
             student()

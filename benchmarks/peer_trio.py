@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dynens.batch import EncodedBatch
+from dynens.batch import Candidates, EncodedBatch, Rows
 from dynens.config.serving import LimitsConfig
 from dynens.engine import Engine, Scores
+from dynens.graph import form_of
 from serving.codecs import CODECS, Model
 
 PATH = os.environ.get("DYNENS_PATH", "/v1/rank")
@@ -52,12 +53,16 @@ class Trio:
             answers.append(self.codec.render(request, scores, self.model, report).body)
         return answers
 
-    def _score(self, batches: list[EncodedBatch]) -> np.ndarray:
-        if len(batches) == 1:
-            dense, ids = batches[0].dense, batches[0].ids
-        else:
-            dense = np.concatenate([b.dense for b in batches])
-            ids = np.concatenate([b.ids for b in batches])
-        no_logit = np.zeros(len(dense), np.float32)
-        (probability,) = self.model.engine.ensemble.run(("trio_probability",), dense, ids, no_logit)
+    def _score(self, batches: list[Rows]) -> np.ndarray:
+        """One request as dynens would score it; several as rows that have nothing in common."""
+        rows = batches[0]
+        if len(batches) > 1:
+            written = [b.encoded() if isinstance(b, Candidates) else b for b in batches]
+            rows = EncodedBatch(
+                np.concatenate([b.dense for b in written]), np.concatenate([b.ids for b in written])
+            )
+        no_logit = np.zeros(len(rows), np.float32)
+        engine = self.model.engine
+        form = form_of(engine.layout, rows)
+        (probability,) = engine.ensemble.score(("trio_probability",), rows, form, no_logit)
         return probability

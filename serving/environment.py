@@ -180,7 +180,7 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # What Ray does beside serving shows in the p99 of a small machine: metrics of its own, which
+        # What Ray does beside serving shows in the p99 of a small machine: metrics of its own, that
         # nobody reads here, and a controller that looks round ten times a second. With a quarter of
         # a second between looks a server is ready one second later.
         "RAY_enable_metrics_collection": "0",
