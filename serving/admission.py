@@ -70,7 +70,8 @@ class StandingQueue:
 
     Attributes:
         pressure: 0 to 1, what the hard share shrinks by before it comes to that: the mean wait as a
-            share of a quarter of the budget, times the number waiting over two, each at most 1.
+            share of a quarter of the budget, times the number waiting over two, each at most 1; the
+            lesser value of two intervals, since a burst fills one.
 
     References:
         Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012 (standing queues);
@@ -79,6 +80,7 @@ class StandingQueue:
 
     def __init__(self) -> None:
         self.pressure = 0.0
+        self._latest = 0.0
         self._stands = False
         self._begin(float("-inf"))
 
@@ -97,7 +99,8 @@ class StandingQueue:
             if self._requests:
                 waiting = self._waits_s / elapsed
                 share = self._shares / self._requests
-                self.pressure = min(share / _WAIT_SHARE, 1) * min(waiting / _FEWEST_WAITING, 1)
+                latest = min(share / _WAIT_SHARE, 1) * min(waiting / _FEWEST_WAITING, 1)
+                self.pressure, self._latest = min(latest, self._latest), latest
             if self._over:
                 # While it stands, waits that led to a refusal tell; before, every one has to.
                 mean = self._over_waits_s / self._over
