@@ -6,8 +6,8 @@ Training writes it, serving reads it, and nothing else passes between the two:
     student.onnx    dense, ids, context_rows -> logit, probability, difficulty
     ensemble.onnx   dense, ids, context_rows, student_logit -> probability, trio_probability
     encoder/        raw values -> encoded rows
-    ranking/        the same two graphs for candidates from the item table, where there is one
-                    (`dynens.models.rank_graph`); without them candidates are written out as rows
+    ranking/        the same graphs for candidates from the item table, where there is one
+                    (`dynens.models.rank_graph`); a graph that lacks gets candidates as rows
 
 `context_rows` is 1 when all rows agree in the context columns that the manifest's layout counts,
 else the number of rows; graphs of a layout without such columns do not have it.
@@ -112,11 +112,18 @@ class Bundle:
         return self.directory / ENCODER
 
     @property
-    def ranking(self) -> tuple[Path, Path] | None:
-        """Student and ensemble for candidates, where the bundle has them."""
-        paths = self.directory / RANKING / STUDENT, self.directory / RANKING / ENSEMBLE
-        names = {str(path.relative_to(self.directory)) for path in paths}
-        return paths if names <= self.manifest.checksums.keys() else None
+    def rank_student(self) -> Path | None:
+        """The student for candidates, where the bundle has one."""
+        return self._ranking(STUDENT)
+
+    @property
+    def rank_ensemble(self) -> Path | None:
+        """The ensemble for candidates, where the bundle has one."""
+        return self._ranking(ENSEMBLE)
+
+    def _ranking(self, name: str) -> Path | None:
+        relative = f"{RANKING}/{name}"
+        return self.directory / relative if relative in self.manifest.checksums else None
 
 
 class SavesItself(Protocol):
@@ -157,7 +164,7 @@ def write_bundle(
         student: ONNX file with outputs `logit`, `probability`, `difficulty`.
         ensemble: ONNX file with outputs `probability`, `trio_probability`.
         encoder: saved into the bundle through its own `save`.
-        ranking: folder with the same two files for candidates, or None.
+        ranking: folder that holds the same files for candidates, one of them or none.
         cost_us_per_row: measured engine cost per system, µs per row.
         default_budget_ms: latency budget of a request that names none.
         metrics: anything worth keeping beside the model (shown, never interpreted).

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import Candidates, FeatureLayout, FloatArray, IntArray, Rows
+from dynens.batch import FeatureLayout, FloatArray, IntArray, Rows
 from dynens.budget import CostModel, hardest_first, next_chunk
 from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import EngineConfig, System
@@ -103,9 +103,8 @@ class Engine:
         self.config = config
         self.encoder = encoder
         self.clock = clock
-        rank_student, rank_ensemble = bundle.ranking or (None, None)
-        self.student = Graph(bundle.student, rank_student, _STUDENT_OUTPUTS, config)
-        self.ensemble = Graph(bundle.ensemble, rank_ensemble, _ENSEMBLE_OUTPUTS, config)
+        self.student = Graph(bundle.student, bundle.rank_student, _STUDENT_OUTPUTS, config)
+        self.ensemble = Graph(bundle.ensemble, bundle.rank_ensemble, _ENSEMBLE_OUTPUTS, config)
         self.student_cost = CostModel(1e-4, 1e-6)
         self.ensemble_cost = CostModel(1e-3, 1e-5)
         # Both speak of rows in the cheapest form there is; others take this many times as long:
@@ -164,7 +163,7 @@ class Engine:
     ) -> Rows:
         """One user against many items; see `RowEncoder.encode_rank`.
 
-        As `Candidates` where the bundle has graphs for them and all items are in its table.
+        As `Candidates` where the student takes them and all items are in the bundle's table.
         """
         rows = None
         if self.student.ranks:
@@ -249,8 +248,6 @@ class Engine:
                 dynamic system always falls back on the student for hard rows; the static ones
                 cannot, by their definition.
         """
-        if isinstance(batch, Candidates) and not self.student.ranks:
-            batch = batch.encoded()
         if system in ("dynamic", "student"):
             return self._student_first(batch, system, deadline_s, threshold)
         return self._every_row(batch, system, deadline_s)

@@ -26,7 +26,7 @@ class Form(enum.Enum):
 
 
 class Graph:
-    """One function of a bundle: a session for encoded rows and, perhaps, one for candidates.
+    """One function of a bundle: a session for encoded rows and perhaps one for candidates.
 
     Args:
         path: the graph for encoded rows.
@@ -84,18 +84,19 @@ class Graph:
         form: Form,
         student_logit: FloatArray | None = None,
     ) -> list[FloatArray]:
-        """As `run`, of rows in any form."""
-        if not isinstance(rows, Candidates):
-            shares = form is Form.SHARED
-            return self.run(outputs, rows.dense, rows.ids, student_logit, shares_context=shares)
-        assert self._ranking is not None
-        feeds = {
-            "context_dense": rows.context_dense,
-            "context_ids": rows.context_ids,
-            "items": rows.items,
-            "student_logit": student_logit,
-        }
-        return self._ranking.run(outputs, feeds)
+        """As `run`, of rows in any form; without a graph for candidates they are written out."""
+        if isinstance(rows, Candidates):
+            if self._ranking is not None:
+                feeds = {
+                    "context_dense": rows.context_dense,
+                    "context_ids": rows.context_ids,
+                    "items": rows.items,
+                    "student_logit": student_logit,
+                }
+                return self._ranking.run(outputs, feeds)
+            rows, form = rows.encoded(), Form.SHARED
+        shares = form is Form.SHARED
+        return self.run(outputs, rows.dense, rows.ids, student_logit, shares_context=shares)
 
 
 class _Session:

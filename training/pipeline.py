@@ -100,9 +100,13 @@ def fit(
 
 def warn_of_ranking(run: RunDirectory, watcher: Watcher) -> None:
     """Say why ranking requests take the long way, if they do."""
-    refused = ((load_bundle(run.root).manifest.metrics or {}).get("ranking") or {}).get("refused")
-    if refused:
-        watcher.warned(f"ranking requests are scored as full rows, which takes longer: {refused}")
+    notes = (load_bundle(run.root).manifest.metrics or {}).get("ranking") or {}
+    for graph, note in notes.items():
+        if "refused" in note:
+            watcher.warned(
+                f"{graph} scores ranking requests as full rows, which takes longer: "
+                f"{note['refused']}"
+            )
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

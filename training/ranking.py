@@ -12,9 +12,8 @@ from dynens.batch import EncodedBatch, FeatureLayout
 from dynens.bundle import ENSEMBLE, STUDENT
 from dynens.config.serving import EngineConfig
 from dynens.data.encoders import RowEncoder
-from dynens.errors import TrainingError
 from dynens.graph import Form, Graph, typical_candidates
-from dynens.models.rank_graph import NotSeparableError, TableTooLargeError, rank_graph
+from dynens.models.rank_graph import ITEMS, NotSeparableError, TableTooLargeError, rank_graph
 
 _CHECKED_ROWS, _CHECKED_CONTEXTS = 256, 8
 _ABSOLUTE, _RELATIVE = 1e-5, 1e-4
@@ -30,55 +29,63 @@ def export_ranking(
     """Write the served graphs for candidates into `directory`, where that can be done.
 
     Args:
-        graphs: the served graphs by the names that they have in a bundle.
+        graphs: the served graphs by the names that they have in a bundle; those that come first are
+            served first where there is not enough room for all.
         encoder: of their rows.
-        directory: to be filled; left out where candidates will be written out as rows.
-        max_mb: of both graphs' tables together.
+        directory: to be filled; candidates are written out as rows for a graph that is left out.
+        max_mb: of all graphs' tables together.
 
     Returns:
-        `size_mb` of the tables; or `refused` with the reason; or nothing, where the bundle cannot
-        rank at all.
-
-    Raises:
-        TrainingError: a written graph does not agree with its original.
+        By graph, the tables' `size_mb` or, where it was left out, `refused` with the reason.
+        Nothing where the bundle cannot rank at all.
     """
-    layout, table = encoder.layout, encoder.item_table()
     if not encoder.has_item_entity:
         return {}
-    if table is None or not len(table):
-        return {"refused": "the item table does not stand apart from user and context"}
+    table = encoder.item_table()
     left = max_mb * 1e6
-    models = {}
-    for name, path in graphs.items():
-        try:
-            models[name] = rank_graph(onnx.load(str(path)), layout, table, max_bytes=left)
-        except NotSeparableError as e:
-            return {"refused": f"{name} does not keep item and context apart: {e}"}
-        except TableTooLargeError as e:
-            return {
-                "refused": f"tables of {name} would take {e.size_bytes / 1e6:.0f} MB for "
-                f"{len(table)} items, more than serving.item_tables_mb leaves"
-            }
-        left -= _size_bytes(models[name])
+    notes: dict[str, Any] = {}
     directory.mkdir(parents=True)
-    for name, model in models.items():
-        onnx.checker.check_model(model)
-        onnx.save(model, str(directory / name))
-        _check(graphs[name], directory / name, layout, table)
-    return {"size_mb": round(max_mb - left / 1e6, 1)}
+    for name, original in graphs.items():
+        ranking = directory / name
+        try:
+            if table is None or not len(table):
+                raise NotSeparableError("the item table holds more than columns of the item")
+            model = rank_graph(onnx.load(str(original)), encoder.layout, table, max_bytes=left)
+            onnx.checker.check_model(model)
+            onnx.save(model, str(ranking))
+            _compare(original, ranking, encoder.layout, table)
+        except Exception as e:  # an unforeseen operator must not cost a finished training
+            ranking.unlink(missing_ok=True)
+            notes[name] = {"refused": _reason(e, len(table or ()))}
+        else:
+            size = _size_bytes(model)
+            left -= size
+            notes[name] = {"size_mb": round(size / 1e6, 1)}
+    return notes
+
+
+def _reason(error: Exception, items: int) -> str:
+    if isinstance(error, TableTooLargeError):
+        return (
+            f"its tables would take {error.size_bytes / 1e6:.0f} MB for {items} items, more than "
+            "serving.item_tables_mb leaves"
+        )
+    if isinstance(error, NotSeparableError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _size_bytes(model: onnx.ModelProto) -> float:
     """Of what is looked up by item."""
-    tables = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
+    tables = {node.input[0] for node in model.graph.node if ITEMS in node.input}
     return sum(len(i.raw_data) for i in model.graph.initializer if i.name in tables)
 
 
-def _check(original: Path, ranking: Path, layout: FeatureLayout, table: EncodedBatch) -> None:
-    """Compare both on random contexts and items.
+def _compare(original: Path, ranking: Path, layout: FeatureLayout, table: EncodedBatch) -> None:
+    """Both on random contexts and items.
 
     Raises:
-        TrainingError: they differ by more than rounding.
+        NotSeparableError: they differ by more than rounding.
     """
     outputs = OUTPUTS[ranking.name]
     graph = Graph(original, ranking, outputs, EngineConfig())
@@ -89,7 +96,5 @@ def _check(original: Path, ranking: Path, layout: FeatureLayout, table: EncodedB
         expected = graph.score(outputs, candidates.encoded(), Form.SHARED, logit)
         for name, ours, theirs in zip(outputs, found, expected, strict=True):
             if not np.allclose(ours, theirs, rtol=_RELATIVE, atol=_ABSOLUTE):
-                raise TrainingError(
-                    f"{ranking.name} for candidates gives another {name} than for rows, by up to "
-                    f"{np.abs(ours - theirs).max():.2g}; please report this."
-                )
+                gap = np.abs(ours - theirs).max()
+                raise NotSeparableError(f"{name} would differ by {gap:.2g}")

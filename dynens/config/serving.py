@@ -55,8 +55,8 @@ class ServingConfig(FrozenConfig):
             `Authorization: Bearer …`; None asks for nothing. Health stays open.
         drain_s: how long a stopping replica may finish what it has accepted.
         object_store_mb: shared memory given to a Ray started by the server.
-        item_tables_mb: what a bundle's graphs may keep of the items, computed at export; beyond it
-            the candidates of a request are written out as rows and scored as these.
+        item_tables_mb: what a bundle's graphs may keep of the items, computed at export, student
+            first; a graph beyond it gets the candidates of a request as full rows.
     """
 
     system: System = "dynamic"
@@ -68,6 +68,6 @@ class ServingConfig(FrozenConfig):
     bearer_token_env: str | None = None
     drain_s: float = Field(default=10.0, ge=0)
     object_store_mb: int = Field(default=100, ge=80)
-    item_tables_mb: float = Field(default=100, ge=0)
+    item_tables_mb: float = Field(default=256, ge=0)
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -144,16 +144,17 @@ def test_without_verification_only_sizes_are_compared(tmp_path: Path) -> None:
 
 def test_graphs_for_candidates_are_part_of_the_bundle_where_there_are_any(tmp_path: Path) -> None:
     plain = write(tmp_path / "plain")
-    assert plain.ranking is None
+    assert plain.rank_student is None
+    assert plain.rank_ensemble is None
     ranking = tmp_path / "ranking"
     ranking.mkdir()
-    for name in ("student.onnx", "ensemble.onnx"):
-        (ranking / name).write_bytes(b"for candidates")
+    (ranking / "student.onnx").write_bytes(b"for candidates")
     written = write(tmp_path / "bundle", ranking=ranking)
     assert written.version != plain.version
-    found = load_bundle(tmp_path / "bundle").ranking
-    assert found is not None
-    assert [path.read_bytes() for path in found] == [b"for candidates"] * 2
-    found[1].write_bytes(b"damaged......")
+    found = load_bundle(tmp_path / "bundle")
+    assert found.rank_ensemble is None
+    assert found.rank_student is not None
+    assert found.rank_student.read_bytes() == b"for candidates"
+    found.rank_student.write_bytes(b"damaged......")
     with pytest.raises(BundleError, match="checksum"):
         load_bundle(tmp_path / "bundle")

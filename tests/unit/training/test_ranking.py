@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dynens.bundle import ENSEMBLE, STUDENT
+from dynens.bundle import ENSEMBLE, STUDENT, write_bundle
 from dynens.data.prepared import open_prepared
-from dynens.errors import TrainingError
+from dynens.engine import Engine
 from tests.bundles import toy_run
 from training import ranking
 from training.ranking import export_ranking
@@ -26,26 +27,55 @@ def graphs(toy: Path) -> dict[str, Path]:
     return {name: toy / name for name in (STUDENT, ENSEMBLE)}
 
 
-def test_tables_share_one_limit_and_nothing_is_written_beyond_it(toy: Path, tmp_path: Path) -> None:
+def test_tables_share_one_limit_and_the_student_comes_first(toy: Path, tmp_path: Path) -> None:
     encoder = open_prepared(toy / "data").encoder
-    note = export_ranking(graphs(toy), encoder, tmp_path / "both", max_mb=100)
+    notes = export_ranking(graphs(toy), encoder, tmp_path / "both", max_mb=100)
     assert sorted(path.name for path in (tmp_path / "both").iterdir()) == [ENSEMBLE, STUDENT]
-    assert 0 < note["size_mb"] < 5
-    # Enough for the student's tables, which come first, and not for the ensemble's.
-    small = export_ranking(graphs(toy), encoder, tmp_path / "x", max_mb=0.6 * note["size_mb"])
-    assert small["refused"].startswith("tables of ensemble.onnx would take")
-    assert not (tmp_path / "x").exists()
+    sizes = {name: note["size_mb"] for name, note in notes.items()}
+    assert 0 < sizes[STUDENT] <= sizes[ENSEMBLE] < 5
+    small = export_ranking(
+        graphs(toy), encoder, tmp_path / "one", max_mb=sizes[STUDENT] + 0.5 * sizes[ENSEMBLE]
+    )
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [STUDENT]
+    assert "size_mb" in small[STUDENT]
+    assert small[ENSEMBLE]["refused"].startswith("its tables would take ")
+
+
+def test_an_engine_may_have_one_graph_for_candidates_only(toy: Path, tmp_path: Path) -> None:
+    whole = Engine.load(toy)
+    ranking = tmp_path / "ranking"
+    ranking.mkdir()
+    shutil.copy(toy / "bundle/ranking" / STUDENT, ranking / STUDENT)
+    manifest = whole.bundle.manifest
+    write_bundle(
+        tmp_path / "bundle",
+        dataset="toy",
+        layout=whole.layout,
+        router=manifest.router,
+        members=manifest.members,
+        student=whole.bundle.student,
+        ensemble=whole.bundle.ensemble,
+        encoder=whole.encoder,
+        ranking=ranking,
+    )
+    half = Engine.load(tmp_path / "bundle")
+    assert (half.student.ranks, half.ensemble.ranks) == (True, False)
+    keys = [f"i{n}" for n in range(50)]
+    for system in ("dynamic", "student", "ensemble"):
+        found, expected = (
+            engine.score(engine.encode_rank(5, {"hour": 3}, keys), system=system)  # type: ignore[arg-type]
+            for engine in (half, whole)
+        )
+        np.testing.assert_allclose(found.probability, expected.probability, atol=1e-6)
+        np.testing.assert_array_equal(found.route, expected.route)
 
 
 def test_without_an_item_table_there_is_nothing_to_do(toy: Path, tmp_path: Path) -> None:
     class Plain:
-        layout = None
         has_item_entity = False
 
-        def item_table(self) -> None:
-            return None
-
     assert export_ranking(graphs(toy), Plain(), tmp_path / "x", max_mb=1) == {}  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_graph_that_answers_otherwise_is_never_served(
@@ -59,8 +89,13 @@ def test_a_graph_that_answers_otherwise_is_never_served(
                 entry.CopyFrom(numpy_helper.from_array(spoilt, entry.name))
         return made
 
+    def broken(*args: object, **options: object) -> None:
+        raise KeyError("an operator of tomorrow")
+
     original = ranking.rank_graph
-    monkeypatch.setattr(ranking, "rank_graph", wrong)
     encoder = open_prepared(toy / "data").encoder
-    with pytest.raises(TrainingError, match="gives another"):
-        export_ranking(graphs(toy), encoder, tmp_path / "x", max_mb=100)
+    for spoil, words in ((wrong, "logit would differ by "), (broken, "KeyError: 'an operator of")):
+        monkeypatch.setattr(ranking, "rank_graph", spoil)
+        notes = export_ranking(graphs(toy), encoder, tmp_path / words, max_mb=100)
+        assert notes[STUDENT]["refused"].startswith(words)
+        assert not list((tmp_path / words).iterdir())
