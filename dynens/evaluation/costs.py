@@ -44,27 +44,30 @@ def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> 
 
     The rows of a block share the context of its first one, as the candidates of a request do.
     Every repeat takes another block, so that the dynamic system's cost averages over easy and hard
-    rows; within a repeat the systems take turns on the same block, in both forms. A block with an
-    item that is not in the table is not measured as candidates.
+    rows; within a repeat the systems take turns on the same block, in both forms and in random
+    order, since whoever comes later finds the block's rows in the caches. A block with an item that
+    is not in the table is not measured as candidates.
     """
     assert set(_ENGINE_NAME.values()) == set(get_args(System))
     engine = systems.engine
     places = _places(engine.encoder.item_table() if engine.student.ranks else None)
     as_rows: dict[str, list[float]] = {}
     as_candidates: dict[str, list[float]] = {}
+    rng = np.random.default_rng(0)
     for repeat in range(repeats + _WARM_UP_REPEATS):
         block = as_one_request(_block(batch, repeat), engine.layout)
-        works = [(as_rows, _work(systems, block))]
+        turns = [(as_rows, name, call) for name, call in _work(systems, block).items()]
         candidates = _candidates(block, engine.encoder.item_table(), places)
         if candidates is not None:
-            works.append((as_candidates, _engine_work(engine, candidates)))
-        for times, work in works:
-            for name, call in work.items():
-                start = time.perf_counter()
-                call()
-                elapsed = time.perf_counter() - start
-                if repeat >= _WARM_UP_REPEATS:
-                    times.setdefault(name, []).append(elapsed / len(block) * 1e6)
+            work = _engine_work(engine, candidates)
+            turns += [(as_candidates, name, call) for name, call in work.items()]
+        for turn in rng.permutation(len(turns)):
+            times, name, call = turns[turn]
+            start = time.perf_counter()
+            call()
+            elapsed = time.perf_counter() - start
+            if repeat >= _WARM_UP_REPEATS:
+                times.setdefault(name, []).append(elapsed / len(block) * 1e6)
     return Costs(_summarised(as_rows), _summarised(as_candidates))
 
 
