@@ -389,6 +389,6 @@ class Engine:
         return float(np.median(seconds))
 
 
-def _excess(arbitrary_s: float, shared_s: float) -> float:
-    """How many times as long arbitrary rows take as rows that share their context."""
-    return max(arbitrary_s / max(shared_s, 1e-9), 1.0)
+def _excess(seconds: float, cheapest_s: float) -> float:
+    """How many times as long a form takes as the cheapest one."""
+    return max(seconds / max(cheapest_s, 1e-9), 1.0)

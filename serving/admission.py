@@ -62,11 +62,12 @@ class StandingQueue:
 
     First come, first served answers everyone at the end of their budget once more requests arrive
     than can be answered, and the way back makes them late. A burst is another matter: its queue
-    drains, so that in any interval some request waited little. When even the shortest wait of an
-    interval was over a quarter of the budget, requests that waited longer than that are refused,
-    until an interval passes without any. A machine that delays every request, with nobody behind
-    it, has no queue: by Little's law the waits of requests that arrive at a rate λ mean λ · wait of
-    them waiting at a time, and fewer than two are none.
+    drains, so that in any interval many requests waited little. When nearly all requests of an
+    interval waited over a quarter of their budget, those that do are refused, until an interval
+    passes with hardly any. A machine that delays every request, with nobody behind it, has no
+    queue: by Little's law the waits of requests that arrive at a rate λ mean λ · wait of them
+    waiting at a time, and fewer than two are none. Shares of requests and not extremes decide, so
+    that a few clients with budgets of their own change nothing for the others.
 
     Attributes:
         pressure: 0 to 1, what the hard share shrinks by before it comes to that: the mean wait as a
@@ -99,23 +100,24 @@ class StandingQueue:
             if self._requests:
                 waiting = self._waits_s / elapsed
                 share = self._shares / self._requests
-                latest = min(share / _WAIT_SHARE, 1) * min(waiting / _FEWEST_WAITING, 1)
+                latest = share / _WAIT_SHARE * min(waiting / _FEWEST_WAITING, 1)
                 self.pressure, self._latest = min(latest, self._latest), latest
-            if self._over:
-                # While it stands, waits that led to a refusal tell; before, every one has to.
-                mean = self._over_waits_s / self._over
-                waiting = self._requests / elapsed * mean
-                everyone = self._over == self._requests
-                self._stands = waiting >= _FEWEST_WAITING and (self._stands or everyone)
-            else:
-                self._stands = False
+            self._stands = self._has_stood(elapsed)
             self._begin(now_s)
         self._requests += 1
         self._waits_s += wait_s
-        self._shares += wait_s / budget_s
+        self._shares += min(wait_s / budget_s, _WAIT_SHARE)
         if wait_s > _WAIT_SHARE * budget_s:
             self._over += 1
             self._over_waits_s += wait_s
+
+    def _has_stood(self, elapsed_s: float) -> bool:
+        """Whether the interval that ends was one of a standing queue."""
+        share = _STILL_OVER if self._stands else _NEARLY_ALL
+        if not self._over or self._over < share * self._requests:
+            return False
+        waiting = self._requests / elapsed_s * self._over_waits_s / self._over
+        return waiting >= _FEWEST_WAITING
 
     def refuses(self, wait_s: float, budget_s: float) -> bool:
         """Whether a request that waited this long is turned away."""
@@ -123,5 +125,7 @@ class StandingQueue:
 
 
 _INTERVAL_S = 0.1
+# Of an interval's requests: so many over a quarter of their budget begin it, so many keep it up.
+_NEARLY_ALL, _STILL_OVER = 0.9, 0.05
 _WAIT_SHARE = 0.25
 _FEWEST_WAITING = 2.0

@@ -182,7 +182,7 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # What Ray does beside serving shows in the p99 of a small machine: metrics of its own, that
         # nobody reads here, and a controller that looks round ten times a second. With a quarter of
-        # a second between looks a server is ready one second later.
+        # a second between looks a server is ready later, by a second or more.
         "RAY_enable_metrics_collection": "0",
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
         # Ray runs workers at niceness 15: a replica would wait behind every ordinary process.

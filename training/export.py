@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 
-from dynens.config.base import validate
-from dynens.config.run import RunConfig
 from dynens.data.prepared import open_prepared
 from dynens.errors import BundleError
 from dynens.models.registry import load_learner
 from dynens.run import RunDirectory
 from training.int8 import is_int8
-from training.pipeline import Watcher, run_stage, warn_of_ranking
+from training.pipeline import Watcher, read_settings, run_stage, warn_of_ranking
 from training.plan import finished_stages, plan
 from training.stages import MODEL_ONNX
 
@@ -19,17 +18,16 @@ _AGAIN = ("router", "bundle")
 
 
 def export_run(run: RunDirectory, watcher: Watcher) -> None:
-    """Export every learner from its checkpoint, fit the router on the new graphs and bundle them.
+    """Export every learner from its checkpoint, fit the router and bundle them.
 
-    What was trained or chosen stays: weights, members, blends, teacher and student. A learner whose
-    INT8 form is served keeps the graphs it has. Each stage is renamed into place when complete.
+    What was trained, chosen or measured stays: weights, members, blends, their logits on validation
+    rows and their costs; the student and the router's head are exported anew. A learner whose INT8
+    form is served keeps the graphs it has. Files and stages are renamed into place when complete.
 
     Raises:
         BundleError: the run is not finished.
     """
-    settings = run.read_config()
-    settings.pop("data")
-    config = validate(RunConfig, settings, str(run.config))
+    _, config = read_settings(run.read_config(), str(run.config))
     config = config.for_rows(open_prepared(run.data).rows["train"])
     stages = plan(config, run, 1)
     missing = {s.name for s in stages} - finished_stages(stages) - set(_AGAIN)
@@ -40,8 +38,11 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
         )
     directories = [*(run.learner(name) for name in config.learners), run.baseline]
     for directory in directories:
-        if not is_int8(directory / MODEL_ONNX):
-            load_learner(directory).export_onnx(directory / MODEL_ONNX)
+        served = directory / MODEL_ONNX
+        if not is_int8(served):
+            fresh = served.with_name(f"{served.name}.new")
+            load_learner(directory).export_onnx(fresh)
+            os.replace(fresh, served)
     for stage in stages:
         if stage.name in _AGAIN:
             watcher.started(stage)

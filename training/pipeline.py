@@ -83,7 +83,7 @@ def fit(
     existed = run.root.exists()
     was_new = not existed or (run.root.is_dir() and not any(run.root.iterdir()))
     settings = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
-    run.start(settings, resume=resume, normalised=_with_defaults)
+    run.start(settings, resume=resume, normalised=_normalised)
     try:
         _prepare_here(run, config, watcher or Watcher())
         config = config.for_rows(open_prepared(run.data).rows["train"])
@@ -109,11 +109,19 @@ def warn_of_ranking(run: RunDirectory, watcher: Watcher) -> None:
             )
 
 
-def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings with what this version added to them at its default."""
+def read_settings(settings: Mapping[str, Any], source: str) -> tuple[DatasetConfig, RunConfig]:
+    """A run's dataset and configuration, with what this version added at its default.
+
+    Raises:
+        ConfigError: they are not those of a run; the sentence names `source`.
+    """
     rest = dict(settings)
-    dataset = validate(DatasetConfig, rest.pop("data"), "data")
-    config = validate(RunConfig, rest, "settings")
+    dataset = validate(DatasetConfig, rest.pop("data", {}), source)
+    return dataset, validate(RunConfig, rest, source)
+
+
+def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
+    dataset, config = read_settings(settings, "config.yaml")
     return {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
 
 
@@ -298,9 +306,7 @@ def work_directory(run: RunDirectory, stage: str) -> Path:
 
 def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
     """Run one stage in this process and rename its output into place."""
-    settings = run.read_config()
-    dataset = validate(DatasetConfig, settings.pop("data"), str(run.config))
-    config = validate(RunConfig, settings, str(run.config))
+    dataset, config = read_settings(run.read_config(), str(run.config))
     if name != PREPARE:
         config = config.for_rows(open_prepared(run.data).rows["train"])
     work = work_directory(run, name)

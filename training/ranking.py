@@ -48,8 +48,14 @@ def export_ranking(
     for name, original in graphs.items():
         ranking = directory / name
         try:
-            if table is None or not len(table):
-                raise NotSeparableError("the item table holds more than columns of the item")
+            if table is None:
+                raise NotSeparableError(
+                    "not only the item's table and key fill the columns of the item"
+                )
+            if not len(table):
+                raise NotSeparableError("the item table is empty")
+            if "refused" in notes.get(STUDENT, {}):
+                raise NotSeparableError("candidates come to it through the student, which has none")
             model = rank_graph(onnx.load(str(original)), encoder.layout, table, max_bytes=left)
             onnx.checker.check_model(model)
             onnx.save(model, str(ranking))

@@ -114,6 +114,10 @@ class RowEncoder:
         """Which of the encoders read a raw column."""
         return self._positions.get(column, ())
 
+    def positions_of_user(self) -> tuple[int, ...]:
+        """Which of the encoders read the user's key."""
+        return self._positions.get(self.user_key or "", ())
+
     def columns_at(self, position: int) -> FieldColumns:
         """The columns of one encoder in encoded rows."""
         return self._slices[position]

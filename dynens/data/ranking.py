@@ -48,7 +48,8 @@ class Ranker:
         """The item columns of every item; None where a row is more than context and item columns.
 
         That is so where layout and joins disagree on which columns are the item's, or where a field
-        reads the item's key as anything but a category.
+        reads the item's key as anything but a category. The table takes as much memory as the
+        item's part of `EncodedEntity` once more.
         """
         if self._table is None and self._is_separable(encoder):
             layout = encoder.layout
@@ -60,16 +61,27 @@ class Ranker:
         return self._table
 
     def _is_separable(self, encoder: RowEncoder) -> bool:
+        """Whether only the item's table and key write the item's columns, and no others."""
         layout = encoder.layout
-        keys = [encoder.columns_at(position)[1].start for position in self._key_ids]
-        ids = [*keys, *self._items.ids_columns.tolist()]
-        dense = self._items.dense_columns.tolist()
-        return (
-            layout.has_context
-            and not self._other_keys
-            and min(ids, default=layout.ids_width) >= layout.context_ids_width
-            and min(dense, default=layout.num_dense) >= layout.context_dense
-        )
+        first_dense, first_id = layout.context_dense, layout.context_ids_width
+        keys = [encoder.columns_at(position) for position in self._key_ids]
+        mine = [int(i) for i in self._items.ids_columns] + [at.start for _, at in keys]
+        own = all(i >= first_id for i in mine)
+        own &= bool((self._items.dense_columns >= first_dense).all())
+        apart = all(self._is_context(encoder, p) for p in encoder.positions_of_user())
+        if self._users is not None:
+            apart &= bool((self._users.ids_columns < first_id).all())
+            apart &= bool((self._users.dense_columns < first_dense).all())
+        return layout.has_context and not self._other_keys and own and apart
+
+    @staticmethod
+    def _is_context(encoder: RowEncoder, position: int) -> bool:
+        """Whether all columns of one encoder are the context's."""
+        dense, ids = encoder.columns_at(position)
+        layout = encoder.layout
+        in_dense: bool = dense.stop <= layout.context_dense
+        in_ids: bool = ids.stop <= layout.context_ids_width
+        return in_dense and in_ids
 
     def candidates(
         self,
@@ -83,6 +95,9 @@ class Ranker:
         rows = self._items.known_rows_of(candidates) if table is not None else None
         if table is None or rows is None:
             return None
+        for name in context:
+            if not all(self._is_context(encoder, p) for p in encoder.positions_of(name)):
+                return None
         dense, ids = self._context_row(encoder, user_id, context)
         return Candidates(EncodedBatch(dense, ids), table, rows)
 

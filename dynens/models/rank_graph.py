@@ -346,6 +346,7 @@ def _evaluate(graph: _Graph, items: Arrays, max_bytes: float) -> dict[str, Array
         chunk = {name: array[start : start + _EVALUATED_ROWS] for name, array in items.items()}
         parts.append(_run(model, names, chunk))
         size = sum(array.nbytes for array in parts[-1].values()) * rows / len(chunk[_ITEM_IDS])
+        size += sum(array.nbytes for array in tables.values())
         if size > max_bytes:
             raise TableTooLargeError(size)
     return tables | {name: np.concatenate([part[name] for part in parts]) for name in names}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import psutil
 import pytest
 
@@ -102,6 +103,7 @@ def test_a_run_can_be_exported_again_without_training(finished: Path, workplace:
     shutil.copytree(finished, again)
     trained = [path.read_bytes() for path in sorted(again.glob("learners/*/stage.json"))]
     shutil.rmtree(again / "bundle")
+    shutil.rmtree(again / "report")
     (again / "learners/dnn/model.onnx").write_bytes(b"damaged")
     done = dynens("export", again)
     assert done.returncode == 0, done.stderr
@@ -110,6 +112,7 @@ def test_a_run_can_be_exported_again_without_training(finished: Path, workplace:
     found = json.loads((again / "bundle/manifest.json").read_text())
     for name in ("router", "layout", "members"):
         assert found[name] == expected[name], name
+    onnx.checker.check_model(onnx.load(str(again / "learners/dnn/model.onnx")))
     for system, auc in figures(finished).items():
         assert figures(again)[system] == pytest.approx(auc, abs=SAME_AUC), system
 
@@ -122,3 +125,13 @@ def test_an_unfinished_run_is_not_exported(finished: Path, workplace: Path) -> N
     assert done.returncode == 2
     assert f"{half} lacks the stages student; finish the run" in done.stderr
     assert (half / "bundle/manifest.json").exists()
+
+
+def test_a_folder_with_another_configuration_is_no_run(workplace: Path) -> None:
+    other = workplace / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text("seed: 1\n", encoding="utf-8")
+    done = dynens("export", other)
+    assert done.returncode == 2
+    assert f"{other / 'config.yaml'}" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

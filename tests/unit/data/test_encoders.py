@@ -276,6 +276,12 @@ def test_candidates_are_the_same_rows_by_their_place(joined, user):
     assert encoder.candidates(user, context, [" 10"]) is None  # written otherwise
 
 
+def test_context_that_sets_a_field_of_the_item_goes_the_long_way(joined):
+    encoder, _, _ = joined
+    assert encoder.candidates(1, {"slot": "a", "price": 3.0}, [10]) is None
+    assert encoder.candidates(1, {"slot": "a", "unheard_of": 3.0}, [10]) is not None
+
+
 def test_candidates_need_item_columns_that_stand_apart(joined, encoder):
     assert encoder.candidates(1, {}, [1]) is None
     _, table, entities = joined
@@ -284,6 +290,16 @@ def test_candidates_need_item_columns_that_stand_apart(joined, encoder):
     specs = {
         "key read as a number": [user, item, FieldSpec(name="n", column="item", kind="numeric")],
         "item column called context": [user, item, FieldSpec(name="price", kind="numeric")],
+        "user column called the item's": [
+            user,
+            item,
+            FieldSpec(name="age", kind="numeric", entity="item"),
+        ],
+        "user's key called the item's": [
+            FieldSpec(name="slot", vocabulary=KEEP_ALL),
+            item,
+            FieldSpec(name="user_id", entity="item", vocabulary=KEEP_ALL),
+        ],
         "nothing but items": [item],
     }
     for name, fields in specs.items():

@@ -95,6 +95,25 @@ def test_pressure_grows_with_the_wait_and_with_those_who_wait(
     assert queue.pressure == pytest.approx(pressure, rel=0.02)
 
 
+def test_a_few_clients_with_budgets_of_their_own_change_nothing_for_the_others() -> None:
+    long, tiny = StandingQueue(), StandingQueue()
+    for i in range(500):
+        now = i / 1000
+        long.observe(7e-3, 1.0 if i % 50 == 0 else BUDGET_S, now)
+        tiny.observe(0.5e-3, 1e-5 if i % 100 == 0 else BUDGET_S, now)
+    assert long.refuses(7e-3, BUDGET_S)
+    # .5 of 2 ms by .5 of 2 waiting, as without them, and a hundredth of the largest share.
+    assert tiny.pressure == pytest.approx(0.0625, abs=0.01)
+
+
+def test_a_straggler_does_not_keep_a_queue_standing() -> None:
+    queue = StandingQueue()
+    now = arrive(queue, 1000, [7e-3] * 220, 0.0)
+    assert queue.refuses(3e-3, BUDGET_S)
+    now = arrive(queue, 1000, ([2.1e-3] + [1e-4] * 99) * 3, now)
+    assert not queue.refuses(3e-3, BUDGET_S)
+
+
 def test_a_burst_is_no_standing_queue() -> None:
     queue = StandingQueue()
     now = arrive(queue, 1000, [7e-3] * 80 + [1e-4] * 21, 0.0)
