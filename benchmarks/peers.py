@@ -217,8 +217,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"{markdown_table(columns, rows)}\n\n"
         f"{versions}; one worker each; {result['rows_per_request']} candidates per request; p99 "
         f"within {result['budget_ms']:g} ms. Median (smallest–largest round). `alone`: the peer "
-        f"after Ray has stopped. A batch's rows have no context in common, so batching servers score "
-        f"them as full rows. Answers agree within {difference:.1g}.\n\n{verdict(result)}"
+        f"after Ray has stopped. Rows of a batch have no context in common, so batching servers "
+        f"score them as full rows. Answers agree within {difference:.1g}.\n\n{verdict(result)}"
     )
 
 

@@ -67,12 +67,14 @@ class StandingQueue:
     passes with hardly any. A machine that delays every request, with nobody behind it, has no
     queue: by Little's law the waits of requests that arrive at a rate λ mean λ · wait of them
     waiting at a time, and fewer than two are none. Shares of requests and not extremes decide, so
-    that a few clients with budgets of their own change nothing for the others.
+    that a few clients with budgets of their own change nothing for the others. The first such
+    interval takes the hard rows' time away (`pressure`), the next one begins to refuse.
 
     Attributes:
         pressure: 0 to 1, what the hard share shrinks by before it comes to that: the mean wait as a
             share of a quarter of the budget, times the number waiting over two, each at most 1; the
-            lesser value of two intervals, since a burst fills one.
+            lesser value of two intervals, since a burst fills one. 1 where the queue stands; it
+            falls by no more than a third per tenth of a second.
 
     References:
         Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012 (standing queues);
@@ -97,12 +99,7 @@ class StandingQueue:
         """A request arrives that waited `wait_s` already."""
         elapsed = now_s - self._began_s
         if elapsed >= _INTERVAL_S:
-            if self._requests:
-                waiting = self._waits_s / elapsed
-                share = self._shares / self._requests
-                latest = share / _WAIT_SHARE * min(waiting / _FEWEST_WAITING, 1)
-                self.pressure, self._latest = min(latest, self._latest), latest
-            self._stands = self._has_stood(elapsed)
+            self._conclude(elapsed)
             self._begin(now_s)
         self._requests += 1
         self._waits_s += wait_s
@@ -110,6 +107,17 @@ class StandingQueue:
         if wait_s > _WAIT_SHARE * budget_s:
             self._over += 1
             self._over_waits_s += wait_s
+
+    def _conclude(self, elapsed_s: float) -> None:
+        """Draw the conclusions of an interval."""
+        waiting = self._waits_s / elapsed_s
+        share = self._shares / max(self._requests, 1)
+        latest = share / _WAIT_SHARE * min(waiting / _FEWEST_WAITING, 1)
+        stood = self._has_stood(elapsed_s)
+        self._stands = stood and self.pressure == 1.0
+        pressure = 1.0 if stood else min(latest, self._latest)
+        faded = self.pressure * _DECAY ** (elapsed_s / _INTERVAL_S)
+        self.pressure, self._latest = max(pressure, faded), latest
 
     def _has_stood(self, elapsed_s: float) -> bool:
         """Whether the interval that ends was one of a standing queue."""
@@ -127,5 +135,6 @@ class StandingQueue:
 _INTERVAL_S = 0.1
 # Of an interval's requests: so many over a quarter of their budget begin it, so many keep it up.
 _NEARLY_ALL, _STILL_OVER = 0.9, 0.05
+_DECAY = 0.67
 _WAIT_SHARE = 0.25
 _FEWEST_WAITING = 2.0
