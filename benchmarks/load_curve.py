@@ -54,7 +54,15 @@ SHOWN = {
 }
 ROWS, _BODIES = 100, 500
 _MAX_BROKEN, _MAX_QPS = 2, 20_000.0
-_MEDIANS = ("p50_ms", "p99_ms", "error_rate", "granted_share", "achieved_qps")
+_MEDIANS = (
+    "p50_ms",
+    "p99_ms",
+    "error_rate",
+    "granted_share",
+    "achieved_qps",
+    "late",
+    "duration_s",
+)
 
 
 def sweep(bench: Bench, start_qps: float, factor: float) -> dict[str, list[LoadResult]]:
@@ -181,11 +189,29 @@ def markdown(result: Mapping[str, Any]) -> str:
         "p99 ms at the knee",
     ]
     table = markdown_table(columns, rows)
+    beyond_table = markdown_table(
+        ["system", "offered per s", "in time per s", "late per s", "hard rows granted"],
+        [
+            [SHOWN[name][1], f"{p['offered_qps']:.0f}", *_answers(p)]
+            for name, curve in result["curves"].items()
+            for p in curve
+            if p["offered_qps"] > result["knees_qps"][name]
+        ],
+    )
     return (
-        f"{table}\n\nThe knee is the highest offered rate up to which p99 stayed within "
+        f"{table}\n\nBeyond the knee, as the client sees it (the others were refused, with 503 or "
+        f"504, or found no connection):\n\n{beyond_table}\n\n"
+        "The knee is the highest offered rate up to which p99 stayed within "
         f"{result['budget_ms']:g} ms, errors within 0.1 % and at least 99 % of the hard rows were "
         "answered by the ensemble."
     )
+
+
+def _answers(point: Mapping[str, Any]) -> list[str]:
+    """Complete answers per second within the budget and after it, and the granted share."""
+    late = point["late"] / point["duration_s"]
+    in_time = point["achieved_qps"] - late
+    return [f"{in_time:.0f}", f"{late:.0f}", f"{point['granted_share']:.0%}"]
 
 
 def main() -> None:

@@ -90,6 +90,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.load_curve RUN --out benchmarks/out/load_curve.json",
         load_curve.markdown,
     ),
+    "load_curve-kuairand": (
+        "Latency over offered rate, 47 fields",
+        "python -m benchmarks.load_curve KUAIRAND_RUN --out F",
+        load_curve.markdown,
+    ),
     "sizes": (
         "Candidates per request, and the proxy",
         "python -m benchmarks.sizes RUN --out benchmarks/out/sizes.json",

@@ -86,6 +86,7 @@ def steps(short: bool) -> list[Step]:
     if has_kuairand:
         wide = run_of(KUAIRAND)
         plan.append(step("serving-kuairand", wide, module="serving"))
+        plan.append(step("load_curve-kuairand", wide, module="load_curve"))
     return plan
 
 

@@ -18,6 +18,9 @@ def curve(rate: float) -> list[dict[str, float]]:
             "p99_ms": 2.0 * factor,
             "error_rate": 0.0,
             "granted_share": 1.0,
+            "achieved_qps": rate * factor,
+            "late": 8.0,
+            "duration_s": 2.0,
         }
         for factor in (1, 10)
     ]
@@ -53,6 +56,7 @@ def test_what_was_not_measured_is_left_out_and_named(docs: Path, tmp_path: Path)
     assert f"{made}, 2026-01-02." in page
     assert "| student alone | 50 | 500 | 1.00 | 2.00 |" in page
     assert "| static trio | 0 | 5 | – | – |" in page
+    assert "| static trio | 50 | 46 | 4 | 100% |" in page
     assert "![Latency over offered rate](latency-over-rate.svg)" in page
     assert page.count("Not measured on this machine yet") == len(results.SECTIONS) - 1
     assert (docs / "latency-over-rate.svg").stat().st_size < 100_000
@@ -85,7 +89,8 @@ def test_raw_samples_go_at_every_depth() -> None:
 
 
 # Only the full form has them: minutes of steps, and data that not every machine has.
-FULL_ONLY = {"training_speed", "epoch_scaling", "faults", "soak", "serving-kuairand"}
+FULL_ONLY = {"training_speed", "epoch_scaling", "faults", "soak"}
+FULL_ONLY |= {"serving-kuairand", "load_curve-kuairand"}
 # The run that the full form's students are made from.
 NO_SECTION = {"accuracy-sample"}
 
