@@ -1,6 +1,3 @@
-import gc
-import weakref
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,47 +5,10 @@ import pytest
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, PADDING
 from dynens.data.encoders import RowEncoder
 from dynens.data.entities import RawEntity
-from dynens.data.fitting import field_fitter
-from dynens.data.prepare import encode_entity
 from dynens.errors import BundleError, DataError
 from dynens.schema import FieldSpec, VocabularyPolicy
+from tests.unit.data.encoded import KEEP_ALL, SPECS, fit, same
 from tests.unit.data.tables import mixed_table
-
-KEEP_ALL = VocabularyPolicy(min_count=1)
-SPECS = (
-    FieldSpec(name="user_id", entity="user", vocabulary=KEEP_ALL),
-    FieldSpec(name="country"),
-    FieldSpec(name="price", kind="numeric", buckets=8),
-    FieldSpec(name="age", kind="numeric", transform="standard"),
-    FieldSpec(name="tags", kind="multi_valued", entity="item", vocabulary=KEEP_ALL),
-    FieldSpec(name="hour", column="time", derive="hour"),
-    FieldSpec(name="days", column="time", kind="numeric", derive="epoch_days"),
-    FieldSpec(name="hashed", column="country", vocabulary=VocabularyPolicy(hash_buckets=7)),
-)
-
-
-def fit(specs, table, entities=(), **keys):
-    encoders = []
-    for spec in specs:
-        fitter = field_fitter(spec)
-        joined = table
-        for entity in entities:
-            joined = entity.join(joined, [spec.source])
-        fitter.add(joined[spec.source])
-        encoders.append(fitter.finish())
-    bare = RowEncoder(encoders)
-    encoded = [encode_entity(bare, entity, table.column_names) for entity in entities]
-    return RowEncoder(encoders, encoded, **keys)
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return fit(SPECS, mixed_table())
-
-
-def same(a, b):
-    np.testing.assert_array_equal(a.ids, b.ids)
-    np.testing.assert_allclose(a.dense, b.dense, atol=1e-6)
 
 
 def columns_of(table):
@@ -218,27 +178,6 @@ def test_dense_vectors():
     same(encoder.encode_columns({"v": ["1,2", "3,2", None]}), encoder.encode_table(table))
 
 
-@pytest.fixture(scope="module")
-def joined():
-    users = pa.table({"user_id": ["1", "2", "3"], "age": [20.0, 30.0, None]})
-    items = pa.table({"item": [10, 11, 12], "genre": ["x|y", "x", None], "price": [1.0, 2.0, 9.0]})
-    entities = [RawEntity("user", "user_id", users), RawEntity("item", "item", items)]
-    table = pa.table(
-        {"user_id": [1, 2, 2, 9], "item": [10, 11, 12, 13], "slot": ["a", "b", "a", "b"]}
-    )
-    specs = [
-        FieldSpec(name="user_id", entity="user", vocabulary=KEEP_ALL),
-        FieldSpec(name="age", kind="numeric", entity="user"),
-        FieldSpec(name="slot", vocabulary=KEEP_ALL),
-        FieldSpec(name="item", entity="item", vocabulary=KEEP_ALL),
-        FieldSpec(
-            name="genre", kind="multi_valued", separator="|", entity="item", vocabulary=KEEP_ALL
-        ),
-        FieldSpec(name="price", kind="numeric", entity="item"),
-    ]
-    return fit(specs, table, entities, user_key="user_id", item_key="item"), table, entities
-
-
 def test_joins_by_key_equal_joined_columns(joined):
     encoder, table, entities = joined
     wide = table
@@ -247,93 +186,6 @@ def test_joins_by_key_equal_joined_columns(joined):
     assert wide["age"].to_pylist() == [20.0, 30.0, 30.0, None]
     same(encoder.encode_table(table), encoder.encode_table(wide))
     same(encoder.encode_columns(columns_of(wide)), encoder.encode_table(table))
-
-
-def test_rank_equals_the_same_rows_as_a_table(joined):
-    encoder, _, _ = joined
-    for user in (1, "2", 99, None):
-        candidates = [12, "10", 11.0, 13, "unknown"]
-        table = pa.table(
-            {
-                "user_id": [None if user is None else str(user)] * 5,
-                "item": ["12", "10", "11", "13", "unknown"],
-                "slot": ["b"] * 5,
-            }
-        )
-        same(encoder.encode_rank(user, {"slot": "b"}, candidates), encoder.encode_table(table))
-
-
-@pytest.mark.parametrize("user", [1, "2", 99, None])
-def test_candidates_are_the_same_rows_by_their_place(joined, user):
-    encoder, _, _ = joined
-    context = {"slot": "b", "age": 30.0}
-    for keys in ([12, "10", 11, 11.0], [10], []):
-        candidates = encoder.candidates(user, context, keys)
-        same(candidates.encoded(), encoder.encode_rank(user, context, keys))
-        same(candidates.take(slice(1, 3)).encoded(), candidates.encoded().take(slice(1, 3)))
-    assert len(encoder.item_table()) == 3
-    assert encoder.candidates(user, context, [10, 13]) is None  # not in the table
-    assert encoder.candidates(user, context, [" 10"]) is None  # written otherwise
-
-
-def test_context_that_sets_a_field_of_the_item_goes_the_long_way(joined):
-    encoder, _, _ = joined
-    assert encoder.candidates(1, {"slot": "a", "price": 3.0}, [10]) is None
-    assert encoder.candidates(1, {"slot": "a", "unheard_of": 3.0}, [10]) is not None
-
-
-def test_candidates_need_item_columns_that_stand_apart(joined, encoder):
-    assert encoder.candidates(1, {}, [1]) is None
-    _, table, entities = joined
-    item = FieldSpec(name="item", entity="item", vocabulary=KEEP_ALL)
-    user = FieldSpec(name="user_id", entity="user", vocabulary=KEEP_ALL)
-    specs = {
-        "key read as a number": [user, item, FieldSpec(name="n", column="item", kind="numeric")],
-        "item column called context": [user, item, FieldSpec(name="price", kind="numeric")],
-        "user column called the item's": [
-            user,
-            item,
-            FieldSpec(name="age", kind="numeric", entity="item"),
-        ],
-        "user's key called the item's": [
-            FieldSpec(name="slot", vocabulary=KEEP_ALL),
-            item,
-            FieldSpec(name="user_id", entity="item", vocabulary=KEEP_ALL),
-        ],
-        "nothing but items": [item],
-    }
-    for name, fields in specs.items():
-        made = fit(fields, table, entities, user_key="user_id", item_key="item")
-        assert made.item_table() is None, name
-        assert made.candidates(1, {}, [10]) is None, name
-        assert len(made.encode_rank(1, {}, [10])) == 1, name
-
-
-def test_an_encoder_goes_without_the_garbage_collector(tmp_path, joined):
-    """Servers freeze what they have loaded, and a frozen cycle is never collected."""
-    joined[0].save(tmp_path)
-    encoder = RowEncoder.load(tmp_path)
-    encoder.encode_rank(1, {}, [10])
-    gone = weakref.ref(encoder)
-    gc.disable()
-    try:
-        del encoder
-        assert gone() is None
-    finally:
-        gc.enable()
-
-
-def test_context_wins_over_the_user_table(joined):
-    encoder, _, _ = joined
-    row = encoder.encode_rank(1, {"age": 30.0, "slot": "a"}, [10])
-    other = encoder.encode_rank(2, {"slot": "a"}, [10])
-    np.testing.assert_array_equal(row.dense, other.dense)
-
-
-def test_rank_without_candidates_and_without_items(joined, encoder):
-    assert len(joined[0].encode_rank(1, {}, [])) == 0
-    with pytest.raises(DataError, match="no item table"):
-        encoder.encode_rank(1, {}, [1])
 
 
 def test_save_and_load(joined, encoder, tmp_path):
