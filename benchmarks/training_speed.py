@@ -2,9 +2,10 @@
 
     python -m benchmarks.training_speed --out benchmarks/out/training_speed.json    (about 6 min)
 
-FuxiCTR gets a virtual environment of its own under `--cache`, made when absent. Per round each side
-takes some steps in turn; medians over all steps but the warm-up are compared. The same steps go on
-to a fixed validation AUC, and the training time it took is printed beside.
+FuxiCTR gets a virtual environment of its own under `--cache`, made when absent, and is left out by
+`--without-peer`. Where torch finds a GPU, dynens trains there too, beside its CPU threads. Per
+round each side takes some steps in turn; medians over all steps but the warm-up are compared. The
+same steps go on to a fixed validation AUC, and the training time it took is printed beside.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.environments import CACHE, peer_python
 from benchmarks.loads import markdown_table, spread, write_result
 from dynens import metrics
 from dynens.batch import EncodedBatch, FeatureLayout, SparseField
-from dynens.config.learner import LearnerConfig, OptimizerConfig, Precision
+from dynens.config.learner import Device, LearnerConfig, OptimizerConfig, Precision
 from dynens.models.batches import tensor_batch
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
@@ -35,6 +36,7 @@ from dynens.models.training import Trainer, predict_logits
 FUXICTR, TORCH = "fuxictr==2.3.10", "2.13.0"
 PEER = Path(__file__).with_name("fuxictr_peer.py")
 VALID_ROWS = 20_480
+FIRST_SIDE, PEER_SIDE = "dynens fp32", "fuxictr fp32"
 
 
 def planted_rows(num_rows: int, num_fields: int, vocabulary: int) -> tuple[Any, Any]:
@@ -50,7 +52,9 @@ def planted_rows(num_rows: int, num_fields: int, vocabulary: int) -> tuple[Any, 
 class Ours:
     """dynens's network and trainer, driven step by step."""
 
-    def __init__(self, options: dict[str, Any], precision: Precision, ids: Any, labels: Any):
+    def __init__(
+        self, options: dict[str, Any], precision: Precision, device: Device, ids: Any, labels: Any
+    ) -> None:
         torch.manual_seed(0)
         config = LearnerConfig(
             model=options["model"],
@@ -72,7 +76,7 @@ class Ours:
         layout = FeatureLayout((), tuple(fields))
         learner = MODELS[config.model]
         assert issubclass(learner, NetLearner)
-        self.network = CTRNetwork(layout, config, learner.head_class, None)
+        self.network = CTRNetwork(layout, config, learner.head_class, None).to(device)
         self.trainer = Trainer(self.network, config, seed=0)
         self.rows = EncodedBatch(np.zeros((len(ids), 0), np.float32), ids, labels)
         self.batch_size = options["batch_size"]
@@ -84,7 +88,7 @@ class Ours:
             index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
             batch = tensor_batch(self.rows, index)
             started = time.perf_counter()
-            self.trainer.train_step(batch)
+            self.trainer.train_step(batch.to(self.trainer.device))
             seconds.append(time.perf_counter() - started)
         return seconds
 
@@ -150,11 +154,16 @@ def compare(arguments: argparse.Namespace, model: str, folder: Path) -> dict[str
     np.save(folder / "ids.npy", ids)
     np.save(folder / "labels.npy", labels)
     sides: dict[str, Ours | Peer] = {
-        "dynens fp32": Ours(options, "fp32", ids, labels),
-        "dynens bf16": Ours(options, "bf16", ids, labels),
+        FIRST_SIDE: Ours(options, "fp32", "cpu", ids, labels),
+        "dynens bf16": Ours(options, "bf16", "cpu", ids, labels),
     }
-    python = peer_python(arguments.cache, FUXICTR, (f"torch=={TORCH}",), locked=False)
-    sides["fuxictr fp32"] = Peer(python, options)
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
+        sides[f"dynens fp32, {gpu}"] = Ours(options, "fp32", "cuda", ids, labels)
+        sides[f"dynens bf16, {gpu}"] = Ours(options, "bf16", "cuda", ids, labels)
+    if not arguments.without_peer:
+        python = peer_python(arguments.cache, FUXICTR, (f"torch=={TORCH}",), locked=False)
+        sides[PEER_SIDE] = Peer(python, options)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     curves: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for round_number in range(arguments.rounds):
@@ -190,18 +199,21 @@ def markdown(result: Mapping[str, Any]) -> str:
     rows = []
     for model, compared in result["models"].items():
         summary, options = compared["summary"], compared["options"]
-        fuxictr = summary["sides"]["fuxictr fp32"]["step_ms"]
+        against = summary["sides"].get(PEER_SIDE, summary["sides"][FIRST_SIDE])["step_ms"]
         for name, side in summary["sides"].items():
-            step = spread([side["step_ms"], side["step_ms_p10"], side["step_ms_p90"]], digits=0)
-            ratio = f"{fuxictr / side['step_ms']:.2f}"
+            step = spread([side["step_ms"], side["step_ms_p10"], side["step_ms_p90"]], digits=1)
+            ratio = f"{against / side['step_ms']:.2f}"
             rows.append([model, name, step, ratio, f"{side['seconds_to_auc']:.1f}"])
-    columns = ["model", "side", "step, ms", "FuxiCTR's step ÷ this", "s to equal AUC"]
-    return (
-        f"{markdown_table(columns, rows)}\n\n{FUXICTR}; {options['num_fields']} fields of "
-        f"{options['vocabulary']:,} ids, batch {options['batch_size']}, embedding "
-        f"{options['embedding_dim']}, {options['threads']} thread(s). Median (10th–90th percentile "
-        "of steps), interleaved."
+    has_peer = PEER_SIDE in summary["sides"]
+    compared_with = "FuxiCTR's" if has_peer else f"{FIRST_SIDE}'s"
+    columns = ["model", "side", "step, ms", f"{compared_with} step ÷ this", "s to equal AUC"]
+    note = f"{FUXICTR}; " if has_peer else ""
+    note += (
+        f"{options['num_fields']} fields of {options['vocabulary']:,} ids, batch "
+        f"{options['batch_size']}, embedding {options['embedding_dim']}, {options['threads']} "
+        "thread(s). Median (10th–90th percentile of steps), interleaved."
     )
+    return f"{markdown_table(columns, rows)}\n\n{note}"
 
 
 def main() -> None:
@@ -214,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8, help="steps per side and round")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--without-peer", action="store_true", help="time dynens alone")
     parser.add_argument("--out", type=Path, required=True, help="JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

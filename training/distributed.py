@@ -230,7 +230,7 @@ class ShardedTraining:
         losses = []
         for batch in self._local_batches():
             assert batch.labels is not None
-            with autocast(self.config.optimizer.precision):
+            with autocast(self.config.optimizer.precision, torch.device("cpu")):
                 logits = self.model(batch.dense, batch.ids, batch.stats)
             loss = weighted_bce(logits, batch.labels, batch.sample_weight)
             self.optimizer.zero_grad(set_to_none=True)

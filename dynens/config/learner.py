@@ -17,6 +17,7 @@ ModelName = Literal[
 ]
 """A key of `dynens.models.registry.MODELS`, or "auto" (for the student only)."""
 Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
 _BRANCHING = ("dnn", "ipnn", "auto")
 
 
@@ -53,7 +54,7 @@ class OptimizerConfig(FrozenConfig):
     """Members of a snapshot ensemble (cyclic cosine learning rate); 0 or 1: an ordinary run."""
     epochs_per_snapshot: int = Field(default=3, ge=1)
     precision: Precision = "auto"
-    """Arithmetic of the training step; auto: bf16 where the CPU or GPU has it in hardware."""
+    """Arithmetic of the training step; auto: bf16 on a CPU that is clearly faster in it."""
 
 
 class TreesConfig(FrozenConfig):
@@ -109,6 +110,9 @@ class LearnerConfig(FrozenConfig):
     """Leave the learner out where there are more training rows; None: it always trains."""
     num_threads: int = Field(default=1, ge=1)
     """CPU threads of one learner; learners run side by side."""
+    device: Device = "auto"
+    """Where a neural learner trains; auto: on the GPU where there is one. Trees, labelling and
+    everything that is served run on the CPU."""
     optimizer: OptimizerConfig = OptimizerConfig()
     trees: TreesConfig = TreesConfig()
 
@@ -133,6 +137,11 @@ class LearnerConfig(FrozenConfig):
                 f"branches is {self.branches} but model is {self.model} with hidden_units "
                 f"{list(self.hidden_units)}; only {' and '.join(_BRANCHING[:2])} with hidden "
                 "layers can have more than one"
+            )
+        if self.device == "cuda" and self.optimizer.embedding_optimizer == "fused_rowwise_adagrad":
+            raise ValueError(
+                "device is cuda but optimizer.embedding_optimizer is fused_rowwise_adagrad, which "
+                "runs on the CPU only; use adam or auto"
             )
         if self.model == "xgboost" and self.optimizer.snapshots > 1:
             raise ValueError(

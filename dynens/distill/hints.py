@@ -43,13 +43,18 @@ class TeacherFeatures:
     def dim(self) -> int:
         return len(self._mean)
 
+    def to(self, device: torch.device) -> None:
+        """Move it to where the student trains."""
+        self._network.to(device)
+        self._mean, self._scale = self._mean.to(device), self._scale.to(device)
+
     def __call__(self, batch: TensorBatch) -> Tensor:
         """(B, H) float32."""
         return (self._raw(batch) - self._mean) * self._scale
 
     def _raw(self, batch: TensorBatch) -> Tensor:
         network = self._network
-        with torch.no_grad(), autocast(self._precision):
+        with torch.no_grad(), autocast(self._precision, batch.ids.device):
             inputs = network.inputs(batch.dense, batch.ids, batch.stats)
             return network.head.features(inputs).float()
 

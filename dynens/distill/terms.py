@@ -210,12 +210,12 @@ def mixup_loss(step: Step) -> Tensor:
     rows = len(step.logits)
     rng = np.random.default_rng([*step.seed, 0x313])
     beta = step.config.mixup.beta
-    share = torch.from_numpy(rng.beta(beta, beta, rows).astype(np.float32))
+    share = torch.from_numpy(rng.beta(beta, beta, rows).astype(np.float32)).to(step.logits.device)
     partner = torch.from_numpy(rng.permutation(rows))
     dense, embeddings = (_mixed(values, partner, share) for values in step.inputs.whole())
     probability = torch.sigmoid(step.teacher / step.temperature)
     target = _mixed(probability, partner, share)
-    with autocast(step.precision):
+    with autocast(step.precision, step.logits.device):
         logits = step.head(HeadInputs.of(dense, embeddings)).float()
     return weighted_mean(
         probability_kl(logits, target, step.temperature), _mixed(step.weight, partner, share)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -89,8 +90,10 @@ class DistillTrainer(Trainer):
         self._distill = distill
         self._teaching = teaching
         self._teacher_logits = torch.from_numpy(np.asarray(teaching.logits, dtype=np.float32))
+        if teaching.features is not None:
+            teaching.features.to(self.device)
         self._terms = active_terms(distill)
-        self._modules = self._term_modules()
+        self._modules = self._term_modules().to(self.device)
         learned = list(self._modules.parameters())
         if learned:
             self.optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
@@ -150,10 +153,10 @@ class DistillTrainer(Trainer):
         # Before the student's own pass, whose weights autograd must find unchanged.
         average = self._average_logits(batch, made) if distill.ema > 0 else None
         inputs, features, branches = self._student(batch, made)
-        teacher = self._teacher_logits[torch.from_numpy(batch.index)]
+        teacher = self._teacher_logits[torch.from_numpy(batch.index)].to(self.device)
         labels, has_label, weight = self._targets(batch, made)
         if made is not None:
-            teacher = torch.cat([teacher, torch.from_numpy(made.logits)])
+            teacher = torch.cat([teacher, self._tensor(made.logits)])
         gated = None
         if self._modules.gate is not None:
             gated = self._modules.gate(teacher, features.float())
@@ -186,7 +189,7 @@ class DistillTrainer(Trainer):
     ) -> tuple[HeadInputs, Tensor, Tensor]:
         """The head's inputs, its features and the logits of its branches."""
         head = self.network.head
-        with autocast(self.options.precision):
+        with autocast(self.options.precision, self.device):
             inputs = self.network.inputs(*self._rows(batch, made))
             features = head.features(inputs)
             return inputs, features, head.branch_scores(features, inputs).float()
@@ -195,7 +198,8 @@ class DistillTrainer(Trainer):
         """Logits of the moving average on the same rows, without dropout."""
         assert self.average is not None
         self.network.eval()
-        with self.average.applied(), torch.no_grad(), autocast(self.options.precision):
+        precision = autocast(self.options.precision, self.device)
+        with self.average.applied(), torch.no_grad(), precision:
             logits: Tensor = self.network(*self._rows(batch, made))
         self.network.train()
         return logits.float()
@@ -205,11 +209,11 @@ class DistillTrainer(Trainer):
         """Labels, whether there is one, and weights: a made-up row weighs what a logged one does
         on average."""
         assert batch.labels is not None
-        ones = torch.ones(len(batch))
+        ones = torch.ones_like(batch.labels)
         weight = ones if batch.sample_weight is None else batch.sample_weight
         if made is None:
             return batch.labels, ones, weight
-        extra = torch.ones(len(made.rows))
+        extra = ones.new_ones(len(made.rows))
         return (
             torch.cat([batch.labels, 0 * extra]),
             torch.cat([ones, 0 * extra]),
@@ -224,19 +228,20 @@ class DistillTrainer(Trainer):
             self._made = self._teaching.factory.batches(self.state.step, count)
         return next(self._made)
 
-    @staticmethod
     def _rows(
-        batch: TensorBatch, made: LabelledRows | None
+        self, batch: TensorBatch, made: LabelledRows | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logged rows, then made-up rows, whose statistics come from the frozen tables."""
         if made is None:
             return batch.dense, batch.ids, batch.stats
-        made_ids = torch.from_numpy(made.rows.ids)
         stats = batch.stats
         if stats is not None and made.rows.stats is not None:
-            stats = torch.cat([stats, torch.from_numpy(made.rows.stats)])
+            stats = torch.cat([stats, self._tensor(made.rows.stats)])
         return (
-            torch.cat([batch.dense, torch.from_numpy(made.rows.dense)]),
-            torch.cat([batch.ids, made_ids]),
+            torch.cat([batch.dense, self._tensor(made.rows.dense)]),
+            torch.cat([batch.ids, self._tensor(made.rows.ids)]),
             stats,
         )
+
+    def _tensor(self, array: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)

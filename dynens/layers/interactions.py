@@ -80,7 +80,11 @@ class PairwiseInnerProducts(nn.Module):
         """(M, f, E) → (M, f·(f-1)/2)."""
         size = len(block.at)
         gram = torch.matmul(block.values, block.values.transpose(1, 2)).flatten(1)
-        pairs = torch.tensor([i * size + j for i, j in combinations(range(size), 2)]).long()
+        pairs = torch.tensor(
+            [i * size + j for i, j in combinations(range(size), 2)],
+            dtype=torch.int64,
+            device=gram.device,
+        )
         at = [self.position[pair] for pair in combinations(block.at, 2)]
         return Block(gram[:, pairs], at, block.is_shared)
 

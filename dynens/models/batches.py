@@ -29,6 +29,21 @@ class TensorBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def to(self, device: torch.device) -> TensorBatch:
+        """The same rows on a device."""
+
+        def move(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.to(device)
+
+        return TensorBatch(
+            self.dense.to(device),
+            self.ids.to(device),
+            move(self.labels),
+            move(self.sample_weight),
+            move(self.stats),
+            self.index,
+        )
+
     def first(self, rows: int) -> TensorBatch:
         """Its first `rows` rows."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from dynens.batch import FeatureLayout
-from dynens.config.learner import LearnerConfig, OptimizerConfig, TreesConfig
+from dynens.config.learner import Device, LearnerConfig, OptimizerConfig, TreesConfig
+from dynens.errors import ConfigError
 
 _STRONGEST_L2 = 3e-3
 _ROWS_PER_ID = 30
@@ -22,8 +23,12 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
         config: as the user gave it.
         layout: the table's features and vocabularies.
         num_rows: training rows.
+
+    Raises:
+        ConfigError: a GPU is asked for and torch finds none.
     """
     optimizer = config.optimizer
+    device = resolve_device(config)
     updates: dict[str, object] = {}
     if optimizer.batch_size is None:
         updates["batch_size"] = default_batch_size(num_rows)
@@ -33,7 +38,9 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
         batch_size = optimizer.batch_size or default_batch_size(num_rows)
         updates["ema_decay"] = default_ema_decay(math.ceil(num_rows / batch_size))
     if optimizer.embedding_optimizer == "auto":
-        updates["embedding_optimizer"] = default_embedding_optimizer(layout, config.embedding_dim)
+        updates["embedding_optimizer"] = (
+            default_embedding_optimizer(layout, config.embedding_dim) if device == "cpu" else "adam"
+        )
     resolved: OptimizerConfig = optimizer.model_copy(update=updates)
     dropout = default_dropout(num_rows) if config.dropout is None else config.dropout
     rank = default_rank(layout, config.embedding_dim) if config.rank is None else config.rank
@@ -42,6 +49,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
     )
     return config.model_copy(
         update={
+            "device": device,
             "optimizer": resolved,
             "dropout": dropout,
             "use_stats": use_stats,
@@ -49,6 +57,26 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             "trees": resolve_trees(config.trees, num_rows),
         }
     )
+
+
+def resolve_device(config: LearnerConfig) -> Device:
+    """The GPU where there is one, unless the optimiser asked for has no kernel for it.
+
+    Raises:
+        ConfigError: a GPU is asked for and torch finds none.
+    """
+    import torch  # here: the rules for trees need none of it
+
+    if config.device == "cpu" or config.model == "xgboost":
+        return "cpu"
+    is_there = torch.cuda.is_available()
+    if config.device == "cuda" and not is_there:
+        raise ConfigError(
+            f"{config.display_name}: device is cuda but torch {torch.__version__} finds no CUDA "
+            "GPU; set device to cpu or auto, or install a CUDA build of torch."
+        )
+    fused = config.optimizer.embedding_optimizer == "fused_rowwise_adagrad"
+    return "cuda" if is_there and not fused else "cpu"
 
 
 def resolve_trees(trees: TreesConfig, num_rows: int) -> TreesConfig:

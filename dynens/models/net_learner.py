@@ -80,9 +80,9 @@ class NetLearner:
         with reproducible(self.seed, config.num_threads):
             network = self.build_network(config)
             network.fit_stats(train.stats)
-            trainer = make_trainer(network, config)
+            trainer = make_trainer(network.to(config.device), config)
             report = trainer.fit(train, valid)
-            self.networks_ = [network]
+            self.networks_ = [network.cpu()]
             if trainer.state.snapshots:
                 self.networks_ = [
                     self._network_with(config, weights) for weights in trainer.state.snapshots

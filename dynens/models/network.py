@@ -259,8 +259,9 @@ class CTRNetwork(nn.Module):
         self.head.eval()
         with torch.no_grad():
             shape = self.shape
-            dense = torch.zeros(1, shape.num_dense)
-            embeddings = torch.zeros(1, shape.num_fields, shape.embedding_dim)
+            device = next(self.head.parameters()).device
+            dense = torch.zeros(1, shape.num_dense, device=device)
+            embeddings = torch.zeros(1, shape.num_fields, shape.embedding_dim, device=device)
             width = self.head.features(HeadInputs.of(dense, embeddings)).shape[1]
         self.head.train(training)
         return width

@@ -53,15 +53,20 @@ Weights = dict[str, Tensor]
 
 def predict_logits(module: torch.nn.Module, batch: EncodedBatch) -> FloatArray:
     """(B,) float32 logits in evaluation mode and full precision."""
-    training = module.training
+    training, device = module.training, device_of(module)
     module.eval()
     logits = np.empty(len(batch), dtype=np.float32)
     # Not inference mode: TorchRec's fused tables have no kernel for it on CPU.
     with torch.no_grad():
         for rows, dense, ids in prediction_batches(batch):
-            logits[rows] = module(dense, ids).numpy()
+            logits[rows] = module(dense.to(device), ids.to(device)).cpu().numpy()
     module.train(training)
     return logits
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where its parameters are."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
 def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
@@ -91,7 +96,7 @@ class TrainingState:
 
 
 class Trainer:
-    """Trains one `CTRNetwork` on labels.
+    """Trains one `CTRNetwork` on labels, on the device the network is on.
 
     Args:
         network: the network; its weights change in place.
@@ -110,6 +115,7 @@ class Trainer:
         progress: ProgressCallback | None = None,
     ) -> None:
         self.network = network
+        self.device = device_of(network)
         self.config = config
         self.options = config.optimizer
         self.seed = seed
@@ -167,7 +173,7 @@ class Trainer:
             if snapshots:
                 peak = self.options.learning_rate
                 set_learning_rate(self.optimizer, cyclic_cosine(self.state.step, cycle, peak))
-            losses.append(self.train_step(batch))
+            losses.append(self.train_step(batch.to(self.device)))
             check_finite(losses[-1], self.config.display_name, epoch + step / num_steps)
             self.state.step += 1
             if step in evaluate_at:
@@ -186,7 +192,7 @@ class Trainer:
         """The loss of a batch, a scalar; distillation has its own."""
         labels, weight = batch.labels, batch.sample_weight
         assert labels is not None
-        with autocast(self.options.precision):
+        with autocast(self.options.precision, self.device):
             logits = self.network.branch_logits(batch.dense, batch.ids, batch.stats)
         return mean_over_branches(logits, lambda z: weighted_bce(z, labels, weight))
 
@@ -283,7 +289,7 @@ class Trainer:
     def _resume(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
-        data = torch.load(self.checkpoint, weights_only=True)
+        data = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         self.network.load_state_dict(data["network"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.schedule = PlateauSchedule(**data["schedule"])

@@ -14,7 +14,7 @@ from scipy.special import expit, rel_entr
 from dynens.batch import EncodedBatch
 from dynens.config.base import validate
 from dynens.config.distill import DistillConfig
-from dynens.config.learner import LearnerConfig, OptimizerConfig
+from dynens.config.learner import Device, LearnerConfig, OptimizerConfig
 from dynens.distill.augment import row_space
 from dynens.distill.hints import TeacherFeatures
 from dynens.distill.memory import AnswerMemory
@@ -67,10 +67,13 @@ class TableStats:
         return lookup(self.table.layout, self.table.stats, ids)
 
 
-def learner_of(**optimizer: object) -> DNNLearner:
+def learner_of(device: Device = "cpu", **optimizer: object) -> DNNLearner:
     options = {"batch_size": 64, "learning_rate": 0.01, "max_epochs": 6, **optimizer}
     config = LearnerConfig(
-        embedding_dim=4, hidden_units=(8,), optimizer=OptimizerConfig.model_validate(options)
+        embedding_dim=4,
+        hidden_units=(8,),
+        device=device,
+        optimizer=OptimizerConfig.model_validate(options),
     )
     return DNNLearner(config, TABLE.layout, TABLE.stats, 0)
 
@@ -153,6 +156,29 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
     assert {name.split(".")[0] for name in learned} == {"adapter", "gate", "memory"}
     assert all(torch.equal(learned[name], again[name]) for name in learned)
     assert not learned["memory.answers"].isnan().any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
+def test_every_term_works_on_a_gpu(tmp_path: Path) -> None:
+    def kill_in_fourth_epoch(progress: FitProgress) -> None:
+        if progress.point.epoch > 3.5:
+            raise KilledError
+
+    plain, expected = learner_of(), learner_of("cuda")
+    reports = [fit(learner, EVERYTHING)[0] for learner in (plain, expected)]
+    with pytest.raises(KilledError):
+        fit(
+            learner_of("cuda"),
+            EVERYTHING,
+            checkpoint_dir=tmp_path,
+            progress=kill_in_fourth_epoch,
+        )
+    continued = learner_of("cuda")
+    fit(continued, EVERYTHING, checkpoint_dir=tmp_path)
+    # Dropout and the order of sums differ.
+    assert reports[1].best_auc == pytest.approx(reports[0].best_auc, abs=0.02)
+    logits = [x.predict_logits(TABLE.valid) for x in (plain, expected, continued)]
+    assert np.corrcoef(logits).min() > 0.97
 
 
 def test_what_terms_learn_is_checkpointed_and_not_saved(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError, TrainingError
 from dynens.layers.embeddings import SparseEmbeddings
 from dynens.metrics import auc, sigmoid
+from dynens.models import optim
 from dynens.models.base import FitProgress
 from dynens.models.batches import minibatches
 from dynens.models.defaults import (
@@ -303,10 +304,26 @@ def test_bf16_and_fp32_training_agree_in_auc() -> None:
 
 
 def test_autocast_asked_for_is_on() -> None:
-    with autocast("bf16"):
+    with autocast("bf16", torch.device("cpu")):
         assert torch.is_autocast_enabled("cpu")
-    with autocast("fp32"):
+    with autocast("fp32", torch.device("cpu")):
         assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("has_it", "bf16_seconds", "is_fast"),
+    [(True, 0.5, True), (True, 0.9, False), (False, 0.1, False)],
+)
+def test_bf16_is_taken_where_it_is_there_and_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, has_it: bool, bf16_seconds: float, is_fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    seconds = {torch.bfloat16: bf16_seconds, torch.float32: 1.0}
+    monkeypatch.setattr(optim, "product_seconds", seconds.__getitem__)
+    optim.bf16_is_fast.cache_clear()
+    assert optim.bf16_is_fast(torch.device("cpu")) is is_fast
+    optim.bf16_is_fast.cache_clear()
 
 
 def test_gradient_is_clipped_to_the_norm_and_left_alone_within_it() -> None:
