@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.loads import markdown_table, one_sentence
+from dynens.batch import FloatArray
 from dynens.config.base import apply_overrides, validate
 from dynens.config.run import RunConfig
+from dynens.data.prepared import open_prepared
 from dynens.errors import BadInputError
 from dynens.metrics import auc
 from dynens.run import RunDirectory, environment, write_json
@@ -69,6 +72,13 @@ VARIANTS: dict[str, list[str]] = {
     "two made-up rows per row": ["distill.augmented_per_row=2"],
     "made-up rows used once": ["distill.reuse=1"],
     "hints": ["distill.hints.weight=0.1"],
+    "hints at every depth": ["distill.hints.weight=0.1", "distill.hints.depths=all"],
+    "hints at every depth, masked rows": [
+        "distill.hints.weight=0.1",
+        "distill.hints.depths=all",
+        "distill.hints.noise=0.2",
+    ],
+    "exits": ["distill.exits=0.3"],
     "relations": ["distill.relations=10"],
     "ema teacher": ["distill.ema=0.5"],
     "memory": ["distill.memory.weight=0.5"],
@@ -107,6 +117,9 @@ REPORTED = (
     "field swap",
     "two made-up rows per row",
     "hints",
+    "hints at every depth",
+    "hints at every depth, masked rows",
+    "exits",
     "relations",
     "ema teacher",
     "memory",
@@ -123,8 +136,11 @@ REPORTED = (
 )
 
 
-def train_student(run: RunDirectory, settings: list[str], seed: int) -> dict[str, float]:
-    """One student; its AUC on the validation halves and on test, and its training seconds."""
+def train_student(
+    run: RunDirectory, settings: list[str], seed: int
+) -> tuple[dict[str, float], FloatArray]:
+    """One student: its AUC on the validation halves and on test, its training seconds; and its
+    logits of the test rows."""
     given = run.read_config()
     given["student"] = student_config(run, "student").model_dump(mode="json")
     dataset = validate(DatasetConfig, given.pop("data"), str(run.config))
@@ -145,7 +161,7 @@ def train_student(run: RunDirectory, settings: list[str], seed: int) -> dict[str
     y, w = labels_of(valid), weights_of(valid)
     blend = read_blend(run, teacher_system(run, config.distill.teacher))
     teacher = blend.logit(pool_logits(run, tuple(blend.weights), "valid"))
-    return {
+    figures = {
         "teacher_correlation": float(np.corrcoef(z_valid[roles.route], teacher[roles.route])[0, 1]),
         "select": auc(y[roles.select], z_valid[roles.select], w[roles.select]),
         "route": auc(y[roles.route], z_valid[roles.route], w[roles.route]),
@@ -153,19 +169,45 @@ def train_student(run: RunDirectory, settings: list[str], seed: int) -> dict[str
         "seconds": seconds,
         "epochs": float(curve[-1]["epoch"]),
     }
+    return figures, z_test
+
+
+def averaged(run: RunDirectory, logits: list[FloatArray]) -> dict[str, float]:
+    """Test AUC of students of different seeds together, their mean logit (a control).
+
+    References:
+        Allen-Zhu and Li, "Towards Understanding Ensemble, Knowledge Distillation and
+        Self-Distillation in Deep Learning", 2020: distilled students have learned the same
+        features, so that an ensemble of them should add little.
+    """
+    test = open_prepared(run.data).split("test")
+    y, w = labels_of(test), weights_of(test)
+    return {
+        "students": len(logits),
+        "alone": float(np.mean([auc(y, z, w) for z in logits])),
+        "together": auc(y, np.mean(logits, axis=0), w),
+    }
 
 
 def summary(results: list[dict[str, Any]]) -> str:
     """Mean ± standard deviation over seeds per variant as a Markdown table.
 
-    The difference to the run's own settings is taken between students of the same seed.
+    The difference to the run's own settings is taken between students of the same seed, and of the
+    same commit where there are such.
     """
     columns = ("variant", "correlation", "route AUC", "test AUC", "− as configured", "seconds")
     rows = []
-    configured = {r["seed"]: r["test"] for r in results if r["variant"] == CONFIGURED}
+    configured = {}
+    for r in results:
+        if r["variant"] == CONFIGURED:
+            configured |= {r["seed"]: r["test"], (r["seed"], r.get("commit")): r["test"]}
     for name in dict.fromkeys(r["variant"] for r in results):
         own = [r for r in results if r["variant"] == name]
-        differences = [r["test"] - configured[r["seed"]] for r in own if r["seed"] in configured]
+        differences = [
+            r["test"] - configured.get((r["seed"], r.get("commit")), configured[r["seed"]])
+            for r in own
+            if r["seed"] in configured
+        ]
         rows.append(
             (
                 name,
@@ -180,23 +222,37 @@ def summary(results: list[dict[str, Any]]) -> str:
     return f"{markdown_table(columns, rows)}\n\n{note}"
 
 
+def markdown(report: Mapping[str, Any]) -> str:
+    """The summary, and what students of several seeds reach together."""
+    text = summary(report["results"])
+    together = report.get("averaged")
+    if together:
+        text += (
+            f" The mean logit of {together['students']} students as configured: test AUC "
+            f"{together['together']:.4f}, alone {together['alone']:.4f} on average."
+        )
+    return text
+
+
 def _mean_and_spread(values: list[float], sign: str = "") -> str:
     if not values:
         return "–"
     return f"{np.mean(values):{sign}.4f} ± {np.std(values, ddof=len(values) > 1):.4f}"
 
 
-def earlier_results(out: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
-    """The students that a file holds, which must come from the same run and settings."""
+def earlier_results(
+    out: Path, source: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The students that a file holds, which must come from the same run and settings, and what
+    `averaged` said of them (nothing, where it has not been asked)."""
     if not out.is_file():
-        return []
+        return [], {}
     report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     if any(report.get(name) != value for name, value in source.items()):
         raise BadInputError(
             f"{out} holds students of another run or other settings; name another file."
         )
-    results: list[dict[str, Any]] = report["results"]
-    return results
+    return report["results"], report.get("averaged", {})
 
 
 def main() -> None:
@@ -211,7 +267,7 @@ def main() -> None:
     run = RunDirectory.open(arguments.run)
     source = {"run": run.root.name, "settings": arguments.settings}
     with one_sentence():
-        results = earlier_results(arguments.out, source)
+        results, together = earlier_results(arguments.out, source)
     known = {(r["variant"], r["seed"]) for r in results}
     turns = [(name, seed) for seed in arguments.seeds for name in arguments.only or REPORTED]
     turns = [turn for turn in turns if turn not in known]
@@ -223,11 +279,18 @@ def main() -> None:
             pool.submit(train_student, run, [*arguments.settings, *VARIANTS[name]], seed)
             for name, seed in turns
         ]
-        for (name, seed), figures in zip(turns, trained, strict=True):
-            results.append({"variant": name, "seed": seed, **figures.result(), **made})
+        logits = []
+        for (name, seed), student in zip(turns, trained, strict=True):
+            figures, z_test = student.result()
+            results.append({"variant": name, "seed": seed, **figures, **made})
             print(json.dumps(results[-1]), flush=True)
-            write_json(arguments.out, {**source, "environment": environment(), "results": results})
-    print(summary(results))
+            if name == CONFIGURED:
+                logits.append(z_test)
+            if len(logits) > 1:
+                together = averaged(run, logits)
+            report = {**source, "environment": environment(), "results": results}
+            write_json(arguments.out, {**report, "averaged": together})
+    print(markdown({"results": results, "averaged": together}))
 
 
 if __name__ == "__main__":

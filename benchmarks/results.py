@@ -44,10 +44,6 @@ def accuracy_section(data: Mapping[str, Any]) -> str:
     return accuracy.markdown(data["results"])
 
 
-def distillation_section(data: Mapping[str, Any]) -> str:
-    return distillation.summary(data["results"])
-
-
 def cascade_section(data: Mapping[str, Any]) -> str:
     return cascade.markdown(data["results"])
 
@@ -73,7 +69,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "Ways to make the student",
         "python -m benchmarks.distillation SAMPLE_RUN --jobs 2 "
         "--out benchmarks/out/distillation.json",
-        distillation_section,
+        distillation.markdown,
     ),
     "serving": (
         "Serving",

@@ -46,15 +46,21 @@ class AugmentationConfig(FrozenConfig):
 
 
 class HintsConfig(FrozenConfig):
-    """Feature hints: the student's last hidden layer predicts a teacher network's.
+    """Feature hints: the student's hidden layers predict a teacher network's.
 
     Attributes:
         weight: of the hint term beside the response term; 0: no hints.
+        depths: `last`, the last hidden layer of either; `all`, as many as both have, paired from
+            the last one down.
+        noise: share of the features that are made missing, at random, in what teacher and student
+            see for the hints; 0: the rows as they are.
         learner: the neural learner of the pool that gives them; None: the one with the best AUC on
             `select` rows.
     """
 
     weight: float = Field(default=0.0, ge=0)
+    depths: Literal["last", "all"] = "last"
+    noise: float = Field(default=0.0, ge=0, lt=1)
     learner: str | None = None
 
 
@@ -106,6 +112,8 @@ class DistillConfig(FrozenConfig):
             network). `ema`, `memory` and `mixup` speak of the average in any case.
         diversity: weight of the term that rewards branches of the student that differ; 0: none.
         mutual: weight of the term by which the student's branches teach one another; 0: none.
+        exits: weight of the term by which the student's last layer teaches an exit after each of
+            its other hidden layers; the exits are not kept. 0: none.
         ema: weight of the term that draws the student to the moving average of its own weights; 0:
             none.
         memory: the student is drawn to a memory of its own answers.
@@ -133,6 +141,7 @@ class DistillConfig(FrozenConfig):
     branch_loss: Literal["own", "average"] = "own"
     diversity: float = Field(default=0.0, ge=0)
     mutual: float = Field(default=0.0, ge=0)
+    exits: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0)
     memory: MemoryConfig = MemoryConfig()
     generations: int = Field(default=1, ge=1, le=8)
@@ -153,6 +162,8 @@ class DistillConfig(FrozenConfig):
                 f"hints.learner is {self.hints.learner!r} but hints.weight and relations are 0; "
                 "give a weight"
             )
+        if self.hints.weight == 0 and (self.hints.depths == "all" or self.hints.noise > 0):
+            raise ValueError("hints.depths or hints.noise is given but hints.weight is 0; raise it")
         if self.assistant_width > 1 and self.generations == 1:
             raise ValueError(
                 f"assistant_width is {self.assistant_width} but generations is 1, so there is no "
@@ -177,7 +188,7 @@ class DistillConfig(FrozenConfig):
 
     @property
     def needs_teacher_features(self) -> bool:
-        """Whether a term reads the last hidden layer of a teacher network."""
+        """Whether a term reads hidden layers of a teacher network."""
         return self.hints.weight > 0 or self.relations > 0
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +27,16 @@ class TermModules(nn.Module):
 
     def __init__(
         self,
-        adapter: HintAdapter | None = None,
+        adapters: Sequence[HintAdapter] = (),
         gate: TeacherGate | None = None,
         memory: AnswerMemory | None = None,
+        exits: Sequence[nn.Linear] = (),
     ) -> None:
         super().__init__()
-        self.adapter = adapter
+        self.adapters = nn.ModuleList(adapters)
         self.gate = gate
         self.memory = memory
+        self.exits = nn.ModuleList(exits)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Step:
         batch: the logged rows.
         head: the student's head, for terms that ask it about other inputs.
         inputs: the head's inputs, dense (R, D) and embeddings (R, F, E).
-        features: (R, H), the head's features, in the precision of the pass.
+        hidden: (R, H_k), the head's hidden layers from the input up, in the precision of the pass.
         branches: (R, K) float32 logits of the student's branches.
         teacher: (R,) logits of the teacher, without gradient.
         average: (R,) logits of the student's moving average, without gradient; None without it.
@@ -60,13 +62,15 @@ class Step:
         precision: arithmetic of the student's passes.
         modules: what terms learn.
         hints: the teacher network; None without hints.
+        noised: logged rows with features missing and the student's hidden layers of them; None
+            where hints ask for none.
     """
 
     config: DistillConfig
     batch: TensorBatch
     head: Head
     inputs: HeadInputs
-    features: Tensor
+    hidden: tuple[Tensor, ...]
     branches: Tensor
     teacher: Tensor
     average: Tensor | None
@@ -81,6 +85,12 @@ class Step:
     precision: Precision
     modules: TermModules
     hints: TeacherFeatures | None
+    noised: tuple[TensorBatch, tuple[Tensor, ...]] | None = None
+
+    @property
+    def features(self) -> Tensor:
+        """(R, H): the last hidden layer."""
+        return self.hidden[-1]
 
     @property
     def logits(self) -> Tensor:
@@ -156,13 +166,41 @@ def gate_loss(step: Step) -> Tensor:
 
 
 def hint_loss(step: Step) -> Tensor:
-    """How far the adapted features are from the teacher's on logged rows."""
-    adapter = step.modules.adapter
-    assert adapter is not None
+    """How far the adapted hidden layers are from the teacher's on logged rows, a mean over depths.
+
+    The adapters pair the layers of both from the last one down.
+    """
     assert step.hints is not None
     rows = len(step.batch)
-    distance = hint_distance(adapter(step.features[:rows].float()), step.hints(step.batch))
-    return weighted_mean(distance, step.weight[:rows])
+    batch, hidden = step.noised or (step.batch, tuple(part[:rows] for part in step.hidden))
+    adapters = step.modules.adapters
+    depth = len(adapters)
+    pairs = zip(adapters, hidden[-depth:], step.hints(batch)[-depth:], strict=True)
+    distances = [hint_distance(adapter(own.float()), hint) for adapter, own, hint in pairs]
+    return weighted_mean(torch.stack(distances).mean(dim=0), step.weight[:rows])
+
+
+def exit_loss(step: Step) -> Tensor:
+    """The response loss of an exit after each hidden layer but the last, the student its teacher.
+
+    References:
+        Zhang et al., "Be Your Own Teacher: Improve the Performance of Convolutional Neural Networks
+        via Self Distillation", ICCV 2019, eq. 2 and 3 (its hints between layers are left out).
+    """
+    teacher = step.logits.detach()
+    losses = [
+        response_loss(
+            exit_(hidden.float()).squeeze(1),
+            teacher,
+            step.labels,
+            step.has_label,
+            step.weight,
+            alpha=step.alpha,
+            temperature=step.temperature,
+        )
+        for exit_, hidden in zip(step.modules.exits, step.hidden[:-1], strict=True)
+    ]
+    return torch.stack(losses).mean()
 
 
 def relation_loss(step: Step) -> Tensor:
@@ -170,7 +208,7 @@ def relation_loss(step: Step) -> Tensor:
     assert step.hints is not None
     rows = min(len(step.batch), RELATION_ROWS)
     batch = step.batch.first(rows)
-    return relations(step.features[:rows].float(), step.hints(batch))
+    return relations(step.features[:rows].float(), step.hints(batch)[-1])
 
 
 def ema_loss(step: Step) -> Tensor:
@@ -248,6 +286,7 @@ LOSS_TERMS: dict[str, LossTerm] = {
     "relations": LossTerm(lambda config: config.relations, relation_loss),
     "diversity": LossTerm(lambda config: config.diversity, diversity_loss),
     "mutual": LossTerm(lambda config: config.mutual, mutual_loss),
+    "exits": LossTerm(lambda config: config.exits, exit_loss),
     "ema": LossTerm(lambda config: config.ema, ema_loss),
     "memory": LossTerm(lambda config: config.memory.weight, memory_loss),
     "mixup": LossTerm(lambda config: config.mixup.weight, mixup_loss),

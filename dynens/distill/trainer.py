@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynens.batch import EncodedBatch, FloatArray
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig
 from dynens.distill.gating import TeacherGate
-from dynens.distill.hints import HintAdapter, TeacherFeatures
+from dynens.distill.hints import HintAdapter, TeacherFeatures, masked
 from dynens.distill.memory import AnswerMemory
 from dynens.distill.schedules import schedule_value
 from dynens.distill.teacher import LabelledRows, RowFactory
 from dynens.distill.terms import Step, TermModules, active_terms
 from dynens.ensemble.blend import Logits
+from dynens.errors import ConfigError
 from dynens.metrics import sigmoid
 from dynens.models.base import CurvePoint, FitReport, ProgressCallback, positive_rate
 from dynens.models.batches import TensorBatch
@@ -104,16 +105,27 @@ class DistillTrainer(Trainer):
         self._base_logit = 0.0
 
     def _term_modules(self) -> TermModules:
-        teaching = self._teaching
-        adapter = gate = None
-        if teaching.features is not None and self._distill.hints.weight > 0:
-            adapter = HintAdapter(self.network.feature_dim, teaching.features.dim)
+        teaching, distill = self._teaching, self._distill
+        *below, last = self.network.hidden_dims
+        adapters: list[HintAdapter] = []
+        if teaching.features is not None and distill.hints.weight > 0:
+            pairs = zip((last, *reversed(below)), reversed(teaching.features.dims), strict=False)
+            adapters = [HintAdapter(own, other) for own, other in pairs][::-1]
+            adapters = adapters if distill.hints.depths == "all" else adapters[-1:]
+        gate = memory = None
         if teaching.prior:
-            gate = TeacherGate(self.network.feature_dim, teaching.prior)
-        memory = None
-        if self._distill.memory.weight > 0:
-            memory = AnswerMemory(len(teaching.logits), self._distill.memory.beta)
-        return TermModules(adapter, gate, memory)
+            gate = TeacherGate(last, teaching.prior)
+        if distill.memory.weight > 0:
+            memory = AnswerMemory(len(teaching.logits), distill.memory.beta)
+        exits: list[nn.Linear] = []
+        if distill.exits > 0:
+            if not below:
+                raise ConfigError(
+                    f"distill.exits is {distill.exits} but the student has a single hidden layer, "
+                    "so nothing lies below its last; give student.hidden_units two or more."
+                )
+            exits = [nn.Linear(width, 1) for width in below]
+        return TermModules(adapters, gate, memory, exits)
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         self._steps_per_epoch = max(-(-len(train) // self.batch_size), 1)
@@ -152,14 +164,14 @@ class DistillTrainer(Trainer):
         distill, options = self._distill, self.options
         # Before the student's own pass, whose weights autograd must find unchanged.
         average = self._average_logits(batch, made) if distill.ema > 0 else None
-        inputs, features, branches = self._student(batch, made)
+        inputs, hidden, branches = self._student(batch, made)
         teacher = self._teacher_logits[torch.from_numpy(batch.index)].to(self.device)
         labels, has_label, weight = self._targets(batch, made)
         if made is not None:
             teacher = torch.cat([teacher, self._tensor(made.logits)])
         gated = None
         if self._modules.gate is not None:
-            gated = self._modules.gate(teacher, features.float())
+            gated = self._modules.gate(teacher, hidden[-1].float())
             teacher = gated.detach()
         epoch = self.state.step / self._steps_per_epoch
         return Step(
@@ -167,7 +179,7 @@ class DistillTrainer(Trainer):
             batch=batch,
             head=self.network.head,
             inputs=inputs,
-            features=features,
+            hidden=hidden,
             branches=branches,
             teacher=teacher,
             average=average,
@@ -182,17 +194,26 @@ class DistillTrainer(Trainer):
             precision=options.precision,
             modules=self._modules,
             hints=self._teaching.features,
+            noised=self._noised(batch) if distill.hints.noise > 0 else None,
         )
 
     def _student(
         self, batch: TensorBatch, made: LabelledRows | None
-    ) -> tuple[HeadInputs, Tensor, Tensor]:
-        """The head's inputs, its features and the logits of its branches."""
+    ) -> tuple[HeadInputs, tuple[Tensor, ...], Tensor]:
+        """The head's inputs, its hidden layers and the logits of its branches."""
         head = self.network.head
         with autocast(self.options.precision, self.device):
             inputs = self.network.inputs(*self._rows(batch, made))
-            features = head.features(inputs)
-            return inputs, features, head.branch_scores(features, inputs).float()
+            hidden = head.hidden(inputs)
+            return inputs, hidden, head.branch_scores(hidden[-1], inputs).float()
+
+    def _noised(self, batch: TensorBatch) -> tuple[TensorBatch, tuple[Tensor, ...]]:
+        """Logged rows with features missing, and the student's hidden layers of them."""
+        rng = np.random.default_rng([self.seed, self.state.step, 0x401])
+        rows = masked(batch, self.network.selection, self._distill.hints.noise, rng)
+        with autocast(self.options.precision, self.device):
+            inputs = self.network.inputs(rows.dense, rows.ids, rows.stats)
+            return rows, self.network.head.hidden(inputs)
 
     def _average_logits(self, batch: TensorBatch, made: LabelledRows | None) -> Tensor:
         """Logits of the moving average on the same rows, without dropout."""

@@ -85,6 +85,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
+        self.ends: list[int] = []
         for depth, units in enumerate(hidden_units):
             if depth == 0:
                 layers.append(nn.Linear(input_dim, branches * units))
@@ -93,12 +94,22 @@ class MLP(nn.Module):
             layers.append(nn.ReLU())
             if dropout > 0:
                 layers.append(ByteDropout(dropout))
+            self.ends.append(len(layers))
             input_dim = units
         self.layers = nn.Sequential(*layers)
         self.output_dim = branches * input_dim if hidden_units else input_dim
 
     def forward(self, x: Tensor | Columns) -> Tensor:
         """(B, input_dim) → (B, output_dim)."""
-        for layer in self.layers:
+        return self.hidden(x)[-1]
+
+    def hidden(self, x: Tensor | Columns) -> tuple[Tensor, ...]:
+        """(B, input_dim) → the output of every hidden layer; without any, the input itself."""
+        outputs: list[Tensor] = []
+        for end, layer in enumerate(self.layers, start=1):
             x = x.linear(layer) if isinstance(x, Columns) else layer(x)
-        return x.whole() if isinstance(x, Columns) else x
+            if end in self.ends:
+                outputs.append(x)
+        if not outputs:
+            outputs.append(x.whole() if isinstance(x, Columns) else x)
+        return tuple(outputs)

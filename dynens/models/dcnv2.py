@@ -28,9 +28,11 @@ class DCNv2Head(Head):
         self.mlp = MLP(shape.flat_dim, config.hidden_units, config.dropout or 0.0)
         self.output = nn.Linear(shape.flat_dim + self.mlp.output_dim, 1)
 
-    def features(self, inputs: HeadInputs) -> Tensor:
+    def hidden(self, inputs: HeadInputs) -> tuple[Tensor, ...]:
         x0 = inputs.flat()
-        return torch.cat([self.cross(x0), self.mlp(x0)], dim=1)
+        crossed = self.cross(x0)
+        *below, last = self.mlp.hidden(x0)
+        return (*below, torch.cat([crossed, last], dim=1))
 
     def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.output(features)

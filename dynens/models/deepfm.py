@@ -33,9 +33,8 @@ class DeepFMHead(Head):
     def embedding_width(config: LearnerConfig) -> int:
         return 1 + config.embedding_dim
 
-    def features(self, inputs: HeadInputs) -> Tensor:
-        hidden: Tensor = self.mlp(inputs.with_embeddings(lambda e: e[:, :, 1:]).flat())
-        return hidden
+    def hidden(self, inputs: HeadInputs) -> tuple[Tensor, ...]:
+        return self.mlp.hidden(inputs.with_embeddings(lambda e: e[:, :, 1:]).flat())
 
     def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         deep: Tensor = self.output(features).squeeze(1)

@@ -8,9 +8,8 @@ References:
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from dynens.config.learner import LearnerConfig
+from dynens.layers.columns import Columns
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import HeadInputs, HeadShape, PerceptronHead
 
@@ -21,9 +20,8 @@ class DNNHead(PerceptronHead):
     def __init__(self, shape: HeadShape, config: LearnerConfig) -> None:
         super().__init__(shape, config, shape.flat_dim)
 
-    def features(self, inputs: HeadInputs) -> Tensor:
-        hidden: Tensor = self.mlp(inputs.flat())
-        return hidden
+    def perceptron_input(self, inputs: HeadInputs) -> Columns:
+        return inputs.flat()
 
 
 class DNNLearner(NetLearner):

@@ -58,14 +58,14 @@ class FinalMLPHead(Head):
         )
         self.fusion = BilinearFusion(config.hidden_units[-1], config.fusion_heads)
 
-    def features(self, inputs: HeadInputs) -> Tensor:
+    def hidden(self, inputs: HeadInputs) -> tuple[Tensor, ...]:
         x = inputs.flat()
         whole = x.whole()
-        streams = [
-            stream(2 * torch.sigmoid(x.linear(gate)) * whole)
-            for gate, stream in zip(self.gates, self.streams, strict=True)
-        ]
-        return torch.cat(streams, dim=1)
+        streams = []
+        for gate, stream in zip(self.gates, self.streams, strict=True):
+            assert isinstance(stream, MLP)
+            streams.append(stream.hidden(2 * torch.sigmoid(x.linear(gate)) * whole))
+        return tuple(torch.cat(depth, dim=1) for depth in zip(*streams, strict=True))
 
     def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.fusion(features)

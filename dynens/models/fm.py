@@ -59,8 +59,8 @@ class FMHead(Head):
     def embedding_width(config: LearnerConfig) -> int:
         return 1 + config.embedding_dim
 
-    def features(self, inputs: HeadInputs) -> Tensor:
-        return self.fm.factors(*inputs.whole()).sum(dim=1)
+    def hidden(self, inputs: HeadInputs) -> tuple[Tensor, ...]:
+        return (self.fm.factors(*inputs.whole()).sum(dim=1),)
 
     def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.fm(*inputs.whole())

@@ -8,9 +8,8 @@ References:
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from dynens.config.learner import LearnerConfig
+from dynens.layers.columns import Columns
 from dynens.layers.interactions import PairwiseInnerProducts
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import HeadInputs, HeadShape, PerceptronHead
@@ -24,10 +23,8 @@ class IPNNHead(PerceptronHead):
         super().__init__(shape, config, shape.flat_dim + products.output_dim)
         self.products = products
 
-    def features(self, inputs: HeadInputs) -> Tensor:
-        x = inputs.flat().beside(self.products(inputs.embeddings), self.shape.flat_dim)
-        hidden: Tensor = self.mlp(x)
-        return hidden
+    def perceptron_input(self, inputs: HeadInputs) -> Columns:
+        return inputs.flat().beside(self.products(inputs.embeddings), self.shape.flat_dim)
 
 
 class IPNNLearner(NetLearner):

@@ -28,8 +28,8 @@ class LRHead(Head):
     def embedding_width(config: LearnerConfig) -> int:
         return 1
 
-    def features(self, inputs: HeadInputs) -> Tensor:
-        return inputs.flat().whole()
+    def hidden(self, inputs: HeadInputs) -> tuple[Tensor, ...]:
+        return (inputs.flat().whole(),)
 
     def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         dense, embeddings = inputs.whole()

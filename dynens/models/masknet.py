@@ -60,11 +60,12 @@ class MaskNetHead(Head):
         self.mlp = MLP(block_dim * config.mask_blocks, rest, config.dropout or 0.0)
         self.output = nn.Linear(self.mlp.output_dim, 1)
 
-    def features(self, inputs: HeadInputs) -> Tensor:
+    def hidden(self, inputs: HeadInputs) -> tuple[Tensor, ...]:
         guide = inputs.flat()
         normed = inputs.with_embeddings(self.norm).flat().whole()
-        hidden: Tensor = self.mlp(torch.cat([block(guide, normed) for block in self.blocks], 1))
-        return hidden
+        blocks = torch.cat([block(guide, normed) for block in self.blocks], 1)
+        deeper = self.mlp.hidden(blocks)
+        return (blocks, *deeper) if self.mlp.ends else deeper
 
     def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.output(features)

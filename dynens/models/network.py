@@ -83,8 +83,12 @@ class Head(nn.Module, ABC):
         return config.embedding_dim
 
     @abstractmethod
+    def hidden(self, inputs: HeadInputs) -> tuple[Tensor, ...]:
+        """(B, D), (B, F, E) → the hidden representations (B, H_k) from the input up."""
+
     def features(self, inputs: HeadInputs) -> Tensor:
         """(B, D), (B, F, E) → (B, H): the last hidden representation."""
+        return self.hidden(inputs)[-1]
 
     @abstractmethod
     def score(self, features: Tensor, inputs: HeadInputs) -> Tensor:
@@ -121,6 +125,13 @@ class PerceptronHead(Head):
         dropout = config.dropout or 0.0
         self.mlp = MLP(input_dim, config.hidden_units, dropout, self.branches)
         self.output = branch_linear(self.mlp.output_dim // self.branches, 1, self.branches)
+
+    @abstractmethod
+    def perceptron_input(self, inputs: HeadInputs) -> Columns:
+        """(B, D), (B, F, E) → (B, input_dim)."""
+
+    def hidden(self, inputs: HeadInputs) -> tuple[Tensor, ...]:
+        return self.mlp.hidden(self.perceptron_input(inputs))
 
     def branch_scores(self, features: Tensor, inputs: HeadInputs) -> Tensor:
         logits: Tensor = self.output(features)
@@ -253,8 +264,8 @@ class CTRNetwork(nn.Module):
             self.stat_inputs.fit(np.asarray(stats)[:, self.stat_columns.numpy()])
 
     @property
-    def feature_dim(self) -> int:
-        """H, the width of the head's features, by a pass over one row of zeros."""
+    def hidden_dims(self) -> tuple[int, ...]:
+        """Widths of the head's hidden representations, by a pass over one row of zeros."""
         training = self.head.training
         self.head.eval()
         with torch.no_grad():
@@ -262,9 +273,9 @@ class CTRNetwork(nn.Module):
             device = next(self.head.parameters()).device
             dense = torch.zeros(1, shape.num_dense, device=device)
             embeddings = torch.zeros(1, shape.num_fields, shape.embedding_dim, device=device)
-            width = self.head.features(HeadInputs.of(dense, embeddings)).shape[1]
+            hidden = self.head.hidden(HeadInputs.of(dense, embeddings))
         self.head.train(training)
-        return width
+        return tuple(part.shape[1] for part in hidden)
 
     def inputs(self, dense: Tensor, ids: Tensor, stats: Tensor | None) -> HeadInputs:
         """What the head takes."""

@@ -126,8 +126,8 @@ def test_variants_are_compared_within_a_seed() -> None:
 def test_students_are_added_to_those_of_the_same_run_only(tmp_path: Path) -> None:
     out = tmp_path / "ablation.json"
     source = {"run": "a", "settings": []}
-    assert distillation.earlier_results(out, source) == []
+    assert distillation.earlier_results(out, source) == ([], {})
     out.write_text(json.dumps({**source, "results": [{"seed": 1}]}), encoding="utf-8")
-    assert distillation.earlier_results(out, source) == [{"seed": 1}]
+    assert distillation.earlier_results(out, source) == ([{"seed": 1}], {})
     with pytest.raises(BadInputError, match="another run"):
         distillation.earlier_results(out, {"run": "b", "settings": []})

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from dynens.batch import EncodedBatch
+from dynens.batch import MISSING, PADDING, EncodedBatch
 from dynens.config.learner import LearnerConfig
 from dynens.distill import hints
-from dynens.distill.hints import HintAdapter, TeacherFeatures, hint_distance
+from dynens.distill.hints import HintAdapter, TeacherFeatures, hint_distance, masked
 from dynens.models.batches import tensor_batch
 from dynens.models.dcnv2 import DCNv2Head
 from dynens.models.defaults import resolve_config
 from dynens.models.network import CTRNetwork
+from dynens.models.selection import select_features
 from tests.unit.models.tables import tiny_table
 
 TABLE = tiny_table(rows=400)
@@ -28,7 +29,7 @@ def teacher_network() -> CTRNetwork:
 
 
 def features_of(train: EncodedBatch, rows: np.ndarray, network: CTRNetwork) -> np.ndarray:
-    return TeacherFeatures(network, train, "fp32")(tensor_batch(train, rows)).numpy()
+    return TeacherFeatures(network, train, "fp32")(tensor_batch(train, rows))[-1].numpy()
 
 
 def test_features_have_mean_zero_and_deviation_one_over_the_training_rows() -> None:
@@ -65,9 +66,10 @@ def test_the_teacher_is_frozen_and_does_not_drop_out() -> None:
     network = teacher_network()
     teacher = TeacherFeatures(network, TABLE.train)
     batch = tensor_batch(TABLE.train, np.arange(10))
-    assert torch.equal(teacher(batch), teacher(batch))
+    assert torch.equal(teacher(batch)[-1], teacher(batch)[-1])
     assert not any(p.requires_grad for p in network.parameters())
-    assert teacher.dim == network.feature_dim == teacher(batch).shape[1]
+    widths = tuple(part.shape[1] for part in teacher(batch))
+    assert teacher.dims == network.hidden_dims == widths
 
 
 def test_hint_distance_by_hand() -> None:
@@ -79,3 +81,24 @@ def test_hint_distance_by_hand() -> None:
     adapted = adapter(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
     distance = hint_distance(adapted, torch.tensor([[1.5, 0.0], [0.5, 0.0]]))
     assert distance.tolist() == pytest.approx([2.5, 0.0])
+
+
+def test_masked_features_are_missing_ones() -> None:
+    table = tiny_table(multi_valued=True, rows=500)
+    batch = tensor_batch(table.train, np.arange(500))
+    selection = select_features(table.layout, None)
+    nothing = masked(batch, selection, 0.0, np.random.default_rng(0))
+    assert torch.equal(nothing.ids, batch.ids)
+    assert torch.equal(nothing.dense, batch.dense)
+    everything = masked(batch, selection, 1.0, np.random.default_rng(0))
+    # Two single-valued fields, then a list of three.
+    assert everything.ids.unique(dim=0).tolist() == [[MISSING] * 3 + [PADDING] * 2]
+    assert not everything.dense.any()
+    half = masked(batch, selection, 0.5, np.random.default_rng(0))
+    changed = half.ids != batch.ids
+    known = batch.ids[:, :2] != MISSING
+    assert changed[:, :2][known].float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert (half.dense == 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert set(half.ids[changed].tolist()) == {MISSING, PADDING}
+    assert half.stats is None
+    assert torch.equal(batch.ids, tensor_batch(table.train, np.arange(500)).ids)

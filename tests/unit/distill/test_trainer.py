@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, rel_entr
+from torch import nn
 
 from dynens.batch import EncodedBatch
 from dynens.config.base import validate
@@ -22,6 +23,7 @@ from dynens.distill.relations import relations
 from dynens.distill.teacher import RowFactory
 from dynens.distill.terms import LOSS_TERMS, Step, TermModules, active_terms, mixup_loss, response
 from dynens.distill.trainer import DistillTrainer, Teaching, mean_divergence
+from dynens.errors import ConfigError
 from dynens.models.base import CurvePoint, FitProgress, FitReport
 from dynens.models.batches import tensor_batch
 from dynens.models.dnn import DNNLearner
@@ -33,7 +35,8 @@ from tests.unit.models.tables import TinyTable, lookup, tiny_table
 TABLE = tiny_table(rows=600)
 PRIOR = (0.6, 0.4)
 EVERYTHING = {
-    "hints": {"weight": 0.5},
+    "hints": {"weight": 0.5, "depths": "all", "noise": 0.2},
+    "exits": 0.5,
     "gating": True,
     "relations": 1.0,
     "ema": 0.5,
@@ -71,7 +74,7 @@ def learner_of(device: Device = "cpu", **optimizer: object) -> DNNLearner:
     options = {"batch_size": 64, "learning_rate": 0.01, "max_epochs": 6, **optimizer}
     config = LearnerConfig(
         embedding_dim=4,
-        hidden_units=(8,),
+        hidden_units=(12, 8),
         device=device,
         optimizer=OptimizerConfig.model_validate(options),
     )
@@ -122,6 +125,7 @@ def fit(
         ({"mixup": {"weight": 0.5}}, {"response": 1.0, "mixup": 0.5}),
         ({"diversity": 0.5}, {"response": 1.0, "diversity": 0.5}),
         ({"mutual": 0.5}, {"response": 1.0, "mutual": 0.5}),
+        ({"exits": 0.5}, {"response": 1.0, "exits": 0.5}),
     ],
 )
 def test_a_term_is_active_where_its_key_asks_for_it(
@@ -153,7 +157,7 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
         continued.predict_logits(TABLE.valid), undisturbed.predict_logits(TABLE.valid)
     )
     learned, again = whole.extra_state(), second.extra_state()
-    assert {name.split(".")[0] for name in learned} == {"adapter", "gate", "memory"}
+    assert {name.split(".")[0] for name in learned} == {"adapters", "exits", "gate", "memory"}
     assert all(torch.equal(learned[name], again[name]) for name in learned)
     assert not learned["memory.answers"].isnan().any()
 
@@ -247,7 +251,7 @@ def lr_step(**changes: object) -> Step:
         batch=tensor_batch(table, np.arange(2)),
         head=head,
         inputs=inputs,
-        features=head.features(inputs),
+        hidden=(head.features(inputs),),
         branches=head(inputs).detach().unsqueeze(1),
         teacher=torch.tensor([3.0, -1.0, 0.0]),
         average=None,
@@ -313,6 +317,61 @@ def test_branches_teach_one_another_and_are_not_taught_by_themselves() -> None:
     assert branches.grad is not None
     by_hand = weight[:, None] * (p - p[:, ::-1]) / 4.5 / 2
     np.testing.assert_allclose(branches.grad.numpy(), by_hand, rtol=1e-4)
+
+
+def test_exits_learn_from_the_last_layer_and_the_labels() -> None:
+    first, second = torch.tensor([[1.0], [0.5], [-2.0]]), torch.tensor([[0.0, 1.0]]).repeat(3, 1)
+    exits = [nn.Linear(1, 1), nn.Linear(2, 1)]
+    with torch.no_grad():
+        for exit_ in exits:
+            exit_.weight.fill_(2.0)
+            exit_.bias.fill_(-1.0)
+    step = lr_step(hidden=(first, second, torch.zeros(3, 1)), modules=TermModules(exits=exits))
+    at_first, at_second = torch.tensor([1.0, 0.0, -5.0]), torch.tensor([1.0, 1.0, 1.0])
+    # What `response` says of a student that answers as the exit does, with this one as its teacher.
+    expected = [
+        response(lr_step(branches=z.unsqueeze(1), teacher=step.logits)).item()
+        for z in (at_first, at_second)
+    ]
+    found = LOSS_TERMS["exits"].loss(step)
+    assert found.item() == pytest.approx(np.mean(expected), rel=1e-6)
+
+
+def test_exits_need_a_layer_below_the_last() -> None:
+    learner = learner_of()
+    learner.config = learner.config.model_copy(update={"hidden_units": (8,)})
+    with pytest.raises(ConfigError, match="the student has a single hidden layer"):
+        fit(learner, {"exits": 0.5})
+
+
+@pytest.mark.parametrize(("depths", "widths"), [("last", [(8, 8)]), ("all", [(12, 12), (8, 8)])])
+def test_hints_pair_layers_from_the_last_one_down(
+    depths: str, widths: list[tuple[int, int]]
+) -> None:
+    _, trainer = fit(learner_of(max_epochs=1), {"hints": {"weight": 1.0, "depths": depths}})
+    adapters = [adapter.linear for adapter in trainer._modules.adapters]
+    assert [(a.in_features, a.out_features) for a in adapters] == widths
+    step = trainer._step(tensor_batch(TABLE.train, np.arange(50)), None)
+    assert step.hints is not None
+    hints = step.hints(step.batch)[-len(adapters) :]
+    by_hand = [
+        (hint - adapter(own.float())).square().mean().item()
+        for adapter, own, hint in zip(adapters, step.hidden[-len(adapters) :], hints, strict=True)
+    ]
+    assert LOSS_TERMS["hints"].loss(step).item() == pytest.approx(np.mean(by_hand), rel=1e-5)
+
+
+def test_noised_hints_are_of_the_rows_that_the_student_sees() -> None:
+    settings = {"hints": {"weight": 1.0, "noise": 0.5}}
+    _, trainer = fit(learner_of(max_epochs=1, precision="fp32"), settings)
+    step = trainer._step(tensor_batch(TABLE.train, np.arange(50)), None)
+    assert step.noised is not None
+    assert step.hints is not None
+    rows, hidden = step.noised
+    assert not torch.equal(rows.ids, step.batch.ids)
+    (adapter,) = trainer._modules.adapters
+    expected = (step.hints(rows)[-1] - adapter(hidden[-1].float())).square().mean().item()
+    assert LOSS_TERMS["hints"].loss(step).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [{}, {"diversity": 0.5, "mutual": 0.5}])

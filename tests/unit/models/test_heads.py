@@ -68,6 +68,30 @@ def test_dnn_by_hand() -> None:
     assert head(HeadInputs.of(DENSE, EMBEDDINGS)).item() == pytest.approx(0.5 * 8 + 0.5)
 
 
+@pytest.mark.parametrize(
+    ("head_class", "model", "widths"),
+    [
+        (DNNHead, "dnn", (4, 3)),
+        (IPNNHead, "ipnn", (4, 3)),
+        (DeepFMHead, "deepfm", (4, 3)),
+        (DCNv2Head, "dcnv2", (4, 3 + 5)),  # the last beside the cross network's output
+        (FinalMLPHead, "finalmlp", (8, 6)),  # two streams
+        (MaskNetHead, "masknet", (3, 3)),  # three blocks of a third of the first width
+        (FMHead, "fm", (2,)),
+        (LRHead, "lr", (3,)),
+    ],
+)
+def test_hidden_layers_from_the_input_up(
+    head_class: HeadClass, model: ModelName, widths: tuple[int, ...]
+) -> None:
+    head = head_of(head_class, model, hidden_units=(4, 3), fusion_heads=1)
+    width = head.shape.embedding_dim
+    inputs = HeadInputs.of(DENSE, torch.rand(1, 2, width))
+    hidden = head.hidden(inputs)
+    assert tuple(part.shape[1] for part in hidden) == widths
+    assert torch.equal(hidden[-1], head.features(inputs))
+
+
 def test_branches_are_networks_side_by_side() -> None:
     """Two branches are two perceptrons with one input, and the logit is their mean."""
     branched = head_of(DNNHead, "dnn", branches=2, hidden_units=(3, 2))
