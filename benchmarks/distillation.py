@@ -71,6 +71,7 @@ VARIANTS: dict[str, list[str]] = {
     "id dropout": [only("id_dropout")],
     "two made-up rows per row": ["distill.augmented_per_row=2"],
     "made-up rows used once": ["distill.reuse=1"],
+    "made-up rows follow weakness": ["distill.follow_weakness=true"],
     "hints": ["distill.hints.weight=0.1"],
     "hints at every depth": ["distill.hints.weight=0.1", "distill.hints.depths=all"],
     "hints at every depth, masked rows": [
@@ -116,6 +117,7 @@ REPORTED = (
     "stop on labels",
     "field swap",
     "two made-up rows per row",
+    "made-up rows follow weakness",
     "hints",
     "hints at every depth",
     "hints at every depth, masked rows",

@@ -17,6 +17,7 @@ from dynens.distill.gating import VoicesTeacher, voices_of
 from dynens.distill.hints import TeacherFeatures
 from dynens.distill.teacher import Labeller, RowFactory, Teacher
 from dynens.distill.trainer import DistillTrainer, Teaching
+from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
 from dynens.models.base import FitReport
@@ -122,9 +123,10 @@ class StudentLearner:
     ) -> Teaching:
         """The teaching of the next generation: the last one's answers in place of the pool's."""
         factory = None
-        if before.factory is not None:
-            factory = self._made_rows(data, train, StudentTeacher(learner))
         stop_at = None if before.valid_logits is None else learner.predict_logits(stop_rows)
+        if before.factory is not None:
+            weakness = self._weakness(data, train, stop_rows, stop_at)
+            factory = self._made_rows(data, train, StudentTeacher(learner), weakness)
         return Teaching(
             learner.predict_logits(train), factory, features=before.features, valid_logits=stop_at
         )
@@ -154,11 +156,16 @@ class StudentLearner:
         stop_at = None
         if distill.stop_on == "teacher" and (distill.softens_labels or distill.makes_rows):
             stop_at = blend.logit(pool_logits(run, names, "valid"))[select]
+        weakness = self._weakness(data, train, valid.take(select), stop_at)
         if not distill.gating:
-            factory = self._factory(data, train, names, lambda scorer: Teacher(scorer, blend))
+            factory = self._factory(
+                data, train, names, lambda scorer: Teacher(scorer, blend), weakness
+            )
             return Teaching(blend.logit(raw), factory, features=features, valid_logits=stop_at)
         voices = voices_of(blend, calibrated_learners(run, names, valid, self._roles))
-        factory = self._factory(data, train, names, lambda scorer: VoicesTeacher(scorer, voices))
+        factory = self._factory(
+            data, train, names, lambda scorer: VoicesTeacher(scorer, voices), weakness
+        )
         return Teaching(voices.logits(raw), factory, voices.prior, features, stop_at)
 
     def _factory(
@@ -167,21 +174,41 @@ class StudentLearner:
         train: EncodedBatch,
         names: tuple[str, ...],
         make_teacher: Callable[[PoolScorer], Labeller],
+        weakness: Weakness | None,
     ) -> RowFactory | None:
         distill = self._context.config.distill
         if not distill.makes_rows:
             return None
         paths = {name: self._context.run.learner(name) / MODEL_ONNX for name in names}
         teacher = make_teacher(PoolScorer(paths, distill.labelling_threads))
-        return self._made_rows(data, train, teacher)
+        return self._made_rows(data, train, teacher, weakness)
 
-    def _made_rows(self, data: PreparedData, train: EncodedBatch, teacher: Labeller) -> RowFactory:
+    def _weakness(
+        self,
+        data: PreparedData,
+        train: EncodedBatch,
+        stop_rows: EncodedBatch,
+        teacher: Logits | None,
+    ) -> Weakness | None:
+        if teacher is None or not self._context.config.distill.follow_weakness:
+            return None
+        return Weakness(data.layout, stop_rows, teacher, train)
+
+    def _made_rows(
+        self,
+        data: PreparedData,
+        train: EncodedBatch,
+        teacher: Labeller,
+        weakness: Weakness | None,
+    ) -> RowFactory:
         """The source of made-up rows that `teacher` labels."""
         run_config = self._context.config
         entities = {field.name: field.entity for field in data.schema.fields}
         space = row_space(data.layout, entities, data.id_frequency)
         table = in_memory(train)
-        return RowFactory(teacher, table, data.stats, space, run_config.distill, run_config.seed)
+        return RowFactory(
+            teacher, table, data.stats, space, run_config.distill, run_config.seed, weakness
+        )
 
     def _hints(self, train: EncodedBatch) -> TeacherFeatures | None:
         """The network that gives hints: the configured one, or the best neural one on `select`."""

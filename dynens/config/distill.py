@@ -102,6 +102,8 @@ class DistillConfig(FrozenConfig):
         reuse: steps that pass per chunk of newly labelled rows; each made-up row is used about as
             often.
         augmentations: how they are made; empty: none are.
+        follow_weakness: make more of them where the student is far from its teacher on `select`
+            rows, slice by slice.
         labelling_threads: threads of the teacher that labels made-up rows beside training.
         hints: the student's features learn a teacher network's.
         gating: the teacher weighs its members row by row, with weights learned from the labels.
@@ -134,6 +136,7 @@ class DistillConfig(FrozenConfig):
         AugmentationConfig(kind="cutmix"),
         AugmentationConfig(kind="entity_swap"),
     )
+    follow_weakness: bool = False
     labelling_threads: int = Field(default=1, ge=1)
     hints: HintsConfig = HintsConfig()
     gating: bool = False
@@ -168,6 +171,11 @@ class DistillConfig(FrozenConfig):
             raise ValueError(
                 f"assistant_width is {self.assistant_width} but generations is 1, so there is no "
                 "assistant; raise generations"
+            )
+        if self.follow_weakness and not (self.makes_rows and self.stop_on == "teacher"):
+            raise ValueError(
+                "follow_weakness is on but no rows are made up, or stop_on is labels, so that no "
+                "teacher is asked about validation rows; set augmented_per_row and stop_on"
             )
         if self.guard > 0 and not self.softens_labels:
             raise ValueError(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, PADDING, EncodedBatch, FeatureLayout
 from dynens.config.distill import AugmentationConfig
+from dynens.distill.weakness import Weights, drawn
 
 Generator = np.random.Generator
 Columns = npt.NDArray[np.int64]
@@ -185,11 +186,13 @@ def make_rows(
     policies: Sequence[AugmentationConfig],
     space: RowSpace,
     generator: Generator,
+    weights: Weights | None = None,
 ) -> EncodedBatch:
     """`num_rows` unlabelled rows made from rows of `table`.
 
     Every policy makes its share of the rows; the values of a made-up row all occur in `table`
-    (except noise).
+    (except noise). With `weights`, a running sum over the table's rows, made-up rows start from
+    rows drawn in proportion; what is put into them comes from any row.
     """
     shares = np.array([policy.share for policy in policies])
     counts = generator.multinomial(num_rows, shares / shares.sum())
@@ -197,7 +200,7 @@ def make_rows(
     for policy, count in zip(policies, counts, strict=True):
         if count == 0:
             continue
-        base = generator.integers(0, len(table), count)
+        base = drawn(weights, len(table), count, generator)
         donor = generator.integers(0, len(table), count)
         maker = Maker(_rows(table, base), _rows(table, donor), space)
         AUGMENTATIONS[policy.kind](maker, policy, generator)

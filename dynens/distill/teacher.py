@@ -15,6 +15,7 @@ import numpy.typing as npt
 from dynens.batch import EncodedBatch, FloatArray, IntArray
 from dynens.config.distill import DistillConfig
 from dynens.distill.augment import RowSpace, make_rows
+from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.scorer import PoolScorer
 
@@ -60,9 +61,9 @@ class RowFactory:
 
     Labelling costs more than training on the rows does, so every row is used several times: a
     chunk of new rows is labelled every `reuse` steps, and a step draws from the latest
-    `WINDOW_CHUNKS` chunks. Chunks and draws depend on (seed, step) alone, so a resumed run
-    continues with the same rows. ONNX Runtime releases the interpreter lock, so labelling overlaps
-    the student's steps.
+    `WINDOW_CHUNKS` chunks. Chunks and draws depend on (seed, step) alone, and on what `weakness`
+    knew some steps before, so a resumed run continues with the same rows. ONNX Runtime releases the
+    interpreter lock, so labelling overlaps the student's steps.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class RowFactory:
         space: RowSpace,
         config: DistillConfig,
         seed: int,
+        weakness: Weakness | None = None,
     ) -> None:
         self._teacher = teacher
         self._table = table
@@ -80,11 +82,18 @@ class RowFactory:
         self._space = space
         self._config = config
         self._seed = seed
+        self.weakness = weakness
 
     def make(self, chunk: int, num_rows: int) -> LabelledRows:
         """The labelled rows of one chunk."""
         generator = np.random.default_rng([self._seed, 0xA06, chunk])
-        rows = make_rows(self._table, num_rows, self._config.augmentations, self._space, generator)
+        weights = None
+        if self.weakness is not None:
+            # What was known at the latest when the chunk was asked for, in a continued run too.
+            known_at = (chunk - LOOKAHEAD_CHUNKS + 1) * self._config.reuse
+            weights = self.weakness.cumulative(known_at)
+        policies = self._config.augmentations
+        rows = make_rows(self._table, num_rows, policies, self._space, generator, weights)
         rows = replace(rows, stats=self._stats.transform(rows.ids))
         return LabelledRows(rows, self._teacher.logits(rows))
 

@@ -20,9 +20,9 @@ from dynens.distill.memory import AnswerMemory
 from dynens.distill.schedules import schedule_value
 from dynens.distill.teacher import LabelledRows, RowFactory
 from dynens.distill.terms import Step, TermModules, active_terms
+from dynens.distill.weakness import Weakness, row_divergence
 from dynens.ensemble.blend import Logits
 from dynens.errors import ConfigError
-from dynens.metrics import sigmoid
 from dynens.models.base import CurvePoint, FitReport, ProgressCallback, positive_rate
 from dynens.models.batches import TensorBatch
 from dynens.models.network import CTRNetwork, HeadInputs
@@ -31,6 +31,7 @@ from dynens.models.training import Trainer
 
 # Of the moving average that teaches, where the student's own settings keep none.
 EMA_DECAY = 0.99
+_WEAKNESS = "weakness."
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,6 @@ class Teaching:
     prior: tuple[float, ...] = ()
     features: TeacherFeatures | None = None
     valid_logits: Logits | None = None
-
-
-def mean_divergence(teacher: Logits, student: Logits) -> float:
-    """Mean over rows of KL(σ(teacher) ‖ σ(student)) in nats, both (N,) logits."""
-    z, t = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
-    p = sigmoid(t)
-    divergence = np.logaddexp(0.0, z) - np.logaddexp(0.0, t) - p * (z - t)
-    return max(float(divergence.mean()), 0.0)
 
 
 class DistillTrainer(Trainer):
@@ -149,15 +142,36 @@ class DistillTrainer(Trainer):
         A few thousand labels cannot tell one epoch from the next, and the epoch that they like best
         is partly luck; how near the student is to its teacher can be measured.
         """
+        if self._weakness is not None:
+            self._weakness.update(self.state.step, logits)
         if self._teaching.valid_logits is None:
             return super().score(point, logits)
-        return -float(np.sqrt(mean_divergence(self._teaching.valid_logits, logits)))
+        divergence = row_divergence(self._teaching.valid_logits, logits).mean()
+        return -float(np.sqrt(divergence))
+
+    @property
+    def _weakness(self) -> Weakness | None:
+        factory = self._teaching.factory
+        return None if factory is None else factory.weakness
 
     def extra_state(self) -> dict[str, Tensor]:
-        return self._modules.state_dict()
+        state = self._modules.state_dict()
+        if self._weakness is not None:
+            for step, known in self._weakness.state().items():
+                state[f"{_WEAKNESS}{step}"] = torch.from_numpy(known)
+        return state
 
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        self._modules.load_state_dict(state)
+        known = {
+            int(name.removeprefix(_WEAKNESS)): value.cpu().numpy()
+            for name, value in state.items()
+            if name.startswith(_WEAKNESS)
+        }
+        if self._weakness is not None:
+            self._weakness.restore(known)
+        self._modules.load_state_dict(
+            {name: value for name, value in state.items() if not name.startswith(_WEAKNESS)}
+        )
 
     def _step(self, batch: TensorBatch, made: LabelledRows | None) -> Step:
         """The student's pass over logged and made-up rows, and what its terms need beside it."""

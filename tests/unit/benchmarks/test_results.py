@@ -123,6 +123,24 @@ def test_variants_are_compared_within_a_seed() -> None:
     assert "| 0.8600 ± 0.0707 | +0.0100 ± 0.0000 | 30 |" in table
 
 
+def test_students_are_compared_with_those_of_their_commit_and_their_average_is_told() -> None:
+    def student(variant: str, commit: str, test: float) -> dict[str, object]:
+        figures = {"route": 0.8, "test": test, "teacher_correlation": 0.99, "seconds": 30.0}
+        return {"variant": variant, "seed": 1, "commit": commit, **figures}
+
+    students = [
+        student("as configured", "a", 0.80),
+        student("hints", "a", 0.81),
+        student("as configured", "b", 0.90),
+        student("exits", "b", 0.92),
+    ]
+    together = {"students": 3, "alone": 0.85, "together": 0.8512}
+    text = distillation.markdown({"results": students, "averaged": together})
+    assert "| 0.8100 ± 0.0000 | +0.0100 ± 0.0000 | 30 |" in text
+    assert "| 0.9200 ± 0.0000 | +0.0200 ± 0.0000 | 30 |" in text
+    assert "3 students as configured: test AUC 0.8512, alone 0.8500 on average" in text
+
+
 def test_students_are_added_to_those_of_the_same_run_only(tmp_path: Path) -> None:
     out = tmp_path / "ablation.json"
     source = {"run": "a", "settings": []}

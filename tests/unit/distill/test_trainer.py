@@ -22,7 +22,8 @@ from dynens.distill.memory import AnswerMemory
 from dynens.distill.relations import relations
 from dynens.distill.teacher import RowFactory
 from dynens.distill.terms import LOSS_TERMS, Step, TermModules, active_terms, mixup_loss, response
-from dynens.distill.trainer import DistillTrainer, Teaching, mean_divergence
+from dynens.distill.trainer import DistillTrainer, Teaching
+from dynens.distill.weakness import Weakness, row_divergence
 from dynens.errors import ConfigError
 from dynens.models.base import CurvePoint, FitProgress, FitReport
 from dynens.models.batches import tensor_batch
@@ -35,6 +36,7 @@ from tests.unit.models.tables import TinyTable, lookup, tiny_table
 TABLE = tiny_table(rows=600)
 PRIOR = (0.6, 0.4)
 EVERYTHING = {
+    "follow_weakness": True,
     "hints": {"weight": 0.5, "depths": "all", "noise": 0.2},
     "exits": 0.5,
     "gating": True,
@@ -85,7 +87,13 @@ def teaching_of(distill: DistillConfig) -> Teaching:
     labeller = TwoVoices() if distill.gating else OneVoice()
     counts = np.ones(sum(1 + field.num_embeddings for field in TABLE.layout.fields), np.int64)
     space = row_space(TABLE.layout, {}, counts)
-    factory = RowFactory(labeller, TABLE.train, TableStats(TABLE), space, distill, seed=0)
+    valid_logits = OneVoice().logits(TABLE.valid) if distill.follow_weakness else None
+    weakness = None
+    if valid_logits is not None:
+        weakness = Weakness(TABLE.layout, TABLE.valid, valid_logits, TABLE.train)
+    factory = RowFactory(
+        labeller, TABLE.train, TableStats(TABLE), space, distill, seed=0, weakness=weakness
+    )
     features = None
     if distill.needs_teacher_features:
         teacher = learner_of(max_epochs=1)
@@ -96,6 +104,7 @@ def teaching_of(distill: DistillConfig) -> Teaching:
         factory if distill.makes_rows else None,
         PRIOR if distill.gating else (),
         features,
+        valid_logits,
     )
 
 
@@ -157,7 +166,8 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
         continued.predict_logits(TABLE.valid), undisturbed.predict_logits(TABLE.valid)
     )
     learned, again = whole.extra_state(), second.extra_state()
-    assert {name.split(".")[0] for name in learned} == {"adapters", "exits", "gate", "memory"}
+    kinds = {name.split(".")[0] for name in learned}
+    assert kinds == {"adapters", "exits", "gate", "memory", "weakness"}
     assert all(torch.equal(learned[name], again[name]) for name in learned)
     assert not learned["memory.answers"].isnan().any()
 
@@ -436,14 +446,6 @@ def test_the_guard_moves_weight_from_the_soft_to_the_hard_label() -> None:
     assert response(lr_step()).item() != pytest.approx(expected, rel=1e-3)
 
 
-def test_divergence_is_the_mean_kl() -> None:
-    teacher, student = np.array([0.3, -2.0, 40.0]), np.array([0.1, -1.0, 38.0])
-    p, q = expit(teacher), expit(student)
-    by_hand = np.mean(rel_entr(p, q) + rel_entr(expit(-teacher), expit(-student)))
-    assert mean_divergence(teacher, student) == pytest.approx(by_hand, rel=1e-6)
-    assert mean_divergence(teacher, teacher) == 0.0
-
-
 def test_the_epoch_nearest_to_the_teacher_is_kept_whatever_the_labels_say() -> None:
     teaching = replace(
         teaching_of(DistillConfig(augmented_per_row=0)),
@@ -463,6 +465,7 @@ def test_the_epoch_nearest_to_the_teacher_is_kept_whatever_the_labels_say() -> N
         TABLE.train,
         upside_down,
     )
-    kept = -np.sqrt(mean_divergence(teaching.valid_logits, learner.predict_logits(TABLE.valid)))
+    left = row_divergence(teaching.valid_logits, learner.predict_logits(TABLE.valid))
+    kept = -np.sqrt(left.mean())
     assert report.best_epoch > 1
     assert kept == pytest.approx(max(scores), rel=1e-3)
