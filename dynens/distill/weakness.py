@@ -97,4 +97,5 @@ def drawn(
     if cumulative is None:
         return generator.integers(0, num_rows, count)
     at = np.searchsorted(cumulative, generator.random(count) * cumulative[-1], side="right")
-    return np.minimum(at, num_rows - 1).astype(np.int64)
+    rows: npt.NDArray[np.int64] = np.minimum(at, num_rows - 1)
+    return rows
