@@ -221,7 +221,9 @@ def loadtest(
 
     from dynens.report.console import print_load
     from dynens.run import finite
-    from serving.loadtest import LoadResult, find_server_peak, run_loadtest
+    from serving.loadtest import LoadResult, check_server, find_server_peak, run_loadtest
+
+    check_server(url, run, rows_per_request)
 
     def show_trial(result: LoadResult, kept: bool) -> None:
         line = f"{result.offered_qps:8.1f}/s: p99 {result.p99_ms:7.2f} ms, errors "

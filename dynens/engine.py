@@ -145,8 +145,8 @@ class Engine:
             raise
         except Exception as e:  # onnxruntime raises its own unrelated classes
             raise BundleError(
-                f"the graphs of {bundle.directory} do not run on rows of its layout; "
-                "write it again with `dynens export RUN`."
+                f"the graphs of {bundle.directory} do not run on rows of its layout "
+                f"({' '.join(str(e).split())[:200]}); write it again with `dynens export RUN`."
             ) from e
         return engine
 

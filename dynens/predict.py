@@ -137,7 +137,8 @@ def _predictions(
 ) -> Iterator[pa.Table]:
     taken: list[str] = []
     for table, readable in files.tables():
-        scores = engine.score(engine.encoder.encode_table(readable), system=system)
+        rows = files.encoded(engine.encoder.encode_table(readable))
+        scores = engine.score(rows, system=system)
         taken = [name for name in ADDED if name in table.column_names]
         columns = (pa.array(scores.probability), pa.array(scores.route))
         table = table if schema is None else _aligned(table, schema, files.source)

@@ -47,8 +47,10 @@ def budget_ms(value: object, default_ms: float, max_ms: float) -> float:
     """
     if value is None:
         return default_ms
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
     try:
-        if isinstance(value, bool) or not isinstance(value, (bytes, str, int, float)):
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ValueError
         given = float(value)
     except (ValueError, OverflowError):

@@ -25,6 +25,7 @@ import psutil
 
 from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig, System
+from dynens.engine import Engine
 from dynens.errors import BadInputError, ServingError
 from serving.control import listening
 from serving.environment import APP_NAME, Runtime, create_runtime, ray_environment
@@ -122,6 +123,8 @@ def running(
         )
         _run_application(build(arguments), APP_NAME)
 
+    # Whatever is wrong with the bundle is said here, in a sentence, not in a replica's traceback.
+    Engine.load(bundle.directory, config.engine, verify=False)
     keepers: list[BundleKeeper] = []
 
     def start(runtime: Runtime) -> None:

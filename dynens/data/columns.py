@@ -65,7 +65,10 @@ def unified_schema(
     for file, schema in schemas.items():
         absent = sorted(set(types) - set(schema.names))
         if absent:
-            raise DataError(f"{file} lacks the column {absent[0]!r} that other files have.")
+            raise DataError(
+                f"{file} lacks the column {absent[0]!r} that other files have; add it there, empty "
+                "where it is not known, or exclude it in all of them."
+            )
     return pa.schema([pa.field(name, kind) for name, kind in types.items()])
 
 

@@ -19,10 +19,10 @@ from dynens.batch import (
     IntArray,
 )
 from dynens.data.entities import EncodedEntity
-from dynens.data.fields import CategoricalEncoder, FieldEncoder
+from dynens.data.fields import CategoricalEncoder, FieldEncoder, NumericEncoder
 from dynens.data.ranking import Ranker
 from dynens.data.store import read_encoder, write_encoder
-from dynens.data.values import canonical_texts, is_number_type, to_numbers
+from dynens.data.values import canonical_texts, to_numbers
 from dynens.errors import DataError
 from dynens.schema import Entity, FieldKind, FieldSpec
 
@@ -70,6 +70,10 @@ class RowEncoder:
         self.layout = _layout(ordered)
         self._slices = _column_slices(self.encoders)
         self.input_fields = self._find_inputs()
+        spelled = {field.name for field in self.input_fields if field.kind == "categorical"}
+        for encoder in ordered:
+            if isinstance(encoder, NumericEncoder) and not encoder.spec.derive:
+                encoder.texts_are_missing = encoder.spec.source in spelled
         self._positions = _positions_by_column(self.encoders)
         self._missing_dense, self._missing_ids = self._missing_row()
         self._ranker = Ranker(self) if self.has_item_entity else None
@@ -287,7 +291,7 @@ def _as_arrow(values: Any) -> pa.Array | None:
 def _holds_only(spec: FieldSpec, kind: pa.DataType) -> bool:
     """Whether no value of this type can break the field's rule."""
     if spec.kind == "dense_vector":
-        return pa.types.is_list(kind) and is_number_type(kind.value_type)
+        return False  # the length of each list is part of the rule
     if spec.kind == "multi_valued":
         kind = kind.value_type if pa.types.is_list(kind) else kind
     if spec.kind == "numeric":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -111,6 +112,9 @@ class NumericEncoder(FieldEncoder):
         super().__init__(spec)
         self.knots, self.heights, self.edges = knots, heights, edges
         self.has_missing = has_missing
+        self.texts_are_missing = False
+        """Set where the same column is a category too, whose values may be texts that are no
+        numbers: they are missing here, and no mistake."""
         self.dense = (spec.name, spec.name + MISSING_SUFFIX) if has_missing else (spec.name,)
         if len(edges):
             self.sparse = (SparseField(spec.name + BUCKET_SUFFIX, 2 + len(edges) + 1),)
@@ -133,6 +137,8 @@ class NumericEncoder(FieldEncoder):
                 numbers = np.array(values, np.float64)
                 numbers[~np.isfinite(numbers)] = np.nan
                 return numbers
+        if self.texts_are_missing:
+            return np.array([_number_or_nan(v, self.spec.source) for v in values], np.float64)
         return np.array([number(v, self.spec.source) for v in values], np.float64)
 
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
@@ -166,6 +172,15 @@ class NumericEncoder(FieldEncoder):
             "has_missing": self.has_missing,
             "edges": self.edges.tolist(),
         }
+
+
+def _number_or_nan(value: Any, name: str) -> float:
+    try:
+        return number(value, name)
+    except DataError:
+        if not isinstance(value, (str, bytes)):
+            raise
+        return math.nan
 
 
 def single_precision(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -268,7 +283,8 @@ class DenseVectorEncoder(FieldEncoder):
         try:
             numbers, lengths = self._numbers(values)
         except _UNREADABLE as e:
-            raise _unfit(self.spec, "takes lists of numbers", values, self._numbers) from e
+            rule = f"takes lists of {len(self.mean)} numbers"
+            raise _unfit(self.spec, rule, values, self._numbers) from e
         self._write(numbers, lengths, dense)
 
     def _numbers(
@@ -281,17 +297,24 @@ class DenseVectorEncoder(FieldEncoder):
         numbers = to_numbers(flat)
         if numbers.num_unreadable:
             raise TypeError(numbers.example)
+        if misfits(lengths, len(self.mean)).any():
+            raise TypeError("another length")
         return numbers.values, lengths
 
     def _write(
         self, flat: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], dense: FloatArray
     ) -> None:
-        size = len(self.mean)
-        matrix = vectors(flat, lengths, size)
+        matrix = vectors(flat, lengths, len(self.mean))
         dense[:] = np.nan_to_num(np.clip((matrix - self.mean) * self.scale, -10.0, 10.0))
 
     def state(self) -> dict[str, Any]:
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+
+
+def misfits(lengths: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
+    """Which lists are vectors of another length; an empty one is a missing value."""
+    bad: npt.NDArray[np.bool_] = (lengths != size) & (lengths != 0)
+    return bad
 
 
 def vectors(

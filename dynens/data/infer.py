@@ -14,7 +14,7 @@ from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
-from dynens.data.roles import ITEM, NUMBERING, OUTCOME, USER, find_key, find_timestamp
+from dynens.data.roles import ITEM, NUMBERING, OUTCOME, USER, find_key, find_timestamp, may_be_time
 from dynens.data.sources import expand, read_head, read_sample, with_decimal
 from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
@@ -222,7 +222,7 @@ class _Inference:
         if not self._fields:
             raise DataError(
                 f"{self._config.files[0]} has no column to predict the label from: "
-                + ("; ".join(f"{k} is {v}" for k, v in list(self._result.excluded.items())[:5]))
+                + ("; ".join(f"{k}: {v}" for k, v in list(self._result.excluded.items())[:5]))
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
@@ -289,7 +289,10 @@ class _Inference:
             and profile.looks_hashed
             and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise
         ):
-            self._exclude(profile.name, "a hash that is different in (nearly) every row", True)
+            why = "a hash that is different in (nearly) every row"
+            if may_be_time(self._sample, profile):
+                why = "it looks like a time; if it is the row's own, name it in features.timestamp"
+            self._exclude(profile.name, why, True)
         elif (
             profile.unique_share > 0.95
             and profile.is_integer
@@ -332,8 +335,8 @@ class _Inference:
     def _add_time_parts(self, name: str, time_format: TimeFormat) -> None:
         """Parts of the event's time that come back; the time itself never does."""
         seconds = to_seconds(self._sample[name], time_format)
-        for part, period in (("hour", 3600), ("weekday", 86_400)):
-            if len(np.unique(seconds[np.isfinite(seconds)] // period)) > 1:
+        for part, period, cycle in (("hour", 3600, 24), ("weekday", 86_400, 7)):
+            if len(np.unique(seconds[np.isfinite(seconds)] // period % cycle)) > 1:
                 self._fields.append(
                     FieldSpec.model_validate(
                         {

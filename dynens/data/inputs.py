@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 
+from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
 from dynens.data.columns import number_columns
 from dynens.data.encoders import RowEncoder
+from dynens.data.fields import DenseVectorEncoder, misfits
+from dynens.data.lists import split_lists
 from dynens.data.sources import iter_tables
 from dynens.data.staging import MAX_UNREADABLE_SHARE
-from dynens.data.values import to_numbers
+from dynens.data.values import one_line, to_numbers
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig
+
+_MOSTLY, _ENOUGH_VALUES = 0.9, 20
 
 
 class InputFiles:
@@ -33,6 +39,10 @@ class InputFiles:
         self.warnings: list[str] = []
         self._absent: list[str] = []
         self._unreadable: Counter[str] = Counter()
+        self._infinite: Counter[str] = Counter()
+        self._misfits: Counter[str] = Counter()
+        self._values: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
         self._examples: dict[str, str | None] = {}
 
     def tables(self) -> Iterator[tuple[pa.Table, pa.Table]]:
@@ -45,9 +55,18 @@ class InputFiles:
         rows = 0
         for _, table in iter_tables([self.source], self.dataset.source, verbatim=True):
             self._look_for_columns(table)
+            self._look_at_vectors(table)
             rows += table.num_rows
             yield table, self._with_numbers(table)
         self._settle(rows)
+
+    def encoded(self, batch: EncodedBatch) -> EncodedBatch:
+        """The rows, once their unknown values are counted."""
+        for field, columns in self.encoder.layout.columns():
+            ids = batch.ids[:, columns]
+            self._values[field.name] += int((ids >= 0).sum() - (ids == MISSING).sum())
+            self._unknown[field.name] += int((ids == OUT_OF_VOCABULARY).sum())
+        return batch
 
     def _look_for_columns(self, table: pa.Table) -> None:
         present = set(table.column_names)
@@ -66,10 +85,16 @@ class InputFiles:
         features = self.dataset.features
         parsed = number_columns(features, table.schema)
         numeric = {s.source for s in features.fields if s.kind == "numeric" and not s.derive}
+        # Of a category that is a number too, other texts are new categories.
+        numeric -= {f.name for f in self.encoder.input_fields if f.kind == "categorical"}
         for name in sorted(numeric.intersection(table.column_names)):
-            if not pa.types.is_string(table.schema.field(name).type):
+            kind = table.schema.field(name).type
+            if not (pa.types.is_string(kind) or pa.types.is_floating(kind)):
                 continue
             numbers = to_numbers(table[name])
+            self._infinite[name] += numbers.num_infinite
+            if pa.types.is_floating(kind):
+                continue
             self._unreadable[name] += numbers.num_unreadable
             self._examples[name] = self._examples.get(name) or numbers.example
             if name not in parsed:
@@ -77,6 +102,22 @@ class InputFiles:
             values = pa.array(numbers.values, from_pandas=True)
             table = table.set_column(table.column_names.index(name), name, values)
         return table
+
+    def _look_at_vectors(self, table: pa.Table) -> None:
+        """Count lists that are no vectors of their field."""
+        for encoder in self.encoder.encoders:
+            name = encoder.spec.source
+            if not isinstance(encoder, DenseVectorEncoder) or name not in table.column_names:
+                continue
+            values, lengths = split_lists(table[name], encoder.spec.separator)
+            bad = misfits(lengths, len(encoder.mean))
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                self._examples.setdefault(name, one_line(table[name][row].as_py()))
+            numbers = to_numbers(values)
+            if numbers.num_unreadable:
+                self._examples.setdefault(name, numbers.example)
+            self._misfits[name] += int(bad.sum()) + numbers.num_unreadable
 
     def _settle(self, rows: int) -> None:
         if self._absent:
@@ -90,6 +131,27 @@ class InputFiles:
                 raise DataError(f"{self.source}: {what}; correct the file.")
             if count:
                 self.warnings.append(f"{self.source}: {what}, which count as missing")
+        for name, count in self._infinite.items():
+            if count:
+                self.warnings.append(
+                    f"{self.source}: column {name!r} holds {count} infinite numbers, which count "
+                    "as missing"
+                )
+        for name, count in self._misfits.items():
+            what = (
+                f"{count} values of column {name!r} are no vectors of its length or hold texts "
+                f"(such as {self._examples[name]})"
+            )
+            if count > MAX_UNREADABLE_SHARE * rows:
+                raise DataError(f"{self.source}: {what}; correct the file.")
+            if count:
+                self.warnings.append(f"{self.source}: {what}, which are cut or count as missing")
+        for name, count in self._unknown.items():
+            if count > _MOSTLY * self._values[name] and self._values[name] >= _ENOUGH_VALUES:
+                self.warnings.append(
+                    f"{self.source}: {count / self._values[name]:.0%} of the values of {name!r} "
+                    "were not there in training; are they spelled as they were?"
+                )
 
 
 def _some(names: list[str]) -> str:

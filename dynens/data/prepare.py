@@ -162,6 +162,11 @@ class _Preparation:
             update={"label": rows.reader.resolved()}
         )
         self.split_by = split_kind(self.dataset.split, rows.given, rows.times, rows.labels)
+        if self.split_by == "random" and rows.times is not None and self.dataset.split.by == "auto":
+            self.warnings.append(
+                f"rows are cut at random: by {self.features.timestamp} a part would be empty or "
+                "hold one class only, or too many rows have no time"
+            )
         self.say(f"splitting: {self.split_by}")
         split = split_rows(
             self.dataset.split,
@@ -301,10 +306,6 @@ class _Preparation:
         with ipc.new_file(path, test_rows.schema, options=options) as writer:
             writer.write_table(test_rows)
         resolved = self.dataset.model_copy(update={"features": self.features})
-        unreadable = [
-            f"{name}: {count} values that are no numbers count as missing"
-            for name, count in rows.report.unreadable.items()
-        ]
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
@@ -314,7 +315,7 @@ class _Preparation:
             "report": {
                 **rows.report.to_dict(),
                 "split_by": self.split_by,
-                "warnings": self.warnings + unreadable,
+                "warnings": self.warnings + rows.report.warnings(),
             },
             "dataset": resolved.model_dump(mode="json", exclude_defaults=True),
         }

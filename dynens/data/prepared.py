@@ -120,11 +120,18 @@ class PreparedData:
         files = InputFiles(source, self.dataset, self.encoder)
         batches: list[EncodedBatch] = []
         columns: list[set[str]] = []
+        rows = 0
         for _, table in files.tables():
-            batches.append(self.encode_labelled(table, source))
+            batches.append(files.encoded(self.encode_labelled(table, source)))
             columns.append(set(table.column_names))
+            rows += table.num_rows
         warnings = files.warnings + self._lacking(source, columns)
         batch = concat(batches)
+        if left_out := rows - len(batch):
+            warnings.append(
+                f"{source}: {left_out} rows have no label, or none by the label rule, and are left "
+                "out"
+            )
         if not len(batch):
             raise DataError(f"{source}: no row is left after the label rule.")
         if warn:

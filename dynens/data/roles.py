@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dynens.data.profile import ColumnProfile
 from dynens.data.times import NUMBER_FORMATS, TEXT_FORMATS, text_format, to_seconds
+from dynens.data.values import to_numbers
 from dynens.schema import TimeFormat
 
 USER = re.compile(
@@ -23,7 +24,8 @@ ITEM = re.compile(
 _TIME = re.compile(
     r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
     r"purchase|transaction|trans|invoice|created|received|visit|session|unix|utc|local)[_ ]?)?"
-    r"(timestamp|date_?time|time_?stamp|time|ts|dt|date|at)([_ ]?(m?s|utc))?|hour|day"
+    r"(timestamp|date_?time|time_?stamp|time|ts|dt|date|at)([_ ]?(m?s|utc))?|hour|day|created|"
+    r"(unix[_ ]?)?epoch([_ ]?(m?s|sec(ond)?s|milli(second)?s))?"
 )
 NUMBERING = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
 OUTCOME = re.compile(
@@ -38,21 +40,42 @@ def find_timestamp(
     sample: pa.Table, profiles: Mapping[str, ColumnProfile]
 ) -> tuple[str, TimeFormat] | None:
     """The column that tells when a row happened, and how it is written."""
-    for name, profile in profiles.items():
+    by_name = {name: _TIME.fullmatch(name.lower()) is not None for name in profiles}
+    for name in sorted(profiles, key=by_name.__getitem__, reverse=True):
+        profile, named = profiles[name], by_name[name]
         if profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
             continue
-        named = _TIME.fullmatch(name.lower()) is not None
-        if not named and (profile.is_number or profile.num_distinct < 10):
+        if not named and profile.num_distinct < 10:
+            continue
+        # A count of rows goes up too, but always by the same.
+        if not named and profile.is_number and _even_steps(sample[name]):
             continue
         if not profile.is_number and text_format(sample[name].slice(0, 2000)) is None:
             continue
         for time_format in NUMBER_FORMATS if profile.is_number else TEXT_FORMATS:
             seconds = to_seconds(sample[name], time_format)
-            plausible = (seconds > _EARLIEST_S) & (seconds < _LATEST_S)
             # Any other date counts as the row's own time only where rows stand in its order.
-            if plausible.mean() > 0.99 and (named or _in_order(seconds)):
+            if _plausible(seconds) and (named or _in_order(seconds)):
                 return name, time_format
     return None
+
+
+def may_be_time(sample: pa.Table, profile: ColumnProfile) -> bool:
+    """Whether numbers, read as times, are all of our days."""
+    return profile.is_number and any(
+        _plausible(to_seconds(sample[profile.name], kind)) for kind in NUMBER_FORMATS
+    )
+
+
+def _plausible(seconds: npt.NDArray[np.float64]) -> bool:
+    return bool(((seconds > _EARLIEST_S) & (seconds < _LATEST_S)).mean() > 0.99)
+
+
+def _even_steps(column: pa.ChunkedArray) -> bool:
+    """Whether numbers go on by one and the same step."""
+    numbers = to_numbers(column).values
+    steps = np.diff(numbers[np.isfinite(numbers)])
+    return len(steps) == 0 or bool((np.abs(steps) == np.abs(steps[0])).mean() > 0.9)
 
 
 def find_key(profiles: Mapping[str, ColumnProfile], names: re.Pattern[str]) -> str | None:

@@ -47,11 +47,8 @@ def split_rows(
     how = split_kind(split, given, times, labels)
     codes = given.copy()
     rows = np.flatnonzero(given == TRAIN)
-    missing = [part for part in (VALID, TEST) if not (given == part).any()]
-    if missing:
-        wanted = split.fractions or (_FEW if len(rows) < _FEW_ROWS else _MANY)
-        fractions = [wanted[p] if p in (TRAIN, *missing) else 0.0 for p in range(3)]
-        shares = np.array(fractions) / sum(fractions)
+    shares = _shares(split, given)
+    if shares[TRAIN] < 1:
         if how == "time":
             assert times is not None
             codes[rows] = _by_time(split, times[rows], shares, time_format)
@@ -91,12 +88,24 @@ def split_kind(
     if times is None or np.isfinite(times[train]).sum() < 0.99 * train.sum():
         return "random"
     known = train & np.isfinite(times)
-    first, valid, test = np.quantile(times[known], (0.0, 0.8, 0.9), method="higher")
-    if not first < valid < test:
+    shares = _shares(split, given)
+    points = np.cumsum(shares)[:2]
+    first, valid, test = np.quantile(times[known], (0.0, *points), method="higher")
+    cuts = [cut for cut, part in ((valid, VALID), (test, TEST)) if shares[part] > 0]
+    if len({first, *cuts}) <= len(cuts):
         return "random"
-    after = np.searchsorted([valid, test], times[known], side="right")
-    mixed = all(0 < labels[known][after == part].mean() < 1 for part in range(3))
+    after = np.searchsorted(cuts, times[known], side="right")
+    mixed = all(0 < labels[known][after == part].mean() < 1 for part in range(len(cuts) + 1))
     return "time" if mixed else "random"
+
+
+def _shares(split: SplitConfig, given: Codes) -> npt.NDArray[np.float64]:
+    """What share of the rows given as train each part is cut from them; parts given have none."""
+    num_rows = int((given == TRAIN).sum())
+    wanted = split.fractions or (_FEW if num_rows < _FEW_ROWS else _MANY)
+    missing = [part for part in (VALID, TEST) if not (given == part).any()]
+    fractions = [wanted[p] if p in (TRAIN, *missing) else 0.0 for p in range(3)]
+    return np.array(fractions) / sum(fractions)
 
 
 def _by_time(

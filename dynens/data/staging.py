@@ -39,6 +39,7 @@ class Report:
     rows_without_label: int = 0
     rows_dropped: int = 0
     non_finite: Counter[str] = field(default_factory=Counter)
+    infinite: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
 
     def __add__(self, other: Report) -> Report:
@@ -47,8 +48,19 @@ class Report:
             self.rows_without_label + other.rows_without_label,
             self.rows_dropped + other.rows_dropped,
             self.non_finite + other.non_finite,
+            self.infinite + other.infinite,
             self.unreadable + other.unreadable,
         )
+
+    def warnings(self) -> list[str]:
+        """What counts as missing though the file holds something."""
+        kinds = (("no numbers", self.unreadable), ("infinite", self.infinite))
+        return [
+            f"{name}: {count} values that are {kind} count as missing"
+            for kind, counts in kinds
+            for name, count in counts.items()
+            if count
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -222,7 +234,9 @@ class _Stager:
                 columns.append(self._as_numbers(target.name, column))
             elif column.type == target.type:
                 if pa.types.is_floating(target.type):
-                    self._report.non_finite[target.name] += to_numbers(column).num_non_finite
+                    numbers = to_numbers(column)
+                    self._report.non_finite[target.name] += numbers.num_non_finite
+                    self._report.infinite[target.name] += numbers.num_infinite
                 columns.append(column)
             elif pa.types.is_string(target.type) and is_number_type(column.type):
                 columns.append(canonical_texts(plain(column)))
@@ -233,6 +247,7 @@ class _Stager:
     def _as_numbers(self, name: str, column: pa.ChunkedArray) -> pa.Array:
         numbers = to_numbers(column)
         self._report.non_finite[name] += numbers.num_non_finite
+        self._report.infinite[name] += numbers.num_infinite
         self._report.unreadable[name] += numbers.num_unreadable
         self._examples[name] = self._examples.get(name) or numbers.example
         return pa.array(numbers.values, from_pandas=True)

@@ -223,12 +223,14 @@ class Numbers:
     Attributes:
         values: (B,) float64, NaN where missing.
         num_non_finite: NaN or infinite numbers among them (treated as missing).
+        num_infinite: infinite numbers among them.
         num_unreadable: texts that are no numbers (treated as missing).
         example: the first such text.
     """
 
     values: npt.NDArray[np.float64]
     num_non_finite: int = 0
+    num_infinite: int = 0
     num_unreadable: int = 0
     example: str | None = None
 
@@ -249,10 +251,11 @@ def to_numbers(column: pa.Array | pa.ChunkedArray) -> Numbers:
     values = numbers.to_numpy(zero_copy_only=False)
     finite = np.isfinite(values)
     if finite.all():
-        return Numbers(values, 0, unreadable, example)
+        return Numbers(values, num_unreadable=unreadable, example=example)
+    infinite = int(np.isinf(values).sum())
     values = np.where(finite, values, np.nan)
     non_finite = int((~finite).sum()) - nulls
-    return Numbers(values, non_finite, unreadable, example)
+    return Numbers(values, non_finite, infinite, unreadable, example)
 
 
 def _cast_to_double(column: pa.Array) -> pa.Array:
@@ -272,12 +275,12 @@ def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
     """Texts as doubles: (numbers, how many are not numbers, the first of them)."""
     column = pc.utf8_trim(column, characters=_SPACE)
     column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
-    column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("nan"), column)
+    column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("inf"), column)
     try:
         return column.cast(pa.float64()), 0, None
     except pa.ArrowInvalid:
         texts = column.to_pylist()
-    numbers = [None if t is None else math.nan if t == "nan" else parse_number(t) for t in texts]
+    numbers = [None if t is None else math.inf if t == "inf" else parse_number(t) for t in texts]
     unreadable = [t for t, n in zip(texts, numbers, strict=True) if t is not None and n is None]
     array = pa.array(numbers, pa.float64())
     return array, len(unreadable), (unreadable[0] if unreadable else None)

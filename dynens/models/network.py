@@ -18,6 +18,9 @@ from dynens.layers.embeddings import FlatIndex, FusedUpdate, ListLengths, Sparse
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
+# A standardised encoding beyond this says no more than one at it: an id that no training row held
+# has a count of 0, which may lie hundreds of deviations from counts that hardly differ.
+_FARTHEST_STAT = 3.0
 # Adagrad's steps shrink as it goes, so it starts with larger ones than Adam.
 _FUSED_RATE = 20.0
 
@@ -149,7 +152,8 @@ class StatInputs(nn.Module):
     """Target and count encodings as standardised dense inputs.
 
     Training rows bring leakage-free values; every other row reads the frozen table. Both go
-    through the mean and standard deviation of the leakage-free values.
+    through the mean and standard deviation of the leakage-free values, and no value lies farther
+    than three deviations from the mean.
     """
 
     table: Tensor
@@ -172,20 +176,26 @@ class StatInputs(nn.Module):
 
     def standardised_table(self) -> Tensor:
         """(rows, 2): what standardises the encodings of each field, with padding rows zero."""
-        position = torch.repeat_interleave(self.index.sizes)
-        mean = self.mean.view(STATS_PER_FIELD, -1).T[position]
-        scale = self.scale.view(STATS_PER_FIELD, -1).T[position]
-        table = (self.table - mean) * scale
+        table = self._of_fields(self.table, torch.repeat_interleave(self.index.sizes))
         table[self.index.padding_rows] = 0.0
         return table
 
+    def _of_fields(self, values: Tensor, field: Tensor) -> Tensor:
+        """(..., R, 2) raw encodings of R values of the (R,) fields → standardised ones."""
+        mean = self.mean.view(STATS_PER_FIELD, -1).T[field]
+        scale = self.scale.view(STATS_PER_FIELD, -1).T[field]
+        return ((values - mean) * scale).clamp(-_FARTHEST_STAT, _FARTHEST_STAT)
+
     def standardise(self, stats: Tensor) -> Tensor:
-        return (stats - self.mean) * self.scale
+        """(B, 2F) raw encodings of rows → standardised ones."""
+        return ((stats - self.mean) * self.scale).clamp(-_FARTHEST_STAT, _FARTHEST_STAT)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, W) ids → (B, 2F) standardised encodings, read from the frozen table."""
         vectors = torch.nn.functional.embedding(self.index.rows(ids), self.table)
-        return self.standardise(self.index.pool(vectors, ids).transpose(1, 2).flatten(1))
+        vectors = self._of_fields(vectors, self.index.pooling.argmax(dim=1))
+        vectors = vectors * (ids >= 0).unsqueeze(2)  # padding adds nothing to a list's mean
+        return self.index.pool(vectors, ids).transpose(1, 2).flatten(1)
 
 
 def fused_update(options: OptimizerConfig) -> FusedUpdate | None:

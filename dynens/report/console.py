@@ -104,6 +104,8 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
     dynamic, static = systems["dynamic"], systems["static_ensemble"]
     sentences = []
     kept = metrics["gain_kept"]
+    if number(static["auc"]) == number(None):
+        return ["These rows are all of one class, so that no AUC is defined and nothing compared."]
     gain = metrics["paired"].get("static_ensemble_minus_baseline")
     if gain is not None and gain["low"] <= 0 < gain["value"]:
         sentences.append(
@@ -124,7 +126,7 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
         )
     if dynamic["hard_fraction"] == 0:
         sentences.append(
-            "The student alone already reaches the ensemble on validation rows, so no row is "
-            "routed to it."
+            "No row is routed to the ensemble: none of these is hard by the threshold, which "
+            "validation rows settled."
         )
     return sentences

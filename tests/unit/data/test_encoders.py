@@ -234,10 +234,10 @@ def strict():
         ("time", 10**400, 1.6e9, "'time' takes .* given '10000"),
         ("tags", [["a"]], ["a"], "'tags' takes lists of single values but was given"),
         ("tags", {"a": 1}, ["a"], "'tags' takes lists of single values"),
-        ("v", 5.0, [1.0, 2.0], "'v' takes lists of numbers but was given '5.0'"),
-        ("v", ["a", "b"], [1.0, 2.0], "'v' takes lists of numbers but was given .*'a"),
-        ("v", "a,b", "1,2", "'v' takes lists of numbers but was given 'a,b'"),
-        ("v", "1,2", [1.0, 2.0], "'v' takes lists of numbers but was given '1,2'"),
+        ("v", 5.0, [1.0, 2.0], "'v' takes lists of 2 numbers but was given '5.0'"),
+        ("v", ["a", "b"], [1.0, 2.0], "'v' takes lists of 2 numbers but was given .*'a"),
+        ("v", "a,b", "1,2", "'v' takes lists of 2 numbers but was given 'a,b'"),
+        ("v", "1,2", [1.0, 2.0], "'v' takes lists of 2 numbers but was given '1,2'"),
     ],
 )
 @pytest.mark.parametrize("alone", [True, False])

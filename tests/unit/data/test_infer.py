@@ -278,6 +278,51 @@ def test_how_the_time_of_the_row_is_written(tmp_path, layout, time_format):
         assert (due.derive, due.time_format) == ("epoch_days", time_format)
 
 
+@pytest.mark.parametrize(
+    ("name", "unit"), [("t", 1000), ("created", 1), ("epoch_ms", 1000), ("seconds_since", 1.0)]
+)
+def test_numbers_that_are_the_time_of_the_row(tmp_path, name, unit):
+    rng = np.random.default_rng(0)
+    times = 1_700_000_000 + np.cumsum(rng.integers(1, 900, ROWS))
+    columns = {name: times * unit, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert features.timestamp == name
+    assert [f.name for f in features.fields] == [f"{name}.hour", f"{name}.weekday", "x"]
+
+
+def test_numbers_in_no_order_are_no_time_of_the_row_and_no_hash(tmp_path):
+    rng = np.random.default_rng(0)
+    times = 1_700_000_000_000 + rng.permutation(ROWS) * 877_123
+    columns = {"t": times, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    result = infer_schema(tmp_path / "t.parquet", "y")
+    assert result.dataset.features.timestamp is None
+    assert "name it in features.timestamp" in result.excluded["t"]
+
+
+def test_a_count_of_rows_is_no_time(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {"order": 1_700_000_000 + np.arange(ROWS), "x": rng.normal(size=ROWS)}
+    table = pa.table(columns | {"y": rng.integers(0, 2, ROWS)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert infer_schema(tmp_path / "t.parquet", "y").dataset.features.timestamp is None
+
+
+def test_dates_have_no_hour(tmp_path):
+    rng = np.random.default_rng(0)
+    days = [
+        f"2024{1 + i // 28 % 12:02d}{1 + i % 28:02d}" for i in np.sort(rng.integers(0, 336, ROWS))
+    ]
+    table = pa.table(
+        {"event_date": days, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
+    )
+    pacsv.write_csv(table, tmp_path / "t.csv")
+    features = infer_schema(tmp_path / "t.csv", "y").dataset.features
+    assert features.timestamp == "event_date"
+    assert "event_date.hour" not in [f.name for f in features.fields]
+
+
 def test_a_positive_value_that_is_a_guess_is_warned_of(tmp_path):
     path = tmp_path / "t.parquet"
     x = np.random.default_rng(0).normal(size=ROWS)
@@ -293,7 +338,7 @@ def test_a_positive_value_that_is_a_guess_is_warned_of(tmp_path):
 
 def test_nothing_to_learn_from(tmp_path):
     pq.write_table(pa.table({"id": np.arange(100), "y": [0, 1] * 50}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="no column to predict the label from: id is an id"):
+    with pytest.raises(DataError, match="no column to predict the label from: id: an id"):
         infer_schema(tmp_path / "t.parquet", "y")
 
 

@@ -137,3 +137,96 @@ def test_texts_in_a_number_that_is_a_category_too(tmp_path):
         encoded(prepared, tmp_path, grade=["many"] * ROWS)
     _, said = encoded(prepared, tmp_path, grade=[str(i % 5) for i in range(ROWS)])
     assert said == []
+
+
+def test_infinite_numbers_are_counted(data, tmp_path):
+    _, said = encoded(data, tmp_path, x=["inf", "-inf"] + ["1.5"] * (ROWS - 2))
+    assert len(said) == 1
+    assert "column 'x' holds 2 infinite numbers, which count as missing" in said[0]
+
+
+def test_infinite_numbers_are_told_of_training_rows_too(tmp_path):
+    infinite = ["inf"] * 3 + ["1.5", "2.5"] * 198 + ["3"]
+    pacsv.write_csv(pa.table(columns(x=infinite)), tmp_path / "train.csv")
+    prepared = prepare(
+        dataset_from_files(tmp_path / "train.csv", label="y"), tmp_path / "prepared", seed=0
+    )
+    assert "x: 3 values that are infinite count as missing" in prepared.report["warnings"]
+
+
+def test_rows_without_label_are_counted(data, tmp_path):
+    batch, said = encoded(data, tmp_path, y=[None] * 60 + [0, 1] * 170)
+    assert len(batch) == ROWS - 60
+    assert len(said) == 1
+    assert "60 rows have no label" in said[0]
+
+
+def test_values_that_training_never_had_are_told_where_they_are_nearly_all(data, tmp_path):
+    _, said = encoded(data, tmp_path, user=[f"U{i % 7}" for i in range(ROWS)])
+    assert len(said) == 1
+    assert "100% of the values of 'user' were not there in training" in said[0]
+    half = [f"{'Uu'[i % 2]}{i % 7}" for i in range(ROWS)]
+    assert encoded(data, tmp_path, user=half)[1] == []
+
+
+def padded(tmp_path):
+    """Codes such as 07, which are categories with their size beside them."""
+    codes = {"code": [f"{i % 12:04d}" for i in range(ROWS)]}
+    pacsv.write_csv(pa.table(columns(**codes)), tmp_path / "train.csv")
+    config = dataset_from_files(tmp_path / "train.csv", label="y")
+    fields = (
+        FieldSpec(name="code"),
+        FieldSpec(name="code.size", column="code", kind="numeric"),
+        FieldSpec(name="user"),
+    )
+    features = config.features.model_copy(update={"fields": fields})
+    return prepare(config.model_copy(update={"features": features}), tmp_path / "p", seed=0)
+
+
+def test_new_codes_are_new_categories_and_no_bad_numbers(tmp_path):
+    prepared = padded(tmp_path)
+    kinds = {field.name: field.kind for field in prepared.encoder.input_fields}
+    assert kinds["code"] == "categorical"
+    codes = ["A12"] * 100 + ["0003"] * (ROWS - 100)
+    pacsv.write_csv(pa.table(columns(code=codes)), tmp_path / "new.csv")
+    said = []
+    batch = prepared.encode_file(str(tmp_path / "new.csv"), said.append)
+    assert said == []
+    one_by_one = prepared.encoder.encode_columns({"code": ["A12", "0003"], "user": ["u0", "u1"]})
+    missing = prepared.encoder.encode_columns({"code": [None], "user": ["u0"]})
+    assert batch.dense[0].tolist() == one_by_one.dense[0].tolist() == missing.dense[0].tolist()
+    assert batch.dense[-1].tolist() == one_by_one.dense[1].tolist()
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """Rows with a vector of three numbers."""
+    folder = tmp_path_factory.mktemp("vectors")
+    rng = np.random.default_rng(0)
+    vectors = {"v": [str(row.round(3).tolist()) for row in rng.normal(size=(ROWS, 3))]}
+    pacsv.write_csv(pa.table(columns(**vectors)), folder / "train.csv")
+    return prepare(dataset_from_files(folder / "train.csv", label="y"), folder / "p", seed=0)
+
+
+@pytest.mark.parametrize("bad", ["[1.0, 2.0]", "[a, b, c]"])
+def test_vectors_of_another_length_or_of_texts_are_refused(embedded, tmp_path, bad):
+    good = ["[1.0, 2.0, 3.0]"]
+    with pytest.raises(DataError, match="of column 'v' are no vectors of its length or hold texts"):
+        encoded(embedded, tmp_path, v=[bad] * 50 + good * (ROWS - 50))
+    _, said = encoded(embedded, tmp_path, v=[bad] + good * (ROWS - 1))
+    assert len(said) == 1
+    assert "which are cut or count as missing" in said[0]
+
+
+@pytest.mark.parametrize(
+    "values", [[[1.0, 2.0]], np.ones((1, 4)), ["[1, 2]"], np.ones((200, 2), np.float32)]
+)
+def test_a_request_with_a_vector_of_another_length_is_refused(embedded, values):
+    with pytest.raises(DataError, match="field 'v' takes lists of 3 numbers but was given"):
+        embedded.encoder.encode_columns({"v": values})
+
+
+def test_a_vector_that_is_missing_is_no_mistake(embedded):
+    lists = embedded.encoder.encode_columns({"v": [None, [], [None, None, None]]})
+    texts = embedded.encoder.encode_columns({"v": [None, ""]})
+    assert np.unique(np.concatenate([lists.dense, texts.dense]), axis=0).shape[0] == 1

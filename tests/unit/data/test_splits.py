@@ -81,7 +81,7 @@ def test_auto_falls_back_where_the_latest_rows_have_one_class():
     labels = LABELS.copy()
     labels[950:] = 0
     assert split_kind(SplitConfig(), TRAIN_FILES, TIMES, labels) == "time"
-    labels[900:] = 0
+    labels[850:] = 0
     assert split_kind(SplitConfig(), TRAIN_FILES, TIMES, labels) == "random"
     split = split_rows(SplitConfig(), labels, TRAIN_FILES, 0, times=TIMES)
     assert all(0 < labels[split == part].mean() < 1 for part in range(3))
@@ -105,3 +105,15 @@ def test_small_tables_keep_more_for_validation_and_rare_classes_reach_every_part
     split = split_rows(SplitConfig(), labels, np.zeros(500, np.int8), 0)
     assert abs((split == 0).sum() - 350) <= 2
     assert all(labels[split == part].sum() >= 1 for part in range(3))
+
+
+def test_auto_tries_the_cuts_that_it_would_make():
+    """Small tables are cut at 70 and 85 %: positives that begin between 70 and 80 % do not do."""
+    labels = np.zeros(1000, np.float32)
+    labels[750::2] = 1
+    assert split_kind(SplitConfig(), TRAIN_FILES, TIMES, labels) == "random"
+    labels[650::2] = 1
+    assert split_kind(SplitConfig(), TRAIN_FILES, TIMES, labels) == "time"
+    given = np.repeat([0, 2], 500).astype(np.int8)
+    labels[:500:7] = 1
+    assert split_kind(SplitConfig(), given, TIMES, labels) == "time"

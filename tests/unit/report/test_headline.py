@@ -11,7 +11,7 @@ def metrics_of(kept: float | None, low: float, value: float = 0.004) -> dict[str
     return {
         "systems": {
             "dynamic": {"cost_us_per_row": 3.0, "hard_fraction": 0.1},
-            "static_ensemble": {"cost_us_per_row": 12.0},
+            "static_ensemble": {"cost_us_per_row": 12.0, "auc": 0.8},
         },
         "gain_kept": kept,
         "paired": {
@@ -55,3 +55,16 @@ def test_metrics_of_an_older_run_have_no_such_pair() -> None:
     metrics = metrics_of(0.98, low=0.002)
     metrics["paired"] = {}
     assert "98%" in headline(metrics)[0]
+
+
+def test_rows_of_one_class_compare_nothing() -> None:
+    metrics = metrics_of(None, low=0.002)
+    metrics["systems"]["static_ensemble"]["auc"] = None
+    (sentence,) = headline(metrics)
+    assert "all of one class" in sentence
+
+
+def test_rows_without_a_hard_one_say_so_and_no_more() -> None:
+    metrics = metrics_of(0.98, low=0.002)
+    metrics["systems"]["dynamic"]["hard_fraction"] = 0.0
+    assert "none of these is hard" in headline(metrics)[1]

@@ -36,3 +36,8 @@ def test_bad_budgets_are_refused(given: object) -> None:
     with pytest.raises(RequestError) as error:
         budget_ms(given, 8.0, 1000.0)
     assert error.value.status == 400
+
+
+def test_a_header_is_quoted_as_it_was_sent() -> None:
+    with pytest.raises(RequestError, match="the latency budget is '0'; it must"):
+        budget_ms(b"0", 8.0, 1000.0)

@@ -1,13 +1,24 @@
 """What load tests send, and what they make of the answers."""
 
+import socket
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import orjson
 import pytest
 
 from dynens.errors import BadInputError
-from serving.loadtest import LoadResult, _k6_rate, _result, find_peak, keeps_promise, send_load
+from serving.loadtest import (
+    LoadResult,
+    _k6_rate,
+    _result,
+    check_server,
+    find_peak,
+    keeps_promise,
+    send_load,
+)
 from serving.replay import INFER_PATH, RANK_PATH, infer_body, open_run_data, request_bodies
 
 GOOD = LoadResult(
@@ -150,3 +161,37 @@ def test_rows_become_named_tensors(run: Path) -> None:
     assert {t["name"] for t in body["inputs"]} == {f.name for f in prepared.encoder.input_fields}
     assert all(t["shape"][0] == 5 for t in body["inputs"])
     assert INFER_PATH.endswith("/infer")
+
+
+def test_a_load_that_nobody_answers_is_refused(run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(BadInputError, match=r"nothing answers at http://127.0.0.1:\d+ \(.*refused"):
+        check_server(f"http://127.0.0.1:{port}", run, 5)
+    with pytest.raises(BadInputError, match="nothing answers at notaurl"):
+        check_server("notaurl", run, 5)
+
+
+@pytest.mark.parametrize(("status", "is_refused"), [(200, False), (503, False), (400, True)])
+def test_a_server_of_another_run_is_refused_in_its_own_words(
+    run: Path, status: int, is_refused: bool
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b'{"error": "there is no field u"}')
+
+        def log_message(self, *arguments: object) -> None:
+            """Be quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        if is_refused:
+            with pytest.raises(BadInputError, match=r"answers 400 \(there is no field u\)"):
+                check_server(url, run, 5)
+        else:
+            check_server(url, run, 5)
+        server.shutdown()
