@@ -297,7 +297,7 @@ class DenseVectorEncoder(FieldEncoder):
         numbers = to_numbers(flat)
         if numbers.num_unreadable:
             raise TypeError(numbers.example)
-        if misfits(lengths, len(self.mean)).any():
+        if misfits(numbers.values, lengths, len(self.mean)).any():
             raise TypeError("another length")
         return numbers.values, lengths
 
@@ -311,9 +311,16 @@ class DenseVectorEncoder(FieldEncoder):
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
 
 
-def misfits(lengths: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
-    """Which lists are vectors of another length; an empty one is a missing value."""
+def misfits(
+    flat: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], size: int
+) -> npt.NDArray[np.bool_]:
+    """Which lists, laid end to end, are vectors of another length.
+
+    An empty one, and an empty text, which is a list of one missing number, are missing values.
+    """
     bad: npt.NDArray[np.bool_] = (lengths != size) & (lengths != 0)
+    lone = np.flatnonzero(bad & (lengths == 1))
+    bad[lone] = ~np.isnan(flat[(np.cumsum(lengths) - lengths)[lone]])
     return bad
 
 

@@ -110,11 +110,11 @@ class InputFiles:
             if not isinstance(encoder, DenseVectorEncoder) or name not in table.column_names:
                 continue
             values, lengths = split_lists(table[name], encoder.spec.separator)
-            bad = misfits(lengths, len(encoder.mean))
+            numbers = to_numbers(values)
+            bad = misfits(numbers.values, lengths, len(encoder.mean))
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
                 self._examples.setdefault(name, one_line(table[name][row].as_py()))
-            numbers = to_numbers(values)
             if numbers.num_unreadable:
                 self._examples.setdefault(name, numbers.example)
             self._misfits[name] += int(bad.sum()) + numbers.num_unreadable
