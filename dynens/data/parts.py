@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,13 @@ class EncodedPart:
         shards: the writers of the three splits, in order, their columns still in parts.
         counts: rows and positives per id among training rows.
         raw: the first raw test rows, entity columns joined.
+        strangers: rows by entity whose key its table lacks.
     """
 
     shards: list[ShardWriter]
     counts: CountTables
     raw: list[pa.Table]
+    strangers: Counter[str] = field(default_factory=Counter)
 
 
 def fit_part(
@@ -111,6 +114,9 @@ def encode_part(
     kept = 0
     for at, table in staged_chunks(rows.path):
         _write_chunk(encoder.encode_table(table), at, rows, result)
+        for entity in entities:
+            if entity.key in table.column_names:
+                result.strangers[entity.entity] += entity.rows_of(table[entity.key]).null_count
         if kept < RAW_ROWS:
             table = table.filter(pa.array(rows.split[at] == TEST)).slice(0, RAW_ROWS - kept)
             for entity in entities:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ __all__ = ["PreparedData", "fingerprint", "open_prepared", "prepare"]
 FORMAT = 1
 _STATS_CHUNK = 262_144
 _HASH_BYTES = 8 << 20
+_MANY_STRANGERS = 0.05
 
 Progress = Callable[[str], None]
 Call = Callable[[], Any]
@@ -240,21 +242,33 @@ class _Preparation:
         shards = [ShardWriter(self.directory / f"{name}.arrow") for name in SPLITS]
         raw: list[pa.Table] = []
         counts: CountTables | None = None
+        strangers: Counter[str] = Counter()
         for encoded in self.map_files(calls):
             for shard, other in zip(shards, encoded.shards, strict=True):
                 shard.take_over(other.pause())
             raw += encoded.raw
+            strangers += encoded.strangers
             if counts is None:
                 counts = encoded.counts
             else:
                 counts.merge(encoded.counts)
         assert counts is not None
+        self._warn_of_strangers(strangers, len(split))
         for name in ("staged", "parts"):
             shutil.rmtree(self.directory / name)
         self._write_train_stats(shards[TRAIN], periods[split == TRAIN], counts, encoder, past)
         for shard in shards:
             shard.finish()
         self._save(encoder, counts, raw, rows, [shard.num_rows for shard in shards])
+
+    def _warn_of_strangers(self, strangers: Counter[str], num_rows: int) -> None:
+        for entity in self.entities:
+            share = strangers[entity.entity] / num_rows
+            if share > _MANY_STRANGERS:
+                self.warnings.append(
+                    f"{share:.0%} of the rows have a {entity.key} that the {entity.entity} table "
+                    "lacks, so that its columns are missing there; are keys spelled alike?"
+                )
 
     def _periods(
         self, rows: StagedRows, split: npt.NDArray[np.int8], layout: FeatureLayout

@@ -225,6 +225,32 @@ def test_entities_label_rules_and_drops(tmp_path):
     assert names["kind"] == "item"
 
 
+@pytest.mark.parametrize(("known", "is_told"), [(10, True), (20, False)])
+def test_keys_that_a_table_lacks_are_told_where_they_are_many(tmp_path, known, is_told):
+    rng = np.random.default_rng(0)
+    log = {"uid": rng.integers(0, 20, 400), "x": rng.normal(size=400), "y": [0, 1] * 200}
+    users = {"uid": np.arange(known), "job": rng.choice(["a", "b"], known)}
+    config = DatasetConfig(
+        files=(str(written(tmp_path, pa.table(log), "log.parquet")),),
+        entities=(
+            EntityTable(
+                files=(str(written(tmp_path, pa.table(users), "users.parquet")),),
+                entity="user",
+                key="uid",
+            ),
+        ),
+        features=FeatureSchema(
+            label=LabelRule(column="y"),
+            fields=(FieldSpec(name="job", entity="user"), FieldSpec(name="x", kind="numeric")),
+            user_key="uid",
+        ),
+    )
+    warnings = prepare(config, tmp_path / "out", seed=0).report["warnings"]
+    share = (np.asarray(log["uid"]) >= known).mean()
+    told = [w for w in warnings if f"{share:.0%} of the rows have a uid that the user table" in w]
+    assert bool(told) is is_told
+
+
 def refused(config, tmp_path, error, says):
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(error) as caught:
