@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,15 @@ from dynens.schema import DatasetConfig
 _MOSTLY, _ENOUGH_VALUES = 0.9, 20
 
 
+@dataclass
+class _Unfit:
+    """Values of one column that its field cannot read, for one reason."""
+
+    is_refused: bool
+    count: int = 0
+    example: str | None = None
+
+
 class InputFiles:
     """The rows of a file or glob for an encoder that is fitted.
 
@@ -38,12 +48,9 @@ class InputFiles:
         self.source, self.dataset, self.encoder = source, dataset, encoder
         self.warnings: list[str] = []
         self._absent: list[str] = []
-        self._unreadable: Counter[str] = Counter()
-        self._infinite: Counter[str] = Counter()
-        self._misfits: Counter[str] = Counter()
+        self._unfit: dict[tuple[str, str], _Unfit] = {}
         self._values: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
-        self._examples: dict[str, str | None] = {}
 
     def tables(self) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Chunks of rows: (as they stand in the file, numbers parsed and ready to encode).
@@ -91,16 +98,12 @@ class InputFiles:
             kind = table.schema.field(name).type
             if not (pa.types.is_string(kind) or pa.types.is_floating(kind)):
                 continue
-            numbers = to_numbers(table[name])
-            self._infinite[name] += numbers.num_infinite
-            if pa.types.is_floating(kind):
-                continue
-            self._unreadable[name] += numbers.num_unreadable
-            self._examples[name] = self._examples.get(name) or numbers.example
-            if name not in parsed:
-                continue
-            values = pa.array(numbers.values, from_pandas=True)
-            table = table.set_column(table.column_names.index(name), name, values)
+            numbers, where = to_numbers(table[name]), f"numeric column {name!r}"
+            self._note(where, "infinite", numbers.num_infinite, is_refused=False)
+            self._note(where, "no numbers", numbers.num_unreadable, numbers.example)
+            if pa.types.is_string(kind) and name in parsed:
+                values = pa.array(numbers.values, from_pandas=True)
+                table = table.set_column(table.column_names.index(name), name, values)
         return table
 
     def _look_at_vectors(self, table: pa.Table) -> None:
@@ -109,43 +112,40 @@ class InputFiles:
             name = encoder.spec.source
             if not isinstance(encoder, DenseVectorEncoder) or name not in table.column_names:
                 continue
-            values, lengths = split_lists(table[name], encoder.spec.separator)
-            numbers = to_numbers(values)
-            bad = misfits(numbers.values, lengths, len(encoder.mean))
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                self._examples.setdefault(name, one_line(table[name][row].as_py()))
-            if numbers.num_unreadable:
-                self._examples.setdefault(name, numbers.example)
-            self._misfits[name] += int(bad.sum()) + numbers.num_unreadable
+            size = len(encoder.mean)
+            flat, lengths = split_lists(table[name], encoder.spec.separator)
+            numbers = to_numbers(flat)
+            bad = np.flatnonzero(misfits(numbers.values, lengths, size))
+            example = str(table[name][int(bad[0])].as_py()) if len(bad) else None
+            where = f"column {name!r}"
+            self._note(where, f"no vectors of {size} numbers", len(bad), example)
+            self._note(where, "vectors of texts", numbers.num_unreadable, numbers.example)
+
+    def _note(
+        self,
+        where: str,
+        what: str,
+        count: int,
+        example: str | None = None,
+        *,
+        is_refused: bool = True,
+    ) -> None:
+        """Count values that are missing to the encoder; many of them may be `is_refused`."""
+        found = self._unfit.setdefault((where, what), _Unfit(is_refused))
+        found.count += count
+        found.example = found.example or example
 
     def _settle(self, rows: int) -> None:
         if self._absent:
             self.warnings.append(f"{self.source} lacks {_some(self._absent)}: missing in every row")
-        for name, count in self._unreadable.items():
-            what = (
-                f"numeric column {name!r} holds {count} values that are no numbers (such as "
-                f"{self._examples[name]!r})"
-            )
-            if count > MAX_UNREADABLE_SHARE * rows:
-                raise DataError(f"{self.source}: {what}; correct the file.")
-            if count:
-                self.warnings.append(f"{self.source}: {what}, which count as missing")
-        for name, count in self._infinite.items():
-            if count:
-                self.warnings.append(
-                    f"{self.source}: column {name!r} holds {count} infinite numbers, which count "
-                    "as missing"
-                )
-        for name, count in self._misfits.items():
-            what = (
-                f"{count} values of column {name!r} are no vectors of its length or hold texts "
-                f"(such as {self._examples[name]})"
-            )
-            if count > MAX_UNREADABLE_SHARE * rows:
-                raise DataError(f"{self.source}: {what}; correct the file.")
-            if count:
-                self.warnings.append(f"{self.source}: {what}, which are cut or count as missing")
+        for (where, what), found in self._unfit.items():
+            if not found.count:
+                continue
+            such = "" if found.example is None else f" (such as {one_line(found.example)})"
+            text = f"{self.source}: {where} holds {found.count} values that are {what}{such}"
+            if found.is_refused and found.count > MAX_UNREADABLE_SHARE * rows:
+                raise DataError(f"{text}; correct the file.")
+            self.warnings.append(f"{text}, which count as missing")
         for name, count in self._unknown.items():
             if count > _MOSTLY * self._values[name] and self._values[name] >= _ENOUGH_VALUES:
                 self.warnings.append(
