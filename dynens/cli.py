@@ -219,16 +219,15 @@ def loadtest(
     """Replay users and candidates of the test split at a constant arrival rate (k6)."""
     import json
 
-    from dynens.report.console import print_load
+    from dynens.report.console import print_load, trial_line
     from dynens.run import finite
-    from serving.loadtest import LoadResult, check_server, find_server_peak, run_loadtest
+    from serving.loadcheck import check_server
+    from serving.loadtest import LoadResult, find_server_peak, run_loadtest
 
     check_server(url, run, rows_per_request)
 
     def show_trial(result: LoadResult, kept: bool) -> None:
-        line = f"{result.offered_qps:8.1f}/s: p99 {result.p99_ms:7.2f} ms, errors "
-        line += f"{result.error_rate:.2%}, hard rows granted {result.granted_share:.1%}"
-        typer.echo(f"{line}: {'kept' if kept else 'broken'}", err=True)
+        typer.echo(trial_line(result.to_dict(), kept), err=True)
 
     if find_peak:
         typer.echo(f"trials of {duration_s:g} s, some 10 to 20 of them:", err=True)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +20,6 @@ from serving.replay import open_run_data, request_bodies
 _SCRIPT = Path(__file__).with_name("loadtest.js")
 _BODIES = 1000
 _MOST_ROWS = 500_000  # of all bodies together
-_CHECK_TIMEOUT_S = 10.0
 # Of k6's virtual users, of which there are at least 20.
 _BODIES_PER_USER = 25
 # Grace for k6 to start, to let the last requests finish and to write its summary.
@@ -162,42 +158,6 @@ def _bodies(
     """The load's path and bodies; of large ones fewer, for all are made before it begins."""
     count = min(options.bodies, max(_MOST_ROWS // rows_per_request, _BODIES_PER_USER))
     return request_bodies(prepared, rows_per_request, count, options.seed)
-
-
-def check_server(url: str, run: Path, rows_per_request: int) -> None:
-    """Send one request of the load, to see that somebody answers and understands it.
-
-    Raises:
-        BadInputError: nobody does, or the request is refused for what it is.
-    """
-    path, bodies = request_bodies(open_run_data(run), rows_per_request, 1)
-    address = url.rstrip("/") + path
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no http_proxy
-    headers = {"Content-Type": "application/json"}
-    try:
-        request = urllib.request.Request(address, bodies[0], headers)
-        with direct.open(request, timeout=_CHECK_TIMEOUT_S):
-            pass
-    except urllib.error.HTTPError as e:
-        if e.code < 500:  # a server under load may well answer 503 or 504
-            raise BadInputError(
-                f"{address} answers {e.code} ({_sentence(e.read())}); give the address of a server "
-                f"of {run}."
-            ) from e
-    except (OSError, ValueError, http.client.HTTPException) as e:
-        reason = getattr(e, "reason", None) or e
-        raise BadInputError(
-            f"nothing answers at {url} ({reason}); start `dynens serve {run}`, or give its address "
-            "as http://host:port."
-        ) from e
-
-
-def _sentence(body: bytes) -> str:
-    """What a server says of an error, if it says it as this one does."""
-    try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return "no reason given"
 
 
 def send_load(

@@ -89,6 +89,13 @@ def print_load(console: Console, load: Mapping[str, Any]) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def trial_line(load: Mapping[str, Any], kept: bool) -> str:
+    """One trial of a search for the peak, and whether it kept the promise."""
+    line = f"{load['offered_qps']:8.1f}/s: p99 {load['p99_ms']:7.2f} ms, errors "
+    line += f"{load['error_rate']:.2%}, hard rows granted {load['granted_share']:.1%}"
+    return f"{line}: {'kept' if kept else 'broken'}"
+
+
 def relative_cost(system: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     """What a system costs of another, in words."""
     text = f"{system['cost_us_per_row'] / whole['cost_us_per_row']:.0%} of its cost"

@@ -10,11 +10,11 @@ import orjson
 import pytest
 
 from dynens.errors import BadInputError
+from serving.loadcheck import check_server
 from serving.loadtest import (
     LoadResult,
     _k6_rate,
     _result,
-    check_server,
     find_peak,
     keeps_promise,
     send_load,
