@@ -305,6 +305,7 @@ class DenseVectorEncoder(FieldEncoder):
         self, flat: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], dense: FloatArray
     ) -> None:
         matrix = vectors(flat, lengths, len(self.mean))
+        matrix[misfits(flat, lengths, len(self.mean))] = np.nan
         dense[:] = np.nan_to_num(np.clip((matrix - self.mean) * self.scale, -10.0, 10.0))
 
     def state(self) -> dict[str, Any]:

@@ -215,8 +215,12 @@ def test_vectors_of_another_length_or_of_texts_are_refused(embedded, tmp_path, b
         DataError, match=r"column 'v' holds .* that are .*vectors of .* correct the"
     ):
         encoded(embedded, tmp_path, v=[bad] * 50 + good * (ROWS - 50))
-    _, said = encoded(embedded, tmp_path, v=[bad] + good * (ROWS - 1))
+    batch, said = encoded(embedded, tmp_path, v=[bad] + good * (ROWS - 1))
     assert len(said) == 1
+    missing = embedded.encoder.encode_columns({"v": [None]})
+    at = embedded.encoder.field_columns()["v"][0]
+    assert batch.dense[0, at].tolist() == missing.dense[0, at].tolist()
+    assert batch.dense[1, at].tolist() != missing.dense[0, at].tolist()
     assert "column 'v' holds" in said[0]
 
 
