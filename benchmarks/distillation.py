@@ -139,10 +139,10 @@ REPORTED = (
 
 
 def train_student(
-    run: RunDirectory, settings: list[str], seed: int
+    run: RunDirectory, settings: list[str], seed: int, tables: Mapping[str, Path] | None = None
 ) -> tuple[dict[str, float], FloatArray]:
-    """One student: its AUC on the validation halves and on test, its training seconds; and its
-    logits of the test rows."""
+    """One student: its AUC on the validation halves, on test and on further labelled tables, its
+    training seconds; and its logits of the test rows."""
     given = run.read_config()
     given["student"] = student_config(run, "student").model_dump(mode="json")
     dataset = validate(DatasetConfig, given.pop("data"), str(run.config))
@@ -171,6 +171,9 @@ def train_student(
         "seconds": seconds,
         "epochs": float(curve[-1]["epoch"]),
     }
+    for name, path in (tables or {}).items():
+        batch = data.encode_file(str(path))
+        figures[name] = auc(labels_of(batch), learner.predict_logits(batch), weights_of(batch))
     return figures, z_test
 
 
@@ -213,10 +216,10 @@ def summary(results: list[dict[str, Any]]) -> str:
         rows.append(
             (
                 name,
-                _mean_and_spread([r["teacher_correlation"] for r in own]),
-                _mean_and_spread([r["route"] for r in own]),
-                _mean_and_spread([r["test"] for r in own]),
-                "–" if name == CONFIGURED else _mean_and_spread(differences, sign="+"),
+                mean_and_spread([r["teacher_correlation"] for r in own]),
+                mean_and_spread([r["route"] for r in own]),
+                mean_and_spread([r["test"] for r in own]),
+                "–" if name == CONFIGURED else mean_and_spread(differences, sign="+"),
                 f"{np.mean([r['seconds'] for r in own]):.0f}",
             )
         )
@@ -236,7 +239,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     return text
 
 
-def _mean_and_spread(values: list[float], sign: str = "") -> str:
+def mean_and_spread(values: list[float], sign: str = "") -> str:
     if not values:
         return "–"
     return f"{np.mean(values):{sign}.4f} ± {np.std(values, ddof=len(values) > 1):.4f}"

@@ -107,6 +107,8 @@ class EncodedBatch:
         ids: (B, ids_width) int32, in [0, num_embeddings) or `PADDING` (multi-valued fields only).
         labels: (B,) float32 in {0, 1}, or None when unlabelled.
         sample_weight: (B,) float32 > 0, or None for ones.
+        soft_labels: (B,) float32 in [0, 1], another model's probabilities, NaN where it gave none;
+            or None.
         groups: (B,) int64 group codes for GAUC, or None.
         stats: (B, num_stats) float32 leakage-free target and count encodings of *training* rows
             (out-of-fold or past-only), or None: then the frozen tables give them from `ids`.
@@ -116,6 +118,7 @@ class EncodedBatch:
     ids: IntArray
     labels: FloatArray | None = None
     sample_weight: FloatArray | None = None
+    soft_labels: FloatArray | None = None
     groups: npt.NDArray[np.int64] | None = None
     stats: FloatArray | None = None
 
@@ -138,6 +141,7 @@ class EncodedBatch:
             ids=self.ids[index],
             labels=at(self.labels),
             sample_weight=at(self.sample_weight),
+            soft_labels=at(self.soft_labels),
             groups=at(self.groups),
             stats=at(self.stats),
         )

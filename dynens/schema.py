@@ -170,6 +170,9 @@ class FeatureSchema(FrozenConfig):
         group: the column whose values GAUC groups by (usually the user's id).
         request_id: the column that ties the candidates of one request together.
         sample_weight: a column of positive weights.
+        soft_label: a column of probabilities that another model gave the rows (an earlier run's
+            `predict`, another site's), for the student to learn from as `distill.soft_label` says;
+            never a feature, and empty where that model did not answer.
         negative_sampling_rate: share of the negatives that were kept when the log was made;
             negatives then weigh 1 / rate, in training, calibration and evaluation alike, so that
             served probabilities are those of the full traffic.
@@ -185,6 +188,7 @@ class FeatureSchema(FrozenConfig):
     group: str | None = None
     request_id: str | None = None
     sample_weight: str | None = None
+    soft_label: str | None = None
     negative_sampling_rate: float = Field(default=1.0, gt=0, le=1)
     excluded: tuple[str, ...] = ()
     user_key: str | None = None
@@ -205,6 +209,11 @@ class FeatureSchema(FrozenConfig):
                 )
             if spec.source in self.excluded:
                 raise ValueError(f"field {spec.name!r} reads the excluded column {spec.source!r}")
+            if spec.source == self.soft_label:
+                raise ValueError(
+                    f"field {spec.name!r} reads the soft_label column {spec.source!r}, which no "
+                    "request has; leave the field out"
+                )
         return self
 
     def field(self, name: str) -> FieldSpec:

@@ -105,6 +105,8 @@ class DistillConfig(FrozenConfig):
         follow_weakness: make more of them where the student is far from its teacher on `select`
             rows, slice by slice.
         labelling_threads: threads of the teacher that labels made-up rows beside training.
+        soft_label: weight of the term that draws the student to the soft labels of a table that
+            has them (`features.soft_label`).
         hints: the student's features learn a teacher network's.
         gating: the teacher weighs its members row by row, with weights learned from the labels.
         relations: weight of the relation term: rows that are alike to the teacher network of the
@@ -138,6 +140,7 @@ class DistillConfig(FrozenConfig):
     )
     follow_weakness: bool = False
     labelling_threads: int = Field(default=1, ge=1)
+    soft_label: float = Field(default=0.5, ge=0)
     hints: HintsConfig = HintsConfig()
     gating: bool = False
     relations: float = Field(default=0.0, ge=0)

@@ -14,13 +14,23 @@ from dynens.data.values import is_bytes, is_number_type, widen
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema
 
+_ROLES = (
+    "timestamp",
+    "group",
+    "request_id",
+    "sample_weight",
+    "soft_label",
+    "user_key",
+    "item_key",
+)
+
 
 def needed_columns(features: FeatureSchema) -> dict[str, str]:
     """Every raw column the schema asks for, with what for."""
     needed = {spec.source: f"field {spec.name!r}" for spec in features.fields}
     for column in sorted(features.label.columns()):
         needed.setdefault(column, "the label rule")
-    for role in ("timestamp", "group", "request_id", "sample_weight", "user_key", "item_key"):
+    for role in _ROLES:
         column = getattr(features, role)
         if column:
             needed.setdefault(column, role)
@@ -36,6 +46,8 @@ def unified_schema(
     files: Sequence[Path], config: DatasetConfig, entities: Sequence[RawEntity]
 ) -> pa.Schema:
     """The needed interaction columns in types that fit all files.
+
+    Soft labels may be absent from some of the files: only training rows need them.
 
     Raises:
         DataError: a file has no label, lacks a column others have, or a column changes type.
@@ -63,7 +75,7 @@ def unified_schema(
                 f"{files[0].name} has {known}."
             )
     for file, schema in schemas.items():
-        absent = sorted(set(types) - set(schema.names))
+        absent = sorted(set(types) - set(schema.names) - {config.features.soft_label})
         if absent:
             raise DataError(
                 f"{file} lacks the column {absent[0]!r} that other files have; add it there, empty "

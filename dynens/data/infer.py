@@ -243,7 +243,8 @@ class _Inference:
     def _skipped(self) -> set[str]:
         features = self._config.features
         skipped = {*features.label.columns(), *features.excluded}
-        return skipped | {c for c in (features.request_id, features.sample_weight) if c}
+        roles = (features.request_id, features.sample_weight, features.soft_label)
+        return skipped | {c for c in roles if c}
 
     def _leaks(self, profile: ColumnProfile) -> bool:
         """Warn of likely leaks; leave out those beyond doubt."""

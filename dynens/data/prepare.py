@@ -234,6 +234,7 @@ class _Preparation:
                 rows.labels[at],
                 split[at],
                 None if weights is None else weights[at],
+                None if rows.soft_labels is None else rows.soft_labels[at],
                 None if rows.groups is None else rows.groups[at],
                 periods[at],
             )

@@ -190,5 +190,5 @@ def concat(batches: Sequence[EncodedBatch]) -> EncodedBatch:
         parts = [getattr(batch, name) for batch in batches]
         return None if any(part is None for part in parts) else np.concatenate(parts)
 
-    names = ("dense", "ids", "labels", "sample_weight", "groups", "stats")
+    names = ("dense", "ids", "labels", "sample_weight", "soft_labels", "groups", "stats")
     return EncodedBatch(**{name: join(name) for name in names})

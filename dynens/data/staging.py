@@ -84,6 +84,7 @@ class StagedPart:
         times: (N,) float64 seconds, or None.
         groups: (N,) int64, or None.
         weights: (N,) float32, or None.
+        soft_labels: (N,) float32, NaN where there is none; or None.
         report: what was found.
     """
 
@@ -94,6 +95,7 @@ class StagedPart:
     times: npt.NDArray[np.float64] | None
     groups: npt.NDArray[np.int64] | None
     weights: npt.NDArray[np.float32] | None
+    soft_labels: npt.NDArray[np.float32] | None
     report: Report
 
     def __len__(self) -> int:
@@ -121,6 +123,7 @@ class StagedRows:
         times: as in `StagedPart`.
         groups: as in `StagedPart`.
         weights: as in `StagedPart`.
+        soft_labels: as in `StagedPart`.
         bounds: where each file's rows begin and end, one range per file.
         report: summed.
     """
@@ -131,6 +134,7 @@ class StagedRows:
     times: npt.NDArray[np.float64] | None
     groups: npt.NDArray[np.int64] | None
     weights: npt.NDArray[np.float32] | None
+    soft_labels: npt.NDArray[np.float32] | None
     bounds: list[slice]
     report: Report
 
@@ -162,6 +166,7 @@ def merge_parts(parts: Sequence[StagedPart]) -> StagedRows:
         times=join("times"),
         groups=join("groups"),
         weights=join("weights"),
+        soft_labels=join("soft_labels"),
         bounds=[slice(int(e) - len(p), int(e)) for e, p in zip(ends, parts, strict=True)],
         report=report,
     )
@@ -219,6 +224,9 @@ class _Stager:
             self._keep("groups", group_codes(table[features.group]))
         if features.sample_weight:
             self._keep("weights", weights_in(table, features.sample_weight, str(self._file)))
+        if features.soft_label:
+            answers = soft_labels_in(table, features.soft_label, str(self._file))
+            self._keep("soft_labels", answers)
         if len(codes):
             self._writer.write_table(table.combine_chunks())
 
@@ -229,6 +237,9 @@ class _Stager:
         """The needed columns in the staged types."""
         columns = []
         for target in self._schema:
+            if target.name not in table.column_names:  # soft labels, which not every file has
+                columns.append(pa.nulls(len(table), target.type))
+                continue
             column = table[target.name]
             if target.name in self._numeric:
                 columns.append(self._as_numbers(target.name, column))
@@ -276,6 +287,7 @@ class _Stager:
             times=arrays.get("times"),
             groups=arrays.get("groups"),
             weights=arrays.get("weights"),
+            soft_labels=arrays.get("soft_labels"),
             report=report,
         )
 
@@ -292,6 +304,22 @@ def weights_in(table: pa.Table, column: str, source: str) -> npt.NDArray[np.floa
             f"{source}: sample weights in {column!r} must be positive numbers without gaps."
         )
     return weights.astype(np.float32)
+
+
+def soft_labels_in(table: pa.Table, column: str, source: str) -> npt.NDArray[np.float32]:
+    """(B,) float32 probabilities, NaN where there is none.
+
+    Raises:
+        DataError: one lies outside [0, 1].
+    """
+    answers = to_numbers(table[column]).values
+    outside = answers[(answers < 0) | (answers > 1)]
+    if len(outside):
+        raise DataError(
+            f"{source}: soft labels in {column!r} are probabilities, from 0 to 1, and "
+            f"{outside[0]:g} is not; correct the column, or leave the value empty."
+        )
+    return answers.astype(np.float32)
 
 
 def group_codes(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:

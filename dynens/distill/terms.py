@@ -124,6 +124,26 @@ def response(step: Step) -> Tensor:
     return mean_over_branches(step.branches, loss)
 
 
+def soft_label_loss(step: Step) -> Tensor:
+    """KL of the student to the soft labels that the table brings, on the logged rows that have one.
+
+    With an earlier run's answers this is continual distillation: the student learns the new rows
+    and keeps what its predecessor knew. With the mean of other sites' answers on rows that all of
+    them may see, it is federated distillation: no site shows its own rows.
+
+    References:
+        Wang et al., "A Practical Incremental Method to Train Deep CTR Models", arXiv 2009.02147,
+        section 3.3 (knowledge distillation from the last model); Lin et al., "Ensemble Distillation
+        for Robust Model Fusion in Federated Learning", NeurIPS 2020.
+    """
+    soft = step.batch.soft_labels
+    if soft is None:
+        return step.logits.new_zeros(())
+    rows = len(step.batch)
+    distance = probability_kl(step.logits[:rows], soft.nan_to_num(0.5), 1.0)
+    return weighted_mean(distance * ~soft.isnan(), step.weight[:rows])
+
+
 def diversity_loss(step: Step) -> Tensor:
     """Minus the variance of the branches' probabilities, a mean over rows.
 
@@ -281,6 +301,7 @@ class LossTerm:
 
 LOSS_TERMS: dict[str, LossTerm] = {
     "response": LossTerm(lambda config: 1.0, response),
+    "soft_label": LossTerm(lambda config: config.soft_label, soft_label_loss),
     "gate": LossTerm(lambda config: float(config.gating), gate_loss),
     "hints": LossTerm(lambda config: config.hints.weight, hint_loss),
     "relations": LossTerm(lambda config: config.relations, relation_loss),

@@ -23,6 +23,7 @@ class TensorBatch:
     ids: Tensor
     labels: Tensor | None
     sample_weight: Tensor | None
+    soft_labels: Tensor | None
     stats: Tensor | None
     index: npt.NDArray[np.int64]
 
@@ -40,6 +41,7 @@ class TensorBatch:
             self.ids.to(device),
             move(self.labels),
             move(self.sample_weight),
+            move(self.soft_labels),
             move(self.stats),
             self.index,
         )
@@ -55,6 +57,7 @@ class TensorBatch:
             self.ids[:rows],
             cut(self.labels),
             cut(self.sample_weight),
+            cut(self.soft_labels),
             cut(self.stats),
             self.index[:rows],
         )
@@ -70,7 +73,13 @@ def tensor_batch(batch: EncodedBatch, index: npt.NDArray[np.int64]) -> TensorBat
     assert dense is not None
     assert ids is not None
     return TensorBatch(
-        dense, ids, at(batch.labels), at(batch.sample_weight), at(batch.stats), index
+        dense,
+        ids,
+        at(batch.labels),
+        at(batch.sample_weight),
+        at(batch.soft_labels),
+        at(batch.stats),
+        index,
     )
 
 

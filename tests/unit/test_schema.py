@@ -63,6 +63,10 @@ def test_what_is_no_comparison(text):
             "declared twice",
         ),
         (
+            lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="a"),), soft_label="a"),
+            "soft_label column 'a', which no request has",
+        ),
+        (
             lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="a"),), excluded=("a",)),
             "excluded column 'a'",
         ),

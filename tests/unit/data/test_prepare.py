@@ -8,8 +8,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.data.infer import with_fields
 from dynens.data.prepare import open_prepared, prepare
 from dynens.data.presets import dataset_from_files
+from dynens.data.splits import SPLITS
 from dynens.data.statistics import flat_rows
 from dynens.data.values import canonical
 from dynens.errors import BundleError, DataError, SchemaError
@@ -170,6 +172,53 @@ def test_weights_and_negative_sampling(tmp_path):
     config = DatasetConfig(files=(str(written(tmp_path, table)),), features=features)
     train = prepare(config, tmp_path / "o", seed=0).split("train")
     np.testing.assert_array_equal(train.sample_weight, np.where(train.labels > 0, 2.0, 8.0))
+
+
+def test_soft_labels_go_with_their_rows_and_are_no_feature(tmp_path):
+    table = mixed_table(600)
+    answers = np.linspace(0, 1, 600)
+    answers[::3] = np.nan
+    table = table.append_column("score", pa.array(answers)).append_column(
+        "position", pa.array(np.arange(600.0))
+    )
+    features = FeatureSchema(label=LabelRule(column="click"), soft_label="score")
+    config = DatasetConfig(files=(str(written(tmp_path, table)),), features=features)
+    assert "score" not in {
+        field.source for field in with_fields(config, []).dataset.features.fields
+    }
+    fields = (FieldSpec(name="position", kind="numeric"),)
+    features = features.model_copy(update={"fields": fields})
+    data = prepare(config.model_copy(update={"features": features}), tmp_path / "o", seed=0)
+    order = np.concatenate([data.split(s).dense[:, 0] for s in SPLITS]).argsort()
+    found = np.concatenate([data.split(s).soft_labels for s in SPLITS])[order]
+    np.testing.assert_array_equal(found, answers.astype(np.float32))
+
+
+def test_files_to_validate_on_need_no_soft_labels(tmp_path):
+    table = mixed_table(600)
+    taught = table.append_column("score", pa.array(np.full(600, 0.25)))
+    features = FeatureSchema(
+        label=LabelRule(column="click"), fields=(FieldSpec(name="country"),), soft_label="score"
+    )
+    config = DatasetConfig(
+        files=(str(written(tmp_path, taught)),),
+        test_files=(str(written(tmp_path, table, "test.parquet")),),
+        features=features,
+    )
+    data = prepare(config, tmp_path / "o", seed=0)
+    assert set(data.split("train").soft_labels) == {0.25}
+    assert np.isnan(data.split("test").soft_labels).all()
+
+
+def test_a_soft_label_is_a_probability(tmp_path):
+    table = mixed_table(600).append_column("score", pa.array(np.linspace(-1, 1, 600)))
+    features = FeatureSchema(
+        label=LabelRule(column="click"), fields=(FieldSpec(name="country"),), soft_label="score"
+    )
+    config = DatasetConfig(files=(str(written(tmp_path, table)),), features=features)
+    with pytest.raises(DataError, match=r"'score' are probabilities, from 0 to 1, and -1 is not"):
+        prepare(config, tmp_path / "o", seed=0)
+    assert not (tmp_path / "o").exists()
 
 
 def test_entities_label_rules_and_drops(tmp_path):

@@ -36,12 +36,13 @@ from dynens.models.network import HeadInputs, HeadShape
         ({"diversity": 0.5}, {"response": 1.0, "diversity": 0.5}),
         ({"mutual": 0.5}, {"response": 1.0, "mutual": 0.5}),
         ({"exits": 0.5}, {"response": 1.0, "exits": 0.5}),
+        ({"soft_label": 0.5}, {"response": 1.0, "soft_label": 0.5}),
     ],
 )
 def test_a_term_is_active_where_its_key_asks_for_it(
     settings: Mapping[str, object], active: dict[str, float]
 ) -> None:
-    terms = active_terms(validate(DistillConfig, dict(settings), "test"))
+    terms = active_terms(validate(DistillConfig, {"soft_label": 0, **settings}, "test"))
     assert terms == [(weight, LOSS_TERMS[name]) for name, weight in active.items()]
 
 
@@ -88,6 +89,18 @@ def test_ema_is_the_kl_to_the_averages_answers() -> None:
     expected = (np.array([2.0, 1.0, 1.5]) * divergence).sum() / 4.5
     found = LOSS_TERMS["ema"].loss(lr_step(average=average))
     assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_soft_labels_count_on_logged_rows_that_have_one() -> None:
+    step = lr_step()
+    soft = torch.tensor([0.9, torch.nan])
+    found = LOSS_TERMS["soft_label"].loss(
+        replace(step, batch=replace(step.batch, soft_labels=soft))
+    )
+    q = expit(2.5)
+    divergence = 0.9 * np.log(0.9 / q) + 0.1 * np.log(0.1 / (1 - q))
+    assert found.item() == pytest.approx(2.0 * divergence / 3.0, rel=1e-5)
+    assert LOSS_TERMS["soft_label"].loss(step).item() == 0.0
 
 
 BRANCHES = torch.tensor([[2.5, 1.5], [0.0, 1.0], [-1.0, -3.0]])

@@ -104,7 +104,10 @@ def teaching_of(distill: DistillConfig) -> Teaching:
 
 
 def fit(
-    learner: DNNLearner, settings: Mapping[str, object], **where: object
+    learner: DNNLearner,
+    settings: Mapping[str, object],
+    train: EncodedBatch = TABLE.train,
+    **where: object,
 ) -> tuple[FitReport, DistillTrainer]:
     distill = validate(DistillConfig, dict(settings), "test")
     teaching = teaching_of(distill)
@@ -114,7 +117,7 @@ def fit(
         made.append(DistillTrainer(network, config, distill, teaching, 0, **where))  # type: ignore[arg-type]
         return made[0]
 
-    return learner.fit_with(trainer, TABLE.train, TABLE.valid), made[0]
+    return learner.fit_with(trainer, train, TABLE.valid), made[0]
 
 
 @pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}])
@@ -182,6 +185,19 @@ def test_what_terms_learn_is_checkpointed_and_not_saved(tmp_path: Path) -> None:
         with np.load(tmp_path / folder / "weights.npz") as arrays:
             shapes.append({name: arrays[name].shape for name in arrays.files})
     assert shapes[0] == shapes[1]
+
+
+def test_soft_labels_of_the_table_draw_the_student_where_there_are_any() -> None:
+    another = TABLE.train.dense[:, 0]  # neither the labels nor the teacher say this
+    soft = (1 / (1 + np.exp(-another))).astype(np.float32)
+    soft[::2] = np.nan
+    train = replace(TABLE.train, soft_labels=soft)
+    agreement = []
+    for weight in (0.0, 20.0):
+        learner = learner_of()
+        fit(learner, {"soft_label": weight}, train)
+        agreement.append(np.corrcoef(learner.predict_logits(TABLE.valid), TABLE.valid.dense[:, 0]))
+    assert agreement[1][0, 1] > agreement[0][0, 1] + 0.1
 
 
 def test_hints_bring_the_features_nearer_to_the_teachers() -> None:
