@@ -30,6 +30,9 @@ _EXTRA_S = 60.0
 _K6_MEMORY = {"GOGC": "off", "GOMEMLIMIT": "1GiB"}
 MAX_ERROR_RATE = 0.001
 MIN_GRANTED_SHARE = 0.99
+# Of a trial: so many that a single refusal is no broken promise, within this time.
+TRIAL_REQUESTS = round(1 / MAX_ERROR_RATE)
+_LONGEST_TRIAL_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -286,6 +289,11 @@ def keeps_promise(result: LoadResult, budget_ms: float, *, elastic: bool = False
     )
 
 
+def trial_seconds(rate_qps: float, least_s: float) -> float:
+    """Seconds of a trial at a rate: `least_s`, or more for `TRIAL_REQUESTS` requests, up to 20."""
+    return max(least_s, min(TRIAL_REQUESTS / rate_qps, _LONGEST_TRIAL_S))
+
+
 PeakSearch = Generator[float, bool, float]
 
 
@@ -355,7 +363,7 @@ def find_server_peak(
         budget_ms: what p99 at the client must stay within.
         rows_per_request: candidates of each request.
         start_qps: first rate tried.
-        trial_s: seconds of each trial.
+        trial_s: seconds of each trial, more where the rate is low (`trial_seconds`).
         elastic: let the hard share shrink.
         options: details of each trial.
         on_trial: told about each trial, for progress.
@@ -365,7 +373,8 @@ def find_server_peak(
     results: list[LoadResult] = []
 
     def trial(rate: float) -> bool:
-        result = send_load(url.rstrip("/") + path, bodies, rate, trial_s, rows_per_request, options)
+        seconds = trial_seconds(rate, trial_s)
+        result = send_load(url.rstrip("/") + path, bodies, rate, seconds, rows_per_request, options)
         results.append(result)
         kept = keeps_promise(result, budget_ms, elastic=elastic)
         if on_trial is not None:

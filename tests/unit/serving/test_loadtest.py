@@ -18,6 +18,7 @@ from serving.loadtest import (
     find_peak,
     keeps_promise,
     send_load,
+    trial_seconds,
 )
 from serving.replay import INFER_PATH, RANK_PATH, infer_body, open_run_data, request_bodies
 
@@ -91,6 +92,13 @@ def test_one_hiccup_is_not_the_peak() -> None:
         return rate <= 500
 
     assert find_peak(trial, 100.0) > 470
+
+
+def test_a_trial_is_long_enough_for_one_refusal_to_be_none_of_its_promise() -> None:
+    assert [trial_seconds(rate, 4.0) for rate in (10, 100, 200, 500)] == [20.0, 10.0, 5.0, 4.0]
+    sent = round(trial_seconds(100, 4.0) * 100)
+    assert keeps_promise(replace(GOOD, requests=sent, errors={"504": 1}), 8.0)
+    assert not keeps_promise(replace(GOOD, requests=sent, errors={"504": 2}), 8.0)
 
 
 def test_nothing_served_is_no_peak() -> None:
