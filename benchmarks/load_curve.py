@@ -3,11 +3,11 @@
     python -m benchmarks.load_curve RUN --out benchmarks/out/load_curve.json      (about 20 min)
     python -m benchmarks.load_curve RUN --short --out benchmarks/out/load_curve.json (about 1 min)
 
-Student alone, dynamic and static trio, 100 candidates, open loop. The rate grows by a constant
-factor; within a rate the systems take turns, and a system leaves after two rates in a row at which
-it broke the promise (p99 within the budget, at most 0.1 % errors, at least 99 % of the hard rows
-answered by the ensemble). The whole sweep is repeated. The knee is the highest rate up to which the
-median round kept the promise at every rate.
+An application that does nothing, student alone, dynamic and static trio, 100 candidates, open loop.
+The rate grows by a constant factor; within a rate the systems take turns, and a system leaves after
+two rates in a row at which it broke the promise (p99 within the budget, at most 0.1 % errors, at
+least 99 % of the hard rows answered by the ensemble). The whole sweep is repeated. The knee is the
+highest rate up to which the median round kept the promise at every rate.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dynamic": {"system": "dynamic"},
     "static": {"system": "ensemble"},
 }
+NOOP = "noop"
 # Name in the palette and in the legend.
 SHOWN = {
+    NOOP: ("baseline", "nothing at all"),
     "student": ("student", "student alone"),
     "dynamic": ("dynamic", "dynamic"),
     "static": ("static_ensemble", "static trio"),
@@ -120,13 +122,15 @@ def measure(run: Path, plan: Plan, start_qps: float, factor: float) -> dict[str,
     bundle = load_bundle(run)
     path, bodies = request_bodies(open_run_data(run), ROWS, _BODIES)
     port = free_port()
-    profiles = {n: Profile(f"http://127.0.0.1:{port}/{n}{path}", ROWS, bodies) for n in VARIANTS}
+    base = f"http://127.0.0.1:{port}"
+    profiles = {NOOP: Profile(f"{base}/{NOOP}{path}", ROWS, bodies, read_answers=False)}
+    profiles |= {name: Profile(f"{base}/{name}{path}", ROWS, bodies) for name in VARIANTS}
     configs = variant_configs(VARIANTS, plan.budget_ms)
     with running_variants(bundle, "127.0.0.1", port, configs):
         bench = Bench(profiles, plan)
         bench.warm_up()
         sweeps = [sweep(bench, start_qps, factor) for _ in range(plan.repeats)]
-    curves = {name: points([s[name] for s in sweeps]) for name in VARIANTS}
+    curves = {name: points([s[name] for s in sweeps]) for name in profiles}
     return {
         "run": run.name,
         "bundle_version": bundle.version,
@@ -134,7 +138,7 @@ def measure(run: Path, plan: Plan, start_qps: float, factor: float) -> dict[str,
         "rows_per_request": ROWS,
         "curves": curves,
         "knees_qps": {name: knee(curve, plan.budget_ms) for name, curve in curves.items()},
-        "samples": {n: [[r.to_dict() for r in s[n]] for s in sweeps] for n in VARIANTS},
+        "samples": {n: [[r.to_dict() for r in s[n]] for s in sweeps] for n in profiles},
     }
 
 
@@ -199,12 +203,30 @@ def markdown(result: Mapping[str, Any]) -> str:
         ],
     )
     return (
-        f"{table}\n\nBeyond the knee, as the client sees it (the others were refused, with 503 or "
-        f"504, or found no connection):\n\n{beyond_table}\n\n"
+        f"{table}\n\n{over_the_floor(result)}Beyond the knee, as the client sees it (the others "
+        f"were refused, with 503 or 504, or found no connection):\n\n{beyond_table}\n\n"
         "The knee is the highest offered rate up to which p99 stayed within "
         f"{result['budget_ms']:g} ms, errors within 0.1 % and at least 99 % of the hard rows were "
         "answered by the ensemble."
     )
+
+
+def over_the_floor(result: Mapping[str, Any]) -> str:
+    """The student beside the application that does nothing, rate by rate, where both were sent."""
+    floor = {p["offered_qps"]: p for p in result["curves"].get(NOOP, ())}
+    knee_qps = min(result["knees_qps"].get(NOOP, 0.0), result["knees_qps"]["student"])
+    rows = []
+    for point in result["curves"]["student"]:
+        rate = point["offered_qps"]
+        if rate not in floor or rate > knee_qps:
+            continue
+        pairs = [(point[key], floor[rate][key]) for key in ("p50_ms", "p99_ms")]
+        times = [f"{low:.2f} / {mine:.2f} (+{mine - low:.2f})" for mine, low in pairs]
+        rows.append([f"{rate:.0f}", *times])
+    if not rows:
+        return ""
+    columns = ["offered per s", "p50 ms: nothing / student", "p99 ms: nothing / student"]
+    return f"The student over its floor, up to the knees:\n\n{markdown_table(columns, rows)}\n\n"
 
 
 def _answers(point: Mapping[str, Any]) -> list[str]:

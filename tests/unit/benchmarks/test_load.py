@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.floors import stacked, summarise_rounds
-from benchmarks.load_curve import knee, points, sweep
+from benchmarks.load_curve import knee, over_the_floor, points, sweep
 from benchmarks.loads import SHORT, markdown_table, spread, summarise
 from benchmarks.peers import common_rate, largest_difference, verdict
 from serving.loadtest import LoadResult
@@ -143,3 +143,20 @@ def test_it_says_where_we_lose() -> None:
         "- Static trio against mosec + batch: peak × 2.00 (not worse), p50 × 1.50 (we lose), "
         "p99 × 0.75 (not worse)."
     )
+
+
+def test_the_student_stands_beside_its_floor_where_both_kept_the_promise() -> None:
+    def curve(*p99: float) -> list[dict[str, float]]:
+        rows = zip((20.0, 40.0, 80.0), p99, strict=False)
+        return [{"offered_qps": rate, "p50_ms": p / 2, "p99_ms": p} for rate, p in rows]
+
+    result = {
+        "curves": {"noop": curve(1.0, 1.5, 2.0), "student": curve(1.5, 3.0, 9.0)},
+        "knees_qps": {"noop": 80.0, "student": 40.0},
+    }
+    lines = over_the_floor(result).strip().splitlines()
+    assert lines[4:] == [
+        "| 20 | 0.50 / 0.75 (+0.25) | 1.00 / 1.50 (+0.50) |",
+        "| 40 | 0.75 / 1.50 (+0.75) | 1.50 / 3.00 (+1.50) |",
+    ]
+    assert over_the_floor({**result, "curves": {"student": curve(1.5)}}) == ""
