@@ -31,6 +31,7 @@ from benchmarks import (
     serving,
     sizes,
     soak,
+    soft_labels,
     training_speed,
 )
 from dynens.report import plots
@@ -70,6 +71,16 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.distillation SAMPLE_RUN --jobs 2 "
         "--out benchmarks/out/distillation.json",
         distillation.markdown,
+    ),
+    "continual": (
+        "Soft labels of a table: an earlier run's",
+        "python -m benchmarks.soft_labels continual --data kuairand-pure --out F",
+        soft_labels.markdown,
+    ),
+    "federated": (
+        "Soft labels of a table: other sites'",
+        "python -m benchmarks.soft_labels federated --data kuairand-pure --out F",
+        soft_labels.markdown,
     ),
     "serving": (
         "Serving",

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import distillation
+from benchmarks import distillation, soft_labels
 
 OUT = Path("benchmarks/out")
 RUNS = Path("runs/bench")
@@ -84,6 +84,8 @@ def steps(short: bool) -> list[Step]:
         step("epoch_scaling"),
     ]
     if has_kuairand:
+        for study in soft_labels.STUDIES:
+            plan.append(step(study, study, "--data", "kuairand-pure", module="soft_labels"))
         wide = run_of(KUAIRAND)
         plan.append(step("serving-kuairand", wide, module="serving"))
         plan.append(step("load_curve-kuairand", wide, module="load_curve"))

@@ -49,7 +49,7 @@ from dynens.schema import DatasetConfig, SplitConfig
 from training.pipeline import fit
 from training.stages import labels_of, weights_of
 
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 COLUMN = "soft_label"
 SITES = 3
 _CUTS = (0.45, 0.8, 0.9)
