@@ -187,6 +187,7 @@ class _Preparation:
     def _stage(self) -> list[StagedPart]:
         groups = (self.dataset.files, self.dataset.valid_files, self.dataset.test_files)
         files = [(given, file) for given, names in enumerate(groups) for file in expand(names)]
+        _refuse_twice(files)
         schema = unified_schema([file for _, file in files], self.dataset, self.entities)
         self.interaction_columns = schema.names
         folder = self.directory / "staged"
@@ -336,6 +337,18 @@ class _Preparation:
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False)
         (self.directory / "prepared.json").write_text(text, encoding="utf-8")
+
+
+def _refuse_twice(files: Sequence[tuple[int, Path]]) -> None:
+    """A file in two parts would judge models by rows they were trained on."""
+    part_of: dict[Path, int] = {}
+    for given, file in files:
+        part = part_of.setdefault(file.resolve(), given)
+        if part != given:
+            raise DataError(
+                f"{file} is given for {SPLITS[part]} and for {SPLITS[given]}; leave out the latter "
+                "(rows for it are then cut from train)."
+            )
 
 
 def encode_entity(

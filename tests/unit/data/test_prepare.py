@@ -210,6 +210,13 @@ def test_files_to_validate_on_need_no_soft_labels(tmp_path):
     assert np.isnan(data.split("test").soft_labels).all()
 
 
+def test_a_file_is_in_one_part_only(dataset, tmp_path):
+    (tmp_path / "link.parquet").symlink_to(dataset.files[0])
+    twice = dataset.model_copy(update={"test_files": (str(tmp_path / "link.parquet"),)})
+    with pytest.raises(DataError, match=r"link.parquet is given for train and for test; leave"):
+        prepare(twice, tmp_path / "o", seed=0)
+
+
 def test_a_soft_label_is_a_probability(tmp_path):
     table = mixed_table(600).append_column("score", pa.array(np.linspace(-1, 1, 600)))
     features = FeatureSchema(
