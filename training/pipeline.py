@@ -187,6 +187,8 @@ def _prepared_note(data: PreparedData) -> str:
     """Rows and how they were cut, for the log."""
     report, dataset = data.report, data.dataset
     how = "at random" if report["split_by"] == "random" else f"by {report['split_by']}"
+    if report["split_by"] == "time":
+        how += f" ({dataset.features.timestamp})"
     if dataset.valid_files and dataset.test_files:
         how = "as given"
     note = f"{sum(data.rows.values()):,} rows, split {how}"

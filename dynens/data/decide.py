@@ -78,7 +78,7 @@ def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
     repeats = profile.repeats
     if ID_NAME.fullmatch(profile.name.lower()) and repeats > 1.5:
         return [_categorical(profile, "an id by its name")]
-    if profile.looks_hashed and repeats > 1.5:
+    if profile.looks_hashed and repeats > 1.5 and by_bucket < 0.5 + 2 * profile.auc_noise:
         return [_categorical(profile, "integers strewn over a huge range, as hashes are")]
     evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
     if profile.num_distinct <= 10:

@@ -14,7 +14,16 @@ from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
-from dynens.data.roles import ITEM, NUMBERING, OUTCOME, USER, find_key, find_timestamp, may_be_time
+from dynens.data.roles import (
+    DATE,
+    ITEM,
+    NUMBERING,
+    OUTCOME,
+    USER,
+    find_key,
+    find_timestamp,
+    may_be_time,
+)
 from dynens.data.sources import expand, read_head, read_sample, with_decimal
 from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
@@ -219,6 +228,12 @@ class _Inference:
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):
                 self._add(profile, user, item)
         self._limit_buckets()
+        dates = [f.source for f in self._fields if f.derive == "epoch_days"]
+        if timestamp is None and (dates := [d for d in dates if DATE.fullmatch(d.lower())]):
+            self._warn(
+                f"{dates[0]} is a feature; if it is the time of the row, name it in "
+                "features.timestamp, so that rows are cut by it"
+            )
         if not self._fields:
             raise DataError(
                 f"{self._config.files[0]} has no column to predict the label from: "
@@ -277,8 +292,10 @@ class _Inference:
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
         if profile.is_nested:
             self._exclude(profile.name, "a struct, map or list of lists", True)
-        elif profile.name == "" or NUMBERING.fullmatch(profile.name.lower()):
-            self._exclude(profile.name or "(no name)", "a row number by its name")
+        elif profile.name == "":
+            self._exclude("(no name)", "a row number, as it has no name")
+        elif NUMBERING.fullmatch(profile.name.lower()) and profile.may_number_rows:
+            self._exclude(profile.name, "a row number by its name")
         elif profile.num_known == 0:
             self._exclude(profile.name, "always missing")
         elif profile.num_distinct < 2 and profile.num_known == profile.num_rows:

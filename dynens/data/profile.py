@@ -106,6 +106,11 @@ class ColumnProfile:
         return self.is_integer and self.unique_share > 0.95 and self.span < 1.1 * rows
 
     @property
+    def may_number_rows(self) -> bool:
+        """Whether integers hardly repeat, or only grow: the numbers of these rows or of others."""
+        return self.is_integer and (self.sequential or self.unique_share > 0.5)
+
+    @property
     def auc_noise(self) -> float:
         """Difference between two held-out AUCs that may be chance."""
         return max(0.004, 0.5 / float(np.sqrt(max(self.num_positive, 1))))

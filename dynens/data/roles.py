@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.profile import ColumnProfile
-from dynens.data.times import NUMBER_FORMATS, TEXT_FORMATS, text_format, to_seconds
+from dynens.data.times import NUMBER_FORMATS, text_format, to_seconds
 from dynens.data.values import to_numbers
 from dynens.schema import TimeFormat
 
@@ -21,11 +21,16 @@ ITEM = re.compile(
     r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page)"
     r"_?(id|key|no)?$"
 )
-_TIME = re.compile(
+_TIME = re.compile(  # of the row, whatever order rows stand in
     r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
-    r"purchase|transaction|trans|invoice|created|received|visit|session|unix|utc|local)[_ ]?)?"
-    r"(timestamp|date_?time|time_?stamp|time|ts|dt|date|at)([_ ]?(m?s|utc))?|hour|day|created|"
+    r"purchase|transaction|trans|visit|session|unix|utc|local)[_ ]?(date|dt|at|day)|"
+    r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
+    r"purchase|transaction|trans|visit|session|unix|utc|local)[_ ]?)?"
+    r"(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
     r"(unix[_ ]?)?epoch([_ ]?(m?s|sec(ond)?s|milli(second)?s))?"
+)
+DATE = re.compile(  # of the row, or of what it shows
+    r"((created|received|invoice)[_ ]?)?(timestamp|date_?time|time|ts|dt|date|at|on)|day|created"
 )
 NUMBERING = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
 OUTCOME = re.compile(
@@ -39,25 +44,40 @@ _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 def find_timestamp(
     sample: pa.Table, profiles: Mapping[str, ColumnProfile]
 ) -> tuple[str, TimeFormat] | None:
-    """The column that tells when a row happened, and how it is written."""
-    by_name = {name: _TIME.fullmatch(name.lower()) is not None for name in profiles}
-    for name in sorted(profiles, key=by_name.__getitem__, reverse=True):
-        profile, named = profiles[name], by_name[name]
+    """The column that tells when a row happened, and how it is written.
+
+    Rows mostly stand in the order of their times, so that a column in which they do comes first,
+    and among several the one with the name of such a time. Without order the name must say it:
+    `created_at` may as well be the age of what was shown.
+    """
+    found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
+    for name, profile in profiles.items():
+        named, dated = (pattern.fullmatch(name.lower()) for pattern in (_TIME, DATE))
         if profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
             continue
-        if not named and profile.num_distinct < 10:
+        if not (named or dated) and profile.num_distinct < 10:
             continue
         # A count of rows goes up too, but always by the same.
-        if not named and profile.is_number and _even_steps(sample[name]):
+        if not (named or dated) and profile.is_number and _even_steps(sample[name]):
             continue
-        if not profile.is_number and text_format(sample[name].slice(0, 2000)) is None:
-            continue
-        for time_format in NUMBER_FORMATS if profile.is_number else TEXT_FORMATS:
+        for time_format in _formats(sample[name], profile):
             seconds = to_seconds(sample[name], time_format)
-            # Any other date counts as the row's own time only where rows stand in its order.
-            if _plausible(seconds) and (named or _in_order(seconds)):
-                return name, time_format
-    return None
+            if not _plausible(seconds):
+                continue
+            ordered = _in_order(seconds)
+            if ordered or named:
+                found[name] = (ordered, bool(named), bool(dated)), time_format
+            break
+    best = max(found, key=lambda name: found[name][0], default=None)
+    return None if best is None else (best, found[best][1])
+
+
+def _formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeFormat, ...]:
+    """How the column's values may be written, as times."""
+    if profile.is_number:
+        return NUMBER_FORMATS
+    found = text_format(column.slice(0, 2000))
+    return () if found is None else (found,)
 
 
 def may_be_time(sample: pa.Table, profile: ColumnProfile) -> bool:

@@ -25,6 +25,9 @@ _DAY_S = 86_400
 # (upper bound of the absolute value, units per second): seconds, then ms, us, ns since 1970
 _EPOCH_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (np.inf, 1e9))
 _UNITS = [unit for _, unit in _EPOCH_UNITS]
+_MAX_KNOWN = 20_000
+# Texts of requests that were read before, which come back: (text, format) → seconds.
+_known: dict[tuple[str, TimeFormat], float] = {}
 
 
 def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "auto") -> Floats:
@@ -62,9 +65,18 @@ def seconds_of(value: Any, time_format: TimeFormat = "auto") -> float:
 
 def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -> Floats:
     """`to_seconds` for a few Python values."""
-    if set(map(type, values)) <= {int, float}:
+    kinds = set(map(type, values))
+    if kinds <= {int, float}:
         numbers = np.array(values, np.float64)
         return _from_numbers(np.where(np.isfinite(numbers), numbers, np.nan), time_format)
+    if kinds == {str}:
+        new = [text for text in dict.fromkeys(values) if (text, time_format) not in _known]
+        if new:
+            if len(_known) + len(new) > _MAX_KNOWN:
+                _known.clear()
+            read = to_seconds(pa.array(new, pa.string()), time_format).tolist()
+            _known.update(zip(((text, time_format) for text in new), read, strict=True))
+        return np.array([_known[text, time_format] for text in values])
     return np.array([seconds_of(value, time_format) for value in values])
 
 
@@ -185,11 +197,17 @@ def time_part(seconds: Floats, part: TimePart) -> Floats:
 
 
 def text_format(column: pa.Array | pa.ChunkedArray) -> TimeFormat | None:
-    """The format in which nearly all of the non-missing texts are dates or times, or None."""
+    """The format in which nearly all of the non-missing texts are dates or times, or None.
+
+    Where no day is above the 12th, both orders of day and month can be read: then the one whose
+    times lie closer together is meant. Twelve days of May, read the other way, are a year.
+    """
     known = pc.drop_null(plain(column))
     if not len(known) or pa.types.is_time(known.type) or pa.types.is_nested(known.type):
         return None
+    spans: dict[TimeFormat, float] = {}
     for time_format in TEXT_FORMATS:
-        if np.isfinite(to_seconds(known, time_format)).mean() > 0.95:
-            return time_format
-    return None
+        seconds = to_seconds(known, time_format)
+        if np.isfinite(seconds).mean() > 0.95:
+            spans[time_format] = float(np.nanmax(seconds) - np.nanmin(seconds))
+    return min(((span, name) for name, span in spans.items()), default=(0.0, None))[1]

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -38,9 +38,27 @@ _NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
 _SPACE = " \t\r\n\x0b\x0c"
 _WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
-_DECORATED = re.compile(
-    r"(?P<sign>-?)[$€£¥]?\s?(?P<whole>[0-9]{1,3}(,[0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?\s?[%$€£¥]?"
+_LONG_FRACTION = 8  # digits: fewer are no float32 written as a double
+_CURRENCY = (
+    r"[$€£¥₹₩₽₺₪฿₫₴₦]|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|BRL|RUB|AUD|CAD|CHF|SEK|NOK|DKK|PLN|CZK|HUF|"
+    r"TRY|MXN|ZAR|SGD|HKD|TWD|THB|IDR|VND|MYR|PHP|AED|SAR|ILS|kr|zł|Rs\.?|R\$|US\$"
 )
+_DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
+    r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?:" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
+    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f ][0-9]{3})+|[0-9]+)"
+    r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
+)
+_TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
+    r"(?P<sign>-?)(?:(?P<days>[0-9]+) days?,? \+?)?(?P<hours>[0-9]{1,3}):(?P<minutes>[0-5][0-9])"
+    r"(?::(?P<seconds>[0-5][0-9](?:\.[0-9]+)?))?"
+)
+_DURATION = re.compile(  # PT1H2M3S
+    r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
+    r"(?:(?P<minutes>[0-9]+)M)?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?)S)?)?"
+)
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -62,6 +80,8 @@ def canonical(value: Any) -> str | None:
         return str(int(value))
     if isinstance(value, (float, np.floating)):
         return _canonical_float(value)
+    if isinstance(value, timedelta):
+        return _canonical_float(value.total_seconds())
     if isinstance(value, datetime):
         return value.isoformat(" ")
     if isinstance(value, date):
@@ -78,7 +98,13 @@ def _canonical_float(value: float | np.floating[Any]) -> str | None:
         return None
     if value == int(value):
         return str(int(value))
-    return str(value) if isinstance(value, np.floating) else repr(value)
+    text = repr(float(value))
+    if len(text.partition(".")[2]) < _LONG_FRACTION:
+        return text
+    # A float32 .1 is .1, though as a double, or in JSON, it is 0.10000000149011612.
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return str(single) if float(single) == float(value) else text
 
 
 def _canonical_text(text: str) -> str | None:
@@ -89,6 +115,8 @@ def _canonical_text(text: str) -> str | None:
         return _WORDS[text]
     if _DECIMAL.fullmatch(text):
         text = text.rstrip("0").rstrip(".")
+        if len(text.partition(".")[2]) >= _LONG_FRACTION and repr(float(text)) == text:
+            return _canonical_float(float(text))
         return "0" if text == "-0" else text
     return text
 
@@ -171,7 +199,8 @@ def _canonical_strings(values: pa.StringArray) -> pa.StringArray:
     words = pc.index_in(values, pa.array(list(_WORDS)))
     if words.null_count < len(words):
         values = pc.coalesce(pc.take(pa.array(list(_WORDS.values())), words), values)
-    padded = pc.match_substring_regex(values, r"^-?[0-9]+\.[0-9]*0\z").fill_null(False)
+    odd = rf"^-?[0-9]+\.([0-9]*0|[0-9]{{{_LONG_FRACTION},}})\z"
+    padded = pc.match_substring_regex(values, odd).fill_null(False)
     if pc.any(padded).as_py():
         texts = [_canonical_text(v) for v in values.filter(padded).to_pylist()]
         values = pc.replace_with_mask(values, padded, pa.array(texts, pa.string()))
@@ -190,7 +219,7 @@ def _canonical_floats(values: pa.Array) -> pa.StringArray:
 
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """One contiguous array without dictionary, large, view or extension types."""
+    """One contiguous array without dictionary, large, view or extension types, durations in s."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         if isinstance(column, pa.ChunkedArray):  # no chunks at all
@@ -204,6 +233,10 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return plain(column.storage)
     if pa.types.is_large_string(kind) or kind == pa.string_view():
         return column.cast(pa.string())
+    if pa.types.is_duration(kind):
+        return pc.divide(
+            column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[kind.unit]
+        )
     if is_bytes(kind):
         texts = [None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()]
         return pa.array(texts, pa.string())
@@ -260,7 +293,7 @@ def to_numbers(column: pa.Array | pa.ChunkedArray) -> Numbers:
 
 def _cast_to_double(column: pa.Array) -> pa.Array:
     kind = column.type
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_duration(kind):
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         width = 32 if pa.types.is_date32(kind) else 64
         column = column.cast(pa.int32() if width == 32 else pa.int64())
     try:
@@ -287,16 +320,33 @@ def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
 
 
 def parse_number(text: str) -> float | None:
-    """The number a text spells (`true` is 1, `$1,200.50` is 1200.5, `45%` is 45), or None."""
+    """The number a text spells, or None.
+
+    `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
+    1200; times of the day and durations (`1:02:03`, `0 days 01:02:03`, `PT1H2M3S`) are seconds.
+    """
     text = text.strip(_SPACE)
     if _NUMBER.fullmatch(text):
         return float(text)
     if text in _WORDS:
         return float(_WORDS[text])
     parts = _DECORATED.fullmatch(text)
+    if parts is not None:
+        return _decorated(parts)
+    parts = _CLOCK.fullmatch(text) or _DURATION.fullmatch(text)
     if parts is None:
         return None
-    return float(parts["sign"] + parts["whole"].replace(",", "") + (parts["rest"] or ""))
+    seconds = sum(float(parts[name] or 0) * unit for name, unit in _PARTS_S.items())
+    return -seconds if parts["sign"] else seconds
+
+
+def _decorated(parts: re.Match[str]) -> float | None:
+    signs = parts["sign"] + parts["inner"]
+    if len(signs) > 1 or bool(parts["open"]) != bool(parts["close"]):
+        return None
+    whole = re.sub(r"[^0-9]", "", parts["whole"])
+    size = float(whole + (parts["rest"] or "")) * _TIMES.get(parts["times"], 1.0)
+    return -size if signs in ("-", "−") or parts["open"] else size
 
 
 def one_line(value: Any) -> str:
@@ -322,6 +372,8 @@ def number(value: Any, field: str) -> float:
         if parsed is None:
             raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")
         return parsed if math.isfinite(parsed) else math.nan
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError) as e:

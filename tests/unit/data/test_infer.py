@@ -301,6 +301,76 @@ def test_numbers_in_no_order_are_no_time_of_the_row_and_no_hash(tmp_path):
     assert "name it in features.timestamp" in result.excluded["t"]
 
 
+START = datetime.datetime(2024, 3, 1)
+
+
+def dated(seed=0):
+    """A listing's date, then the time of the row, which the rows stand in the order of."""
+    rng = np.random.default_rng(seed)
+    times = [START + datetime.timedelta(minutes=int(m)) for m in np.arange(ROWS) * 7]
+    listed = [
+        t - datetime.timedelta(days=int(d))
+        for t, d in zip(times, rng.integers(0, 400, ROWS), strict=True)
+    ]
+    return pa.table(
+        {
+            "created_at": [str(t) for t in listed],
+            "event_time": [str(t) for t in times],
+            "x": rng.random(ROWS),
+            "click": rng.integers(0, 2, ROWS),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["event_time", "served", "date"])
+def test_the_time_of_the_row_is_the_one_that_rows_are_in_the_order_of(tmp_path, name):
+    table = dated().rename_columns(["created_at", name, "x", "click"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "click").dataset.features
+    assert features.timestamp == name
+    assert features.field("created_at").derive == "epoch_days"
+
+
+def test_a_date_in_no_order_is_a_feature_and_asked_about(tmp_path):
+    pq.write_table(dated().drop_columns(["event_time"]), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "click")
+    assert found.dataset.features.timestamp is None
+    assert found.dataset.features.field("created_at").derive == "epoch_days"
+    assert any("created_at is a feature; if it is the time of the row" in w for w in found.warnings)
+
+
+def test_event_times_in_no_order_are_times_of_the_row_all_the_same(tmp_path):
+    table = dated().drop_columns(["created_at"])
+    pq.write_table(table.take(np.random.default_rng(1).permutation(ROWS)), tmp_path / "t.parquet")
+    assert infer_schema(tmp_path / "t.parquet", "click").dataset.features.timestamp == "event_time"
+
+
+@pytest.mark.parametrize("unit", [1000, 1024])
+def test_large_numbers_whose_size_tells_are_no_hashes(tmp_path, unit):
+    rng = np.random.default_rng(3)
+    amount = np.round(rng.normal(3000, 400, ROWS))
+    click = rng.random(ROWS) < 1 / (1 + np.exp(-(amount - 3000) / 300))
+    pq.write_table(
+        pa.table({"amount": (amount * unit).astype(int), "click": click}), tmp_path / "t.parquet"
+    )
+    (field, *_) = infer_schema(tmp_path / "t.parquet", "click").dataset.features.fields
+    assert field.kind == "numeric"
+
+
+def test_a_name_alone_makes_no_row_number(tmp_path):
+    rng = np.random.default_rng(3)
+    table = {
+        "row": rng.choice(list("ABCDEFGH"), ROWS),
+        "index": rng.integers(0, 30, ROWS),
+        "Unnamed: 0": rng.permutation(ROWS),
+        "click": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "click")
+    assert {f.source for f in found.dataset.features.fields} == {"row", "index"}
+    assert found.excluded == {"Unnamed: 0": "a row number by its name"}
+
+
 def test_a_count_of_rows_is_no_time(tmp_path):
     rng = np.random.default_rng(0)
     columns = {"order": 1_700_000_000 + np.arange(ROWS), "x": rng.normal(size=ROWS)}

@@ -58,6 +58,20 @@ def test_the_day_before_the_month():
     assert text_format(pa.array(["2022-05-03", "3-D printer", "10-4"])) is None
 
 
+@pytest.mark.parametrize(
+    ("layout", "time_format"), [("{:02}/05/2024", "day_first"), ("05/{:02}/2024", "auto")]
+)
+def test_days_up_to_the_12th_are_read_so_that_they_lie_together(layout, time_format):
+    assert text_format(pa.array([layout.format(day) for day in range(1, 13)])) == time_format
+
+
+def test_texts_of_requests_are_read_together_and_remembered():
+    texts = ["11/15/2019 10:22:32 AM", "11/15/2019 10:22:33 AM", "not a time"]
+    for _ in range(2):
+        found = seconds_of_values([*texts, texts[0]])
+        np.testing.assert_array_equal(found, to_seconds(pa.array([*texts, texts[0]])))
+
+
 def test_hours_behind_the_day():
     assert seconds_of(2022050317, "yyyymmddhh") == SECONDS - 1800
     hours = to_seconds(pa.array(["2022050324", "2022133100"]), "yyyymmddhh")

@@ -1,5 +1,5 @@
 import math
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynens.data.values import canonical, canonical_codes, canonical_texts, number, to_numbers
+from dynens.data.values import (
+    canonical,
+    canonical_codes,
+    canonical_texts,
+    number,
+    parse_number,
+    to_numbers,
+)
 from dynens.errors import DataError
 
 
@@ -53,7 +60,6 @@ def decoded(array):
         (pa.timestamp("us"), 2**62, "1970-01-01 00:00:00"),
         (pa.timestamp("us", "Europe/Berlin"), 2**62, "1970-01-01 01:00:00+01:00"),
         (pa.date32(), 2**30, "1970-01-01"),
-        (pa.duration("s"), 2**60, "0:00:00"),
     ],
 )
 def test_times_beyond_pythons_range_are_missing(kind, far, epoch):
@@ -108,6 +114,66 @@ def test_storage_does_not_matter(array):
 def test_numbers_read_alike_alone_and_in_a_column(values):
     alone = [number(v, "f") for v in values]
     np.testing.assert_array_equal(to_numbers(pa.array(values, pa.string())).values, alone)
+
+
+SINGLES = st.floats(width=32).filter(lambda value: "e" not in str(value))
+
+
+@given(st.lists(st.one_of(st.none(), SINGLES), max_size=20))
+def test_a_float32_is_one_category_as_a_double_a_text_and_in_a_column(values):
+    alone = [canonical(v) for v in values]
+    for kind in (pa.float32(), pa.float64()):
+        assert decoded(pa.array(values, kind)) == alone
+    assert decoded(pa.array([None if v is None else str(v) for v in values])) == alone
+    assert (
+        canonical(np.float32(0.1)) == canonical(float(np.float32(0.1))) == canonical(0.1) == "0.1"
+    )
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_durations_are_seconds_in_every_unit(unit):
+    column = pa.array([90, None], pa.duration("s")).cast(pa.duration(unit))
+    np.testing.assert_array_equal(to_numbers(column).values, [90, math.nan])
+    assert decoded(column) == ["90", None]
+    assert number(timedelta(seconds=90), "f") == 90
+    assert canonical(timedelta(seconds=90)) == "90"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$1,200.50", 1200.5),
+        ("1,200.50 USD", 1200.5),
+        ("EUR 12", 12),
+        ("₹1,299.00", 1299),
+        ("1 299.50 kr", 1299.5),
+        ("($5.00)", -5),
+        ("$-5.00", -5),
+        ("-$5.00", -5),
+        ("−5", -5),
+        ("+12.3%", 12.3),
+        ("3.5 MB", 3.5e6),
+        ("900 KiB", 9e5),
+        ("1.2k", 1200),
+        ("10:22:32", 37352),
+        ("01:02", 3720),
+        ("1 days, 0:00:01", 86401),
+        ("0 days 00:51:25.5", 3085.5),
+        ("-0:00:10", -10),
+        ("PT1H2M3S", 3723),
+        ("P1DT1.5S", 86401.5),
+    ],
+)
+def test_numbers_as_people_write_them(text, value):
+    assert parse_number(text) == value
+    assert to_numbers(pa.array([text, "x"])).values[0] == value
+
+
+@pytest.mark.parametrize(
+    "text", ["--5", "$-+5", "(5", "5)", "1,20", "12 3", "P", "PT", "1:2", "1:72", "M", "5X", "USD"]
+)
+def test_what_only_looks_like_a_number(text):
+    assert parse_number(text) is None
 
 
 def test_what_is_not_finite_or_not_a_number_is_counted():
