@@ -159,7 +159,7 @@ def train_student(
     data = context.prepared()
     valid, test = data.split("valid"), data.split("test")
     z_valid, z_test = learner.predict_logits(valid), learner.predict_logits(test)
-    roles = valid_roles(roles_of, len(valid))
+    roles = valid_roles(roles_of, valid)
     y, w = labels_of(valid), weights_of(valid)
     blend = read_blend(run, teacher_system(run, config.distill.teacher))
     teacher = blend.logit(pool_logits(run, tuple(blend.weights), "valid"))

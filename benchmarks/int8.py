@@ -51,11 +51,11 @@ def main() -> None:
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run)
     data = open_prepared(run.data)
-    config = run_config(run).for_rows(data.rows["train"])
+    config = run_config(run).for_rows(data.informative_rows)
     valid = data.split("valid")
     rows = Rows(
         calibration_rows(data.split("train"), config.seed),
-        valid.take(valid_roles(config, len(valid)).route),
+        valid.take(valid_roles(config, valid).route),
         data.split("test"),
     )
     directories = {name: run.learner(name) for name in config.learners}

@@ -37,6 +37,16 @@ class Metrics:
         return {k: None if math.isnan(v) else v for k, v in asdict(self).items()}
 
 
+def informative_rows(labels: npt.NDArray[np.floating]) -> int:
+    """How many rows labels are worth: all, or 20 per row of the rarer class where that is less.
+
+    What an AUC can be known to, and what a learner can learn, follows from the rarer class: 40
+    positives among a million rows say as much as 40 among some hundred.
+    """
+    positive = int(np.count_nonzero(labels > 0))
+    return min(len(labels), 20 * min(positive, len(labels) - positive))
+
+
 def sigmoid(z: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """σ(z) = 1 / (1 + e⁻ᶻ) in float64, without overflow at either end."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64))))

@@ -282,8 +282,8 @@ class SplitConfig(FrozenConfig):
         by: `time` (needs a timestamp), `random`, `group` (all rows of a group together), `files`
             (as given; what is missing is cut from train) or `auto` (time where cut points are given
             or the schema has a timestamp, else random).
-        fractions: of train, valid and test; None: 80/10/10, or 70/15/15 below 10,000 rows, where
-            a tenth is too few to choose and calibrate on.
+        fractions: of train, valid and test; None: 80/10/10, or 70/15/15 below 10,000 rows or
+            500 of the rarer class, where a tenth is too few to choose and calibrate on.
         valid_from: first time of validation, in the timestamp's own terms; None: by fraction.
         test_from: first time of test.
         stratify: keep the label's share equal between random splits.

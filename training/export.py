@@ -28,7 +28,7 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
         BundleError: the run is not finished.
     """
     _, config = read_settings(run.read_config(), str(run.config))
-    config = config.for_rows(open_prepared(run.data).rows["train"])
+    config = config.for_rows(open_prepared(run.data).informative_rows)
     stages = plan(config, run, 1)
     missing = {s.name for s in stages} - finished_stages(stages) - set(_AGAIN)
     if missing:

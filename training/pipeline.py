@@ -86,7 +86,7 @@ def fit(
     run.start(settings, resume=resume, normalised=_normalised)
     try:
         _prepare_here(run, config, watcher or Watcher())
-        config = config.for_rows(open_prepared(run.data).rows["train"])
+        config = config.for_rows(open_prepared(run.data).informative_rows)
         with cluster(config.ray) as num_cpus:
             _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
     except DynensError as e:
@@ -310,7 +310,7 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
     """Run one stage in this process and rename its output into place."""
     dataset, config = read_settings(run.read_config(), str(run.config))
     if name != PREPARE:
-        config = config.for_rows(open_prepared(run.data).rows["train"])
+        config = config.for_rows(open_prepared(run.data).informative_rows)
     work = work_directory(run, name)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)

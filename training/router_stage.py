@@ -90,7 +90,7 @@ def build_router(context: StageContext) -> None:
     chosen = read_json(context.run.ensemble / ENSEMBLE_JSON)
     members = tuple(chosen["members"])
     valid = data.split("valid")
-    route = valid_roles(config, len(valid)).route
+    route = valid_roles(config, valid).route
     student = load_learner(context.run.student)
     assert isinstance(student, NetLearner)
     trunk = StudentTrunk(student.networks_[0], data.layout, data.id_frequency).eval()

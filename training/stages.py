@@ -18,7 +18,7 @@ from dynens.ensemble.calibration import CalibrationChoice, calibrate
 from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
-from dynens.metrics import auc
+from dynens.metrics import auc, informative_rows
 from dynens.models.registry import build_learner
 from dynens.run import RunDirectory, read_json, select_mask, write_json
 from training.architecture import student_config
@@ -40,12 +40,13 @@ class ValidRoles:
     route: npt.NDArray[np.bool_]
 
 
-def valid_roles(config: RunConfig, num_rows: int) -> ValidRoles:
-    """Roles by hash; a small validation split plays both, since halves of it decide nothing."""
-    if num_rows < MIN_ROWS_TO_SPLIT:
-        everything = np.ones(num_rows, dtype=bool)
+def valid_roles(config: RunConfig, valid: EncodedBatch) -> ValidRoles:
+    """Roles by hash; a validation split that says little plays both, as halves decide nothing."""
+    assert valid.labels is not None
+    if informative_rows(valid.labels) < MIN_ROWS_TO_SPLIT:
+        everything = np.ones(len(valid), dtype=bool)
         return ValidRoles(everything, everything)
-    select = select_mask(num_rows, config.router.select_share, config.seed)
+    select = select_mask(len(valid), config.router.select_share, config.seed)
     return ValidRoles(select, ~select)
 
 
@@ -63,7 +64,7 @@ def train_learner(context: StageContext, name: str) -> None:
     config = context.config.learners[name]
     config = config.model_copy(update={"name": name})
     train, valid = data.split("train"), data.split("valid")
-    roles = valid_roles(context.config, len(valid))
+    roles = valid_roles(context.config, valid)
     learner = build_learner(config, data.layout, data.stats, learner_seed(context.config, name))
     report = learner.fit(
         train,
@@ -91,7 +92,7 @@ def build_ensemble(context: StageContext) -> None:
     config, data = context.config, context.prepared()
     names = tuple(config.learners)
     valid = data.split("valid")
-    roles = valid_roles(config, len(valid))
+    roles = valid_roles(config, valid)
     labels, weight = labels_of(valid), weights_of(valid)
     raw = pool_logits(context.run, names, "valid")
     route = {name: z[roles.route] for name, z in raw.items()}
@@ -151,7 +152,7 @@ def calibrated_learners(
     run: RunDirectory, names: tuple[str, ...], valid: EncodedBatch, config: RunConfig
 ) -> dict[str, Blend]:
     """Every named learner alone, calibrated on `route` rows."""
-    rows = valid_roles(config, len(valid)).route
+    rows = valid_roles(config, valid).route
     logits = {name: z[rows] for name, z in pool_logits(run, names, "valid").items()}
     labels, weight = labels_of(valid)[rows], weights_of(valid)[rows]
     return {
@@ -193,7 +194,7 @@ def train_baseline(context: StageContext) -> None:
     data = context.prepared()
     config = student_config(context.run, "baseline")
     valid = data.split("valid")
-    roles = valid_roles(context.config, len(valid))
+    roles = valid_roles(context.config, valid)
     learner = build_learner(config, data.layout, data.stats, context.config.seed)
     report = learner.fit(
         data.split("train"),

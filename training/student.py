@@ -73,7 +73,7 @@ class StudentLearner:
         """
         data = self._context.prepared()
         train, valid = data.split("train"), data.split("valid")
-        select = valid_roles(self._roles, len(valid)).select
+        select = valid_roles(self._roles, valid).select
         teaching = self._teaching(data, train, valid, select)
         last = self._context.config.distill.generations - 1
         for generation in range(last):

@@ -107,7 +107,7 @@ class LearnerConfig(FrozenConfig):
     bootstrap: bool = False
     """Train on rows drawn with replacement (a diversity knob)."""
     max_rows: int | None = Field(default=None, ge=1)
-    """Leave the learner out where there are more training rows; None: it always trains."""
+    """Leave the learner out where more (informative) rows train; None: it always trains."""
     num_threads: int = Field(default=1, ge=1)
     """CPU threads of one learner; learners run side by side."""
     device: Device = "auto"

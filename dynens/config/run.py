@@ -179,7 +179,7 @@ class RunConfig(FrozenConfig):
         return merged(default_student().model_dump(), given)
 
     def for_rows(self, num_rows: int) -> RunConfig:
-        """The same without the learners that are not meant for so many training rows."""
+        """The same without the learners that are not meant for so many (informative) rows."""
         kept = {
             name: learner
             for name, learner in self.learners.items()

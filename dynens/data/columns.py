@@ -12,7 +12,7 @@ from dynens.data.labels import no_label_column
 from dynens.data.sources import file_format, file_schema
 from dynens.data.values import is_bytes, is_number_type, widen
 from dynens.errors import DataError, SchemaError
-from dynens.schema import DatasetConfig, FeatureSchema
+from dynens.schema import DatasetConfig, FeatureSchema, TimeFormat
 
 _ROLES = (
     "timestamp",
@@ -112,6 +112,11 @@ def _common_type(a: pa.DataType, b: pa.DataType, name: str, file: Path) -> pa.Da
         f"{file}: column {name!r} changes type between files (from {a} to {b}); "
         "write all files with one type."
     )
+
+
+def time_columns(features: FeatureSchema) -> dict[str, TimeFormat]:
+    """Columns whose fields are parts of a date or time, with how they are written."""
+    return {spec.source: spec.time_format for spec in features.fields if spec.derive}
 
 
 def number_columns(features: FeatureSchema, schema: pa.Schema) -> set[str]:

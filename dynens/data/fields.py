@@ -16,7 +16,7 @@ import pyarrow as pa
 from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
 from dynens.data.lists import split_lists, unbracketed
 from dynens.data.times import seconds_of_values, time_part, to_seconds
-from dynens.data.values import number, one_line, to_numbers
+from dynens.data.values import canonical, number, one_line, to_numbers
 from dynens.data.vocabulary import Vocabulary
 from dynens.errors import DataError
 from dynens.schema import FieldSpec
@@ -348,14 +348,18 @@ def derived_values(values: Sequence[Any], spec: FieldSpec) -> list[float]:
     """`derived` for a few Python values.
 
     Raises:
-        DataError: one of them is a list, or a number that no time is.
+        DataError: one of them is a list, or a number or text that no time is.
     """
     assert spec.derive is not None
+    rule = "takes one date or time per row"
     read = partial(seconds_of_values, time_format=spec.time_format)
     try:
         seconds = read(values)
     except _UNREADABLE as e:
-        raise _unfit(spec, "takes one date or time per row", values, read) from e
+        raise _unfit(spec, rule, values, read) from e
+    for i in np.flatnonzero(np.isnan(seconds)).tolist():
+        if isinstance(values[i], str) and canonical(values[i]) is not None:
+            raise _refusal(spec, rule, values[i])
     parts: list[float] = time_part(seconds, spec.derive).tolist()
     return parts
 
@@ -371,4 +375,8 @@ def _unfit(
         except _UNREADABLE:
             culprit = value
             break
-    return DataError(f"field {spec.source!r} {rule} but was given {one_line(culprit)}.")
+    return _refusal(spec, rule, culprit)
+
+
+def _refusal(spec: FieldSpec, rule: str, value: Any) -> DataError:
+    return DataError(f"field {spec.source!r} {rule} but was given {one_line(value)}.")

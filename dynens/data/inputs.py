@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
-from dynens.data.columns import number_columns
+from dynens.data.columns import number_columns, time_columns
 from dynens.data.encoders import RowEncoder
 from dynens.data.fields import DenseVectorEncoder, misfits
 from dynens.data.lists import split_lists
 from dynens.data.sources import iter_tables
-from dynens.data.staging import MAX_UNREADABLE_SHARE
-from dynens.data.values import one_line, to_numbers
+from dynens.data.times import to_seconds, unreadable_times
+from dynens.data.values import MAX_UNREADABLE_SHARE, one_line, to_numbers
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig
 
@@ -63,6 +63,7 @@ class InputFiles:
         for _, table in iter_tables([self.source], self.dataset.source, verbatim=True):
             self._look_for_columns(table)
             self._look_at_vectors(table)
+            self._look_at_times(table)
             rows += table.num_rows
             yield table, self._with_numbers(table)
         self._settle(rows)
@@ -105,6 +106,14 @@ class InputFiles:
                 values = pa.array(numbers.values, from_pandas=True)
                 table = table.set_column(table.column_names.index(name), name, values)
         return table
+
+    def _look_at_times(self, table: pa.Table) -> None:
+        """Count texts that are no times."""
+        for name, time_format in time_columns(self.dataset.features).items():
+            if name in table.column_names:
+                seconds = to_seconds(table[name], time_format)
+                count, example = unreadable_times(table[name], seconds)
+                self._note(f"column {name!r}", "no dates or times", count, example)
 
     def _look_at_vectors(self, table: pa.Table) -> None:
         """Count lists that are no vectors of their field."""

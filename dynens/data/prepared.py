@@ -23,6 +23,7 @@ from dynens.data.splits import SPLITS
 from dynens.data.staging import group_codes, weights_in
 from dynens.data.statistics import StatTables
 from dynens.errors import BundleError, DataError
+from dynens.metrics import informative_rows
 from dynens.schema import DatasetConfig, FeatureSchema
 
 
@@ -45,6 +46,13 @@ class PreparedData:
         self.rows: dict[str, int] = manifest["rows"]
         self.report: dict[str, Any] = manifest["report"]
         self.dataset = DatasetConfig.model_validate(manifest["dataset"])
+
+    @cached_property
+    def informative_rows(self) -> int:
+        """What the training rows are worth; see `dynens.metrics.informative_rows`."""
+        labels = self.split("train").labels
+        assert labels is not None
+        return informative_rows(labels)
 
     @property
     def schema(self) -> FeatureSchema:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from dynens.data.times import seconds_of
 from dynens.errors import DataError
+from dynens.metrics import informative_rows
 from dynens.schema import SplitConfig, TimeFormat
 
 SPLITS = ("train", "valid", "test")
@@ -47,7 +48,7 @@ def split_rows(
     how = split_kind(split, given, times, labels)
     codes = given.copy()
     rows = np.flatnonzero(given == TRAIN)
-    shares = _shares(split, given)
+    shares = _shares(split, given, labels)
     if shares[TRAIN] < 1:
         if how == "time":
             assert times is not None
@@ -88,7 +89,7 @@ def split_kind(
     if times is None or np.isfinite(times[train]).sum() < 0.99 * train.sum():
         return "random"
     known = train & np.isfinite(times)
-    shares = _shares(split, given)
+    shares = _shares(split, given, labels)
     points = np.cumsum(shares)[:2]
     first, valid, test = np.quantile(times[known], (0.0, *points), method="higher")
     cuts = [cut for cut, part in ((valid, VALID), (test, TEST)) if shares[part] > 0]
@@ -99,10 +100,10 @@ def split_kind(
     return "time" if mixed else "random"
 
 
-def _shares(split: SplitConfig, given: Codes) -> npt.NDArray[np.float64]:
+def _shares(split: SplitConfig, given: Codes, labels: Labels) -> npt.NDArray[np.float64]:
     """What share of the rows given as train each part is cut from them; parts given have none."""
-    num_rows = int((given == TRAIN).sum())
-    wanted = split.fractions or (_FEW if num_rows < _FEW_ROWS else _MANY)
+    few = informative_rows(labels[given == TRAIN]) < _FEW_ROWS
+    wanted = split.fractions or (_FEW if few else _MANY)
     missing = [part for part in (VALID, TEST) if not (given == part).any()]
     fractions = [wanted[p] if p in (TRAIN, *missing) else 0.0 for p in range(3)]
     return np.array(fractions) / sum(fractions)

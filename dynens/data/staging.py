@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from dynens.data.columns import number_columns
+from dynens.data.columns import number_columns, time_columns
 from dynens.data.labels import LabelReader
 from dynens.data.sources import iter_tables
-from dynens.data.times import to_seconds
+from dynens.data.times import to_seconds, unreadable_times
 from dynens.data.values import (
+    MAX_UNREADABLE_SHARE,
     canonical_codes,
     canonical_texts,
     is_number_type,
@@ -27,8 +28,6 @@ from dynens.data.values import (
 )
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, FeatureSchema
-
-MAX_UNREADABLE_SHARE = 0.01
 
 
 @dataclass
@@ -41,6 +40,7 @@ class Report:
     non_finite: Counter[str] = field(default_factory=Counter)
     infinite: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
+    untimed: Counter[str] = field(default_factory=Counter)
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -50,11 +50,16 @@ class Report:
             self.non_finite + other.non_finite,
             self.infinite + other.infinite,
             self.unreadable + other.unreadable,
+            self.untimed + other.untimed,
         )
 
     def warnings(self) -> list[str]:
         """What counts as missing though the file holds something."""
-        kinds = (("no numbers", self.unreadable), ("infinite", self.infinite))
+        kinds = (
+            ("no numbers", self.unreadable),
+            ("no dates or times", self.untimed),
+            ("infinite", self.infinite),
+        )
         return [
             f"{name}: {count} values that are {kind} count as missing"
             for kind, counts in kinds
@@ -69,6 +74,7 @@ class Report:
             "rows_dropped": self.rows_dropped,
             "non_finite_as_missing": dict(self.non_finite),
             "unreadable_numbers_as_missing": dict(self.unreadable),
+            "unreadable_times_as_missing": dict(self.untimed),
         }
 
 
@@ -200,6 +206,7 @@ class _Stager:
     def __init__(self, features: FeatureSchema, schema: pa.Schema, file: Path, path: Path) -> None:
         self._features = features
         self._numeric = number_columns(features, schema)
+        self._times = {n: f for n, f in time_columns(features).items() if n in schema.names}
         fields = [pa.field(f.name, pa.float64()) if f.name in self._numeric else f for f in schema]
         self._schema = pa.schema(fields)
         self._file, self._path = file, path
@@ -227,6 +234,10 @@ class _Stager:
         if features.soft_label:
             answers = soft_labels_in(table, features.soft_label, str(self._file))
             self._keep("soft_labels", answers)
+        for name, time_format in self._times.items():
+            count, example = unreadable_times(table[name], to_seconds(table[name], time_format))
+            self._report.untimed[name] += count
+            self._examples[name] = self._examples.get(name) or example
         if len(codes):
             self._writer.write_table(table.combine_chunks())
 
@@ -269,13 +280,9 @@ class _Stager:
     def result(self, given: int) -> StagedPart:
         report = self._report
         report.non_finite, report.unreadable = +report.non_finite, +report.unreadable
-        for name, count in report.unreadable.items():
-            if count > MAX_UNREADABLE_SHARE * report.rows_read:
-                raise DataError(
-                    f"{self._file}: numeric column {name!r} holds {count} values that are no "
-                    f"numbers (such as {self._examples[name]!r}); declare it categorical or "
-                    "correct the file."
-                )
+        report.untimed = +report.untimed
+        self._refuse("numeric", "numbers", report.unreadable)
+        self._refuse("time", "dates or times", report.untimed)
         arrays = {name: np.concatenate(parts) for name, parts in self._arrays.items()}
         report.rows_without_label = self._reader.num_missing
         report.rows_dropped = report.rows_read - report.rows_without_label - len(arrays["codes"])
@@ -290,6 +297,15 @@ class _Stager:
             soft_labels=arrays.get("soft_labels"),
             report=report,
         )
+
+    def _refuse(self, kind: str, values: str, unreadable: Counter[str]) -> None:
+        for name, count in unreadable.items():
+            if count > MAX_UNREADABLE_SHARE * self._report.rows_read:
+                raise DataError(
+                    f"{self._file}: {kind} column {name!r} holds {count} values that are no "
+                    f"{values} (such as {self._examples[name]!r}); declare it categorical or "
+                    "correct the file."
+                )
 
 
 def weights_in(table: pa.Table, column: str, source: str) -> npt.NDArray[np.float32]:

@@ -12,7 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.values import parse_number, plain, to_numbers
+from dynens.data.values import (
+    MAX_UNREADABLE_SHARE,
+    canonical_texts,
+    parse_number,
+    plain,
+    to_numbers,
+)
 from dynens.schema import TimeFormat, TimePart
 
 TEXT_FORMATS: tuple[TimeFormat, ...] = ("auto", "day_first")
@@ -51,9 +57,15 @@ def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "au
 
 
 def seconds_of(value: Any, time_format: TimeFormat = "auto") -> float:
-    """One raw value as seconds since 1970 UTC (NaN when missing or not a time)."""
+    """One raw value as seconds since 1970 UTC (NaN when missing or not a time).
+
+    Raises:
+        TypeError: it is a truth value, or no single value.
+    """
     if value is None:
         return float("nan")
+    if isinstance(value, bool):
+        raise TypeError("a truth value is no time")
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, date):
@@ -78,6 +90,16 @@ def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -
             _known.update(zip(((text, time_format) for text in new), read, strict=True))
         return np.array([_known[text, time_format] for text in values])
     return np.array([seconds_of(value, time_format) for value in values])
+
+
+def unreadable_times(column: pa.Array | pa.ChunkedArray, seconds: Floats) -> tuple[int, str | None]:
+    """(texts that are neither missing nor, by `to_seconds`, a time; the first of them)."""
+    column = plain(column)
+    if not pa.types.is_string(column.type):
+        return 0, None
+    doubtful = np.flatnonzero(np.isnan(seconds))
+    texts = canonical_texts(column.take(pa.array(doubtful))).drop_null()
+    return len(texts), texts[0].as_py() if len(texts) else None
 
 
 def _from_numbers(numbers: Floats, time_format: TimeFormat) -> Floats:
@@ -208,6 +230,6 @@ def text_format(column: pa.Array | pa.ChunkedArray) -> TimeFormat | None:
     spans: dict[TimeFormat, float] = {}
     for time_format in TEXT_FORMATS:
         seconds = to_seconds(known, time_format)
-        if np.isfinite(seconds).mean() > 0.95:
+        if np.isfinite(seconds).mean() > 1 - MAX_UNREADABLE_SHARE:
             spans[time_format] = float(np.nanmax(seconds) - np.nanmin(seconds))
     return min(((span, name) for name, span in spans.items()), default=(0.0, None))[1]

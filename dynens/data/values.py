@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from dynens.errors import DataError
 
+MAX_UNREADABLE_SHARE = 0.01  # of a column's values, beyond which it is not what it was taken for
 NULL_SPELLINGS = (
     *("", "null", "NULL", "Null", "None", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaT"),
     *("?", "\\N", "-", "--", "na", "n.a.", "unknown", "Unknown", "UNKNOWN", "missing", "Missing"),

@@ -88,3 +88,12 @@ def test_lengths_must_agree() -> None:
 
 def test_logloss_of_a_confident_mistake_is_finite() -> None:
     assert metrics.logloss([0], [1.0]) == pytest.approx(-math.log(1e-7), rel=1e-6)
+
+
+def test_rows_are_worth_what_the_rarer_class_says() -> None:
+    labels = np.zeros(1000, np.float32)
+    assert metrics.informative_rows(labels) == 0
+    labels[:7] = 1
+    assert metrics.informative_rows(labels) == metrics.informative_rows(1 - labels) == 140
+    labels[:400] = 1
+    assert metrics.informative_rows(labels) == 1000

@@ -231,6 +231,7 @@ def strict():
         ("price", [1.0], 1.0, "'price' is numeric but was given"),
         ("price", 10**400, 1.0, "'price' is numeric but was given"),
         ("time", [1], 1.6e9, "'time' takes one date or time per row but was given"),
+        ("time", "soon", 1.6e9, "'time' takes one date or time per row but was given 'soon'"),
         ("time", 10**400, 1.6e9, "'time' takes .* given '10000"),
         ("tags", [["a"]], ["a"], "'tags' takes lists of single values but was given"),
         ("tags", {"a": 1}, ["a"], "'tags' takes lists of single values"),

@@ -236,3 +236,36 @@ def test_a_vector_that_is_missing_is_no_mistake(embedded):
     lists = embedded.encoder.encode_columns({"v": [None, [], [None, None, None]]})
     texts = embedded.encoder.encode_columns({"v": [None, ""]})
     assert np.unique(np.concatenate([lists.dense, texts.dense]), axis=0).shape[0] == 1
+
+
+DAYS = [f"{1 + i % 28:02}.0{1 + i % 9}.2024" for i in range(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dated")
+    pacsv.write_csv(pa.table(columns(day=DAYS)), folder / "train.csv")
+    fields = (FieldSpec(name="x", kind="numeric"), FieldSpec(name="day", derive="weekday"))
+    features = FeatureSchema(label=LabelRule(column="y"), fields=fields)
+    config = DatasetConfig(files=(str(folder / "train.csv"),), features=features)
+    return prepare(config, folder / "prepared", seed=0)
+
+
+def test_dates_that_cannot_be_read_are_counted_or_refused(dated, tmp_path):
+    _, said = encoded(dated, tmp_path, day=["", *DAYS[1:]])
+    assert said == []
+    _, said = encoded(dated, tmp_path, day=["", "soon", *DAYS[2:]])
+    assert len(said) == 1
+    assert "column 'day' holds 1 values that are no dates or times (such as 'soon')" in said[0]
+    with pytest.raises(DataError, match=r"holds 400 values .* dates .*; correct the file"):
+        encoded(dated, tmp_path, day=["soon"] * ROWS)
+
+
+def test_training_rows_with_dates_that_cannot_be_read_are_refused(dated, tmp_path):
+    pacsv.write_csv(pa.table(columns(day=["soon"] * 9 + DAYS[9:])), tmp_path / "train.csv")
+    config = dated.dataset.model_copy(update={"files": (str(tmp_path / "train.csv"),)})
+    with pytest.raises(DataError, match=r"time column 'day' holds 9 values that are no dates"):
+        prepare(config, tmp_path / "prepared", seed=0)
+    pacsv.write_csv(pa.table(columns(day=["soon"] * 2 + DAYS[2:])), tmp_path / "train.csv")
+    report = prepare(config, tmp_path / "prepared", seed=0).report
+    assert "day: 2 values that are no dates or times count as missing" in report["warnings"]

@@ -65,6 +65,11 @@ def test_days_up_to_the_12th_are_read_so_that_they_lie_together(layout, time_for
     assert text_format(pa.array([layout.format(day) for day in range(1, 13)])) == time_format
 
 
+def test_a_truth_value_is_no_time():
+    with pytest.raises(TypeError):
+        seconds_of_values([True])
+
+
 def test_texts_of_requests_are_read_together_and_remembered():
     texts = ["11/15/2019 10:22:32 AM", "11/15/2019 10:22:33 AM", "not a time"]
     for _ in range(2):
