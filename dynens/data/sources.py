@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ _BLOCK_BYTES = 8 << 20
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
 _SNIFF_BYTES = 64 << 10
 _DECIMAL_ROWS = 2000
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _JSON = re.compile(r"\.(json|jsonl|ndjson)(\.|$)")
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
@@ -107,7 +109,7 @@ def iter_tables(
             for table in _iter_file(path, options, columns, chunk_rows, verbatim):
                 rows += table.num_rows
                 if table.num_rows:
-                    yield path, _without_views(table)
+                    yield path, _with_partitions(_without_views(table), path, columns)
         if rows == 0:
             raise DataError(f"{path} is empty: it has no rows; give a table with rows.")
 
@@ -180,7 +182,8 @@ def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schem
     """
     if path.stat().st_size and file_format(path) == "parquet":
         with _explained(path):
-            return pq.read_schema(path)
+            schema = pq.read_schema(path)
+        return _with_partitions(schema.empty_table(), path, None).schema
     return next(iter_tables([str(path)], options, chunk_rows=1))[1].schema
 
 
@@ -202,6 +205,21 @@ def _iter_file(
         yield from iter_libsvm(path, chunk_rows)
     else:
         yield from _iter_csv(path, options, columns, [""] if verbatim else NULL_SPELLINGS)
+
+
+def _with_partitions(table: pa.Table, path: Path, columns: Sequence[str] | None) -> pa.Table:
+    """The table with the columns that its folders are named by (`country=DE/`, as Hive does)."""
+    for name, value in partitions_of(path).items():
+        if name not in table.column_names and (columns is None or name in columns):
+            table = table.append_column(name, pa.array([value] * len(table), pa.string()))
+    return table
+
+
+def partitions_of(path: Path) -> dict[str, str | None]:
+    """Columns and values in the names of a file's folders."""
+    pairs = (part.partition("=") for part in path.parts[:-1])
+    found = {unquote(name): unquote(value) for name, equals, value in pairs if name and equals}
+    return {name: None if value == _NO_PARTITION else value for name, value in found.items()}
 
 
 def _without_views(table: pa.Table) -> pa.Table:

@@ -187,3 +187,20 @@ def test_missing_files_and_folders(tmp_path):
         expand([str(tmp_path / "nope.csv")])
     with pytest.raises(DataError, match="is a folder"):
         expand([str(tmp_path)])
+
+
+def test_folders_that_name_a_value_are_a_column(tmp_path):
+    table = pa.table({"country": ["DE", "FR", "a/b", None], "x": [1, 2, 3, 4]})
+    pq.write_to_dataset(table, tmp_path / "log", partition_cols=["country"])
+    pattern = str(tmp_path / "log" / "**" / "*.parquet")
+    for path, part in iter_tables([pattern]):
+        assert file_schema(path).names == part.column_names == ["x", "country"]
+    found = read_table([pattern]).sort_by("x").to_pydict()
+    assert found == {"x": [1, 2, 3, 4], "country": ["DE", "FR", "a/b", None]}
+    assert [t.column_names for _, t in iter_tables([pattern], columns=["x"])] == [["x"]] * 4
+
+
+def test_a_column_of_the_file_is_not_overwritten_by_its_folder(tmp_path):
+    (tmp_path / "x=9").mkdir()
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "x=9" / "t.parquet")
+    assert read_table([str(tmp_path / "x=9" / "t.parquet")]).to_pydict() == {"x": [1]}
