@@ -39,6 +39,9 @@ class VocabularyPolicy(FrozenConfig):
     hash_buckets: int | None = Field(default=None, ge=2)
 
 
+Decimal = Literal[".", ","]
+
+
 class FieldSpec(FrozenConfig):
     """One feature.
 
@@ -58,6 +61,7 @@ class FieldSpec(FrozenConfig):
             `standard` to mean 0 and deviation 1, `log` is sign(x)·log(1+|x|) standardised.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
+        decimal: of numeric fields, what stands before the decimals where values are texts.
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
 
@@ -74,6 +78,7 @@ class FieldSpec(FrozenConfig):
     transform: Transform = "quantile"
     buckets: int | None = Field(default=None, ge=2, le=4096)
     length: int | None = Field(default=None, ge=1, le=65536)
+    decimal: Decimal = "."
     why: str | None = None
 
     @property
@@ -216,6 +221,11 @@ class FeatureSchema(FrozenConfig):
                 )
         return self
 
+    def outcome_columns(self) -> set[str]:
+        """The columns that tell of a row's outcome and weight, which no request has."""
+        roles = (self.sample_weight, self.soft_label)
+        return self.label.columns() | {column for column in roles if column}
+
     def field(self, name: str) -> FieldSpec:
         """The field called `name`.
 
@@ -237,14 +247,14 @@ class SourceOptions(FrozenConfig):
         header: whether the first line names the columns.
         columns: names of the columns when there is no header.
         quoting: whether double quotes enclose values.
-        decimal: what stands before the decimals of a number.
+        decimal: what stands before the decimals of a number, in every numeric field.
     """
 
     delimiter: str | None = None
     header: bool = True
     columns: tuple[str, ...] = ()
     quoting: bool = True
-    decimal: Literal[".", ","] = "."
+    decimal: Decimal = "."
 
     @model_validator(mode="after")
     def _named(self) -> SourceOptions:

@@ -12,7 +12,7 @@ from dynens.data.labels import no_label_column
 from dynens.data.sources import file_format, file_schema
 from dynens.data.values import is_bytes, is_number_type, widen
 from dynens.errors import DataError, SchemaError
-from dynens.schema import DatasetConfig, FeatureSchema, TimeFormat
+from dynens.schema import DatasetConfig, Decimal, FeatureSchema, TimeFormat
 
 _ROLES = (
     "timestamp",
@@ -119,11 +119,15 @@ def time_columns(features: FeatureSchema) -> dict[str, TimeFormat]:
     return {spec.source: spec.time_format for spec in features.fields if spec.derive}
 
 
+def decimals_of(features: FeatureSchema) -> dict[str, Decimal]:
+    """Columns that numeric fields read, with what stands before their decimals."""
+    return {s.source: s.decimal for s in features.fields if s.kind == "numeric" and not s.derive}
+
+
 def number_columns(features: FeatureSchema, schema: pa.Schema) -> set[str]:
     """Columns that numeric fields alone read: these are parsed while staging."""
     others = {s.source for s in features.fields if s.kind != "numeric" or s.derive}
     others |= {
         name for name, use in needed_columns(features).items() if not use.startswith("field")
     }
-    numeric = {s.source for s in features.fields if s.kind == "numeric" and not s.derive}
-    return {name for name in numeric - others if name in schema.names}
+    return {name for name in decimals_of(features).keys() - others if name in schema.names}

@@ -1,47 +1,62 @@
-"""Decimal commas in text files: finding them out, and turning them into points."""
+"""Decimal commas in texts: finding them out."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.values import canonical_texts
+from dynens.data.values import COMMA_NUMBER, canonical_texts, plain, with_points
+from dynens.schema import DatasetConfig
 
-_BEFORE, _BEHIND = r"^[+-]?[$€£¥]?\s?", r"\s?[%$€£¥]?$"
-_NUMBER = _BEFORE + r"([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?" + _BEHIND  # 1.234.567,89 €
-_COMMA = _BEFORE + r"[0-9.]+,[0-9]+" + _BEHIND
-_THOUSANDS = _BEFORE + r"[1-9][0-9]{0,2}(,[0-9]{3})+" + _BEHIND  # 1,234: maybe no decimal comma
+_COMMA = r",[0-9]+\D*$"
+_THOUSANDS = r"^\D*[1-9][0-9]{0,2}(,[0-9]{3})+\D*$"  # 1,234: maybe no decimal comma
+_CENTS = r",[0-9]{2}\D*$"
 _MIN_KNOWN = 20
 
 
-def with_points(table: pa.Table) -> pa.Table:
-    """The table with its numbers written as elsewhere: 1.234,5 becomes 1234.5."""
+def points_in(table: pa.Table, columns: Collection[str]) -> pa.Table:
+    """The table with points for the decimal commas of the numbers in `columns`."""
     for i, field in enumerate(table.schema):
-        if not pa.types.is_string(field.type):
-            continue
-        column = table[i]
-        found = pc.match_substring_regex(column, r"[.,]").fill_null(False)
-        if not pc.any(found).as_py():
-            continue
-        numbers = pc.and_(found, pc.match_substring_regex(column, _NUMBER).fill_null(False))
-        plain = pc.replace_substring(pc.replace_substring(column, ".", ""), ",", ".")
-        table = table.set_column(i, field.name, pc.if_else(numbers, plain, column))
+        if field.name in columns and _is_text(field.type):
+            table = table.set_column(i, field.name, with_points(plain(table[i])))
     return table
 
 
-def comma_column(sample: pa.Table) -> str | None:
-    """A column of texts that can only be numbers with decimal commas, or None."""
-    names: list[str] = sample.column_names
-    for name in names:
-        if not pa.types.is_string(sample.schema.field(name).type):
+def outcomes_with_points(table: pa.Table, config: DatasetConfig) -> pa.Table:
+    """The table with points in its label, weight and soft label (fields read their own commas)."""
+    if config.source.decimal == ".":
+        return table
+    return points_in(table, config.features.outcome_columns())
+
+
+def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
+    """Columns of texts that can only be numbers with decimal commas.
+
+    Args:
+        sample: rows.
+        cents: two decimals are asked of nearly all, for where commas may also part the values of
+            a list.
+    """
+    found = []
+    for name in sample.column_names:
+        if not _is_text(sample.schema.field(name).type):
             continue
-        texts = canonical_texts(sample[name].combine_chunks()).drop_null()
+        texts = canonical_texts(plain(sample[name])).drop_null()
         if len(texts) < _MIN_KNOWN:
             continue
-        numbers, commas, unclear = (
-            pc.sum(pc.match_substring_regex(texts, pattern)).as_py()
-            for pattern in (_NUMBER, _COMMA, _THOUSANDS)
+        numbers = pc.match_substring_regex(texts, COMMA_NUMBER)
+        commas, unclear, exact = (
+            pc.sum(pc.and_(numbers, pc.match_substring_regex(texts, pattern))).as_py()
+            for pattern in (_COMMA, _THOUSANDS, _CENTS)
         )
-        if numbers >= 0.99 * len(texts) and commas - unclear > 0.5 * len(texts):
-            return name
-    return None
+        enough = exact >= 0.95 * commas or not cents
+        if pc.sum(numbers).as_py() >= 0.99 * len(texts) and commas - unclear > 0.5 * len(texts):
+            found += [name] if enough else []
+    return found
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -123,7 +123,7 @@ class NumericEncoder(FieldEncoder):
         if self.spec.derive:
             numbers = time_part(to_seconds(column, self.spec.time_format), self.spec.derive)
         else:
-            numbers = to_numbers(column).values
+            numbers = to_numbers(column, self.spec.decimal).values
         self._write(numbers, dense, ids)
 
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
@@ -138,8 +138,9 @@ class NumericEncoder(FieldEncoder):
                 numbers[~np.isfinite(numbers)] = np.nan
                 return numbers
         if self.texts_are_missing:
-            return np.array([_number_or_nan(v, self.spec.source) for v in values], np.float64)
-        return np.array([number(v, self.spec.source) for v in values], np.float64)
+            return np.array([_number_or_nan(v, self.spec) for v in values], np.float64)
+        spec = self.spec
+        return np.array([number(v, spec.source, spec.decimal) for v in values], np.float64)
 
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
         numbers = single_precision(numbers)
@@ -174,9 +175,9 @@ class NumericEncoder(FieldEncoder):
         }
 
 
-def _number_or_nan(value: Any, name: str) -> float:
+def _number_or_nan(value: Any, spec: FieldSpec) -> float:
     try:
-        return number(value, name)
+        return number(value, spec.source, spec.decimal)
     except DataError:
         if not isinstance(value, (str, bytes)):
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
+from dynens.data.decimals import comma_columns, points_in
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
 from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
@@ -119,7 +120,7 @@ def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
 def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> InferredSchema:
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
-        return InferredSchema(config)
+        return InferredSchema(_with_decimals(config))
     source, commas = with_decimal(config.files, config.source)
     config = config.model_copy(update={"source": source})
     check_types(config)
@@ -132,6 +133,17 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
     return infer_fields(config, sample, entity_of, distance).with_comma_note(commas)
 
 
+def _with_decimals(config: DatasetConfig) -> DatasetConfig:
+    """The same, with the decimal sign of its text files in every numeric field."""
+    if config.source.decimal == ".":
+        return config
+    features = config.features
+    fields = tuple(
+        f.model_copy(update={"decimal": ","}) if f.kind == "numeric" else f for f in features.fields
+    )
+    return config.model_copy(update={"features": features.model_copy(update={"fields": fields})})
+
+
 def check_types(config: DatasetConfig) -> None:
     """Compare the beginnings of the files, column by column.
 
@@ -141,6 +153,7 @@ def check_types(config: DatasetConfig) -> None:
     seen: dict[str, tuple[float, Path]] = {}
     for file in expand([*config.files, *config.valid_files, *config.test_files]):
         head = read_head([str(file)], config.source, _HEAD_ROWS)
+        head = points_in(head, head.column_names if config.source.decimal == "," else ())
         for name in head.column_names:
             share = number_share(head[name])
             if share is None:
@@ -171,12 +184,16 @@ def infer_fields(
         DataError: the label is absent or not binary, or no column is usable.
     """
     reader = LabelReader(config.features.label)
+    commas = sample.column_names
+    if config.source.decimal == ".":
+        commas = comma_columns(sample, cents=True)
+    sample = points_in(sample, commas)
     try:
         codes = reader.read(sample)
         kept = codes >= 0
         sample = sample.filter(pa.array(kept))
         labels = reader.labels_by_code()[codes[kept]]
-        inferred = _Inference(config, sample, labels, entity_of or {}, distance).run()
+        inferred = _Inference(config, sample, labels, entity_of or {}, distance, commas).run()
     except pa.ArrowException as e:
         raise DataError(unusable_type(e)) from e
     if guess := reader.guess():
@@ -192,7 +209,9 @@ class _Inference:
         labels: Labels,
         entity_of: dict[str, Entity],
         distance: float,
+        commas: Collection[str],
     ) -> None:
+        self._commas = frozenset(commas)
         self._config, self._sample, self._labels = config, sample, labels
         self._distance = distance
         self._entity_of = entity_of
@@ -378,7 +397,10 @@ class _Inference:
         is_key = profile.name in (user, item)
         for spec in decide(profile, self._sample[profile.name], is_key):
             name = spec.name if spec.name == profile.name else self._unused(spec.name)
-            self._fields.append(spec.model_copy(update={"name": name, "entity": entity}))
+            changed: dict[str, object] = {"name": name, "entity": entity}
+            if spec.kind == "numeric" and not spec.derive and profile.name in self._commas:
+                changed["decimal"] = ","
+            self._fields.append(spec.model_copy(update=changed))
 
     def _limit_buckets(self) -> None:
         """Buckets for the numbers that tell most of the label only."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dynens.batch import EncodedBatch, FeatureLayout
+from dynens.data.decimals import outcomes_with_points
 from dynens.data.encoders import RowEncoder
 from dynens.data.inputs import InputFiles
 from dynens.data.labels import LabelReader
@@ -98,6 +99,7 @@ class PreparedData:
             DataError: the label column is absent or holds values that training did not, or a
                 weight is not positive.
         """
+        table = outcomes_with_points(table, self.dataset)
         codes = LabelReader(self.schema.label).read(table)
         kept = codes >= 0
         table = table.filter(pa.array(kept))

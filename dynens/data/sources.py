@@ -21,7 +21,7 @@ import pyarrow.csv as pacsv
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
-from dynens.data.decimals import comma_column, with_points
+from dynens.data.decimals import comma_columns
 from dynens.data.libsvm import iter_libsvm
 from dynens.data.stacking import stack
 from dynens.data.values import NULL_SPELLINGS
@@ -164,8 +164,10 @@ def with_decimal(
         delimiter = options.delimiter or _guess_delimiter(path, _first_line(path))
     if delimiter == ",":
         return options, None
-    name = comma_column(read_head([str(path)], options, _DECIMAL_ROWS))
-    return (options if name is None else options.model_copy(update={"decimal": ","})), name
+    names = comma_columns(read_head([str(path)], options, _DECIMAL_ROWS))
+    if not names:
+        return options, None
+    return options.model_copy(update={"decimal": ","}), names[0]
 
 
 def _every(table: pa.Table, first: int, step: int) -> pa.Table:
@@ -303,7 +305,7 @@ def _iter_csv(
             )
             for batch in reader:
                 table = pa.Table.from_batches([batch])
-                yield with_points(table) if options.decimal == "," else table
+                yield table
     except pa.ArrowInvalid as e:
         # Not by a handler of such rows: Arrow's threads may let go of it when Python is gone.
         ragged = _RAGGED.search(str(e))

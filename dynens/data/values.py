@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.errors import DataError
+from dynens.schema import Decimal as DecimalSign
 
 MAX_UNREADABLE_SHARE = 0.01  # of a column's values, beyond which it is not what it was taken for
 NULL_SPELLINGS = (
@@ -49,6 +50,12 @@ _DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
     r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f ][0-9]{3})+|[0-9]+)"
     r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
 )
+# 1.234.567,89 €
+_AROUND = r"\s?(?:%|" + _CURRENCY + r")?\s?"
+COMMA_NUMBER = (
+    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}][0-9]{{3}})+)(,[0-9]+)?{_AROUND}$"
+)
+_COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0"))
 _TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
     r"(?P<sign>-?)(?:(?P<days>[0-9]+) days?,? \+?)?(?P<hours>[0-9]{1,3}):(?P<minutes>[0-5][0-9])"
@@ -269,12 +276,23 @@ class Numbers:
     example: str | None = None
 
 
-def to_numbers(column: pa.Array | pa.ChunkedArray) -> Numbers:
+def with_points(column: pa.Array) -> pa.Array:
+    """Texts that are numbers with a decimal comma, with a point: 1.234,5 becomes 1234.5."""
+    found = pc.match_substring_regex(column, r"[.,]").fill_null(False)
+    if not pc.any(found).as_py():
+        return column
+    numbers = pc.and_(found, pc.match_substring_regex(column, COMMA_NUMBER).fill_null(False))
+    pointed = pc.replace_substring(pc.replace_substring(column, ".", ""), ",", ".")
+    return pc.if_else(numbers, pointed, column)
+
+
+def to_numbers(column: pa.Array | pa.ChunkedArray, decimal: DecimalSign = ".") -> Numbers:
     """Read a column as numbers; NaN, infinities and missing values become NaN."""
     column = plain(column)
     kind = column.type
     unreadable, example = 0, None
     if pa.types.is_string(kind):
+        column = with_points(column) if decimal == "," else column
         column, unreadable, example = _parse_strings(column)
     elif pa.types.is_null(kind):
         return Numbers(np.full(len(column), np.nan))
@@ -355,8 +373,8 @@ def one_line(value: Any) -> str:
     return repr(str(value)[:40])
 
 
-def number(value: Any, field: str) -> float:
-    """One raw value as a number, NaN when missing.
+def number(value: Any, field: str, decimal: DecimalSign = ".") -> float:
+    """One raw value as a number, NaN when missing; `decimal` is the sign in texts.
 
     Raises:
         DataError: it is a text that spells no number.
@@ -369,6 +387,8 @@ def number(value: Any, field: str) -> float:
         text = value.strip(_SPACE)
         if text in _MISSING:
             return math.nan
+        if decimal == "," and _COMMA_NUMBER.match(text):
+            text = text.replace(".", "").replace(",", ".")
         parsed = parse_number(text)
         if parsed is None:
             raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")

@@ -2,17 +2,19 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.decimals import comma_column, with_points
+from dynens.data.decimals import comma_columns, points_in
 from dynens.data.infer import infer_schema
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
+from dynens.data.sources import iter_tables
 
 
 def test_numbers_get_points_and_other_texts_stay():
     texts = ["1,5", "-1.234.567,89 €", "1.234", "12", "a,b", "3,5,7", "31.12.2024", None]
-    table = with_points(pa.table({"x": texts, "n": range(8)}))
+    table = points_in(pa.table({"x": texts, "n": range(8)}), ("x", "n"))
     assert table["x"].to_pylist() == [
         *("1.5", "-1234567.89 €", "1234", "12", "a,b", "3,5,7", "31.12.2024"),
         None,
@@ -33,7 +35,7 @@ def test_numbers_get_points_and_other_texts_stay():
 )
 def test_what_can_only_be_decimal_commas(texts, found):
     table = pa.table({"word": ["a"] * 30, "x": texts * 10})
-    assert comma_column(table) == ("x" if found else None)
+    assert comma_columns(table) == (["x"] if found else [])
 
 
 def test_a_semicolon_file_is_read_with_its_commas(tmp_path):
@@ -52,3 +54,42 @@ def test_a_semicolon_file_is_read_with_its_commas(tmp_path):
     other.write_text("price;y\n50,25;1\n")
     points = data.encoder.encode_columns({"price": [50.25]})
     np.testing.assert_array_equal(data.encode_file(str(other)).dense, points.dense)
+
+
+def test_only_numbers_lose_their_commas_in_files_and_requests_alike(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = rng.choice(["36,5", "40", "XL"], 400)
+    versions = rng.choice(["1.200", "1200", "1.100"], 400)
+    prices = [f"{p:.2f}".replace(".", ",") for p in rng.normal(5000, 900, 400)]
+    rows = zip(prices, sizes, versions, range(400), strict=True)
+    lines = [f"{p};{s};v{v};{i % 3 % 2}" for p, s, v, i in rows]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["price;size;version;y", *lines]))
+    data = prepare(dataset_from_files(path, label="y"), tmp_path / "o", seed=0)
+    assert data.schema.field("price").decimal == ","
+    vocabulary = next(e for e in data.encoder.encoders if e.spec.name == "size").vocabulary
+    assert set(vocabulary.values.to_pylist()) == {"36,5", "40", "XL"}
+    (_, table), *_ = iter_tables([str(path)], data.dataset.source)
+    encoded = data.encode_file(str(path))
+    for decimal in (",", "."):
+        price = [text.replace(",", decimal) for text in table["price"].to_pylist()]
+        values = table.to_pydict() | {"price": price}
+        for part in ({n: v[:3] for n, v in values.items()}, values):
+            found = data.encoder.encode_columns(part)
+            np.testing.assert_array_equal(found.ids, encoded.ids[: len(found)])
+            np.testing.assert_array_equal(found.dense, encoded.dense[: len(found)])
+
+
+def test_cents_behind_commas_are_found_in_any_format_and_lists_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "price": [f"{p:.2f}".replace(".", ",") for p in rng.normal(50, 9, 400)],
+            "pair": [f"{a},{b}" for a, b in rng.integers(1, 30, (400, 2))],
+            "y": rng.integers(0, 2, 400),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    fields = {f.name: f for f in infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields}
+    assert (fields["price"].kind, fields["price"].decimal) == ("numeric", ",")
+    assert fields["pair"].kind == "multi_valued"
