@@ -85,6 +85,13 @@ def test_bad_input_leaves_a_new_or_empty_folder_as_it_was(
     assert not existed or not any(out.iterdir())
 
 
+def test_bad_input_leaves_no_folder_above_the_run(table: Path, tmp_path: Path) -> None:
+    wrong = FEATURES.model_copy(update={"label": LabelRule(column="nope")})
+    with pytest.raises(DataError, match="no label column 'nope'"):
+        fit(dataset_of(table, wrong), RunConfig(), tmp_path / "new" / "deep" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == [table.name]
+
+
 def test_bad_input_leaves_an_earlier_run_alone(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     started(dataset_of(table), out, resume=False)
