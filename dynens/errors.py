@@ -36,5 +36,11 @@ class TrainingError(DynensError, RuntimeError):
     """A stage of training failed for a reason that is not the user's input."""
 
 
+class StoppedError(DynensError):
+    """The user stopped a command (Ctrl-C)."""
+
+    exit_code = 130
+
+
 class ServingError(DynensError, RuntimeError):
     """The server could not start or stop as asked."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import yaml
 
 from dynens.config.base import load_yaml
-from dynens.errors import BadInputError, BundleError
+from dynens.errors import BadInputError, BundleError, DynensError
 
 CONFIG = "config.yaml"
 VERSIONED = (
@@ -206,6 +206,24 @@ def read_json(path: Path) -> Any:
     except (OSError, ValueError) as e:
         raise BundleError(
             f"{path} is missing or damaged; finish the run with `dynens fit … --resume`."
+        ) from e
+
+
+@contextlib.contextmanager
+def intact(path: Path) -> Iterator[None]:
+    """A block that reads one file of a run, whose failure means that the file is not intact.
+
+    Raises:
+        BundleError: the file is missing or damaged.
+    """
+    try:
+        yield
+    except (DynensError, MemoryError):
+        raise
+    except Exception as e:  # every reader has classes of its own
+        raise BundleError(
+            f"{path} is missing or damaged; remove its folder and make it again with "
+            "`dynens fit … --resume`."
         ) from e
 
 

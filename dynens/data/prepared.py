@@ -23,6 +23,7 @@ from dynens.data.splits import SPLITS
 from dynens.data.staging import group_codes, weights_in
 from dynens.data.statistics import StatTables
 from dynens.errors import BundleError, DataError
+from dynens.run import intact
 from dynens.schema import DatasetConfig, FeatureSchema
 
 
@@ -65,9 +66,9 @@ class PreparedData:
     @cached_property
     def id_frequency(self) -> npt.NDArray[np.int64]:
         """(flat rows,) training rows of every id, in the flat-table layout."""
-        frequency: npt.NDArray[np.int64] = np.load(
-            self.directory / "id_frequency.npy", allow_pickle=False
-        )
+        path = self.directory / "id_frequency.npy"
+        with intact(path):
+            frequency: npt.NDArray[np.int64] = np.load(path, allow_pickle=False)
         return frequency
 
     def split(self, name: str) -> EncodedBatch:
@@ -80,7 +81,8 @@ class PreparedData:
         """The first raw rows of the test split, entity columns joined, label included."""
         if name != "test":
             raise DataError(f"raw rows are kept of the test split only, not of {name!r}.")
-        with ipc.open_file(str(self.directory / "raw_test.arrow")) as reader:
+        path = self.directory / "raw_test.arrow"
+        with intact(path), ipc.open_file(str(path)) as reader:
             return reader.read_all()
 
     def encode_labelled(self, table: pa.Table, source: str = "the table") -> EncodedBatch:

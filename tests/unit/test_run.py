@@ -67,14 +67,18 @@ def test_a_run_does_not_go_into_another(tmp_path: Path) -> None:
 
 
 def test_folders_of_what_came_to_nothing_go_again(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), no_empty_folders(tmp_path / "a" / "b"):
-        (tmp_path / "a" / "b").mkdir(parents=True)
-        raise KeyError
+    def fails(kept: Path | None) -> None:
+        with no_empty_folders(tmp_path / "a" / "b"):
+            (tmp_path / "a" / "b").mkdir(parents=True)
+            if kept:
+                kept.touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails(None)
     assert not any(tmp_path.iterdir())
-    with pytest.raises(KeyError), no_empty_folders(tmp_path / "a" / "b"):
-        (tmp_path / "a" / "b").mkdir(parents=True)
-        (tmp_path / "a" / "kept").touch()
-        raise KeyError
+    with pytest.raises(KeyError):
+        fails(tmp_path / "a" / "kept")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
 
 
