@@ -88,7 +88,9 @@ def _write(tables: Iterator[pa.Table], out: Path, source: str) -> int:
         writer = None
         os.replace(temporary, out)
     except OSError as e:
-        raise BadInputError(f"{out} cannot be written ({e.strerror or e}).") from e
+        raise BadInputError(
+            f"{out} cannot be written ({e.strerror or e}); choose another --out."
+        ) from e
     except pa.ArrowException as e:  # lists and structs, in CSV
         detail = " ".join(str(e).split())[:160]
         raise BadInputError(
