@@ -17,7 +17,7 @@ from dynens.data.inputs import InputFiles
 from dynens.data.prepared import open_prepared
 from dynens.data.sources import expand, iter_tables
 from dynens.engine import Engine
-from dynens.errors import BadInputError, DataError
+from dynens.errors import BadInputError, DataError, about
 from dynens.run import RunDirectory, no_empty_folders
 
 FORMATS = (".csv", ".parquet")
@@ -151,7 +151,9 @@ def _predictions(
 ) -> Iterator[pa.Table]:
     taken: list[str] = []
     for table, readable in files.tables():
-        rows = files.encoded(engine.encoder.encode_table(readable))
+        with about(files.source):
+            encoded = engine.encoder.encode_table(readable)
+        rows = files.encoded(encoded)
         scores = engine.score(rows, system=system)
         taken = [name for name in ADDED if name in table.column_names]
         columns = (pa.array(scores.probability), pa.array(scores.route))

@@ -22,7 +22,7 @@ from dynens.data.shards import read_shard
 from dynens.data.splits import SPLITS
 from dynens.data.staging import group_codes, weights_in
 from dynens.data.statistics import StatTables
-from dynens.errors import BundleError, DataError
+from dynens.errors import BundleError, DataError, about
 from dynens.run import intact
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -89,8 +89,8 @@ class PreparedData:
         """Encode raw rows with labels, weights and groups; rows that the rule drops are left out.
 
         Raises:
-            DataError: the label column is absent or holds values that training did not, or a
-                weight is not positive.
+            DataError: the label column is absent or holds values that training did not, a weight
+                is not positive, or a column has a type that its field cannot read.
         """
         codes = LabelReader(self.schema.label).read(table)
         kept = codes >= 0
@@ -100,9 +100,11 @@ class PreparedData:
         weights = None
         if column and column in table.column_names:
             weights = weights_in(table, column, source)
+        with about(source):
+            encoded = self.encoder.encode_table(table)
         group = self.schema.group
         return replace(
-            self.encoder.encode_table(table),
+            encoded,
             labels=labels,
             sample_weight=weights_of(labels, weights, self.schema.negative_sampling_rate),
             groups=group_codes(table[group]) if group and group in table.column_names else None,

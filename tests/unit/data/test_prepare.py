@@ -445,6 +445,16 @@ def test_a_damaged_file_is_named(dataset, tmp_path):
         _ = data.stats
 
 
+def test_a_column_that_a_field_cannot_read_is_named_with_its_file(dataset, tmp_path):
+    data = prepare(dataset, tmp_path / "data", seed=3)
+    name = next(f.source for f in data.schema.fields if f.kind == "categorical")
+    table = mixed_table(50)
+    at = table.column_names.index(name)
+    path = written(tmp_path, table.set_column(at, name, pa.array([{"a": 1}] * 50)), "new.parquet")
+    with pytest.raises(DataError, match=rf"new\.parquet: column '{name}': .*struct<a: int64>"):
+        data.encode_file(str(path))
+
+
 def test_open_what_is_not_there(tmp_path):
     with pytest.raises(BundleError, match="holds no prepared data"):
         open_prepared(tmp_path)
