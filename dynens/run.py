@@ -65,7 +65,7 @@ class RunDirectory:
             BundleError: the directory is no run.
         """
         run = cls(root)
-        if not run.config.is_file():
+        if not os.path.isfile(run.config):
             raise BundleError(
                 f"{root} is not a run directory (no {CONFIG}); give the --out directory of a "
                 "`dynens fit`."

@@ -83,8 +83,9 @@ def test_folders_of_what_came_to_nothing_go_again(tmp_path: Path) -> None:
 
 
 def test_open_names_the_directory_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is not a run directory"):
-        RunDirectory.open(tmp_path)
+    for path in (tmp_path, tmp_path / ("x" * 300)):
+        with pytest.raises(BundleError, match=r"is not a run directory"):
+            RunDirectory.open(path)
 
 
 def test_json_has_null_for_what_is_undefined(tmp_path: Path) -> None:
