@@ -21,7 +21,7 @@ from dynens.bundle import load_bundle
 from dynens.config.base import validate
 from dynens.config.run import RayConfig, RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import DataError, DynensError, TrainingError
+from dynens.errors import BadInputError, BundleError, DataError, DynensError, TrainingError
 from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
 from dynens.schema import DatasetConfig
 from training.context import StageContext, json_progress
@@ -89,8 +89,10 @@ def fit(
             config = config.for_rows(open_prepared(run.data).rows["train"])
             with cluster(config.ray) as num_cpus:
                 _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
-        except DynensError as e:
-            if e.exit_code == 2 and is_new:
+        except BundleError:
+            raise  # a file of the run was damaged meanwhile; the others are good
+        except BadInputError:
+            if is_new:
                 _clear(run.root)
             raise
     shutil.rmtree(run.work, ignore_errors=True)
