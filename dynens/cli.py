@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynens import __version__
-from dynens.errors import BadInputError, ConfigError, DynensError
+from dynens.errors import BadInputError, ConfigError, DynensError, StoppedError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,9 +93,16 @@ def fit(
     ] = False,
 ) -> None:
     """Train the pool, distil the student, fit the router and write the bundle."""
+    from dynens.run import RunDirectory
+
     dataset = _dataset(data, data_dir, train, valid, test, label)
     run_config = load_run_config(config, settings or [])
-    run_fit(dataset, run_config, out, resume=resume, console=_console())
+    try:
+        run_fit(dataset, run_config, out, resume=resume, console=_console())
+    except KeyboardInterrupt as e:
+        if RunDirectory(out).config.is_file():
+            raise StoppedError("stopped; the same command with --resume continues.") from e
+        raise
 
 
 def run_fit(
@@ -377,11 +384,10 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one line on stderr and exit code 2."""
     try:
         code = app(standalone_mode=False)
-    except typer.Exit as e:
-        code = e.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        print("dynens: stopped.", file=sys.stderr)
-        code = 130
+        if code == StoppedError.exit_code:  # typer's answer to Ctrl-C
+            raise StoppedError("stopped.")
+    except typer.Abort as e:  # typer's answer to EOFError, which nothing here raises on purpose
+        raise (e.__cause__ or e) from None
     except typer.TyperException as e:
         print(f"dynens: {e.format_message()}", file=sys.stderr)
         code = 2

@@ -3,6 +3,9 @@
 Every message says what was given, which rule it breaks and what to do about it, in one sentence.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 
 class DynensError(Exception):
     """Base of every deliberate error; `exit_code` is what the command line returns for it."""
@@ -24,6 +27,15 @@ class DataError(BadInputError):
     """A table or file cannot be used as training, evaluation or prediction data."""
 
 
+@contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Put the file or column that a bad table's sentence is about in front of it."""
+    try:
+        yield
+    except DataError as e:
+        raise DataError(f"{what}: {e}") from e
+
+
 class SchemaError(BadInputError):
     """A schema names something that does not exist or contradicts itself."""
 
@@ -34,6 +46,12 @@ class BundleError(BadInputError):
 
 class TrainingError(DynensError, RuntimeError):
     """A stage of training failed for a reason that is not the user's input."""
+
+
+class StoppedError(DynensError):
+    """The user stopped a command (Ctrl-C)."""
+
+    exit_code = 130
 
 
 class ServingError(DynensError, RuntimeError):

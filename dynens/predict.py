@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,8 @@ from dynens.data.inputs import InputFiles
 from dynens.data.prepared import open_prepared
 from dynens.data.sources import expand, iter_tables
 from dynens.engine import Engine
-from dynens.errors import BadInputError, DataError
-from dynens.run import RunDirectory
+from dynens.errors import BadInputError, DataError, about
+from dynens.run import RunDirectory, no_empty_folders
 
 FORMATS = (".csv", ".parquet")
 ADDED = ("probability", "route")
@@ -50,20 +51,33 @@ def predict_file(
         Rows written.
 
     Raises:
-        BadInputError: `out` has another ending, cannot be written or cannot hold the columns.
+        BadInputError: `out` has another ending, is the source itself, cannot be written or cannot
+            hold the columns.
         DataError: the source cannot be read, or is no table like the run's.
         BundleError: the run is unfinished.
     """
     if out.suffix not in FORMATS:
         raise BadInputError(f"--out {out} ends in {out.suffix!r}; use .csv or .parquet.")
+    if os.path.exists(out) and any(out.samefile(path) for path in expand([source])):
+        raise BadInputError(f"--out {out} is the table to score; choose another file.")
     engine = Engine.load(run.root)
     files = InputFiles(source, open_prepared(run.data).dataset, engine.encoder)
     schema = _common_schema(files)
+    with no_empty_folders(out.parent):
+        rows = _write(_predictions(files, schema, engine, system), out, source)
+    if warn:
+        for warning in files.warnings:
+            warn(warning)
+    return rows
+
+
+def _write(tables: Iterator[pa.Table], out: Path, source: str) -> int:
+    """Write the tables to `out`, under a temporary name until they are complete; their rows."""
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     writer: TableWriter | None = None
     rows = 0
     try:
-        for table in _predictions(files, schema, engine, system):
+        for table in tables:
             if writer is None:
                 writer = _open(temporary, out.suffix, table.schema)
             writer.write_table(table.cast(writer.schema))  # type: ignore[attr-defined]
@@ -74,7 +88,9 @@ def predict_file(
         writer = None
         os.replace(temporary, out)
     except OSError as e:
-        raise BadInputError(f"{out} cannot be written ({e.strerror or e}).") from e
+        raise BadInputError(
+            f"{out} cannot be written ({e.strerror or e}); choose another --out."
+        ) from e
     except pa.ArrowException as e:  # lists and structs, in CSV
         detail = " ".join(str(e).split())[:160]
         raise BadInputError(
@@ -84,10 +100,8 @@ def predict_file(
     finally:
         if writer is not None:
             writer.close()
-        temporary.unlink(missing_ok=True)
-    if warn:
-        for warning in files.warnings:
-            warn(warning)
+        with contextlib.suppress(OSError):  # a folder that is a file, a name too long
+            temporary.unlink()
     return rows
 
 
@@ -137,7 +151,9 @@ def _predictions(
 ) -> Iterator[pa.Table]:
     taken: list[str] = []
     for table, readable in files.tables():
-        rows = files.encoded(engine.encoder.encode_table(readable))
+        with about(files.source):
+            encoded = engine.encoder.encode_table(readable)
+        rows = files.encoded(encoded)
         scores = engine.score(rows, system=system)
         taken = [name for name in ADDED if name in table.column_names]
         columns = (pa.array(scores.probability), pa.array(scores.route))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import yaml
 
 from dynens.config.base import load_yaml
-from dynens.errors import BadInputError, BundleError
+from dynens.errors import BadInputError, BundleError, DynensError
 
 CONFIG = "config.yaml"
 VERSIONED = (
@@ -64,7 +65,7 @@ class RunDirectory:
             BundleError: the directory is no run.
         """
         run = cls(root)
-        if not run.config.is_file():
+        if not os.path.isfile(run.config):
             raise BundleError(
                 f"{root} is not a run directory (no {CONFIG}); give the --out directory of a "
                 "`dynens fit`."
@@ -93,6 +94,21 @@ class RunDirectory:
             BadInputError: the directory holds something else, or the configuration has changed.
         """
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        try:
+            if self._is_there(text, resume, normalised):
+                return
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, text)
+            write_json(self.environment, environment())
+        except OSError as e:
+            raise BadInputError(
+                f"{self.root} cannot be written ({e.strerror}); choose another --out directory."
+            ) from e
+
+    def _is_there(
+        self, text: str, resume: bool, normalised: Callable[[Mapping[str, Any]], Any]
+    ) -> bool:
+        """Whether the run exists and may go on; False: a new one may be made here."""
         if self.root.exists() and not self.root.is_dir():
             raise BadInputError(f"{self.root} is a file; choose another --out directory.")
         if self.config.is_file():
@@ -106,19 +122,17 @@ class RunDirectory:
                     f"{self.config} differs from the configuration given now; resume with the same "
                     "one or choose another --out."
                 )
-            return
+            return True
         if self.root.is_dir() and any(self.root.iterdir()):
             raise BadInputError(
                 f"{self.root} is not empty and holds no run; choose another --out directory."
             )
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, text)
-        except OSError as e:
-            raise BadInputError(
-                f"{self.root} cannot be written ({e.strerror}); choose another --out directory."
-            ) from e
-        write_json(self.environment, environment())
+        for parent in map(RunDirectory, self.root.resolve().parents):
+            if parent.config.is_file() and parent.environment.is_file():
+                raise BadInputError(
+                    f"{self.root} lies inside the run {parent.root}; choose an --out outside of it."
+                )
+        return False
 
 
 def environment() -> dict[str, Any]:
@@ -193,6 +207,37 @@ def read_json(path: Path) -> Any:
         raise BundleError(
             f"{path} is missing or damaged; finish the run with `dynens fit … --resume`."
         ) from e
+
+
+@contextlib.contextmanager
+def intact(path: Path) -> Iterator[None]:
+    """A block that reads one file of a run, whose failure means that the file is not intact.
+
+    Raises:
+        BundleError: the file is missing or damaged.
+    """
+    try:
+        yield
+    except (DynensError, MemoryError):
+        raise
+    except Exception as e:  # every reader has classes of its own
+        raise BundleError(
+            f"{path} is missing or damaged; remove its folder and make it again with "
+            "`dynens fit … --resume`."
+        ) from e
+
+
+@contextlib.contextmanager
+def no_empty_folders(path: Path) -> Iterator[None]:
+    """Where the block fails, remove the folders of `path` that it made and left empty."""
+    new = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
+    try:
+        yield
+    except BaseException:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def replace_directory(source: Path, target: Path) -> None:

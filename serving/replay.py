@@ -9,6 +9,7 @@ in the v2 protocol.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def open_run_data(run: Path) -> PreparedData:
         BadInputError: there is none.
     """
     directory = run / "data"
-    if not (directory / "prepared.json").is_file():
+    if not os.path.isfile(directory / "prepared.json"):
         raise BadInputError(
             f"{run} holds no prepared data; give the --out directory of a finished `dynens fit`."
         )

@@ -21,8 +21,8 @@ from dynens.bundle import load_bundle
 from dynens.config.base import validate
 from dynens.config.run import RayConfig, RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import DataError, DynensError, TrainingError
-from dynens.run import RunDirectory, replace_directory, write_json
+from dynens.errors import BadInputError, BundleError, DataError, DynensError, TrainingError
+from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
 from dynens.schema import DatasetConfig
 from training.context import StageContext, json_progress
 from training.plan import (
@@ -80,19 +80,21 @@ def fit(
         TrainingError: a stage failed.
     """
     run = RunDirectory(out.resolve())
-    existed = run.root.exists()
-    was_new = not existed or (run.root.is_dir() and not any(run.root.iterdir()))
     settings = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
-    run.start(settings, resume=resume, normalised=_normalised)
-    try:
-        _prepare_here(run, config, watcher or Watcher())
-        config = config.for_rows(open_prepared(run.data).informative_rows)
-        with cluster(config.ray) as num_cpus:
-            _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
-    except DynensError as e:
-        if e.exit_code == 2 and was_new:
-            _clear(run.root, keep=existed)
-        raise
+    with no_empty_folders(run.root):
+        is_new = not os.path.exists(run.config)
+        run.start(settings, resume=resume, normalised=_normalised)
+        try:
+            _prepare_here(run, config, watcher or Watcher())
+            config = config.for_rows(open_prepared(run.data).informative_rows)
+            with cluster(config.ray) as num_cpus:
+                _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
+        except BundleError:
+            raise  # a file of the run was damaged meanwhile; the others are good
+        except BadInputError:
+            if is_new:
+                _clear(run.root)
+            raise
     shutil.rmtree(run.work, ignore_errors=True)
     warn_of_ranking(run, watcher or Watcher())
     return run
@@ -125,9 +127,9 @@ def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
 
 
-def _clear(root: Path, *, keep: bool) -> None:
-    """Remove a run that came to nothing; a folder that was there before stays, empty."""
-    for path in root.iterdir() if keep else (root,):
+def _clear(root: Path) -> None:
+    """Empty the folder of a run that came to nothing."""
+    for path in root.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

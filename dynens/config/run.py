@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -23,6 +24,8 @@ DifficultyName = Literal[
     "rarity",
     "random",
 ]
+_MAX_SEED = 2**32 - 1  # NumPy's RandomState, which optuna draws from, takes no larger one
+_LEARNER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class EnsembleConfig(FrozenConfig):
@@ -153,14 +156,14 @@ class RunConfig(FrozenConfig):
 
     Attributes:
         seed: of everything random.
-        learners: the pool; at least `ensemble.size` of them.
+        learners: the pool; at least `ensemble.size` of them. A name is a folder of the run.
         student: the student's architecture (a neural model, or "auto"); the baseline shares it.
             Keys that are not given keep the default student's values.
         student_cap_us_per_row: cost that "auto" keeps to where it can: ONNX Runtime, one thread,
             100 candidates of one request.
     """
 
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, le=_MAX_SEED)
     learners: dict[str, LearnerConfig] = Field(default_factory=default_learners)
     ensemble: EnsembleConfig = EnsembleConfig()
     student: LearnerConfig = Field(default_factory=default_student)
@@ -205,6 +208,11 @@ class RunConfig(FrozenConfig):
         reserved = {"student", "baseline"} & set(self.learners)
         if reserved:
             raise ValueError(f"learners uses the reserved name {min(reserved)!r}; rename it")
+        odd = [name for name in self.learners if not _LEARNER_NAME.fullmatch(name)]
+        if odd:
+            raise ValueError(
+                f"learners uses the name {odd[0]!r}; a name is 1 to 64 letters, digits, _ and -"
+            )
         self._check_hints()
         self._check_gating()
         self._check_branches()

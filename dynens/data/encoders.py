@@ -23,7 +23,7 @@ from dynens.data.fields import CategoricalEncoder, FieldEncoder, NumericEncoder
 from dynens.data.ranking import Ranker
 from dynens.data.store import read_encoder, write_encoder
 from dynens.data.values import canonical_texts, to_numbers
-from dynens.errors import DataError
+from dynens.errors import DataError, about
 from dynens.schema import Entity, FieldKind, FieldSpec
 
 _ENTITY_ORDER = {"user": 0, "context": 1, "item": 2}
@@ -147,16 +147,21 @@ class RowEncoder:
 
         A column that is absent is looked up in the user or item table by key, where that has it;
         else it is missing.
+
+        Raises:
+            DataError: a column has a type that its field cannot read.
         """
         dense, ids = self.empty(table.num_rows)
         present = set(table.column_names)
         for entity in self.entities:
             if entity.key in present:
-                entity.join(table[entity.key], dense, ids)
+                with about(f"column {entity.key!r}"):
+                    entity.join(table[entity.key], dense, ids)
         for encoder, (dense_at, ids_at) in zip(self.encoders, self._slices, strict=True):
             if encoder.spec.source in present:
                 column = table[encoder.spec.source]
-                encoder.encode(column, dense[:, dense_at], ids[:, ids_at])
+                with about(f"column {encoder.spec.source!r}"):
+                    encoder.encode(column, dense[:, dense_at], ids[:, ids_at])
         return EncodedBatch(dense, ids)
 
     def encode_columns(self, columns: Mapping[str, Any]) -> EncodedBatch:

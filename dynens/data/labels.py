@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dynens.data.heads import NO_HEADER, are_numbers
 from dynens.data.values import canonical_codes, parse_number, to_numbers
 from dynens.errors import DataError, SchemaError
 from dynens.schema import Comparison, LabelRule
@@ -18,6 +20,7 @@ from dynens.schema import Comparison, LabelRule
 _POSITIVE_WORDS = ("1", "yes", "y", "t", "click", "clicked", "positive", "pos", "buy", "converted")
 _NEGATIVE_WORDS = ("0", "-1", "no", "n", "f", "negative", "neg", "none", "noclick", "not clicked")
 _MAX_DISTINCT = 1000
+_FEW_TEXTS = 20
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -102,13 +105,14 @@ class LabelReader:
         mapped = [
             self._values.setdefault(text.lower(), len(self._values)) for text in texts.to_pylist()
         ]
+        wide = np.array([*mapped, -1], np.int64)[codes]
+        self._count(wide)
         if len(self._values) > _MAX_DISTINCT:
             raise DataError(self._not_binary())
-        result: npt.NDArray[np.int16] = np.array([*mapped, -1], np.int16)[codes]
-        self._count(result)
+        result: npt.NDArray[np.int16] = wide.astype(np.int16)
         return result
 
-    def _count(self, codes: npt.NDArray[np.int16]) -> None:
+    def _count(self, codes: npt.NDArray[np.integer]) -> None:
         for code, count in zip(*np.unique(codes[codes >= 0], return_counts=True), strict=True):
             self._counts[int(code)] = self._counts.get(int(code), 0) + int(count)
 
@@ -132,20 +136,32 @@ class LabelReader:
 
     def _not_binary(self) -> str:
         shown = ", ".join(repr(v) for v in list(self._values)[:5])
+        rule = self._example_rule()
+        if self.rule.column.lower() in self._values:
+            advice = "one is its own name, so remove the header among the rows"
+        elif rule is None:
+            advice = "name a column that says yes or no"
+        else:
+            advice = f"give a rule such as --label '{rule}'"
         return (
             f"label column {self.rule.column!r} is not binary: it has {len(self._values)} or more "
-            f"values ({shown}, …); give a rule such as --label '{self._example_rule()}'."
+            f"values ({shown}, …); {advice}."
         )
 
-    def _example_rule(self) -> str:
-        """A rule that would make two classes of the values seen."""
-        values = list(self._values)
-        numbers = [parse_number(value) for value in values]
-        if None in numbers:
-            return self._shown(values[-1])
-        middle = sorted(values, key=lambda v: float(parse_number(v) or 0.0))[len(values) // 2]
-        name = self.rule.column
-        return f"{name if name.isidentifier() else f'`{name}`'} >= {middle}"
+    def _example_rule(self) -> str | None:
+        """A rule that would make two classes of the values seen; None: there are many texts."""
+        counts = Counter({value: self._counts.get(code, 0) for value, code in self._values.items()})
+        numbers = {value: number for value in counts if (number := parse_number(value)) is not None}
+        if len(numbers) == len(counts):
+            name = self.rule.column
+            limit = _dividing([(number, counts[value], value) for value, number in numbers.items()])
+            return f"{name if name.isidentifier() else f'`{name}`'} >= {limit}"
+        for value in _POSITIVE_WORDS:
+            if value in counts:
+                return self._shown(value)
+        if len(counts) > _FEW_TEXTS:
+            return None
+        return self._shown(counts.most_common(2)[-1][0])  # the first is what mostly happens
 
     def labels_by_code(self) -> npt.NDArray[np.float32]:
         """The label each code stands for.
@@ -226,6 +242,20 @@ class LabelReader:
         return f"== {value}" if "`" in column else f"`{column}` == {value}"
 
 
+def _dividing(values: Sequence[tuple[float, int, str]]) -> str:
+    """The (number, rows, text) from which on numbers count as positive.
+
+    Where most rows share the least number, as counts share 0, all others are positive; else as many
+    rows are positive as negative, as nearly as can be.
+    """
+    values = sorted(values)
+    rows = np.array([count for _, count, _ in values])
+    if rows[0] > rows[1:].max():
+        return values[1][2]
+    positive = rows[::-1].cumsum()[::-1]
+    return values[1 + int(np.argmin(np.abs(2 * positive[1:] - rows.sum())))][2]
+
+
 def no_label_column(table: str, label: str, names: Sequence[str]) -> str:
     """What to tell the user where none of a table's columns is called like the label."""
     known = ", ".join(names[:12])
@@ -238,7 +268,8 @@ def no_label_column(table: str, label: str, names: Sequence[str]) -> str:
         return (
             f"{text}its one column is {known!r}; separate values by commas, semicolons, tabs or |."
         )
-    return f"{text}its columns are {known}; name one of them."
+    remedy = NO_HEADER if are_numbers(names) else "name one of them."
+    return f"{text}its columns are {known}; {remedy}"
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

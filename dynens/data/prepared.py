@@ -23,8 +23,9 @@ from dynens.data.shards import read_shard
 from dynens.data.splits import SPLITS
 from dynens.data.staging import group_codes, weights_in
 from dynens.data.statistics import StatTables
-from dynens.errors import BundleError, DataError
+from dynens.errors import BundleError, DataError, about
 from dynens.metrics import informative_rows
+from dynens.run import intact
 from dynens.schema import DatasetConfig, FeatureSchema
 
 
@@ -74,9 +75,9 @@ class PreparedData:
     @cached_property
     def id_frequency(self) -> npt.NDArray[np.int64]:
         """(flat rows,) training rows of every id, in the flat-table layout."""
-        frequency: npt.NDArray[np.int64] = np.load(
-            self.directory / "id_frequency.npy", allow_pickle=False
-        )
+        path = self.directory / "id_frequency.npy"
+        with intact(path):
+            frequency: npt.NDArray[np.int64] = np.load(path, allow_pickle=False)
         return frequency
 
     def split(self, name: str) -> EncodedBatch:
@@ -89,15 +90,16 @@ class PreparedData:
         """The first raw rows of the test split, entity columns joined, label included."""
         if name != "test":
             raise DataError(f"raw rows are kept of the test split only, not of {name!r}.")
-        with ipc.open_file(str(self.directory / "raw_test.arrow")) as reader:
+        path = self.directory / "raw_test.arrow"
+        with intact(path), ipc.open_file(str(path)) as reader:
             return reader.read_all()
 
     def encode_labelled(self, table: pa.Table, source: str = "the table") -> EncodedBatch:
         """Encode raw rows with labels, weights and groups; rows that the rule drops are left out.
 
         Raises:
-            DataError: the label column is absent or holds values that training did not, or a
-                weight is not positive.
+            DataError: the label column is absent or holds values that training did not, a weight
+                is not positive, or a column has a type that its field cannot read.
         """
         table = outcomes_with_points(table, self.dataset)
         codes = LabelReader(self.schema.label).read(table)
@@ -108,9 +110,11 @@ class PreparedData:
         weights = None
         if column and column in table.column_names:
             weights = weights_in(table, column, source)
+        with about(source):
+            encoded = self.encoder.encode_table(table)
         group = self.schema.group
         return replace(
-            self.encoder.encode_table(table),
+            encoded,
             labels=labels,
             sample_weight=weights_of(labels, weights, self.schema.negative_sampling_rate),
             groups=group_codes(table[group]) if group and group in table.column_names else None,

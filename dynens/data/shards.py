@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dynens.batch import EncodedBatch
+from dynens.run import intact
 
 _DTYPES: dict[str, type[np.generic]] = {
     "dense": np.float32,
@@ -155,8 +156,13 @@ class _ReleasingSink(io.RawIOBase):
 
 
 def read_shard(path: Path) -> EncodedBatch:
-    """The rows of one split, memory-mapped and read-only."""
-    batch = ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    """The rows of one split, memory-mapped and read-only.
+
+    Raises:
+        BundleError: the file is missing or damaged.
+    """
+    with intact(path):
+        batch = ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     columns: dict[str, Any] = {}
     for name in batch.schema.names:
         array = batch.column(name)

@@ -7,8 +7,8 @@ the block of the file it happens to stand in.
 from __future__ import annotations
 
 import contextlib
-import csv
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,19 +22,17 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from dynens.data.decimals import comma_columns
+from dynens.data.heads import BLOCK_BYTES, NO_HEADER, are_numbers, head_of, names_in
 from dynens.data.libsvm import iter_libsvm
 from dynens.data.stacking import stack
-from dynens.data.values import NULL_SPELLINGS
+from dynens.data.values import NULL_SPELLINGS, one_line
 from dynens.errors import DataError
 from dynens.schema import DEFAULT_SOURCE, SourceOptions
 
 CHUNK_ROWS = 131_072
-_BLOCK_BYTES = 8 << 20
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
-_SNIFF_BYTES = 64 << 10
 _DECIMAL_ROWS = 2000
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-_JSON = re.compile(r"\.(json|jsonl|ndjson)(\.|$)")
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
 
@@ -47,20 +45,47 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_file():
+        if os.path.isfile(path):
             files.append(path)
             continue
-        if path.is_dir():
-            names = sorted(p.name for p in path.iterdir() if p.suffix and p.name[0] not in "._")
-            ending = Path(names[0]).suffix if names else ".csv"
+        if os.path.isdir(path):
             raise DataError(
-                f"{path} is a folder; give a file or a pattern such as {path}/*{ending}."
+                f"{path} is a folder; give a file or a pattern such as {_pattern_for(path)}."
             )
-        found = sorted(Path(p) for p in glob.glob(pattern, recursive=True))
+        found = _matches(path)
         if not found:
-            raise DataError(f"{pattern} does not exist; give an existing table.")
-        files += [p for p in found if p.is_file()]
+            what = "is not a file" if os.path.exists(path) else "does not exist"
+            raise DataError(f"{pattern} {what}; give an existing table.")
+        files += found
     return files
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """The files of a glob in order; folders that exist are meant as they are spelled.
+
+    A wildcard does not stand for names with `_` in front, such as Spark's `_SUCCESS`.
+    """
+    folder = next(parent for parent in pattern.parents if os.path.isdir(parent))
+    rest = pattern.relative_to(folder)
+    names = glob.glob(str(rest), root_dir=folder, recursive=True)
+    if not _is_hidden(rest):
+        names = [name for name in names if not _is_hidden(Path(name))]
+    return sorted(folder / name for name in names if os.path.isfile(folder / name))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith("_") for part in path.parts)
+
+
+def _pattern_for(folder: Path) -> str:
+    """A pattern for the tables of a folder: the ending of the first file in it, or below."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] not in "._")
+        endings = [Path(n).suffix for n in sorted(names) if n[0] not in "._" and Path(n).suffix]
+        if endings:
+            below = "" if Path(parent) == folder else "**/"
+            return f"{folder}/{below}*{endings[0]}"
+    return f"{folder}/*.csv"
 
 
 def file_format(path: Path) -> str:
@@ -97,7 +122,7 @@ def iter_tables(
         patterns: files and globs.
         options: layout of text files.
         columns: only these (those a file does not have are left out); None: all.
-        chunk_rows: rows of a chunk at most (text files: about `_BLOCK_BYTES` of text).
+        chunk_rows: rows of a chunk at most (text files: about `BLOCK_BYTES` of text).
         verbatim: leave `NA`, `?` and the like as they stand in text files; they mean the same.
 
     Raises:
@@ -161,7 +186,7 @@ def with_decimal(
     if path.stat().st_size == 0 or file_format(path) != "csv":
         return options, None
     with _explained(path):
-        delimiter = options.delimiter or _guess_delimiter(path, _first_line(path))
+        delimiter = head_of(path, options).delimiter
     if delimiter == ",":
         return options, None
     names = comma_columns(read_head([str(path)], options, _DECIMAL_ROWS))
@@ -275,20 +300,19 @@ def _iter_csv(
     columns: Sequence[str] | None,
     null_values: Sequence[str],
 ) -> Iterator[pa.Table]:
-    first = _first_line(path)
-    delimiter = options.delimiter or _guess_delimiter(path, first)
-    names = _names_in(path, first, delimiter) if options.header else list(options.columns)
+    head = head_of(path, options)
+    names = names_in(path, head) if options.header else list(options.columns)
     _check_names(path, names)
     wanted = names if columns is None else [n for n in names if n in set(columns)]
     parse = pacsv.ParseOptions(
-        delimiter=delimiter,
+        delimiter=head.delimiter,
         quote_char='"' if options.quoting else False,
         newlines_in_values=options.quoting,
     )
     read = pacsv.ReadOptions(
         column_names=names,
-        skip_rows=int(options.header),
-        block_size=_BLOCK_BYTES,
+        skip_rows=head.num_lines,
+        block_size=BLOCK_BYTES,
         use_threads=False,
     )
     convert = pacsv.ConvertOptions(
@@ -311,6 +335,11 @@ def _iter_csv(
         ragged = _RAGGED.search(str(e))
         if ragged is None:
             raise
+        if head.line.startswith("#"):
+            raise DataError(
+                f"{path}: its first line {one_line(head.line)} is a comment, but must name the "
+                "columns; remove it."
+            ) from e
         row, expected, actual, text = ragged.groups()
         where = f"line {int(row)}" if row else f"the line {text[:60]!r}"
         raise DataError(
@@ -319,55 +348,15 @@ def _iter_csv(
         ) from e
 
 
-def _names_in(path: Path, line: str, delimiter: str) -> list[str]:
-    try:
-        names = next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error as e:
-        raise DataError(
-            f"{path}: its first line cannot be read as column names ({e}); give a header, and end "
-            "lines with a line feed."
-        ) from e
-    return [name.strip() for name in names]
-
-
-def _first_line(path: Path) -> str:
-    with pa.input_stream(str(path), compression="detect") as stream:
-        start = part = bytes(stream.read(_SNIFF_BYTES))
-        while part and b"\n" not in part and len(start) < _BLOCK_BYTES:
-            part = bytes(stream.read(_SNIFF_BYTES))
-            start += part
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is UTF-16 text; convert it to UTF-8, for instance with iconv.")
-    if b"\x00" in start:
-        raise DataError(f"{path} is not a text table (it holds zero bytes); give CSV or Parquet.")
-    line = start.split(b"\n", 1)[0].rstrip(b"\r").removeprefix(b"\xef\xbb\xbf")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path} is not UTF-8 text (byte {e.start} of line 1); convert it.") from e
-    if text[:1] in ("{", "[") and _JSON.search(path.name.lower()):
-        raise DataError(f"{path} is JSON, which is not read; convert it to CSV or Parquet.")
-    if not text.strip():
-        raise DataError(f"{path} is empty: its first line is blank; give a header and rows.")
-    return text
-
-
-def _guess_delimiter(path: Path, line: str) -> str:
-    name = path.name.lower()
-    if ".tsv" in name or ".tab" in name:
-        return "\t"
-    counts = Counter({d: line.count(d) for d in ",\t;|"})
-    delimiter, count = counts.most_common(1)[0]
-    return delimiter if count else ","
-
-
 def _check_names(path: Path, names: Sequence[str]) -> None:
     blank = [i for i, name in enumerate(names) if not name]
     if len(blank) > 1 or (blank and blank[0] != 0):
         raise DataError(f"{path}: column {blank[-1] + 1} has no name; name every column.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path} has two columns called {twice[0]!r}; columns must be unique.")
+        is_text = file_format(path) == "csv"
+        advice = NO_HEADER if is_text and are_numbers(twice) else "columns must be unique."
+        raise DataError(f"{path} has two columns called {twice[0]!r}; {advice}")
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ class StatTables:
                 json.loads((directory / "statistics.json").read_text(encoding="utf-8"))
             )
             table = np.load(directory / "statistics.npy", allow_pickle=False)
-        except (OSError, ValueError, KeyError) as e:
+        except (OSError, EOFError, ValueError, KeyError) as e:
             raise BundleError(f"{directory} holds no readable statistics ({e}).") from e
         return cls(layout, table)
 

@@ -101,7 +101,7 @@ def read_encoder(
             encoders.append(_read_field(entry, texts.slice(start, size)))
             start += size
         entities = [_read_entity(entry, directory) for entry in meta["entities"]]
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as e:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, pa.ArrowException) as e:
         if isinstance(e, BundleError):
             raise
         raise BundleError(f"{directory} holds no readable encoder ({e}).") from e

@@ -14,6 +14,7 @@ from dynens.batch import FeatureLayout
 from dynens.ensemble.blend import Blend
 from dynens.errors import TrainingError
 from dynens.models.onnx_export import graph_inputs
+from dynens.run import intact
 
 STUDENT_LOGIT = "student_logit"
 
@@ -31,6 +32,7 @@ def fuse_ensemble(
         path: the file to write.
 
     Raises:
+        BundleError: a member's file is missing or damaged.
         TrainingError: the members' graphs use different operator sets.
     """
     nodes: list[NodeProto] = []
@@ -39,7 +41,9 @@ def fuse_ensemble(
     ir_version = 0
     logit_of = {"student": STUDENT_LOGIT}
     for position, (name, file) in enumerate(members.items()):
-        model = onnx.load(str(file))
+        with intact(file):
+            model = onnx.load(str(file))
+            onnx.checker.check_model(model)  # an empty file loads as an empty graph
         ir_version = max(ir_version, model.ir_version)
         for entry in model.opset_import:
             if opsets.setdefault(entry.domain, entry.version) != entry.version:

@@ -20,6 +20,7 @@ from dynens.models.onnx_export import export_module
 from dynens.models.optim import reproducible
 from dynens.models.training import Trainer, predict_logits
 from dynens.models.twin import InferenceTwin, MeanLogits
+from dynens.run import intact
 
 LEARNER_FILE = "learner.json"
 WEIGHTS_FILE = "weights.npz"
@@ -119,7 +120,8 @@ class NetLearner:
         stats = SavedStats(np.zeros((num_rows, 2), np.float32), tuple(data["stats_columns"]))
         config = LearnerConfig.model_validate(data["config"])
         learner = cls(config, layout, stats, data["seed"])
-        with np.load(directory / WEIGHTS_FILE, allow_pickle=False) as arrays:
+        path = directory / WEIGHTS_FILE
+        with intact(path), np.load(path, allow_pickle=False) as arrays:
             for member in range(data["members"]):
                 prefix = f"{member}/"
                 weights = {

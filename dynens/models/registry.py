@@ -18,6 +18,7 @@ from dynens.models.lr import LRLearner
 from dynens.models.masknet import MaskNetLearner
 from dynens.models.net_learner import LEARNER_FILE
 from dynens.models.xgboost import XGBoostLearner
+from dynens.run import intact
 
 MODELS: dict[str, type[BaseLearner]] = {
     "lr": LRLearner,
@@ -40,6 +41,12 @@ def build_learner(
 
 
 def load_learner(directory: Path) -> BaseLearner:
-    """A learner that `save` wrote."""
-    data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
-    return MODELS[data["config"]["model"]].load(directory)
+    """A learner that `save` wrote.
+
+    Raises:
+        BundleError: a file is missing or damaged.
+    """
+    with intact(directory / LEARNER_FILE):
+        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
+        model = MODELS[data["config"]["model"]]
+    return model.load(directory)

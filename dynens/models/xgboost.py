@@ -46,6 +46,7 @@ from dynens.models.net_learner import LEARNER_FILE, SavedStats
 from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module
 from dynens.models.selection import FeatureSelection, select_features
 from dynens.models.twin import GroupInputs, group_tables, in_order, stat_kinds
+from dynens.run import intact
 
 BOOSTER_FILE = "booster.json"
 TABLE_FILE = "stats.npy"
@@ -225,14 +226,16 @@ class XGBoostLearner:
     @classmethod
     def load(cls, directory: Path) -> Self:
         data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
-        table = np.load(directory / TABLE_FILE, allow_pickle=False)
+        with intact(directory / TABLE_FILE):
+            table = np.load(directory / TABLE_FILE, allow_pickle=False)
         learner = cls(
             LearnerConfig.model_validate(data["config"]),
             FeatureLayout.from_dict(data["layout"]),
             SavedStats(table, tuple(data["stats_columns"])),
             data["seed"],
         )
-        learner.booster_ = xgboost.Booster(model_file=directory / BOOSTER_FILE)
+        with intact(directory / BOOSTER_FILE):
+            learner.booster_ = xgboost.Booster(model_file=directory / BOOSTER_FILE)
         return learner
 
     def export_onnx(self, path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import BadInputError
 from dynens.evaluation.evaluate import evaluate_rows, student_stability
 from dynens.evaluation.systems import RunSystems, Scored
-from dynens.run import RunDirectory, write_json
+from dynens.run import RunDirectory, no_empty_folders, write_json
 
 METRICS_JSON = "metrics.json"
 
@@ -59,11 +60,31 @@ def evaluate_run(
 
 
 def write_report(run: RunDirectory) -> dict[str, Any]:
-    """Evaluate the test split and write `report/`: metrics.json, plots and report.html."""
+    """Evaluate the test split and write `report/`: metrics.json, plots and report.html.
+
+    Raises:
+        BundleError: the run is unfinished or damaged.
+        BadInputError: `report/` cannot be written.
+    """
     from dynens.report.html import render  # plots need the train extra
 
-    metrics, scored, batch = evaluate_run(run)
-    data: PreparedData = open_prepared(run.data)
-    write_json(run.report / METRICS_JSON, metrics)
-    render(run, metrics, scored, batch, data)
+    with no_empty_folders(run.report):
+        with _writing(run.report):  # found out before the long work
+            run.report.mkdir(exist_ok=True)
+        metrics, scored, batch = evaluate_run(run)
+        data: PreparedData = open_prepared(run.data)
+        with _writing(run.report):
+            write_json(run.report / METRICS_JSON, metrics)
+            render(run, metrics, scored, batch, data)
     return metrics
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise BadInputError(
+            f"{folder} cannot be written ({e.strerror or e}); let it be a folder with room for the "
+            "report."
+        ) from e

@@ -29,6 +29,7 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
         (["seed.x=1"], "'seed' is a value"),
         (["router.speed=1"], "unknown key 'router.speed'"),
         (["router.max_hard_fraction=2"], "router.max_hard_fraction.*given 2"),
+        (["seed=4294967296"], "seed: .* less than or equal to 4294967295 .given 4294967296"),
         (["ensemble.size=5"], "learners has 4 entries without max_rows and ensemble.size is 5"),
         (["student.model=xgboost"], "the student must be a neural model"),
         (
@@ -79,6 +80,13 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
 def test_mistakes_name_key_value_and_rule(settings: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         validate(RunConfig, apply_overrides({"seed": 1}, settings), "settings")
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", "..", "x" * 65, "ä"])
+def test_learners_are_named_like_folders(name: str) -> None:
+    learners = {n: {"model": "dnn"} for n in ("a", "B-2", "c_3", name)}
+    with pytest.raises(ConfigError, match=f"uses the name {name!r}; a name is 1 to 64 letters"):
+        validate(RunConfig, {"learners": learners}, "settings")
 
 
 def test_yaml_must_be_a_mapping(tmp_path: Path) -> None:

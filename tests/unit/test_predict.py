@@ -89,3 +89,31 @@ def test_lists_do_not_go_into_csv(predicted):
     table = TRAIN.append_column("tags", pa.array([["a"]] * 300))
     with pytest.raises(BadInputError, match=r"cannot hold a column .* ends in \.parquet"):
         predicted(table, out="out.csv")
+
+
+def test_an_out_that_cannot_be_written_is_one_sentence(predicted, tmp_path):
+    (tmp_path / "file").touch()
+    for out in ("file/x.parquet", f"{'x' * 300}.parquet"):
+        with pytest.raises(BadInputError, match=r"\.parquet cannot be written"):
+            predicted(TRAIN, out=out)
+
+
+def test_a_table_is_not_overwritten_by_its_scores(predicted, tmp_path):
+    with pytest.raises(BadInputError, match=r"in-0\.parquet is the table to score"):
+        predicted(TRAIN, out="in-0.parquet")
+    assert pq.read_table(tmp_path / "in-0.parquet").equals(TRAIN)
+
+
+def test_a_refused_table_leaves_no_folder(predicted, tmp_path):
+    second = TRAIN.set_column(0, "price", pa.array(["x"] * 300))
+    with pytest.raises(DataError, match="no numbers"):
+        predicted(second, out="new/deep/out.parquet")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("name", "what"), [("price", "numbers"), ("country", "categories")])
+def test_a_column_that_a_field_cannot_read_is_named_with_its_file(predicted, name, what):
+    table = TRAIN.set_column(TRAIN.column_names.index(name), name, pa.array([{"a": 1}] * 300))
+    says = rf"in-\*\.parquet: column '{name}': .*struct<a: int64> cannot be read as {what}"
+    with pytest.raises(DataError, match=says):
+        predicted(table)

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from dynens.errors import BadInputError, BundleError
-from dynens.run import RunDirectory, finite, read_json, select_mask, write_json
+from dynens.run import (
+    RunDirectory,
+    finite,
+    no_empty_folders,
+    read_json,
+    select_mask,
+    write_json,
+)
 
 
 def test_a_run_is_not_overwritten_and_resumes_only_with_the_same_configuration(
@@ -44,9 +51,41 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("x" * 300, "file", "file/run"):
+        with pytest.raises(BadInputError, match="choose another --out directory"):
+            RunDirectory(tmp_path / name).start({}, resume=False)
+
+
+def test_a_run_does_not_go_into_another(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "run").start({}, resume=False)
+    with pytest.raises(BadInputError, match=r"lies inside the run .*/run; choose an --out outside"):
+        RunDirectory(tmp_path / "run" / "deep" / "sub").start({}, resume=False)
+    (tmp_path / "config.yaml").touch()  # somebody else's
+    RunDirectory(tmp_path / "second").start({}, resume=False)
+
+
+def test_folders_of_what_came_to_nothing_go_again(tmp_path: Path) -> None:
+    def fails(kept: Path | None) -> None:
+        with no_empty_folders(tmp_path / "a" / "b"):
+            (tmp_path / "a" / "b").mkdir(parents=True)
+            if kept:
+                kept.touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails(None)
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(KeyError):
+        fails(tmp_path / "a" / "kept")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
+
+
 def test_open_names_the_directory_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is not a run directory"):
-        RunDirectory.open(tmp_path)
+    for path in (tmp_path, tmp_path / ("x" * 300)):
+        with pytest.raises(BundleError, match=r"is not a run directory"):
+            RunDirectory.open(path)
 
 
 def test_json_has_null_for_what_is_undefined(tmp_path: Path) -> None:

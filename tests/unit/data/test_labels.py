@@ -106,6 +106,7 @@ def test_no_label_column():
     for names, says in (
         (["a", "b"], "no label column 'y'; its columns are a, b; name one of them"),
         (["a", "Y"], "did you mean 'Y'"),
+        (["0.5", "DE", "1"], "its columns are 0.5, DE, 1; if it has no header, name its columns"),
         (["a y b"], "its one column is 'a y b'; separate values by commas"),
     ):
         with pytest.raises(DataError, match=says):
@@ -115,8 +116,33 @@ def test_no_label_column():
 def test_the_rule_proposed_fits_the_values():
     with pytest.raises(DataError, match=r"--label 'y >= 0\.5'"):
         labels_of([[0, 1, 0.5]])
-    with pytest.raises(DataError, match="--label 'y == maybe'"):
+    with pytest.raises(DataError, match="--label 'y == yes'"):
         labels_of([["yes", "no", "maybe"]])
+    with pytest.raises(DataError, match="--label 'y == cart'"):
+        labels_of([["view"] * 9 + ["cart"] * 3 + ["remove"]])
+
+
+@pytest.mark.parametrize(
+    ("values", "limit"),
+    [
+        ([0] * 9 + [*range(1, 22)] * 2, 1),  # a count, mostly zero
+        ([1] + [2] * 2 + [3] * 5 + [4] * 9 + [5] * 2, 4),  # ratings
+        ([i / 8 for i in range(4000)], 250),  # more values than are looked at
+    ],
+)
+def test_the_rule_proposed_for_numbers_divides_the_rows(values, limit):
+    with pytest.raises(DataError, match=f"--label 'y >= {limit}'"):
+        labels_of([values])
+
+
+def test_no_rule_is_proposed_for_many_texts():
+    with pytest.raises(DataError, match="name a column that says yes or no"):
+        labels_of([[f"2024-03-{day:02}" for day in range(1, 31)]])
+
+
+def test_a_header_among_the_rows_is_named():
+    with pytest.raises(DataError, match="one is its own name, so remove the header among the rows"):
+        labels_of([["0", "1", "Y", "0"]])
 
 
 def test_labels_with_a_structure_are_refused():

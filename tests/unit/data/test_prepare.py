@@ -427,6 +427,34 @@ def test_a_damaged_manifest_is_prepared_anew(dataset, tmp_path):
     assert prepare(dataset, tmp_path / "out", seed=0).rows["train"] == 480
 
 
+def test_a_damaged_file_is_named(dataset, tmp_path):
+    data = prepare(dataset, tmp_path / "data", seed=3)
+    reads = {
+        "test.arrow": lambda: data.split("test"),
+        "raw_test.arrow": data.raw,
+        "id_frequency.npy": lambda: data.id_frequency,
+    }
+    for name, read in reads.items():
+        path = data.directory / name
+        for damage in (path.read_bytes()[:500], b""):
+            path.write_bytes(damage)
+            with pytest.raises(BundleError, match=f"{name} is missing or damaged; .* --resume"):
+                read()
+    (data.directory / "statistics" / "statistics.npy").write_bytes(b"")
+    with pytest.raises(BundleError, match="no readable statistics"):
+        _ = data.stats
+
+
+def test_a_column_that_a_field_cannot_read_is_named_with_its_file(dataset, tmp_path):
+    data = prepare(dataset, tmp_path / "data", seed=3)
+    name = next(f.source for f in data.schema.fields if f.kind == "categorical")
+    table = mixed_table(50)
+    at = table.column_names.index(name)
+    path = written(tmp_path, table.set_column(at, name, pa.array([{"a": 1}] * 50)), "new.parquet")
+    with pytest.raises(DataError, match=rf"new\.parquet: column '{name}': .*struct<a: int64>"):
+        data.encode_file(str(path))
+
+
 def test_open_what_is_not_there(tmp_path):
     with pytest.raises(BundleError, match="holds no prepared data"):
         open_prepared(tmp_path)

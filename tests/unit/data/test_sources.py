@@ -96,6 +96,45 @@ def test_a_text_that_is_not_what_its_name_says(tmp_path):
         with_decimal([str(path)], SourceOptions())
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_names_with_line_feeds(tmp_path, newline):
+    path = tmp_path / "t.csv"
+    rows = newline.join(['a,"two', 'lines ""of"" it",y', "1,2,0", "3,4"])
+    path.write_bytes(rows[: rows.rindex(newline)].encode())
+    table = read_table([str(path)])
+    assert table.column_names == ["a", f'two{newline}lines "of" it', "y"]
+    assert table.to_pylist() == [dict(zip(table.column_names, "120", strict=True))]
+    path.write_bytes(rows.encode())
+    with pytest.raises(DataError, match="line 4 has 2 values but the table has 3 columns"):
+        read_table([str(path)])
+
+
+def test_quotes_that_enclose_nothing(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('size 5",y\n1,0\n')
+    assert read_table([str(path)]).column_names == ['size 5"', "y"]
+    path.write_text('"a\tb\n1\t"2\n')
+    options = SourceOptions(header=False, columns=("a", "b"), quoting=False)
+    assert read_table([str(path)], options)["b"].to_pylist() == ["b", '"2']
+
+
+def test_delimiters_between_quotes_do_not_count(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('\ufeff"price, usd";"a, ""b"", c";y\n1;2;0\n')
+    table = read_table([str(path)])
+    assert table.column_names == ["price, usd", 'a, "b", c', "y"]
+    assert table["y"].to_pylist() == ["0"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;\r", '"sep=;"', "\ufeffsep=;"])
+def test_the_delimiter_that_excel_tells(tmp_path, first):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{first}\na,b;y\n1,5;0\n")
+    assert read_table([str(path)]).to_pylist() == [{"a,b": "1,5", "y": "0"}]
+    options = SourceOptions(header=False, columns=("a", "y"))
+    assert read_table([str(path)], options)["y"].to_pylist() == ["y", "0"]
+
+
 def test_without_header(tmp_path):
     path = tmp_path / "t.tsv"
     path.write_text("1\t2\n0\t\n")
@@ -150,6 +189,9 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv", GOOD + b"1,2,3,4\n" + GOOD, "line 52 has 4 values"),
         ("t.csv", b"a,a,y\n1,2,3\n", "two columns called 'a'"),
         ("t.csv", b"a,,\n1,2,3\n", "column 3 has no name"),
+        ("t.csv", b"0,1,0\n1,2,3\n", "if it has no header, name its columns in a dataset.yaml"),
+        ("t.csv", b"# of 2024\n" + GOOD, "its first line '# of 2024' is a comment"),
+        ("t.csv.zip", b"PK\x03\x04\x00", "is a zip archive or an Excel workbook"),
         ("t.csv", bytes(range(256)), "zero bytes"),
         ("t.jsonl", b'{"a": 1, "y": 0}\n', "is JSON, which is not read"),
         ("t.csv", GOOD.decode().encode("utf-16"), "is UTF-16"),
@@ -182,9 +224,38 @@ def test_the_pattern_for_a_folder_fits_its_files(tmp_path):
         expand([str(tmp_path)])
 
 
+def test_the_pattern_for_a_folder_of_folders(tmp_path):
+    for name in ("_tmp/part.csv", "c=DE/part.parquet"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"such as .*/\*\*/\*\.parquet\.$"):
+        expand([str(tmp_path)])
+    found = expand([str(tmp_path / "**" / "*")])
+    assert [path.name for path in found] == ["part.parquet"]
+
+
+def test_wildcards_leave_out_marks(tmp_path):
+    for name in ("_SUCCESS", ".part-0.crc", "part-0.csv", "_x.csv"):
+        (tmp_path / name).touch()
+    assert [path.name for path in expand([str(tmp_path / "*")])] == ["part-0.csv"]
+    assert [path.name for path in expand([str(tmp_path / "_*.csv")])] == ["_x.csv"]
+
+
+def test_folders_are_spelled_as_they_are(tmp_path):
+    (tmp_path / "br[1]").mkdir()
+    (tmp_path / "br[1]" / "log-1.csv").touch()
+    assert [path.name for path in expand([str(tmp_path / "br[1]" / "log-[12].csv")])] == [
+        "log-1.csv"
+    ]
+
+
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         expand([str(tmp_path / "nope.csv")])
+    with pytest.raises(DataError, match="does not exist"):
+        expand(["x" * 300])
+    with pytest.raises(DataError, match="/dev/null is not a file"):
+        expand(["/dev/null"])
     with pytest.raises(DataError, match="is a folder"):
         expand([str(tmp_path)])
 

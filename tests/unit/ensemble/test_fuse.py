@@ -12,6 +12,7 @@ from dynens.batch import EncodedBatch, FeatureLayout, SparseField
 from dynens.ensemble.blend import Blend
 from dynens.ensemble.fuse import fuse_ensemble
 from dynens.ensemble.scorer import PoolScorer
+from dynens.errors import BundleError
 
 LAYOUT = FeatureLayout(("x",), (SparseField("u", 5),))
 
@@ -62,3 +63,14 @@ def test_fused_graph_equals_the_blend_of_its_members(tmp_path: Path) -> None:
     assert probability == pytest.approx(voiced.probability(logits), abs=1e-6)
     assert alone == pytest.approx(trio.probability(logits), abs=1e-6)
     assert logits["a"] == pytest.approx(2 * batch.dense[:, 0] + 0.1 * batch.ids[:, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no graph"])
+def test_a_member_that_is_not_intact_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"a\.onnx is missing or damaged; .* --resume"):
+        PoolScorer({"a": path})
+    with pytest.raises(BundleError, match=r"a\.onnx is missing or damaged"):
+        fuse_ensemble({"a": path}, {"p": Blend({"a": 1.0}, 0.0)}, LAYOUT, tmp_path / "e.onnx")

@@ -12,6 +12,7 @@ import pytest
 from dynens.batch import Candidates, EncodedBatch
 from dynens.config.learner import LearnerConfig, OptimizerConfig, TreesConfig
 from dynens.config.serving import EngineConfig
+from dynens.errors import BundleError
 from dynens.graph import Form, Graph
 from dynens.metrics import auc
 from dynens.models.base import BaseLearner, FitProgress
@@ -205,6 +206,21 @@ def test_loaded_learner_equals_saved(model: str, tmp_path: Path) -> None:
         loaded.predict_logits(table.valid), learner.predict_logits(table.valid)
     )
     assert loaded.layout == table.layout
+
+
+@pytest.mark.parametrize("model", ["lr", "xgboost"])
+def test_a_damaged_file_is_named(model: str, tmp_path: Path) -> None:
+    fitted(model, TABLES["plain"]).save(tmp_path)
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        for damage in (b"", content[: len(content) // 2]):
+            path.write_bytes(damage)
+            with pytest.raises(BundleError, match=f"{path.name} is missing or damaged"):
+                load_learner(tmp_path)
+        path.unlink()
+        with pytest.raises(BundleError, match=f"{path.name} is missing or damaged"):
+            load_learner(tmp_path)
+        path.write_bytes(content)
 
 
 @every_model

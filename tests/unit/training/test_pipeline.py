@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dynens.config.run import RunConfig
-from dynens.errors import BadInputError, DataError, TrainingError
+from dynens.errors import BadInputError, BundleError, DataError, TrainingError
 from dynens.models.training import save_tensors
 from dynens.run import RunDirectory
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
+from training import pipeline
 from training.pipeline import Watcher, _prepare_here, explained, fit
 
 ROOT = Path("runs/clicks")
@@ -83,6 +84,25 @@ def test_bad_input_leaves_a_new_or_empty_folder_as_it_was(
         fit(dataset_of(table, wrong), RunConfig(), out)
     assert out.exists() == existed
     assert not existed or not any(out.iterdir())
+
+
+def test_bad_input_leaves_no_folder_above_the_run(table: Path, tmp_path: Path) -> None:
+    wrong = FEATURES.model_copy(update={"label": LabelRule(column="nope")})
+    with pytest.raises(DataError, match="no label column 'nope'"):
+        fit(dataset_of(table, wrong), RunConfig(), tmp_path / "new" / "deep" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == [table.name]
+
+
+def test_a_file_damaged_on_the_way_does_not_undo_the_run(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise BundleError("valid.arrow is missing or damaged")
+
+    monkeypatch.setattr(pipeline, "_rare_classes", damaged)
+    with pytest.raises(BundleError, match="damaged"):
+        fit(dataset_of(table), RunConfig(), tmp_path / "run")
+    assert (tmp_path / "run" / "data" / "train.arrow").is_file()
 
 
 def test_bad_input_leaves_an_earlier_run_alone(table: Path, tmp_path: Path) -> None:

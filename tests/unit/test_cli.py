@@ -1,0 +1,57 @@
+"""The command line: exit codes, and the one line that a stopped command leaves."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dynens import cli
+from dynens.run import RunDirectory
+
+Ran = Callable[..., tuple[int | str | None, str]]
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ran:
+    """(exit code, standard error) of a command line."""
+
+    def call(*arguments: str) -> tuple[int | str | None, str]:
+        monkeypatch.setattr(sys, "argv", ["dynens", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return caught.value.code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize("has_started", [True, False])
+def test_ctrl_c_says_stopped_and_whether_to_resume(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_started: bool
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        if has_started:
+            RunDirectory(tmp_path / "run").start({}, resume=False)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dataset", lambda *_: None)
+    monkeypatch.setattr(cli, "run_fit", stopped)
+    code, said = ran("fit", "--out", str(tmp_path / "run"), "--train", "t.csv", "--label", "y")
+    assert code == 130
+    how = "stopped; the same command with --resume continues." if has_started else "stopped."
+    assert said == f"dynens: {how}\n"
+
+
+def test_a_file_that_ends_too_early_is_no_ctrl_c(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(*_: object) -> None:
+        raise EOFError("No data left in file")
+
+    monkeypatch.setattr(cli, "_dataset", ends)
+    with pytest.raises(EOFError, match="No data left"):
+        ran("fit", "--out", "run", "--train", "t.csv", "--label", "y")
+
+
+def test_a_mistake_is_one_line_and_two(ran: Ran) -> None:
+    code, said = ran("fit", "--out", "run", "--train", "t.csv")
+    assert code == 2
+    assert said == "dynens: --train needs --label COL, the column that says clicked or not.\n"
