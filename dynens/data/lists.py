@@ -41,11 +41,11 @@ def split_lists(
     kind = column.type
     if pa.types.is_string(kind):
         column = unbracketed_column(column)
-        column = (
-            pc.utf8_split_whitespace(column)
-            if separator is None
-            else pc.split_pattern(column, pattern=separator)
-        )
+        if separator is None:
+            # Trimmed: Arrow reads beyond a text that ends in white space of several bytes.
+            column = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(column))
+        else:
+            column = pc.split_pattern(column, pattern=separator)
     elif pa.types.is_fixed_size_list(kind):
         column = column.cast(pa.list_(kind.value_type))
     elif not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
