@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc, informative_rows
 from dynens.models.registry import build_learner
-from dynens.run import RunDirectory, read_json, select_mask, write_json
+from dynens.run import RunDirectory, intact, read_json, select_mask, write_json
 from training.architecture import student_config
 from training.context import StageContext
 from training.int8 import serve_int8
@@ -84,7 +85,13 @@ def train_learner(context: StageContext, name: str) -> None:
 
 def pool_logits(run: RunDirectory, names: tuple[str, ...], split: str) -> dict[str, Logits]:
     """Saved logits of the pool on one split."""
-    return {name: np.load(run.learner(name) / f"logits_{split}.npy") for name in names}
+    return {name: _saved_logits(run.learner(name) / f"logits_{split}.npy") for name in names}
+
+
+def _saved_logits(path: Path) -> Logits:
+    with intact(path):
+        logits: Logits = np.load(path)
+        return logits
 
 
 def build_ensemble(context: StageContext) -> None:

@@ -20,6 +20,7 @@ from dynens.data.roles import (
     ITEM,
     NUMBERING,
     OUTCOME,
+    REQUEST,
     USER,
     find_key,
     find_timestamp,
@@ -229,6 +230,7 @@ class _Inference:
         if timestamp is None:
             safe = {n: p for n, p in profiles.items() if not _tells_by_absence(p)}
             timestamp, time_format = find_timestamp(self._sample, safe) or (None, time_format)
+        request = features.request_id or find_key(profiles, REQUEST)
         user = features.user_key or find_key(profiles, USER)
         item = features.item_key or find_key(profiles, ITEM)
         for name, profile in profiles.items():
@@ -242,7 +244,13 @@ class _Inference:
                     f"{name} holds numbers and texts such as {profile.not_a_number!r}, so that its "
                     "values are categories; leave those texts empty if they mean missing"
                 )
-            if name == timestamp:
+            if not name:
+                self._exclude("(no name)", "a column without a name, as row numbers have none")
+            elif name == request:
+                self._exclude(
+                    name, "it ties the rows of one request together (features.request_id)"
+                )
+            elif name == timestamp:
                 self._add_time_parts(name, time_format)
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):
                 self._add(profile, user, item)
@@ -265,6 +273,7 @@ class _Inference:
                 "fields": tuple(self._fields),
                 "timestamp": timestamp,
                 "time_format": time_format,
+                "request_id": request,
                 "user_key": user,
                 "item_key": item,
                 "group": features.group or user,
@@ -311,8 +320,6 @@ class _Inference:
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
         if profile.is_nested:
             self._exclude(profile.name, "a struct, map or list of lists", True)
-        elif profile.name == "":
-            self._exclude("(no name)", "a row number, as it has no name")
         elif NUMBERING.fullmatch(profile.name.lower()) and profile.may_number_rows:
             self._exclude(profile.name, "a row number by its name")
         elif profile.num_known == 0:

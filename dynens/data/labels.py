@@ -17,7 +17,23 @@ from dynens.data.values import canonical_codes, parse_number, to_numbers
 from dynens.errors import DataError, SchemaError
 from dynens.schema import Comparison, LabelRule
 
-_POSITIVE_WORDS = ("1", "yes", "y", "t", "click", "clicked", "positive", "pos", "buy", "converted")
+_POSITIVE_WORDS = (
+    "1",
+    "yes",
+    "y",
+    "t",
+    "ja",
+    "oui",
+    "sí",
+    "si",
+    "sim",
+    "click",
+    "clicked",
+    "positive",
+    "pos",
+    "buy",
+    "converted",
+)
 _NEGATIVE_WORDS = ("0", "-1", "no", "n", "f", "negative", "neg", "none", "noclick", "not clicked")
 _MAX_DISTINCT = 1000
 _FEW_TEXTS = 20

@@ -29,6 +29,7 @@ _TIME = re.compile(  # of the row, whatever order rows stand in
     r"(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
     r"(unix[_ ]?)?epoch([_ ]?(m?s|sec(ond)?s|milli(second)?s))?"
 )
+REQUEST = re.compile(r"(impression|impr|request|req|search|auction|slate)_?(id|key|no)")
 DATE = re.compile(  # of the row, or of what it shows
     r"((created|received|invoice)[_ ]?)?(timestamp|date_?time|time|ts|dt|date|at|on)|day|created"
 )

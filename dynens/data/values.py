@@ -165,7 +165,9 @@ def canonical_texts(values: pa.Array) -> pa.StringArray:
 
 def _refuse_nested(kind: pa.DataType) -> None:
     if pa.types.is_nested(kind):
-        raise DataError(f"a column of type {kind} cannot be read as categories.")
+        raise DataError(
+            f"a column of type {kind} cannot be read as categories; convert it to values."
+        )
 
 
 def _python_values(values: pa.Array) -> list[Any]:
@@ -320,7 +322,9 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
             column = column.cast(pa.int8())
         return column.cast(pa.float64(), safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-        raise DataError(f"a column of type {kind} cannot be read as numbers.") from e
+        raise DataError(
+            f"a column of type {kind} cannot be read as numbers; convert it to numbers."
+        ) from e
 
 
 def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:

@@ -360,6 +360,7 @@ def test_large_numbers_whose_size_tells_are_no_hashes(tmp_path, unit):
 def test_a_name_alone_makes_no_row_number(tmp_path):
     rng = np.random.default_rng(3)
     table = {
+        "": rng.permutation(ROWS),
         "row": rng.choice(list("ABCDEFGH"), ROWS),
         "index": rng.integers(0, 30, ROWS),
         "Unnamed: 0": rng.permutation(ROWS),
@@ -368,7 +369,7 @@ def test_a_name_alone_makes_no_row_number(tmp_path):
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     found = infer_schema(tmp_path / "t.parquet", "click")
     assert {f.source for f in found.dataset.features.fields} == {"row", "index"}
-    assert found.excluded == {"Unnamed: 0": "a row number by its name"}
+    assert set(found.excluded) == {"Unnamed: 0", "(no name)"}
 
 
 def test_a_count_of_rows_is_no_time(tmp_path):
@@ -461,3 +462,13 @@ def test_label_options():
     rule = label_rule("rating >= 4")
     assert (rule.column, rule.positive) == ("rating", "rating >= 4")
     assert label_rule("a>b", ["a>b", "c"]).column == "a>b"
+
+
+def test_the_requests_of_rows_are_no_feature(tmp_path):
+    rng = np.random.default_rng(0)
+    table = {"impression_id": np.arange(ROWS) // 8, "x": rng.random(ROWS)}
+    table["click"] = rng.integers(0, 2, ROWS)
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "click").dataset.features
+    assert features.request_id == "impression_id"
+    assert [f.name for f in features.fields] == ["x"]
