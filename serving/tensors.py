@@ -30,12 +30,14 @@ INTEGER_TYPES: dict[str, np.dtype[Any]] = {
     "UINT64": np.dtype("<u8"),
 }
 FLOAT_TYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
-FIXED_TYPES = INTEGER_TYPES | FLOAT_TYPES
+NUMBER_TYPES = INTEGER_TYPES | FLOAT_TYPES
+FIXED_TYPES = NUMBER_TYPES | {"BOOL": np.dtype("?")}
 _ACCEPTED: dict[FieldKind, frozenset[str]] = {
-    "categorical": frozenset({"BYTES", *INTEGER_TYPES}),
-    "multi_valued": frozenset({"BYTES", *INTEGER_TYPES}),
+    # No FP32, which would make other ids of those beyond 2^24.
+    "categorical": frozenset({"BYTES", *FIXED_TYPES} - {"FP32"}),
+    "multi_valued": frozenset({"BYTES", *FIXED_TYPES} - {"FP32"}),
     "numeric": frozenset({"BYTES", *FIXED_TYPES}),
-    "dense_vector": frozenset(FIXED_TYPES),
+    "dense_vector": frozenset(NUMBER_TYPES),
 }
 _LENGTH_BYTES = 4
 MAX_WIDTH = 1000
@@ -139,6 +141,8 @@ def column_from_json(spec: TensorSpec, data: object, max_string_chars: int) -> C
         _check_texts(spec, flat, max_string_chars)
     elif spec.datatype in FLOAT_TYPES:
         _check_types(spec, flat, {int, float, type(None)}, "numbers")
+    elif spec.datatype == "BOOL":
+        _check_types(spec, flat, {bool, type(None)}, "truth values")
     else:
         _check_types(spec, flat, {int, type(None)}, "integers")
     if not spec.is_matrix:

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from serving.application import Application
-from serving.tensors import MAX_WIDTH
+from serving.errors import RequestError
+from serving.tensors import MAX_WIDTH, Field, column_from_bytes, column_from_json, tensor_spec
 from serving.v2 import pack_texts
 from tests.asgi import call
 from tests.unit.serving.bodies import BINARY, INFER, RANK, ROWS, binary_request, outputs, tensor
@@ -54,7 +55,7 @@ BAD_INFER: dict[str, tuple[Any, str]] = {
     "unknown field": (break_rows(name="nope"), "no field 'nope'"),
     "twice": ({"inputs": [*ROWS["inputs"], ROWS["inputs"][0]]}, "given twice"),
     "no datatype": (break_rows(datatype=...), "datatype None"),
-    "wrong datatype": (break_rows(datatype="FP32"), "takes BYTES"),
+    "wrong datatype": (break_rows(datatype="FP32"), "takes BOOL, BYTES, FP64"),
     "no shape": (break_rows(shape=...), "shape None"),
     "negative shape": (break_rows(shape=[-3]), "shape"),
     "wide shape": (break_rows(shape=[3, 2**62]), "L at most 1000"),
@@ -169,3 +170,21 @@ def test_python_style_nan_does_not_open_a_way_for_bad_values(
     body = b'{"candidates": [%s], "context": {"age": NaN}}' % candidate
     assert call(app, "POST", RANK, body).status == 400
     assert call(app, "POST", RANK, body.replace(candidate, b'"i1"')).status == 200
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "packed"),
+    [
+        ("BOOL", [True, False], b"\x01\x00"),
+        ("FP64", [0.5, 3.0], np.array([0.5, 3.0], "<f8").tobytes()),
+        ("INT8", [-1, 5], b"\xff\x05"),
+    ],
+)
+def test_categories_may_be_numbers_and_truth_values(
+    datatype: str, values: list[object], packed: bytes
+) -> None:
+    spec = tensor_spec(Field("flag", "categorical"), datatype, [2])
+    assert column_from_json(spec, values, 10) == values
+    assert column_from_bytes(spec, memoryview(packed), 10) == values
+    with pytest.raises(RequestError, match="must hold"):
+        column_from_json(spec, ["x", "y"], 10)
