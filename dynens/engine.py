@@ -201,7 +201,8 @@ class Engine:
     def _warm_encoder(self) -> None:
         """Have look-up tables built that the encoder builds when first asked."""
         kinds = {f.name: f.kind for f in self.encoder.input_fields}
-        for example in ("warm-up", 0):  # texts and integers are looked up in tables of their own
+        # Texts and integers are looked up in tables of their own; either is a date as well.
+        for example in ("2000-01-01", 0):
             values = {"categorical": example, "multi_valued": [example], "numeric": 0}
             self.encoder.encode_columns({n: [values.get(kind)] for n, kind in kinds.items()})
             if self.encoder.has_item_entity:

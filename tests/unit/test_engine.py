@@ -3,16 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dynens.batch import EncodedBatch, FeatureLayout, SparseField
 from dynens.bundle import RouterSpec, write_bundle
 from dynens.config.serving import EngineConfig
+from dynens.data.prepare import prepare
 from dynens.engine import BudgetSpentError, Engine, Pause, Scores
 from dynens.errors import BundleError
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
 from tests.bundles import ensemble_graph, student_graph
 
 LAYOUT = FeatureLayout(
@@ -275,3 +280,19 @@ def test_graphs_without_the_agreed_outputs_are_refused(
     other = student_graph(tmp_path / "other.onnx", wider)
     with pytest.raises(BundleError, match="do not run"):
         Engine.load(export(other, bundle / "ensemble.onnx"))
+
+
+def test_warm_up_speaks_to_fields_of_every_kind(tmp_path: Path) -> None:
+    days = [f"{1 + i % 28:02}.03.2024" for i in range(200)]
+    table = {"day": days, "x": ["1,5", "2"] * 100, "tags": ["a|b"] * 200, "y": [0, 1] * 100}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    fields = (
+        FieldSpec(name="weekday", column="day", derive="weekday"),
+        FieldSpec(name="day", kind="numeric", derive="epoch_days"),
+        FieldSpec(name="x", kind="numeric", decimal=","),
+        FieldSpec(name="tags", kind="multi_valued", separator="|"),
+    )
+    features = FeatureSchema(label=LabelRule(column="y"), fields=fields)
+    config = DatasetConfig(files=(str(tmp_path / "t.parquet"),), features=features)
+    encoder = prepare(config, tmp_path / "data", seed=0).encoder
+    Engine._warm_encoder(SimpleNamespace(encoder=encoder))  # type: ignore[arg-type]
