@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from dynens.data.decimals import points_in
 from dynens.data.entities import RawEntity
 from dynens.data.labels import no_label_column
-from dynens.data.sources import file_format, file_schema
+from dynens.data.profile import number_share
+from dynens.data.sources import expand, file_format, file_schema, read_head
 from dynens.data.values import is_bytes, is_number_type, widen
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, Decimal, FeatureSchema, TimeFormat
@@ -38,6 +40,7 @@ def needed_columns(features: FeatureSchema) -> dict[str, str]:
     return needed
 
 
+_HEAD_ROWS = 2000
 _UNTYPED = pa.binary()  # stands for the columns of text files, which any flat type agrees with
 _DIGITS = pa.large_string()  # stands for numbers of types that only their texts hold unchanged
 
@@ -131,3 +134,25 @@ def number_columns(features: FeatureSchema, schema: pa.Schema) -> set[str]:
         name for name, use in needed_columns(features).items() if not use.startswith("field")
     }
     return {name for name in decimals_of(features).keys() - others if name in schema.names}
+
+
+def check_types(config: DatasetConfig) -> None:
+    """Compare the beginnings of the files, column by column.
+
+    Raises:
+        DataError: a column holds numbers in one file and other texts in another.
+    """
+    seen: dict[str, tuple[float, Path]] = {}
+    for file in expand([*config.files, *config.valid_files, *config.test_files]):
+        head = read_head([str(file)], config.source, _HEAD_ROWS)
+        head = points_in(head, head.column_names if config.source.decimal == "," else ())
+        for name in head.column_names:
+            share = number_share(head[name])
+            if share is None:
+                continue
+            other, first = seen.setdefault(name, (share, file))
+            if abs(share - other) > 0.9:
+                raise DataError(
+                    f"column {name!r} holds {'numbers' if other > 0.5 else 'texts'} in {first} but "
+                    f"{'numbers' if share > 0.5 else 'texts'} in {file}; make the files alike."
+                )

@@ -13,6 +13,7 @@ from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 BUCKETS = 32
 TEXT_WORDS = 3.0
 _TEXT_LEN = 16
+_WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
 ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
 
 
@@ -34,6 +35,8 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         return [FieldSpec(name=name, kind="multi_valued", separator=separator, why=why)]
     if profile.mean_words >= TEXT_WORDS and profile.num_distinct > 200:
         return [_text_field(profile)]
+    if profile.parts is not None and profile.num_distinct > 200:
+        return [_parts_field(profile)]
     return [_categorical(profile, "text" if not profile.is_number else "two values")]
 
 
@@ -61,8 +64,19 @@ def _text_field(profile: ColumnProfile) -> FieldSpec:
         kind="multi_valued",
         separator=None,
         max_len=_TEXT_LEN,
-        vocabulary=VocabularyPolicy(min_count=5, max_size=20_000),
+        vocabulary=_WORDS,
         why=f"free text, {profile.mean_words:.0f} words on average: a bag of words",
+    )
+
+
+def _parts_field(profile: ColumnProfile) -> FieldSpec:
+    return FieldSpec(
+        name=profile.name,
+        kind="multi_valued",
+        separator=profile.parts,
+        max_len=_TEXT_LEN,
+        vocabulary=_WORDS,
+        why=f"addresses that hardly repeat: their parts, between {profile.parts!r}",
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.values import COMMA_NUMBER, canonical_texts, plain, with_points
+from dynens.data.numbers import COMMA_NUMBER, with_points
+from dynens.data.values import canonical_texts, plain
 from dynens.schema import DatasetConfig
 
 _COMMA = r",[0-9]+\D*$"
@@ -29,6 +30,17 @@ def outcomes_with_points(table: pa.Table, config: DatasetConfig) -> pa.Table:
     if config.source.decimal == ".":
         return table
     return points_in(table, config.features.outcome_columns())
+
+
+def fields_with_commas(config: DatasetConfig) -> DatasetConfig:
+    """The same, with the decimal sign of its text files in every numeric field."""
+    if config.source.decimal == ".":
+        return config
+    features = config.features
+    fields = tuple(
+        f.model_copy(update={"decimal": ","}) if f.kind == "numeric" else f for f in features.fields
+    )
+    return config.model_copy(update={"features": features.model_copy(update={"fields": fields})})
 
 
 def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:

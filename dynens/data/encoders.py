@@ -20,9 +20,10 @@ from dynens.batch import (
 )
 from dynens.data.entities import EncodedEntity
 from dynens.data.fields import CategoricalEncoder, FieldEncoder, NumericEncoder
+from dynens.data.numbers import to_numbers
 from dynens.data.ranking import Ranker
 from dynens.data.store import read_encoder, write_encoder
-from dynens.data.values import canonical_texts, to_numbers
+from dynens.data.values import canonical_texts
 from dynens.errors import DataError, about
 from dynens.schema import Entity, FieldKind, FieldSpec
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
 from dynens.data.lists import split_lists, unbracketed
+from dynens.data.numbers import number, to_numbers
 from dynens.data.times import seconds_of_values, time_part, to_seconds
-from dynens.data.values import canonical, number, one_line, to_numbers
+from dynens.data.values import canonical, one_line
 from dynens.data.vocabulary import Vocabulary
 from dynens.errors import DataError
 from dynens.schema import FieldSpec

@@ -21,8 +21,8 @@ from dynens.data.fields import (
     vectors,
 )
 from dynens.data.lists import split_lists
+from dynens.data.numbers import to_numbers
 from dynens.data.times import time_part, to_seconds
-from dynens.data.values import to_numbers
 from dynens.data.vocabulary import ValueCounter, Vocabulary
 from dynens.schema import FieldSpec
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynens.data.values import parse_number
+from dynens.data.numbers import parse_number
 from dynens.errors import DataError
 from dynens.schema import SourceOptions
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from dynens.data.columns import check_types
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
-from dynens.data.decimals import comma_columns, points_in
+from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
-from dynens.data.profile import ColumnProfile, Labels, number_share, profile_column
+from dynens.data.profile import ColumnProfile, Labels, profile_column
 from dynens.data.roles import (
     DATE,
     ITEM,
@@ -26,7 +27,7 @@ from dynens.data.roles import (
     find_timestamp,
     may_be_time,
 )
-from dynens.data.sources import expand, read_head, read_sample, with_decimal
+from dynens.data.sources import read_sample, with_decimal
 from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.schema import (
@@ -44,7 +45,6 @@ from dynens.schema import (
 
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
-_HEAD_ROWS = 2000
 _LEAK_AUC = 0.97
 _COPY_AUC = 0.9999
 _MANY_LINES = 20
@@ -121,7 +121,7 @@ def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
 def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> InferredSchema:
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
-        return InferredSchema(_with_decimals(config))
+        return InferredSchema(fields_with_commas(config))
     source, commas = with_decimal(config.files, config.source)
     config = config.model_copy(update={"source": source})
     check_types(config)
@@ -132,39 +132,6 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
         entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
     return infer_fields(config, sample, entity_of, distance).with_comma_note(commas)
-
-
-def _with_decimals(config: DatasetConfig) -> DatasetConfig:
-    """The same, with the decimal sign of its text files in every numeric field."""
-    if config.source.decimal == ".":
-        return config
-    features = config.features
-    fields = tuple(
-        f.model_copy(update={"decimal": ","}) if f.kind == "numeric" else f for f in features.fields
-    )
-    return config.model_copy(update={"features": features.model_copy(update={"fields": fields})})
-
-
-def check_types(config: DatasetConfig) -> None:
-    """Compare the beginnings of the files, column by column.
-
-    Raises:
-        DataError: a column holds numbers in one file and other texts in another.
-    """
-    seen: dict[str, tuple[float, Path]] = {}
-    for file in expand([*config.files, *config.valid_files, *config.test_files]):
-        head = read_head([str(file)], config.source, _HEAD_ROWS)
-        head = points_in(head, head.column_names if config.source.decimal == "," else ())
-        for name in head.column_names:
-            share = number_share(head[name])
-            if share is None:
-                continue
-            other, first = seen.setdefault(name, (share, file))
-            if abs(share - other) > 0.9:
-                raise DataError(
-                    f"column {name!r} holds {'numbers' if other > 0.5 else 'texts'} in {first} but "
-                    f"{'numbers' if share > 0.5 else 'texts'} in {file}; make the files alike."
-                )
 
 
 def infer_fields(
@@ -358,6 +325,7 @@ class _Inference:
             and not profile.is_temporal
             and profile.mean_words < TEXT_WORDS
             and profile.separator is None
+            and profile.parts is None
             and text_format(self._sample[profile.name].slice(0, 200)) is None
         )
 

@@ -14,9 +14,10 @@ from dynens.data.columns import decimals_of, number_columns, time_columns
 from dynens.data.encoders import RowEncoder
 from dynens.data.fields import DenseVectorEncoder, misfits
 from dynens.data.lists import split_lists
+from dynens.data.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.sources import iter_tables
 from dynens.data.times import to_seconds, unreadable_times
-from dynens.data.values import MAX_UNREADABLE_SHARE, one_line, to_numbers
+from dynens.data.values import one_line
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.heads import NO_HEADER, are_numbers
-from dynens.data.values import canonical_codes, parse_number, to_numbers
+from dynens.data.numbers import parse_number, to_numbers
+from dynens.data.values import canonical_codes
 from dynens.errors import DataError, SchemaError
 from dynens.schema import Comparison, LabelRule
 

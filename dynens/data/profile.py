@@ -11,12 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.lists import split_lists, unbracketed_column
-from dynens.data.values import Numbers, canonical_codes, canonical_texts, plain, to_numbers
+from dynens.data.numbers import Numbers, to_numbers
+from dynens.data.values import canonical_codes, canonical_texts, plain
 
 _BUCKETS = 20
 _SMOOTHING = 10.0
 _MIN_KNOWN = 20
 _FEW_TEXTS = 0.2
+_MAX_TEXTS = 20_000
+_HARDLY_REPEAT = 0.9  # distinct texts per row
+_OFTEN = 5
 _EXACT = 2**53  # beyond, a float is not one integer
 _HALVES_SEED = (731, 1987)  # far from the seeds that made-up tables are drawn with
 
@@ -45,6 +49,8 @@ class ColumnProfile:
         mean_chars: characters per text.
         max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
+        parts: a separator (`/` of URLs, `@`) that splits texts which hardly repeat into parts of
+            which many do, or None.
         sequential: whether numbers only grow (or only fall) from row to row.
         span: largest number less the smallest.
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
@@ -72,6 +78,7 @@ class ColumnProfile:
     mean_chars: float = 0.0
     max_lines: int = 1
     separator: str | None = None
+    parts: str | None = None
     sequential: bool = False
     span: float = math.inf
     looks_hashed: bool = False
@@ -156,6 +163,8 @@ def profile_column(
         known = codes >= 0
         if pa.types.is_string(kind):
             facts |= _text_facts(texts)
+            if len(texts) > _HARDLY_REPEAT * known.sum() and "separator" not in facts:
+                facts["parts"] = _parts_separator(texts)
     num_distinct = len(np.unique(codes[known]))
     if labels is not None and known.any():
         facts |= _label_facts(codes, numbers.values if numbers is not None else None, labels)
@@ -228,7 +237,7 @@ def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
 
 def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     """Words, characters and separators of the distinct texts."""
-    sample = texts.slice(0, 20_000)
+    sample = texts.slice(0, _MAX_TEXTS)
     if not len(sample):
         return {}
     words = pc.list_value_length(pc.utf8_split_whitespace(sample))
@@ -250,6 +259,18 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
             facts["separator"] = separator
             break
     return facts
+
+
+def _parts_separator(texts: pa.StringArray) -> str | None:
+    """The separator that splits texts into parts most of which occur often."""
+    for separator in ("/", "@"):
+        pieces = pc.split_pattern(texts.slice(0, _MAX_TEXTS), pattern=separator)
+        if pc.mean(pc.list_value_length(pieces)).as_py() < 2:
+            continue
+        counts = pc.value_counts(pieces.flatten()).field("counts").to_numpy()
+        if counts[counts >= _OFTEN].sum() > 0.4 * counts.sum():
+            return separator
+    return None
 
 
 def _vector_facts(texts: pa.StringArray) -> dict[str, object]:

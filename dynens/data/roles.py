@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dynens.data.numbers import to_numbers
 from dynens.data.profile import ColumnProfile
 from dynens.data.times import NUMBER_FORMATS, text_format, to_seconds
-from dynens.data.values import to_numbers
 from dynens.schema import TimeFormat
 
 USER = re.compile(

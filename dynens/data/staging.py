@@ -17,16 +17,10 @@ import pyarrow.ipc as ipc
 from dynens.data.columns import decimals_of, number_columns, time_columns
 from dynens.data.decimals import outcomes_with_points
 from dynens.data.labels import LabelReader
+from dynens.data.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.sources import iter_tables
 from dynens.data.times import to_seconds, unreadable_times
-from dynens.data.values import (
-    MAX_UNREADABLE_SHARE,
-    canonical_codes,
-    canonical_texts,
-    is_number_type,
-    plain,
-    to_numbers,
-)
+from dynens.data.values import canonical_codes, canonical_texts, is_number_type, plain
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, FeatureSchema
 

@@ -12,13 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.values import (
-    MAX_UNREADABLE_SHARE,
-    canonical_texts,
-    parse_number,
-    plain,
-    to_numbers,
-)
+from dynens.data.numbers import MAX_UNREADABLE_SHARE, parse_number, to_numbers
+from dynens.data.values import canonical_texts, plain
 from dynens.schema import TimeFormat, TimePart
 
 TEXT_FORMATS: tuple[TimeFormat, ...] = ("auto", "day_first")

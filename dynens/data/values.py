@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,9 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.errors import DataError
-from dynens.schema import Decimal as DecimalSign
 
-MAX_UNREADABLE_SHARE = 0.01  # of a column's values, beyond which it is not what it was taken for
 NULL_SPELLINGS = (
     *("", "null", "NULL", "Null", "None", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaT"),
     *("?", "\\N", "-", "--", "na", "n.a.", "unknown", "Unknown", "UNKNOWN", "missing", "Missing"),
@@ -35,39 +32,11 @@ NON_FINITE_SPELLINGS = (
 MISSING_SPELLINGS = NULL_SPELLINGS + NON_FINITE_SPELLINGS
 _MISSING = frozenset(MISSING_SPELLINGS)
 _MISSING_ARRAY = pa.array(MISSING_SPELLINGS)
-_NULL_ARRAY = pa.array(NULL_SPELLINGS)
-_NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
-_SPACE = " \t\r\n\x0b\x0c"
-_WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
+SPACE = " \t\r\n\x0b\x0c"
+TRUTH_WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
 _LONG_FRACTION = 8  # digits: fewer are no float32 written as a double
-_CURRENCY = (
-    r"[$€£¥₹₩₽₺₪฿₫₴₦]|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|BRL|RUB|AUD|CAD|CHF|SEK|NOK|DKK|PLN|CZK|HUF|"
-    r"TRY|MXN|ZAR|SGD|HKD|TWD|THB|IDR|VND|MYR|PHP|AED|SAR|ILS|kr|zł|Rs\.?|R\$|US\$"
-)
-_DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
-    r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?:" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f ][0-9]{3})+|[0-9]+)"
-    r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
-)
-# 1.234.567,89 €
-_AROUND = r"\s?(?:%|" + _CURRENCY + r")?\s?"
-COMMA_NUMBER = (
-    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}][0-9]{{3}})+)(,[0-9]+)?{_AROUND}$"
-)
-_COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0"))
-_TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
-    r"(?P<sign>-?)(?:(?P<days>[0-9]+) days?,? \+?)?(?P<hours>[0-9]{1,3}):(?P<minutes>[0-5][0-9])"
-    r"(?::(?P<seconds>[0-5][0-9](?:\.[0-9]+)?))?"
-)
-_DURATION = re.compile(  # PT1H2M3S
-    r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
-    r"(?:(?P<minutes>[0-9]+)M)?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?)S)?)?"
-)
 _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-_PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def canonical(value: Any) -> str | None:
@@ -116,11 +85,11 @@ def _canonical_float(value: float | np.floating[Any]) -> str | None:
 
 
 def _canonical_text(text: str) -> str | None:
-    text = text.strip(_SPACE)
+    text = text.strip(SPACE)
     if text in _MISSING:
         return None
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in TRUTH_WORDS:
+        return TRUTH_WORDS[text]
     if _DECIMAL.fullmatch(text):
         text = text.rstrip("0").rstrip(".")
         if len(text.partition(".")[2]) >= _LONG_FRACTION and repr(float(text)) == text:
@@ -204,11 +173,11 @@ def widen(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
 
 
 def _canonical_strings(values: pa.StringArray) -> pa.StringArray:
-    values = pc.utf8_trim(values, characters=_SPACE)
+    values = pc.utf8_trim(values, characters=SPACE)
     values = pc.if_else(pc.is_in(values, _MISSING_ARRAY), pa.scalar(None, pa.string()), values)
-    words = pc.index_in(values, pa.array(list(_WORDS)))
+    words = pc.index_in(values, pa.array(list(TRUTH_WORDS)))
     if words.null_count < len(words):
-        values = pc.coalesce(pc.take(pa.array(list(_WORDS.values())), words), values)
+        values = pc.coalesce(pc.take(pa.array(list(TRUTH_WORDS.values())), words), values)
     odd = rf"^-?[0-9]+\.([0-9]*0|[0-9]{{{_LONG_FRACTION},}})\z"
     padded = pc.match_substring_regex(values, odd).fill_null(False)
     if pc.any(padded).as_py():
@@ -259,148 +228,6 @@ def is_bytes(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks) or kind == pa.binary_view()
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """A column read as numbers.
-
-    Attributes:
-        values: (B,) float64, NaN where missing.
-        num_non_finite: NaN or infinite numbers among them (treated as missing).
-        num_infinite: infinite numbers among them.
-        num_unreadable: texts that are no numbers (treated as missing).
-        example: the first such text.
-    """
-
-    values: npt.NDArray[np.float64]
-    num_non_finite: int = 0
-    num_infinite: int = 0
-    num_unreadable: int = 0
-    example: str | None = None
-
-
-def with_points(column: pa.Array) -> pa.Array:
-    """Texts that are numbers with a decimal comma, with a point: 1.234,5 becomes 1234.5."""
-    found = pc.match_substring_regex(column, r"[.,]").fill_null(False)
-    if not pc.any(found).as_py():
-        return column
-    numbers = pc.and_(found, pc.match_substring_regex(column, COMMA_NUMBER).fill_null(False))
-    pointed = pc.replace_substring(pc.replace_substring(column, ".", ""), ",", ".")
-    return pc.if_else(numbers, pointed, column)
-
-
-def to_numbers(column: pa.Array | pa.ChunkedArray, decimal: DecimalSign = ".") -> Numbers:
-    """Read a column as numbers; NaN, infinities and missing values become NaN."""
-    column = plain(column)
-    kind = column.type
-    unreadable, example = 0, None
-    if pa.types.is_string(kind):
-        column = with_points(column) if decimal == "," else column
-        column, unreadable, example = _parse_strings(column)
-    elif pa.types.is_null(kind):
-        return Numbers(np.full(len(column), np.nan))
-    elif not (pa.types.is_floating(kind) and kind != pa.float16()):
-        column = _cast_to_double(column)
-    numbers = column.cast(pa.float64())
-    nulls = numbers.null_count
-    values = numbers.to_numpy(zero_copy_only=False)
-    finite = np.isfinite(values)
-    if finite.all():
-        return Numbers(values, num_unreadable=unreadable, example=example)
-    infinite = int(np.isinf(values).sum())
-    values = np.where(finite, values, np.nan)
-    non_finite = int((~finite).sum()) - nulls
-    return Numbers(values, non_finite, infinite, unreadable, example)
-
-
-def _cast_to_double(column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        width = 32 if pa.types.is_date32(kind) else 64
-        column = column.cast(pa.int32() if width == 32 else pa.int64())
-    try:
-        if pa.types.is_boolean(kind):
-            column = column.cast(pa.int8())
-        return column.cast(pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-        raise DataError(
-            f"a column of type {kind} cannot be read as numbers; convert it to numbers."
-        ) from e
-
-
-def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
-    """Texts as doubles: (numbers, how many are not numbers, the first of them)."""
-    column = pc.utf8_trim(column, characters=_SPACE)
-    column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
-    column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("inf"), column)
-    try:
-        return column.cast(pa.float64()), 0, None
-    except pa.ArrowInvalid:
-        texts = column.to_pylist()
-    numbers = [None if t is None else math.inf if t == "inf" else parse_number(t) for t in texts]
-    unreadable = [t for t, n in zip(texts, numbers, strict=True) if t is not None and n is None]
-    array = pa.array(numbers, pa.float64())
-    return array, len(unreadable), (unreadable[0] if unreadable else None)
-
-
-def parse_number(text: str) -> float | None:
-    """The number a text spells, or None.
-
-    `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
-    1200; times of the day and durations (`1:02:03`, `0 days 01:02:03`, `PT1H2M3S`) are seconds.
-    """
-    text = text.strip(_SPACE)
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    if text in _WORDS:
-        return float(_WORDS[text])
-    parts = _DECORATED.fullmatch(text)
-    if parts is not None:
-        return _decorated(parts)
-    parts = _CLOCK.fullmatch(text) or _DURATION.fullmatch(text)
-    if parts is None:
-        return None
-    seconds = sum(float(parts[name] or 0) * unit for name, unit in _PARTS_S.items())
-    return -seconds if parts["sign"] else seconds
-
-
-def _decorated(parts: re.Match[str]) -> float | None:
-    signs = parts["sign"] + parts["inner"]
-    if len(signs) > 1 or bool(parts["open"]) != bool(parts["close"]):
-        return None
-    whole = re.sub(r"[^0-9]", "", parts["whole"])
-    size = float(whole + (parts["rest"] or "")) * _TIMES.get(parts["times"], 1.0)
-    return -size if signs in ("-", "−") or parts["open"] else size
-
-
 def one_line(value: Any) -> str:
     """The beginning of a value as messages show it."""
     return repr(str(value)[:40])
-
-
-def number(value: Any, field: str, decimal: DecimalSign = ".") -> float:
-    """One raw value as a number, NaN when missing; `decimal` is the sign in texts.
-
-    Raises:
-        DataError: it is a text that spells no number.
-    """
-    if value is None or value is pa.NA:
-        return math.nan
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        text = value.strip(_SPACE)
-        if text in _MISSING:
-            return math.nan
-        if decimal == "," and _COMMA_NUMBER.match(text):
-            text = text.replace(".", "").replace(",", ".")
-        parsed = parse_number(text)
-        if parsed is None:
-            raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")
-        return parsed if math.isfinite(parsed) else math.nan
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    try:
-        result = float(value)
-    except (TypeError, ValueError, OverflowError) as e:
-        raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.") from e
-    return result if math.isfinite(result) else math.nan

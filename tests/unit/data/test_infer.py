@@ -472,3 +472,25 @@ def test_the_requests_of_rows_are_no_feature(tmp_path):
     features = infer_schema(tmp_path / "t.parquet", "click").dataset.features
     assert features.request_id == "impression_id"
     assert [f.name for f in features.fields] == ["x"]
+
+
+def test_addresses_are_their_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    shops = rng.choice(["shop.example", "news.example", "play.example"], ROWS)
+    table = {
+        "url": [
+            f"https://{shop}/{c}/{i:x}"
+            for i, (shop, c) in enumerate(zip(shops, rng.integers(0, 9, ROWS), strict=True))
+        ],
+        "mail": [f"{i:x}@{shop}" for i, shop in enumerate(shops)],
+        "token": [f"{i:x}/{i * 7919:x}" for i in range(ROWS)],
+        "kind": rng.choice(["food/tea", "food/rice", "toys/cars"], ROWS),
+        "click": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "click")
+    kinds = {f.name: (f.kind, f.separator) for f in found.dataset.features.fields}
+    assert kinds["url"] == ("multi_valued", "/")
+    assert kinds["mail"] == ("multi_valued", "@")
+    assert kinds["kind"][0] == "categorical"
+    assert "token" in found.excluded

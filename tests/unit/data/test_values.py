@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynens.data.values import (
-    canonical,
-    canonical_codes,
-    canonical_texts,
-    number,
-    parse_number,
-    to_numbers,
-)
+from dynens.data.numbers import number, parse_number, to_numbers
+from dynens.data.values import canonical, canonical_codes, canonical_texts
 from dynens.errors import DataError
 
 

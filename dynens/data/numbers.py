@@ -1,0 +1,199 @@
+"""Numbers as people and files write them, read alike from a column and from one value."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.values import (
+    MISSING_SPELLINGS,
+    NON_FINITE_SPELLINGS,
+    NULL_SPELLINGS,
+    SPACE,
+    TRUTH_WORDS,
+    one_line,
+    plain,
+)
+from dynens.errors import DataError
+from dynens.schema import Decimal
+
+MAX_UNREADABLE_SHARE = 0.01  # of a column's values, beyond which it is not what it was taken for
+_MISSING = frozenset(MISSING_SPELLINGS)
+_NULL_ARRAY = pa.array(NULL_SPELLINGS)
+_NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
+_CURRENCY = (
+    r"[$€£¥₹₩₽₺₪฿₫₴₦]|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|BRL|RUB|AUD|CAD|CHF|SEK|NOK|DKK|PLN|CZK|HUF|"
+    r"TRY|MXN|ZAR|SGD|HKD|TWD|THB|IDR|VND|MYR|PHP|AED|SAR|ILS|kr|zł|Rs\.?|R\$|US\$"
+)
+_DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
+    r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?:" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
+    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f ][0-9]{3})+|[0-9]+)"
+    r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
+)
+# 1.234.567,89 €
+_AROUND = r"\s?(?:%|" + _CURRENCY + r")?\s?"
+COMMA_NUMBER = (
+    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}][0-9]{{3}})+)(,[0-9]+)?{_AROUND}$"
+)
+_COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0"))
+_TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
+    r"(?P<sign>-?)(?:(?P<days>[0-9]+) days?,? \+?)?(?P<hours>[0-9]{1,3}):(?P<minutes>[0-5][0-9])"
+    r"(?::(?P<seconds>[0-5][0-9](?:\.[0-9]+)?))?"
+)
+_DURATION = re.compile(  # PT1H2M3S
+    r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
+    r"(?:(?P<minutes>[0-9]+)M)?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?)S)?)?"
+)
+_PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column read as numbers.
+
+    Attributes:
+        values: (B,) float64, NaN where missing.
+        num_non_finite: NaN or infinite numbers among them (treated as missing).
+        num_infinite: infinite numbers among them.
+        num_unreadable: texts that are no numbers (treated as missing).
+        example: the first such text.
+    """
+
+    values: npt.NDArray[np.float64]
+    num_non_finite: int = 0
+    num_infinite: int = 0
+    num_unreadable: int = 0
+    example: str | None = None
+
+
+def with_points(column: pa.Array) -> pa.Array:
+    """Texts that are numbers with a decimal comma, with a point: 1.234,5 becomes 1234.5."""
+    found = pc.match_substring_regex(column, r"[.,]").fill_null(False)
+    if not pc.any(found).as_py():
+        return column
+    numbers = pc.and_(found, pc.match_substring_regex(column, COMMA_NUMBER).fill_null(False))
+    pointed = pc.replace_substring(pc.replace_substring(column, ".", ""), ",", ".")
+    return pc.if_else(numbers, pointed, column)
+
+
+def to_numbers(column: pa.Array | pa.ChunkedArray, decimal: Decimal = ".") -> Numbers:
+    """Read a column as numbers; NaN, infinities and missing values become NaN."""
+    column = plain(column)
+    kind = column.type
+    unreadable, example = 0, None
+    if pa.types.is_string(kind):
+        column = with_points(column) if decimal == "," else column
+        column, unreadable, example = _parse_strings(column)
+    elif pa.types.is_null(kind):
+        return Numbers(np.full(len(column), np.nan))
+    elif not (pa.types.is_floating(kind) and kind != pa.float16()):
+        column = _cast_to_double(column)
+    numbers = column.cast(pa.float64())
+    nulls = numbers.null_count
+    values = numbers.to_numpy(zero_copy_only=False)
+    finite = np.isfinite(values)
+    if finite.all():
+        return Numbers(values, num_unreadable=unreadable, example=example)
+    infinite = int(np.isinf(values).sum())
+    values = np.where(finite, values, np.nan)
+    non_finite = int((~finite).sum()) - nulls
+    return Numbers(values, non_finite, infinite, unreadable, example)
+
+
+def _cast_to_double(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        width = 32 if pa.types.is_date32(kind) else 64
+        column = column.cast(pa.int32() if width == 32 else pa.int64())
+    try:
+        if pa.types.is_boolean(kind):
+            column = column.cast(pa.int8())
+        return column.cast(pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+        raise DataError(
+            f"a column of type {kind} cannot be read as numbers; convert it to numbers."
+        ) from e
+
+
+def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
+    """Texts as doubles: (numbers, how many are not numbers, the first of them)."""
+    column = pc.utf8_trim(column, characters=SPACE)
+    column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
+    column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("inf"), column)
+    try:
+        return column.cast(pa.float64()), 0, None
+    except pa.ArrowInvalid:
+        texts = column.to_pylist()
+    numbers = [None if t is None else math.inf if t == "inf" else parse_number(t) for t in texts]
+    unreadable = [t for t, n in zip(texts, numbers, strict=True) if t is not None and n is None]
+    array = pa.array(numbers, pa.float64())
+    return array, len(unreadable), (unreadable[0] if unreadable else None)
+
+
+def parse_number(text: str) -> float | None:
+    """The number a text spells, or None.
+
+    `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
+    1200; times of the day and durations (`1:02:03`, `0 days 01:02:03`, `PT1H2M3S`) are seconds.
+    """
+    text = text.strip(SPACE)
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    if text in TRUTH_WORDS:
+        return float(TRUTH_WORDS[text])
+    parts = _DECORATED.fullmatch(text)
+    if parts is not None:
+        return _decorated(parts)
+    parts = _CLOCK.fullmatch(text) or _DURATION.fullmatch(text)
+    if parts is None:
+        return None
+    seconds = sum(float(parts[name] or 0) * unit for name, unit in _PARTS_S.items())
+    return -seconds if parts["sign"] else seconds
+
+
+def _decorated(parts: re.Match[str]) -> float | None:
+    signs = parts["sign"] + parts["inner"]
+    if len(signs) > 1 or bool(parts["open"]) != bool(parts["close"]):
+        return None
+    whole = re.sub(r"[^0-9]", "", parts["whole"])
+    size = float(whole + (parts["rest"] or "")) * _TIMES.get(parts["times"], 1.0)
+    return -size if signs in ("-", "−") or parts["open"] else size
+
+
+def number(value: Any, field: str, decimal: Decimal = ".") -> float:
+    """One raw value as a number, NaN when missing; `decimal` is the sign in texts.
+
+    Raises:
+        DataError: it is a text that spells no number.
+    """
+    if value is None or value is pa.NA:
+        return math.nan
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        text = value.strip(SPACE)
+        if text in _MISSING:
+            return math.nan
+        if decimal == "," and _COMMA_NUMBER.match(text):
+            text = text.replace(".", "").replace(",", ".")
+        parsed = parse_number(text)
+        if parsed is None:
+            raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")
+        return parsed if math.isfinite(parsed) else math.nan
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    try:
+        result = float(value)
+    except (TypeError, ValueError, OverflowError) as e:
+        raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.") from e
+    return result if math.isfinite(result) else math.nan
