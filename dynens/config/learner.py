@@ -106,6 +106,9 @@ class LearnerConfig(FrozenConfig):
     """Names of the features to use (a diversity knob); None: all."""
     bootstrap: bool = False
     """Train on rows drawn with replacement (a diversity knob)."""
+    random_features: bool = False
+    """Train the last layer of a dnn only, over embeddings and hidden layers as they were drawn (a
+    control: linear models of random features, whose ensembles cannot be distilled)."""
     max_rows: int | None = Field(default=None, ge=1)
     """Leave the learner out where more (informative) rows train; None: it always trains."""
     num_threads: int = Field(default=1, ge=1)
@@ -137,6 +140,11 @@ class LearnerConfig(FrozenConfig):
                 f"branches is {self.branches} but model is {self.model} with hidden_units "
                 f"{list(self.hidden_units)}; only {' and '.join(_BRANCHING[:2])} with hidden "
                 "layers can have more than one"
+            )
+        if self.random_features and (self.model != "dnn" or not self.hidden_units):
+            raise ValueError(
+                f"random_features is on but model is {self.model} with hidden_units "
+                f"{list(self.hidden_units)}; only a dnn with hidden layers has them"
             )
         if self.device == "cuda" and self.optimizer.embedding_optimizer == "fused_rowwise_adagrad":
             raise ValueError(

@@ -262,11 +262,24 @@ class CTRNetwork(nn.Module):
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
-        self.embeddings: nn.Module = SparseEmbeddings(
-            selection.fields, width, fused_update(config.optimizer)
-        )
+        fused = None if config.random_features else fused_update(config.optimizer)
+        self.embeddings: nn.Module = SparseEmbeddings(selection.fields, width, fused)
         self.embedding_dropout = ByteDropout(config.embedding_dropout)
         self.head = head_class(self.shape, config)
+        if config.random_features:
+            self._freeze_features()
+
+    def _freeze_features(self) -> None:
+        """Leave the head's last layer alone to train, over embeddings of unit variance.
+
+        References:
+            Rahimi and Recht, "Random Features for Large-Scale Kernel Machines", NIPS 2007.
+        """
+        assert isinstance(self.head, PerceptronHead)
+        self.requires_grad_(False)
+        for table in self.embeddings.parameters():
+            table.div_(table.std())
+        self.head.output.requires_grad_(True)
 
     def fit_stats(self, stats: FloatArray | None) -> None:
         """Learn how to standardise the statistics, from those of the training rows."""

@@ -33,8 +33,8 @@ def build_optimizer(network: CTRNetwork, config: LearnerConfig) -> torch.optim.O
     """
     options = config.optimizer
     embeddings = network.embeddings
-    tables = list(embeddings.parameters())
-    owned = {id(p) for p in tables}
+    owned = {id(p) for p in embeddings.parameters()}
+    tables = [p for p in embeddings.parameters() if p.requires_grad]
     dense = [p for p in network.parameters() if id(p) not in owned and p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": dense, "weight_decay": options.dense_l2}]
     if isinstance(embeddings, SparseEmbeddings) and embeddings.fused is not None:

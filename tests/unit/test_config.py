@@ -6,8 +6,15 @@ import pytest
 
 from dynens.cli import load_run_config
 from dynens.config.base import apply_overrides, load_yaml, validate
+from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
 from dynens.errors import ConfigError
+
+
+def test_random_features_need_a_last_layer_of_their_own() -> None:
+    for model, units in (("ipnn", (8,)), ("dnn", ())):
+        with pytest.raises(ValueError, match="random_features is on but model is"):
+            LearnerConfig(model=model, hidden_units=units, random_features=True)
 
 
 def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:

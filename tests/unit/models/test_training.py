@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from dynens.batch import FeatureLayout, SparseField
@@ -372,3 +373,34 @@ def test_statistics_are_inputs_where_ids_have_few_rows() -> None:
 def test_default_batch_size_grows_with_the_table() -> None:
     sizes = [default_batch_size(rows) for rows in (1, 500, 20_000, 600_000, 9_000_000)]
     assert sizes == [64, 64, 256, 1024, 4096]
+
+
+def test_random_features_are_a_linear_model_of_a_network_as_it_was_drawn() -> None:
+    options = OptimizerConfig(
+        batch_size=600, learning_rate=0.05, max_epochs=600, dense_l2=1e-4, ema_decay=0.0
+    )
+    config = LearnerConfig(
+        model="dnn",
+        embedding_dim=4,
+        hidden_units=(24,),
+        random_features=True,
+        use_stats=False,
+        dropout=0.0,
+        optimizer=options,
+    )
+    learner = learner_of(config)
+    learner.fit(TABLE.train, TABLE.train)
+    network = learner.networks_[0].eval()
+    with reproducible(0, 1):
+        drawn = learner.build_network(learner.config)
+    trained, before = dict(network.state_dict()), drawn.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], trained[name])}
+    assert changed == {"head.output.weight", "head.output.bias"}
+    with torch.no_grad():
+        inputs = network.inputs(
+            torch.from_numpy(TABLE.train.dense), torch.from_numpy(TABLE.train.ids), None
+        )
+        features = network.head.features(inputs).numpy()
+    linear = LogisticRegression(C=np.inf, max_iter=5000, tol=1e-8).fit(features, TABLE.train.labels)
+    expected = features @ linear.coef_[0] + linear.intercept_
+    assert np.corrcoef(expected, learner.predict_logits(TABLE.train))[0, 1] > 0.98
