@@ -164,7 +164,7 @@ def plot(ax: Axes, result: Mapping[str, Any]) -> None:
         for point in at_knee:
             ax.plot(point["offered_qps"], point["p99_ms"], "o", color=COLOURS[colour])
     budget = result["budget_ms"]
-    ax.axhline(budget, color="#999999", linewidth=1, label=f"budget {budget:g} ms")
+    ax.axhline(budget, color="#333333", linestyle=":", linewidth=1, label=f"budget {budget:g} ms")
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
