@@ -47,9 +47,9 @@ def find_timestamp(
 ) -> tuple[str, TimeFormat] | None:
     """The column that tells when a row happened, and how it is written.
 
-    Rows mostly stand in the order of their times, so that a column in which they do comes first,
-    and among several the one with the name of such a time. Without order the name must say it:
-    `created_at` may as well be the age of what was shown.
+    A column with the name of such a time comes first, and among several the one in whose order rows
+    stand, as they mostly do. Without such a name order must show it: `created_at` may as well be
+    the age of what was shown.
     """
     found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
     for name, profile in profiles.items():
@@ -67,7 +67,7 @@ def find_timestamp(
                 continue
             ordered = _in_order(seconds)
             if ordered or named:
-                found[name] = (ordered, bool(named), bool(dated)), time_format
+                found[name] = (bool(named), ordered, bool(dated)), time_format
             break
     best = max(found, key=lambda name: found[name][0], default=None)
     return None if best is None else (best, found[best][1])

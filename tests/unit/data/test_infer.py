@@ -494,3 +494,9 @@ def test_addresses_are_their_parts(tmp_path):
     assert kinds["mail"] == ("multi_valued", "@")
     assert kinds["kind"][0] == "categorical"
     assert "token" in found.excluded
+
+
+def test_rows_sorted_by_another_date_keep_the_time_of_the_event(tmp_path):
+    table = dated().rename_columns(["signup_date", "event_time", "x", "click"])
+    pq.write_table(table.sort_by("signup_date"), tmp_path / "t.parquet")
+    assert infer_schema(tmp_path / "t.parquet", "click").dataset.features.timestamp == "event_time"
