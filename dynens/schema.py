@@ -18,6 +18,7 @@ Entity = Literal["user", "item", "context"]
 TimePart = Literal["hour", "weekday", "day", "month", "epoch_days"]
 TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd"]
 Transform = Literal["quantile", "standard", "log", "none"]
+Decimal = Literal[".", ","]
 
 _RULE = re.compile(
     r"\s*(?:(?:`(?P<quoted>[^`]+)`|(?P<column>[^<>=!\s][^<>=!]*?))\s*)?"
@@ -37,9 +38,6 @@ class VocabularyPolicy(FrozenConfig):
     min_count: int = Field(default=2, ge=1)
     max_size: int = Field(default=1_000_000, ge=1)
     hash_buckets: int | None = Field(default=None, ge=2)
-
-
-Decimal = Literal[".", ","]
 
 
 class FieldSpec(FrozenConfig):

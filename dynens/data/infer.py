@@ -201,16 +201,7 @@ class _Inference:
         user = features.user_key or find_key(profiles, USER)
         item = features.item_key or find_key(profiles, ITEM)
         for name, profile in profiles.items():
-            if profile.max_lines > _MANY_LINES:
-                self._warn(
-                    f"{name} holds a text of {profile.max_lines} lines; if a quote is not closed "
-                    "there, rows are lost: set source.quoting to false"
-                )
-            if profile.not_a_number is not None and profile.num_distinct > _MANY_VALUES:
-                self._warn(
-                    f"{name} holds numbers and texts such as {profile.not_a_number!r}, so that its "
-                    "values are categories; leave those texts empty if they mean missing"
-                )
+            self._look_at_texts(profile)
             if not name:
                 self._exclude("(no name)", "a column without a name, as row numbers have none")
             elif name == request:
@@ -222,12 +213,8 @@ class _Inference:
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):
                 self._add(profile, user, item)
         self._limit_buckets()
-        dates = [f.source for f in self._fields if f.derive == "epoch_days"]
-        if timestamp is None and (dates := [d for d in dates if DATE.fullmatch(d.lower())]):
-            self._warn(
-                f"{dates[0]} is a feature; if it is the time of the row, name it in "
-                "features.timestamp, so that rows are cut by it"
-            )
+        if timestamp is None:
+            self._ask_about_dates()
         if not self._fields:
             raise DataError(
                 f"{self._config.files[0]} has no column to predict the label from: "
@@ -249,6 +236,28 @@ class _Inference:
         )
         self._result.dataset = self._config.model_copy(update={"features": updated})
         return self._result
+
+    def _look_at_texts(self, profile: ColumnProfile) -> None:
+        """Warn of texts that are a sign of something else."""
+        if profile.max_lines > _MANY_LINES:
+            self._warn(
+                f"{profile.name} holds a text of {profile.max_lines} lines; if a quote is not "
+                "closed there, rows are lost: set source.quoting to false"
+            )
+        if profile.not_a_number is not None and profile.num_distinct > _MANY_VALUES:
+            self._warn(
+                f"{profile.name} holds numbers and texts such as {profile.not_a_number!r}, so that "
+                "its values are categories; leave those texts empty if they mean missing"
+            )
+
+    def _ask_about_dates(self) -> None:
+        """Warn where the time of the row may be among the features."""
+        dates = [f.source for f in self._fields if f.derive == "epoch_days"]
+        if dates := [name for name in dates if DATE.fullmatch(name.lower())]:
+            self._warn(
+                f"{dates[0]} is a feature; if it is the time of the row, name it in "
+                "features.timestamp, so that rows are cut by it"
+            )
 
     def _skipped(self) -> set[str]:
         features = self._config.features

@@ -173,15 +173,6 @@ def test_an_identifier_that_stands_for_one_class_is_kept_and_warned_of(tmp_path)
     assert "town nearly tells the label by itself" in result.warnings[0]
 
 
-def test_numbers_of_the_rows_are_left_out_in_any_order(tmp_path):
-    path = tmp_path / "t.parquet"
-    rng = np.random.default_rng(0)
-    order, rank = rng.permutation(ROWS) + 5000, rng.permutation(ROWS)
-    columns = {"order_number": order, "rank": rank, "y": rng.random(ROWS) < rank / ROWS}
-    pq.write_table(pa.table(columns), path)
-    assert list(infer_schema(path, "y").excluded) == ["order_number"]
-
-
 def test_a_few_texts_among_numbers_are_warned_of(tmp_path):
     rng = np.random.default_rng(0)
     values = [f"{x:.3f}" if i % 20 else "oops" for i, x in enumerate(rng.normal(size=400))]
@@ -243,108 +234,6 @@ def test_a_quote_that_is_not_closed_is_warned_of(tmp_path):
     assert "title holds a text of 51 lines" in warning
 
 
-def test_parts_of_the_time_do_not_take_a_columns_name(tmp_path):
-    path = tmp_path / "t.parquet"
-    rng = np.random.default_rng(0)
-    columns = {
-        "ts": 1_700_000_000 + 900 * np.arange(ROWS),
-        "ts.hour": rng.integers(0, 24, ROWS),
-        "y": rng.integers(0, 2, ROWS),
-    }
-    pq.write_table(pa.table(columns), path)
-    names = [f.name for f in infer_schema(path, "y").dataset.features.fields]
-    assert names == ["ts.hour_", "ts.weekday", "ts.hour", "ts.hour.size"]
-
-
-@pytest.mark.parametrize(
-    ("layout", "time_format"),
-    [("%d/%m/%Y %H:%M", "day_first"), ("%Y%m%d%H", "yyyymmddhh"), ("%Y-%m-%d %H:%M UTC", "auto")],
-)
-def test_how_the_time_of_the_row_is_written(tmp_path, layout, time_format):
-    path = tmp_path / "t.csv"
-    start, step = datetime.datetime(2024, 1, 1), datetime.timedelta(minutes=31)
-    rng = np.random.default_rng(0)
-    columns = {
-        "time": [(start + i * step).strftime(layout) for i in range(ROWS)],
-        "due": [(start + int(i) * 97 * step).strftime(layout) for i in rng.integers(0, 99, ROWS)],
-        "y": rng.integers(0, 2, ROWS),
-    }
-    pacsv.write_csv(pa.table(columns), path)
-    features = infer_schema(path, "y").dataset.features
-    assert (features.timestamp, features.time_format) == ("time", time_format)
-    assert features.field("time.hour").time_format == time_format
-    if time_format != "yyyymmddhh":
-        due = features.field("due")
-        assert (due.derive, due.time_format) == ("epoch_days", time_format)
-
-
-@pytest.mark.parametrize(
-    ("name", "unit"), [("t", 1000), ("created", 1), ("epoch_ms", 1000), ("seconds_since", 1.0)]
-)
-def test_numbers_that_are_the_time_of_the_row(tmp_path, name, unit):
-    rng = np.random.default_rng(0)
-    times = 1_700_000_000 + np.cumsum(rng.integers(1, 900, ROWS))
-    columns = {name: times * unit, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
-    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
-    assert features.timestamp == name
-    assert [f.name for f in features.fields] == [f"{name}.hour", f"{name}.weekday", "x"]
-
-
-def test_numbers_in_no_order_are_no_time_of_the_row_and_no_hash(tmp_path):
-    rng = np.random.default_rng(0)
-    times = 1_700_000_000_000 + rng.permutation(ROWS) * 877_123
-    columns = {"t": times, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
-    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    result = infer_schema(tmp_path / "t.parquet", "y")
-    assert result.dataset.features.timestamp is None
-    assert "name it in features.timestamp" in result.excluded["t"]
-
-
-START = datetime.datetime(2024, 3, 1)
-
-
-def dated(seed=0):
-    """A listing's date, then the time of the row, which the rows stand in the order of."""
-    rng = np.random.default_rng(seed)
-    times = [START + datetime.timedelta(minutes=int(m)) for m in np.arange(ROWS) * 7]
-    listed = [
-        t - datetime.timedelta(days=int(d))
-        for t, d in zip(times, rng.integers(0, 400, ROWS), strict=True)
-    ]
-    return pa.table(
-        {
-            "created_at": [str(t) for t in listed],
-            "event_time": [str(t) for t in times],
-            "x": rng.random(ROWS),
-            "click": rng.integers(0, 2, ROWS),
-        }
-    )
-
-
-@pytest.mark.parametrize("name", ["event_time", "served", "date"])
-def test_the_time_of_the_row_is_the_one_that_rows_are_in_the_order_of(tmp_path, name):
-    table = dated().rename_columns(["created_at", name, "x", "click"])
-    pq.write_table(table, tmp_path / "t.parquet")
-    features = infer_schema(tmp_path / "t.parquet", "click").dataset.features
-    assert features.timestamp == name
-    assert features.field("created_at").derive == "epoch_days"
-
-
-def test_a_date_in_no_order_is_a_feature_and_asked_about(tmp_path):
-    pq.write_table(dated().drop_columns(["event_time"]), tmp_path / "t.parquet")
-    found = infer_schema(tmp_path / "t.parquet", "click")
-    assert found.dataset.features.timestamp is None
-    assert found.dataset.features.field("created_at").derive == "epoch_days"
-    assert any("created_at is a feature; if it is the time of the row" in w for w in found.warnings)
-
-
-def test_event_times_in_no_order_are_times_of_the_row_all_the_same(tmp_path):
-    table = dated().drop_columns(["created_at"])
-    pq.write_table(table.take(np.random.default_rng(1).permutation(ROWS)), tmp_path / "t.parquet")
-    assert infer_schema(tmp_path / "t.parquet", "click").dataset.features.timestamp == "event_time"
-
-
 @pytest.mark.parametrize("unit", [1000, 1024])
 def test_large_numbers_whose_size_tells_are_no_hashes(tmp_path, unit):
     rng = np.random.default_rng(3)
@@ -355,43 +244,6 @@ def test_large_numbers_whose_size_tells_are_no_hashes(tmp_path, unit):
     )
     (field, *_) = infer_schema(tmp_path / "t.parquet", "click").dataset.features.fields
     assert field.kind == "numeric"
-
-
-def test_a_name_alone_makes_no_row_number(tmp_path):
-    rng = np.random.default_rng(3)
-    table = {
-        "": rng.permutation(ROWS),
-        "row": rng.choice(list("ABCDEFGH"), ROWS),
-        "index": rng.integers(0, 30, ROWS),
-        "Unnamed: 0": rng.permutation(ROWS),
-        "click": rng.integers(0, 2, ROWS),
-    }
-    pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    found = infer_schema(tmp_path / "t.parquet", "click")
-    assert {f.source for f in found.dataset.features.fields} == {"row", "index"}
-    assert set(found.excluded) == {"Unnamed: 0", "(no name)"}
-
-
-def test_a_count_of_rows_is_no_time(tmp_path):
-    rng = np.random.default_rng(0)
-    columns = {"order": 1_700_000_000 + np.arange(ROWS), "x": rng.normal(size=ROWS)}
-    table = pa.table(columns | {"y": rng.integers(0, 2, ROWS)})
-    pq.write_table(table, tmp_path / "t.parquet")
-    assert infer_schema(tmp_path / "t.parquet", "y").dataset.features.timestamp is None
-
-
-def test_dates_have_no_hour(tmp_path):
-    rng = np.random.default_rng(0)
-    days = [
-        f"2024{1 + i // 28 % 12:02d}{1 + i % 28:02d}" for i in np.sort(rng.integers(0, 336, ROWS))
-    ]
-    table = pa.table(
-        {"event_date": days, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
-    )
-    pacsv.write_csv(table, tmp_path / "t.csv")
-    features = infer_schema(tmp_path / "t.csv", "y").dataset.features
-    assert features.timestamp == "event_date"
-    assert "event_date.hour" not in [f.name for f in features.fields]
 
 
 def test_a_positive_value_that_is_a_guess_is_warned_of(tmp_path):
@@ -464,16 +316,6 @@ def test_label_options():
     assert label_rule("a>b", ["a>b", "c"]).column == "a>b"
 
 
-def test_the_requests_of_rows_are_no_feature(tmp_path):
-    rng = np.random.default_rng(0)
-    table = {"impression_id": np.arange(ROWS) // 8, "x": rng.random(ROWS)}
-    table["click"] = rng.integers(0, 2, ROWS)
-    pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    features = infer_schema(tmp_path / "t.parquet", "click").dataset.features
-    assert features.request_id == "impression_id"
-    assert [f.name for f in features.fields] == ["x"]
-
-
 def test_addresses_are_their_parts(tmp_path):
     rng = np.random.default_rng(0)
     shops = rng.choice(["shop.example", "news.example", "play.example"], ROWS)
@@ -494,9 +336,3 @@ def test_addresses_are_their_parts(tmp_path):
     assert kinds["mail"] == ("multi_valued", "@")
     assert kinds["kind"][0] == "categorical"
     assert "token" in found.excluded
-
-
-def test_rows_sorted_by_another_date_keep_the_time_of_the_event(tmp_path):
-    table = dated().rename_columns(["signup_date", "event_time", "x", "click"])
-    pq.write_table(table.sort_by("signup_date"), tmp_path / "t.parquet")
-    assert infer_schema(tmp_path / "t.parquet", "click").dataset.features.timestamp == "event_time"
