@@ -15,7 +15,7 @@ from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
-from dynens.data.profile import ColumnProfile, Labels, profile_column
+from dynens.data.profile import COPY_AUC, ColumnProfile, Labels, profile_column
 from dynens.data.roles import (
     DATE,
     ITEM,
@@ -46,10 +46,8 @@ from dynens.schema import (
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _LEAK_AUC = 0.97
-_COPY_AUC = 0.9999
 _MANY_LINES = 20
 _MANY_VALUES = 50
-_ENOUGH = 20  # rows with and rows without a value, for either to tell something
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 
@@ -195,7 +193,7 @@ class _Inference:
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         timestamp, time_format = features.timestamp, features.time_format
         if timestamp is None:
-            safe = {n: p for n, p in profiles.items() if not _tells_by_absence(p)}
+            safe = {n: p for n, p in profiles.items() if not p.tells_by_absence}
             timestamp, time_format = find_timestamp(self._sample, safe) or (None, time_format)
         request = features.request_id or find_key(profiles, REQUEST)
         user = features.user_key or find_key(profiles, USER)
@@ -269,12 +267,12 @@ class _Inference:
         """Warn of likely leaks; leave out those beyond doubt."""
         auc = max(profile.auc_by_value, profile.auc_by_bucket, profile.auc_by_absence)
         named = bool(OUTCOME.fullmatch(profile.name.lower()))
-        few = profile.num_distinct <= _FEW_VALUES or profile.auc_by_bucket >= _COPY_AUC
-        if _tells_by_absence(profile):
+        few = profile.num_distinct <= _FEW_VALUES or profile.auc_by_bucket >= COPY_AUC
+        if profile.tells_by_absence:
             why = "whether it is missing gives the label away completely (held-out AUC 1)"
             self._exclude(profile.name, why, True)
             return True
-        if auc >= _COPY_AUC and few and profile.num_known > 100:
+        if auc >= COPY_AUC and few and profile.num_known > 100:
             self._exclude(profile.name, "it gives the label away completely (held-out AUC 1)", True)
             return True
         if named and (profile.implies_label or auc >= 0.75):
@@ -400,9 +398,3 @@ def unusable_type(error: pa.ArrowException) -> str:
     """What it means that an operation does not know the type of a column."""
     detail = str(error).splitlines()[0][:160]
     return f"a column has a type that cannot be used ({detail}); convert it."
-
-
-def _tells_by_absence(profile: ColumnProfile) -> bool:
-    """Whether a column is filled exactly where rows have one label, as after the outcome."""
-    fewest = min(profile.num_known, profile.num_rows - profile.num_known)
-    return profile.auc_by_absence >= _COPY_AUC and fewest >= _ENOUGH

@@ -14,6 +14,8 @@ from dynens.data.lists import split_lists, unbracketed_column
 from dynens.data.numbers import Numbers, to_numbers
 from dynens.data.values import canonical_codes, canonical_texts, plain
 
+COPY_AUC = 0.9999  # from here on a column is the label itself
+_ENOUGH = 20  # rows with and rows without a value, for either to tell something
 _BUCKETS = 20
 _SMOOTHING = 10.0
 _MIN_KNOWN = 20
@@ -111,6 +113,12 @@ class ColumnProfile:
         """Whether integers take (nearly) every value of their range once, in whatever order."""
         rows = self.num_known * self.rows_per_sampled
         return self.is_integer and self.unique_share > 0.95 and self.span < 1.1 * rows
+
+    @property
+    def tells_by_absence(self) -> bool:
+        """Whether it is filled exactly where rows have one label, as after the outcome."""
+        fewest = min(self.num_known, self.num_rows - self.num_known)
+        return self.auc_by_absence >= COPY_AUC and fewest >= _ENOUGH
 
     @property
     def may_number_rows(self) -> bool:
