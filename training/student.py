@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
+from dynens.config.distill import ScheduleConfig
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
-from dynens.data.prepared import PreparedData
 from dynens.distill.augment import row_space
+from dynens.distill.evidence import departures_tell
 from dynens.distill.gating import VoicesTeacher, voices_of
 from dynens.distill.hints import TeacherFeatures
 from dynens.distill.teacher import Labeller, RowFactory, Teacher
@@ -21,7 +21,7 @@ from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
 from dynens.models.base import FitReport
-from dynens.models.defaults import default_embedding_l2
+from dynens.models.defaults import default_batch_size, default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS, load_learner
@@ -33,9 +33,11 @@ from training.stages import (
     FIT_REPORT,
     MODEL_ONNX,
     calibrated_learners,
+    labels_of,
     pool_logits,
     read_blend,
     valid_roles,
+    weights_of,
 )
 
 
@@ -60,38 +62,81 @@ class StudentLearner:
         self, context: StageContext, config: LearnerConfig, roles: RunConfig | None = None
     ) -> None:
         self._context = context
+        self._distill = context.config.distill
         self._config = config
         self._roles = roles or context.config
+        self._data = context.prepared()
+        self._train, self._valid = self._data.split("train"), self._data.split("valid")
+        self._stop_rows = self._valid.take(valid_roles(self._roles, self._valid).select)
 
     def fit(self) -> NetLearner:
-        """Train every generation; returns the last, which saves and exports like any other.
+        """Train the student; the one returned saves and exports like any other learner.
+
+        Where labels taught it nothing that its teacher had missed, a second one that never hears
+        them takes its place (`distill.faithful`).
+        """
+        learner, report = self._generations()
+        evidence: dict[str, object] = {"departures_tell": None, "faithful": False}
+        if self._distill.may_be_faithful and self._train.soft_labels is None:
+            departures = self._departures(learner)
+            is_faithful = departures < self._distill.faithful.below
+            evidence = {"departures_tell": departures, "faithful": is_faithful}
+            if is_faithful:
+                learner, report = self._faithful()._generations()
+        write_json(self._context.out / FIT_REPORT, {**report.to_dict(), **evidence})
+        return learner
+
+    def _departures(self, learner: NetLearner) -> float:
+        """How surely the student's departures from its teacher foretell labels of `route` rows."""
+        run = self._context.run
+        blend = read_blend(run, teacher_system(run, self._distill.teacher))
+        route = valid_roles(self._roles, self._valid).route
+        teacher = blend.logit(pool_logits(run, tuple(blend.weights), "valid"))[route]
+        rows = self._valid.take(route)
+        student = learner.predict_logits(rows)
+        return departures_tell(teacher, student, labels_of(rows), weights_of(rows))
+
+    def _faithful(self) -> StudentLearner:
+        """The student that hears its teacher alone."""
+        context, options, faithful = self._context, self._config.optimizer, self._distill.faithful
+        num_rows = len(self._train)
+        steps_per_epoch = -(-num_rows // (options.batch_size or default_batch_size(num_rows)))
+        optimizer = {
+            "schedule": "cosine",
+            "learning_rate": faithful.learning_rate,
+            "max_epochs": max(faithful.epochs, -(-faithful.least_steps // steps_per_epoch)),
+            "embedding_l2": 0.0,
+        }
+        taught = {"alpha": ScheduleConfig(start=1.0), "reuse": faithful.reuse}
+        distill = self._distill.model_copy(update=taught)
+        return StudentLearner(
+            replace(
+                context,
+                config=context.config.model_copy(update={"distill": distill}),
+                checkpoints=context.checkpoints / "faithful",
+            ),
+            self._config.model_copy(update={"optimizer": options.model_copy(update=optimizer)}),
+            self._roles,
+        )
+
+    def _generations(self) -> tuple[NetLearner, FitReport]:
+        """The last of the configured generations, each taught by the one before.
 
         References:
             Furlanello et al., "Born-Again Neural Networks", ICML 2018 (generations of one width);
             Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", AAAI 2020
             (wider ones before the last).
         """
-        data = self._context.prepared()
-        train, valid = data.split("train"), data.split("valid")
-        select = valid_roles(self._roles, valid).select
-        teaching = self._teaching(data, train, valid, select)
-        last = self._context.config.distill.generations - 1
+        teaching = self._teaching()
+        last = self._distill.generations - 1
         for generation in range(last):
-            learner, _ = self._generation(data, teaching, select, generation)
-            teaching = self._taught_by(learner, data, train, valid.take(select), teaching)
-        learner, report = self._generation(data, teaching, select, last)
-        write_json(self._context.out / FIT_REPORT, report.to_dict())
-        return learner
+            learner, _ = self._generation(teaching, generation)
+            teaching = self._taught_by(learner, teaching)
+        return self._generation(teaching, last)
 
-    def _generation(
-        self,
-        data: PreparedData,
-        teaching: Teaching,
-        select: npt.NDArray[np.bool_],
-        generation: int,
-    ) -> tuple[NetLearner, FitReport]:
+    def _generation(self, teaching: Teaching, generation: int) -> tuple[NetLearner, FitReport]:
         """One student; the generations before the last may be wider, and differ by their seeds."""
-        context, distill = self._context, self._context.config.distill
+        context, distill, data = self._context, self._distill, self._data
         if generation > 0:
             distill = distill.model_copy(update={"gating": False})  # a single teacher
         learner_class = MODELS[self._config.model]
@@ -99,8 +144,7 @@ class StudentLearner:
         is_last = generation == distill.generations - 1
         config = self._config if is_last else widened(self._config, distill.assistant_width)
         seed = context.config.seed + (0 if is_last else 7919 * (generation + 1))
-        train, valid = data.split("train"), data.split("valid")
-        config = self._with_made_rows(config, len(train))
+        config = self._with_made_rows(config, len(self._train))
         learner = learner_class(config, data.layout, data.stats, seed)
         checkpoints = context.checkpoints
         if not is_last:
@@ -111,106 +155,76 @@ class StudentLearner:
                 network, config, distill, teaching, seed, checkpoints, context.progress
             )
 
-        return learner, learner.fit_with(trainer, train, valid.take(select))
+        return learner, learner.fit_with(trainer, self._train, self._stop_rows)
 
-    def _taught_by(
-        self,
-        learner: NetLearner,
-        data: PreparedData,
-        train: EncodedBatch,
-        stop_rows: EncodedBatch,
-        before: Teaching,
-    ) -> Teaching:
+    def _taught_by(self, learner: NetLearner, before: Teaching) -> Teaching:
         """The teaching of the next generation: the last one's answers in place of the pool's."""
         factory = None
-        stop_at = None if before.valid_logits is None else learner.predict_logits(stop_rows)
+        stop_at = None if before.valid_logits is None else learner.predict_logits(self._stop_rows)
         if before.factory is not None:
-            weakness = self._weakness(data, train, stop_rows, stop_at)
-            factory = self._made_rows(data, train, StudentTeacher(learner), weakness)
+            factory = self._made_rows(StudentTeacher(learner), self._weakness(stop_at))
         return Teaching(
-            learner.predict_logits(train), factory, features=before.features, valid_logits=stop_at
+            learner.predict_logits(self._train),
+            factory,
+            features=before.features,
+            valid_logits=stop_at,
         )
 
     def _with_made_rows(self, config: LearnerConfig, num_rows: int) -> LearnerConfig:
         """Made-up rows count as rows where regularisation scales with them."""
-        distill = self._context.config.distill
+        distill = self._distill
         if not distill.makes_rows or config.optimizer.embedding_l2 is not None:
             return config
         strength = default_embedding_l2(round(num_rows * (1 + distill.augmented_per_row)))
         optimizer = config.optimizer.model_copy(update={"embedding_l2": strength})
         return config.model_copy(update={"optimizer": optimizer})
 
-    def _teaching(
-        self,
-        data: PreparedData,
-        train: EncodedBatch,
-        valid: EncodedBatch,
-        select: npt.NDArray[np.bool_],
-    ) -> Teaching:
+    def _teaching(self) -> Teaching:
         """Teacher logits of the training rows, and the sources of all else the student learns."""
-        run, distill = self._context.run, self._context.config.distill
+        run, distill = self._context.run, self._distill
         blend = read_blend(run, teacher_system(run, distill.teacher))
         names = tuple(blend.weights)
         raw = pool_logits(run, names, "train")
-        features = self._hints(train)
+        features = self._hints()
         stop_at = None
         if distill.stop_on == "teacher" and (distill.softens_labels or distill.makes_rows):
+            select = valid_roles(self._roles, self._valid).select
             stop_at = blend.logit(pool_logits(run, names, "valid"))[select]
-        weakness = self._weakness(data, train, valid.take(select), stop_at)
+        weakness = self._weakness(stop_at)
         if not distill.gating:
-            factory = self._factory(
-                data, train, names, lambda scorer: Teacher(scorer, blend), weakness
-            )
+            factory = self._factory(names, lambda scorer: Teacher(scorer, blend), weakness)
             return Teaching(blend.logit(raw), factory, features=features, valid_logits=stop_at)
-        voices = voices_of(blend, calibrated_learners(run, names, valid, self._roles))
-        factory = self._factory(
-            data, train, names, lambda scorer: VoicesTeacher(scorer, voices), weakness
-        )
+        voices = voices_of(blend, calibrated_learners(run, names, self._valid, self._roles))
+        factory = self._factory(names, lambda scorer: VoicesTeacher(scorer, voices), weakness)
         return Teaching(voices.logits(raw), factory, voices.prior, features, stop_at)
 
     def _factory(
         self,
-        data: PreparedData,
-        train: EncodedBatch,
         names: tuple[str, ...],
         make_teacher: Callable[[PoolScorer], Labeller],
         weakness: Weakness | None,
     ) -> RowFactory | None:
-        distill = self._context.config.distill
-        if not distill.makes_rows:
+        if not self._distill.makes_rows:
             return None
         paths = {name: self._context.run.learner(name) / MODEL_ONNX for name in names}
-        teacher = make_teacher(PoolScorer(paths, distill.labelling_threads))
-        return self._made_rows(data, train, teacher, weakness)
+        teacher = make_teacher(PoolScorer(paths, self._distill.labelling_threads))
+        return self._made_rows(teacher, weakness)
 
-    def _weakness(
-        self,
-        data: PreparedData,
-        train: EncodedBatch,
-        stop_rows: EncodedBatch,
-        teacher: Logits | None,
-    ) -> Weakness | None:
-        if teacher is None or not self._context.config.distill.follow_weakness:
+    def _weakness(self, teacher: Logits | None) -> Weakness | None:
+        if teacher is None or not self._distill.follow_weakness:
             return None
-        return Weakness(data.layout, stop_rows, teacher, train)
+        return Weakness(self._data.layout, self._stop_rows, teacher, self._train)
 
-    def _made_rows(
-        self,
-        data: PreparedData,
-        train: EncodedBatch,
-        teacher: Labeller,
-        weakness: Weakness | None,
-    ) -> RowFactory:
+    def _made_rows(self, teacher: Labeller, weakness: Weakness | None) -> RowFactory:
         """The source of made-up rows that `teacher` labels."""
-        run_config = self._context.config
+        data = self._data
         entities = {field.name: field.entity for field in data.schema.fields}
         space = row_space(data.layout, entities, data.id_frequency)
-        table = in_memory(train)
-        return RowFactory(
-            teacher, table, data.stats, space, run_config.distill, run_config.seed, weakness
-        )
+        table = in_memory(self._train)
+        seed = self._context.config.seed
+        return RowFactory(teacher, table, data.stats, space, self._distill, seed, weakness)
 
-    def _hints(self, train: EncodedBatch) -> TeacherFeatures | None:
+    def _hints(self) -> TeacherFeatures | None:
         """The network that gives hints: the configured one, or the best neural one on `select`."""
         run, config = self._context.run, self._context.config
         if not config.distill.needs_teacher_features:
@@ -221,7 +235,7 @@ class StudentLearner:
             name = best_neural(config, scores)
         teacher = load_learner(run.learner(name))
         assert isinstance(teacher, NetLearner)
-        return TeacherFeatures(teacher.networks_[-1], train, self._config.optimizer.precision)
+        return TeacherFeatures(teacher.networks_[-1], self._train, self._config.optimizer.precision)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,30 @@ class MemoryConfig(FrozenConfig):
     beta: float = Field(default=0.9, ge=0, lt=1)
 
 
+class FaithfulConfig(FrozenConfig):
+    """A second student that hears its teacher alone, where labels taught the first one nothing.
+
+    Labels draw a student away from its teacher. Where these departures foretell labels of `route`
+    rows, which trained nothing, they are knowledge, and the first student stays. Where they do not,
+    they are noise that costs AUC, and a student without them takes its place: soft labels only,
+    fresher made-up rows, no shrinkage of embeddings, and a learning rate that falls to zero.
+
+    Attributes:
+        below: the first student stays if its departures foretell labels by this many standard
+            errors (`dynens.distill.evidence`); 0: it always stays.
+        epochs: passes over the training rows.
+        least_steps: optimiser steps, for which small tables are passed over more often.
+        learning_rate: at the start of its half cosine.
+        reuse: as for the first student.
+    """
+
+    below: float = Field(default=3.0, ge=0)
+    epochs: int = Field(default=20, ge=1)
+    least_steps: int = Field(default=2500, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    reuse: int = Field(default=2, ge=1)
+
+
 class DistillConfig(FrozenConfig):
     """Distillation of the student.
 
@@ -126,6 +150,7 @@ class DistillConfig(FrozenConfig):
         mixup: further rows, mixed after the embedding lookup.
         guard: largest share of `alpha` that a logged row loses where the teacher is confidently
             wrong; 0: none.
+        faithful: a second student without labels, where they taught the first one nothing.
     """
 
     alpha: ScheduleConfig = ScheduleConfig(start=0.7)
@@ -154,6 +179,7 @@ class DistillConfig(FrozenConfig):
     assistant_width: float = Field(default=1.0, ge=1, le=16)
     mixup: MixupConfig = MixupConfig()
     guard: float = Field(default=0.0, ge=0, le=1)
+    faithful: FaithfulConfig = FaithfulConfig()
 
     @model_validator(mode="after")
     def _check(self) -> DistillConfig:
@@ -201,6 +227,18 @@ class DistillConfig(FrozenConfig):
     def needs_teacher_features(self) -> bool:
         """Whether a term reads hidden layers of a teacher network."""
         return self.hints.weight > 0 or self.relations > 0
+
+    @property
+    def may_be_faithful(self) -> bool:
+        """Whether a second student comes into question: the first one heard labels beside a
+        teacher that can teach alone."""
+        hears_both = self.softens_labels and self.hears_labels
+        return self.faithful.below > 0 and hears_both and self.generations == 1 and not self.gating
+
+    @property
+    def hears_labels(self) -> bool:
+        """Whether the click labels of logged rows ever count."""
+        return self.alpha.start < 1 or (self.alpha.kind != "constant" and self.alpha.end < 1)
 
     @property
     def makes_rows(self) -> bool:

@@ -39,6 +39,9 @@ class OptimizerConfig(FrozenConfig):
     """Plateaus survived; the next one ends training."""
     restart_from_best: bool = True
     """Go back to the best weights when the learning rate falls."""
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    """How the learning rate falls: on plateaus, which end training, or along half a cosine to zero
+    over `max_epochs`, all of which run."""
     embedding_l2: float | None = Field(default=None, ge=0)
     """λ of ½λ‖W‖² on the embedding tables; None: scaled to the table."""
     dense_l2: float = Field(default=0.0, ge=0)
@@ -145,6 +148,11 @@ class LearnerConfig(FrozenConfig):
             raise ValueError(
                 f"random_features is on but model is {self.model} with hidden_units "
                 f"{list(self.hidden_units)}; only a dnn with hidden layers has them"
+            )
+        if self.optimizer.schedule == "cosine" and self.optimizer.snapshots > 1:
+            raise ValueError(
+                f"optimizer.schedule is cosine but snapshots is {self.optimizer.snapshots}, which "
+                "have cosines of their own; use plateau, or no snapshots"
             )
         if self.device == "cuda" and self.optimizer.embedding_optimizer == "fused_rowwise_adagrad":
             raise ValueError(

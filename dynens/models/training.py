@@ -166,13 +166,16 @@ class Trainer:
         num_steps = math.ceil(len(train) / self.batch_size)
         points = 1 if snapshots else min(self.options.evaluations_per_epoch, num_steps)
         evaluate_at = {num_steps * (k + 1) // points for k in range(points)}
-        cycle = num_steps * self.options.epochs_per_snapshot
+        cosine = snapshots or self.options.schedule == "cosine"
+        cycle_epochs = self.options.epochs_per_snapshot if snapshots else self.options.max_epochs
         losses: list[float] = []
         self.network.train()
         for step, batch in enumerate(minibatches(train, self.batch_size, rng, rows), start=1):
-            if snapshots:
-                peak = self.options.learning_rate
-                set_learning_rate(self.optimizer, cyclic_cosine(self.state.step, cycle, peak))
+            if cosine:
+                rate = cyclic_cosine(
+                    self.state.step, num_steps * cycle_epochs, self.options.learning_rate
+                )
+                set_learning_rate(self.optimizer, rate)
             losses.append(self.train_step(batch.to(self.device)))
             check_finite(losses[-1], self.config.display_name, epoch + step / num_steps)
             self.state.step += 1
@@ -246,7 +249,7 @@ class Trainer:
         if decision == "improved":
             self.state.best = copy_weights(self.network)
             self.state.best_epoch = point.epoch
-        return decision
+        return "wait" if self.options.schedule == "cosine" else decision
 
     def _act(self, decision: Decision) -> None:
         """Lower the learning rate or stop on a plateau."""

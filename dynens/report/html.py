@@ -63,6 +63,7 @@ def render(
         router=read_json(run.router / "router.json"),
         ensemble=read_json(run.ensemble / "ensemble.json"),
         int8_trials=_int8_trials(run),
+        student=_labels_told(run),
         data_report=data.report,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         colours=plots.COLOURS,
@@ -87,6 +88,13 @@ def _training_curves(run: RunDirectory) -> dict[str, list[Mapping[str, Any]]]:
     directories = {path.name: path for path in sorted(run.learners.iterdir())}
     directories |= {"baseline": run.baseline, "student": run.student}
     return {name: read_json(path / "fit.json")["curve"] for name, path in directories.items()}
+
+
+def _labels_told(run: RunDirectory) -> Mapping[str, Any]:
+    """What labels taught the student beside its teacher, and whether one without them replaced it
+    (`dynens.distill.evidence`); None where it was not asked."""
+    report = read_json(run.student / "fit.json")
+    return {name: report.get(name) for name in ("departures_tell", "faithful")}
 
 
 def _int8_trials(run: RunDirectory) -> Mapping[str, Mapping[str, Any]]:

@@ -22,6 +22,7 @@ learners:
   trees: {model: xgboost, trees: {num_trees: 30, max_depth: 4}}
 ensemble: {weight_methods: [uniform, greedy]}
 student: {model: dnn, hidden_units: [16, 8], embedding_dim: 4, optimizer: *fast}
+distill: {faithful: {epochs: 2, least_steps: 100}}
 report: {bootstrap_draws: 20, cost_repeats: 5, random_route_draws: 3}
 ray: {num_cpus: 2}
 """

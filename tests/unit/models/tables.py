@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynens.batch import PADDING, EncodedBatch, FeatureLayout, SparseField
+from dynens.config.learner import LearnerConfig, OptimizerConfig
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,11 @@ def lookup(layout: FeatureLayout, stats: TinyStats, ids: np.ndarray) -> np.ndarr
             values / np.maximum((block >= 0).sum(axis=1), 1)[:, None]
         )
     return result
+
+
+def config_of(**optimizer: object) -> LearnerConfig:
+    """A tiny network and a short training."""
+    options = {"batch_size": 64, "learning_rate": 0.01, "max_epochs": 4, **optimizer}
+    return LearnerConfig(
+        embedding_dim=4, hidden_units=(8,), optimizer=OptimizerConfig.model_validate(options)
+    )

@@ -11,14 +11,12 @@ import onnxruntime as ort
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import nn
 
 from dynens.batch import FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError, TrainingError
 from dynens.layers.embeddings import SparseEmbeddings
 from dynens.metrics import auc, sigmoid
-from dynens.models import optim
 from dynens.models.base import FitProgress
 from dynens.models.batches import minibatches
 from dynens.models.defaults import (
@@ -29,56 +27,19 @@ from dynens.models.defaults import (
 from dynens.models.dnn import DNNHead, DNNLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.optim import (
-    PlateauSchedule,
     WeightAverage,
-    autocast,
     build_optimizer,
-    clip_gradients,
-    cyclic_cosine,
-    learning_rate,
     reproducible,
-    scale_learning_rate,
     set_learning_rate,
 )
 from dynens.models.training import CHECKPOINT, weighted_bce
-from tests.unit.models.tables import tiny_table
+from tests.unit.models.tables import config_of, tiny_table
 
 TABLE = tiny_table(multi_valued=True)
 
 
-def config_of(**optimizer: object) -> LearnerConfig:
-    options = {"batch_size": 64, "learning_rate": 0.01, "max_epochs": 4, **optimizer}
-    return LearnerConfig(
-        embedding_dim=4, hidden_units=(8,), optimizer=OptimizerConfig.model_validate(options)
-    )
-
-
 def learner_of(config: LearnerConfig, seed: int = 0) -> DNNLearner:
     return DNNLearner(config, TABLE.layout, TABLE.stats, seed)
-
-
-def test_plateau_schedule_decays_then_stops() -> None:
-    schedule = PlateauSchedule(patience=2, max_decays=1)
-    scores = [0.7, 0.8, 0.79, 0.8, 0.81, 0.5, 0.5]
-    expected = ["improved", "improved", "wait", "decay", "improved", "wait", "stop"]
-    assert [schedule.update(score) for score in scores] == expected
-
-
-def test_cyclic_cosine_by_hand() -> None:
-    assert cyclic_cosine(0, 4, 1.0) == pytest.approx(1.0)
-    assert cyclic_cosine(2, 4, 1.0) == pytest.approx(0.5)
-    assert cyclic_cosine(4, 4, 1.0) == pytest.approx(1.0)
-    assert cyclic_cosine(3, 4, 2.0) == pytest.approx(1 - math.sqrt(0.5))
-
-
-def test_embeddings_and_dense_weights_have_their_own_l2() -> None:
-    config = resolve_config(config_of(embedding_l2=0.5, dense_l2=0.25), TABLE.layout, 100)
-    network = CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats)
-    tables, dense = build_optimizer(network, config).param_groups
-    assert tables["weight_decay"] == 0.5
-    assert dense["weight_decay"] == 0.25
-    assert tables["params"] == list(network.embeddings.parameters())
-    assert len(tables["params"]) + len(dense["params"]) == len(list(network.parameters()))
 
 
 def test_padding_rows_stay_zero_through_training() -> None:
@@ -237,25 +198,34 @@ def test_large_tables_are_fused_by_default() -> None:
     assert default_embedding_optimizer(TABLE.layout, 16) == "adam"
 
 
-def test_weight_average_by_hand() -> None:
-    layer = nn.Linear(1, 1, bias=False)
-    with torch.no_grad():
-        layer.weight.fill_(1.0)
-    average = WeightAverage(layer, decay=0.5)
-    with torch.no_grad():
-        layer.weight.fill_(3.0)
-    average.update()  # decay min(.5, 2/11): 1·2/11 + 3·9/11
-    with average.applied():
-        assert layer.weight.item() == pytest.approx(29 / 11)
-    assert layer.weight.item() == pytest.approx(3.0)
-
-
 def test_kept_weights_are_the_averaged_ones_that_were_validated() -> None:
     learner = learner_of(config_of(ema_decay=0.99))
     report = learner.fit(TABLE.train, TABLE.valid)
     labels = TABLE.valid.labels
     assert labels is not None
     assert auc(labels, learner.predict_logits(TABLE.valid)) == pytest.approx(report.best_auc)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_cosine_takes_the_rate_to_zero_over_all_epochs(tmp_path: Path, kill: bool) -> None:
+    """No plateau ends it, and a continued run stands where it was on the curve."""
+    config = config_of(schedule="cosine", max_epochs=6, patience=1, max_decays=0)
+
+    def die_in_fourth_epoch(progress: FitProgress) -> None:
+        if progress.point.epoch > 3.5:
+            raise KilledError
+
+    if kill:
+        with pytest.raises(KilledError):
+            learner_of(config).fit(
+                TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=die_in_fourth_epoch
+            )
+    report = learner_of(config).fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path)
+    steps = -(-len(TABLE.train) // 64)
+    ends = [math.cos(math.pi * (steps * (k + 1) - 1) / (steps * 6)) for k in range(6)]
+    expected = [0.01 / 2 * (end + 1) for end in ends]
+    assert [point.learning_rate for point in report.curve] == pytest.approx(expected)
+    assert expected[-1] < 1e-5
 
 
 def test_snapshot_ensemble_averages_its_members_logits(tmp_path: Path) -> None:
@@ -302,54 +272,6 @@ def test_bf16_and_fp32_training_agree_in_auc() -> None:
         learner = DNNLearner(config, table.layout, table.stats, 0)
         reached.append(learner.fit(table.train, table.valid).best_auc)
     assert reached[0] == pytest.approx(reached[1], abs=0.01)
-
-
-def test_autocast_asked_for_is_on() -> None:
-    with autocast("bf16", torch.device("cpu")):
-        assert torch.is_autocast_enabled("cpu")
-    with autocast("fp32", torch.device("cpu")):
-        assert not torch.is_autocast_enabled("cpu")
-
-
-@pytest.mark.parametrize(
-    ("has_it", "bf16_seconds", "is_fast"),
-    [(True, 0.5, True), (True, 0.9, False), (False, 0.1, False)],
-)
-def test_bf16_is_taken_where_it_is_there_and_clearly_faster(
-    monkeypatch: pytest.MonkeyPatch, has_it: bool, bf16_seconds: float, is_fast: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    seconds = {torch.bfloat16: bf16_seconds, torch.float32: 1.0}
-    monkeypatch.setattr(optim, "product_seconds", seconds.__getitem__)
-    optim.bf16_is_fast.cache_clear()
-    assert optim.bf16_is_fast(torch.device("cpu")) is is_fast
-    optim.bf16_is_fast.cache_clear()
-
-
-def test_gradient_is_clipped_to_the_norm_and_left_alone_within_it() -> None:
-    layer = nn.Linear(2, 1, bias=False)
-    layer.weight.grad = torch.tensor([[3.0, 4.0]])
-    clip_gradients(layer, 10.0)
-    assert layer.weight.grad.tolist() == [[3.0, 4.0]]
-    clip_gradients(layer, 1.0)
-    torch.testing.assert_close(layer.weight.grad, torch.tensor([[0.6, 0.8]]))
-
-
-def test_reproducible_restores_threads_and_random_state() -> None:
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    with reproducible(3, threads + 1):
-        assert torch.get_num_threads() == threads + 1
-        torch.rand(4)
-    assert torch.get_num_threads() == threads
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_scale_learning_rate() -> None:
-    config = resolve_config(config_of(), TABLE.layout, 100)
-    optimizer = build_optimizer(CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats), config)
-    scale_learning_rate(optimizer, 0.1)
-    assert learning_rate(optimizer) == pytest.approx(0.001)
 
 
 def test_defaults_replace_every_none_and_keep_what_is_given() -> None:

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.config.base import validate
+from dynens.config.distill import DistillConfig
+from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
@@ -28,6 +30,7 @@ from training.stages import (
     pool_logits,
     read_blend,
     train_learner,
+    valid_roles,
 )
 from training.student import StudentLearner, best_neural, teacher_system
 
@@ -64,6 +67,7 @@ def clicks(path: Path, num_rows: int = 1200) -> None:
 
 
 def context_of(run: RunDirectory, out: Path, **distill: object) -> StageContext:
+    distill = {"faithful": {"below": 0}} | distill
     config = validate(RunConfig, {**SETTINGS, "distill": distill}, "test")
     dataset = dataset_from_files(run.root / "clicks.parquet", label="click")
     out.mkdir(parents=True, exist_ok=True)
@@ -132,6 +136,89 @@ def test_a_generation_learns_from_the_one_before(
     assert assistant.config.hidden_units == (16,)
     np.testing.assert_array_equal(second.logits, assistant.predict_logits(train))
     assert learner.config.hidden_units == (8,)
+
+
+def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one hears the teacher alone, along a cosine, and is nearer to it."""
+    trained: list[tuple[LearnerConfig, DistillConfig, Path]] = []
+
+    class Recording(DistillTrainer):
+        def __init__(self, network, config, distill, teaching, seed, checkpoints, *rest) -> None:  # type: ignore[no-untyped-def]
+            trained.append((config, distill, checkpoints))
+            super().__init__(network, config, distill, teaching, seed, checkpoints, *rest)
+
+    monkeypatch.setattr("training.student.DistillTrainer", Recording)
+    monkeypatch.setattr("training.student.departures_tell", lambda *_: 2.9)
+    faithful = {"below": 3.0, "epochs": 2, "least_steps": 30, "reuse": 5}
+    context = context_of(run, tmp_path, faithful=faithful)
+    learner = StudentLearner(context, context.config.student).fit()
+    (first, taught, _), (second, retaught, checkpoints) = trained
+    assert (taught.alpha.start, taught.reuse) == (0.7, 8)
+    assert (retaught.alpha.start, retaught.alpha.kind, retaught.reuse) == (1.0, "constant", 5)
+    assert checkpoints == context.checkpoints / "faithful"
+    assert first.optimizer.schedule == "plateau"
+    options = second.optimizer
+    # 840 training rows in batches of 64 are 14 steps an epoch, so 30 steps take three.
+    assert len(context.prepared().split("train")) == 840
+    assert (options.schedule, options.max_epochs, options.embedding_l2) == ("cosine", 3, 0.0)
+    assert learner.config.optimizer.schedule == "cosine"
+    report = json.loads((tmp_path / "fit.json").read_text())
+    assert report["faithful"] is True
+    assert report["departures_tell"] == 2.9
+    assert [point["epoch"] for point in report["curve"]] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("departures", "distill", "asked"),
+    [
+        (3.1, {"faithful": {}}, True),
+        (-1.0, {"faithful": {"below": 0}}, False),
+        (-1.0, {"faithful": {}, "alpha": {"start": 1.0}}, False),
+        (-1.0, {"faithful": {}, "generations": 2}, False),
+    ],
+)
+def test_a_student_stays_where_labels_taught_it_or_no_other_is_wanted(
+    run: RunDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    departures: float,
+    distill: dict[str, object],
+    asked: bool,
+) -> None:
+    monkeypatch.setattr("training.student.departures_tell", lambda *_: departures)
+    context = context_of(run, tmp_path, **distill)
+    learner = StudentLearner(context, context.config.student).fit()
+    assert learner.config.optimizer.schedule == "plateau"
+    report = json.loads((tmp_path / "fit.json").read_text())
+    assert report["faithful"] is False
+    assert report["departures_tell"] == (departures if asked else None)
+
+
+def test_departures_are_those_of_route_rows_from_the_calibrated_teacher(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def recorded(*arguments: np.ndarray) -> float:
+        seen.append(arguments)
+        return 9.0
+
+    monkeypatch.setattr("training.student.departures_tell", recorded)
+    context = context_of(run, tmp_path, faithful={})
+    learner = StudentLearner(context, context.config.student).fit()
+    valid = context.prepared().split("valid")
+    route = valid_roles(context.config, valid).route
+    blend = read_blend(run, teacher_system(run, "auto"))
+    rows = valid.take(route)
+    ((teacher, student, labels, weight),) = seen
+    np.testing.assert_array_equal(
+        teacher, blend.logit(pool_logits(run, tuple(blend.weights), "valid"))[route]
+    )
+    np.testing.assert_array_equal(student, learner.predict_logits(rows))
+    np.testing.assert_array_equal(labels, np.asarray(rows.labels))
+    np.testing.assert_array_equal(weight, np.ones(len(rows)))
 
 
 def test_members_and_prior_of_a_real_blend_give_it_back(run: RunDirectory, tmp_path: Path) -> None:
