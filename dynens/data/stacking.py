@@ -9,6 +9,8 @@ import pyarrow as pa
 from dynens.data.values import canonical_texts, is_number_type, plain, widen
 from dynens.errors import DataError
 
+_TEXTS = (pa.string(), pa.large_string())
+
 
 def stack(tables: Sequence[pa.Table], name: str) -> pa.Table:
     """All rows as one table; a column whose types no integer type holds becomes text.
@@ -20,6 +22,7 @@ def stack(tables: Sequence[pa.Table], name: str) -> pa.Table:
     Raises:
         DataError: a column changes between types that have nothing in common.
     """
+    tables = [_without_dictionaries(table) for table in tables]
     mixed = _mixed_numbers(tables)
     try:
         alike = [_with_texts(table, mixed) for table in tables] if mixed else tables
@@ -27,6 +30,14 @@ def stack(tables: Sequence[pa.Table], name: str) -> pa.Table:
     except pa.ArrowException as e:
         detail = str(e).splitlines()[0]
         raise DataError(f"the files of {name} do not fit together ({detail}).") from e
+
+
+def _without_dictionaries(table: pa.Table) -> pa.Table:
+    """Values in place of codes: what one file writes as categories may be texts in another."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(i, field.name, table[i].cast(field.type.value_type))
+    return table
 
 
 def _mixed_numbers(tables: Sequence[pa.Table]) -> list[str]:
@@ -38,7 +49,7 @@ def _mixed_numbers(tables: Sequence[pa.Table]) -> list[str]:
     mixed = []
     for name, found in kinds.items():
         found.discard(pa.null())
-        usable = all(is_number_type(kind) or kind == pa.string() for kind in found)
+        usable = all(is_number_type(kind) or kind in _TEXTS for kind in found)
         if len(found) > 1 and usable and widen(found) is None:
             mixed.append(name)
     return mixed

@@ -31,3 +31,11 @@ def test_types_that_one_type_holds_stay_numbers():
 def test_types_that_have_nothing_in_common_are_refused():
     with pytest.raises(DataError, match="the files of files do not fit together"):
         stacked(pa.array([1]), pa.array([[1]]))
+
+
+def test_categories_beside_texts_and_other_categories_are_their_values():
+    words, more = pa.array(["a", "b"]).dictionary_encode(), pa.array(["c"])
+    small = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), ["d"])
+    assert stacked(words, more.cast(pa.large_string()), small) == ["a", "b", "c", "d"]
+    assert stacked(pa.array([1.0, 2.5]), pa.array(["x"], pa.large_string())) == ["1", "2.5", "x"]
+    assert stacked(pa.array([7, None]).dictionary_encode(), pa.array(["x"])) == ["7", None, "x"]
