@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from dynens.data.values import (
     MISSING_SPELLINGS,
     NON_FINITE_SPELLINGS,
     NULL_SPELLINGS,
+    PER_SECOND,
     SPACE,
     TRUTH_WORDS,
     one_line,
@@ -115,6 +116,9 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         width = 32 if pa.types.is_date32(kind) else 64
         column = column.cast(pa.int32() if width == 32 else pa.int64())
+    if pa.types.is_time(kind):
+        whole = column.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
+        return pc.divide(whole.cast(pa.float64()), PER_SECOND[kind.unit])
     try:
         if pa.types.is_boolean(kind):
             column = column.cast(pa.int8())
@@ -192,6 +196,8 @@ def number(value: Any, field: str, decimal: Decimal = ".") -> float:
         return parsed if math.isfinite(parsed) else math.nan
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, time):
+        return (datetime.combine(date.min, value) - datetime.min).total_seconds()
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError) as e:

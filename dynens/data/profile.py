@@ -153,7 +153,7 @@ def profile_column(
         "is_temporal": is_temporal,
         "rows_per_sampled": rows_per_sampled,
     }
-    numbers = None if is_temporal or pa.types.is_time(kind) else to_numbers(array)
+    numbers = None if is_temporal else to_numbers(array)
     known = array.is_valid().to_numpy(zero_copy_only=False)
     if numbers is not None and _mostly_numbers(numbers, known):
         known = np.isfinite(numbers.values)

@@ -36,7 +36,7 @@ SPACE = " \t\r\n\x0b\x0c"
 TRUTH_WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
 _LONG_FRACTION = 8  # digits: fewer are no float32 written as a double
-_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
 def canonical(value: Any) -> str | None:
@@ -214,7 +214,7 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return column.cast(pa.string())
     if pa.types.is_duration(kind):
         return pc.divide(
-            column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[kind.unit]
+            column.cast(pa.int64()).cast(pa.float64(), safe=False), PER_SECOND[kind.unit]
         )
     if is_bytes(kind):
         texts = [None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()]

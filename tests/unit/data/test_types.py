@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.infer import infer_schema
+from dynens.data.numbers import number, to_numbers
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.errors import DataError
@@ -119,3 +120,18 @@ def test_a_birthday_is_not_the_time_of_the_row(tmp_path):
     assert features.fields[0].derive == "epoch_days"
     pq.write_table(pa.table({"shipped": sorted(days), "y": LABEL}), path)
     assert infer_schema(path, "y").dataset.features.timestamp == "shipped"
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns")]
+)
+def test_a_time_of_the_day_is_its_seconds(tmp_path, kind):
+    seconds = RNG.integers(0, 86_400, ROWS)
+    clock = [dt.time(s // 3600, s // 60 % 60, s % 60) for s in seconds.tolist()]
+    column = pa.array([*clock[1:], None], kind)
+    table = pa.table({"clock": column, "x": SMALL, "y": LABEL})
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert [f.kind for f in features.fields if f.source == "clock"] == ["numeric"]
+    np.testing.assert_array_equal(to_numbers(column).values, [*seconds[1:], np.nan])
+    assert number(clock[0], "clock") == seconds[0] == number(clock[0].isoformat(), "clock")
