@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pyarrow as pa
 
 from dynens.data.profile import ColumnProfile
@@ -12,7 +13,8 @@ from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
 BUCKETS = 32
 TEXT_WORDS = 3.0
-_TEXT_LEN = 16
+_MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 64  # words
+_COMES_BACK = 2.0  # rows per text
 _WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
 ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
 
@@ -34,7 +36,7 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         separator = profile.separator
         return [FieldSpec(name=name, kind="multi_valued", separator=separator, why=why)]
     if profile.mean_words >= TEXT_WORDS and profile.num_distinct > 200:
-        return [_text_field(profile)]
+        return _text_fields(profile)
     if profile.parts is not None and profile.num_distinct > 200:
         return [_parts_field(profile)]
     return [_categorical(profile, "text" if not profile.is_number else "two values")]
@@ -58,15 +60,20 @@ def _list_field(profile: ColumnProfile) -> FieldSpec:
     return FieldSpec(name=profile.name, kind="multi_valued", why=why)
 
 
-def _text_field(profile: ColumnProfile) -> FieldSpec:
-    return FieldSpec(
+def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
+    """A bag of words; a text that comes back, as titles and paths do, is a category too."""
+    words = FieldSpec(
         name=profile.name,
         kind="multi_valued",
         separator=None,
-        max_len=_TEXT_LEN,
+        max_len=int(np.clip(2 * profile.mean_words, _MIN_TEXT_LEN, _MAX_TEXT_LEN)),
         vocabulary=_WORDS,
         why=f"free text, {profile.mean_words:.0f} words on average: a bag of words",
     )
+    if profile.repeats < _COMES_BACK:
+        return [words]
+    beside = {"name": f"{profile.name}.words", "column": profile.name}
+    return [_categorical(profile, "texts that come back"), words.model_copy(update=beside)]
 
 
 def _parts_field(profile: ColumnProfile) -> FieldSpec:
@@ -74,7 +81,7 @@ def _parts_field(profile: ColumnProfile) -> FieldSpec:
         name=profile.name,
         kind="multi_valued",
         separator=profile.parts,
-        max_len=_TEXT_LEN,
+        max_len=_MIN_TEXT_LEN,
         vocabulary=_WORDS,
         why=f"addresses that hardly repeat: their parts, between {profile.parts!r}",
     )

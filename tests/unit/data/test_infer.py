@@ -336,3 +336,30 @@ def test_addresses_are_their_parts(tmp_path):
     assert kinds["mail"] == ("multi_valued", "@")
     assert kinds["kind"][0] == "categorical"
     assert "token" in found.excluded
+
+
+def test_a_text_that_comes_back_is_a_category_and_its_words(tmp_path):
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(40)])
+    titles = [" ".join(rng.choice(words, 4)) for _ in range(250)]
+    letters = [" ".join(rng.choice(words, n)) for n in rng.integers(4, 57, ROWS)]
+    long = [" ".join(rng.choice(words, 90)) for _ in range(ROWS)]
+    table = pa.table(
+        {
+            "title": [titles[i] for i in rng.integers(0, 250, ROWS)],
+            "letter": letters,
+            "book": long,
+            "y": rng.integers(0, 2, ROWS),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert [(f.name, f.source, f.kind) for f in features.fields] == [
+        ("title", "title", "categorical"),
+        ("title.words", "title", "multi_valued"),
+        ("letter", "letter", "multi_valued"),
+        ("book", "book", "multi_valued"),
+    ]
+    # Twice the mean of 4, of 30 and of 90 words, between 16 and 64.
+    assert [features.fields[i].max_len for i in (1, 3)] == [16, 64]
+    assert features.fields[2].max_len == pytest.approx(60, abs=2)
