@@ -51,8 +51,8 @@ class FieldSpec(FrozenConfig):
         derive: the part of a date or time column to use instead of the value itself.
         time_format: how to read the column when `derive` is given.
         vocabulary: policy of categorical and multi-valued fields.
-        separator: between the values of a multi-valued field or dense vector given as text;
-            None: runs of white space.
+        separator: between the values of a multi-valued field or dense vector given as text; None:
+            runs of white space; "": characters, where a script has no spaces between words.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
         transform: of numeric fields: `quantile` maps to a normal distribution by rank,

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pyarrow as pa
 
+from dynens.data.lists import CHARACTERS
 from dynens.data.profile import ColumnProfile
 from dynens.data.times import text_format
 from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
@@ -62,18 +63,19 @@ def _list_field(profile: ColumnProfile) -> FieldSpec:
 
 def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
     """A bag of words; a text that comes back, as titles and paths do, is a category too."""
-    words = FieldSpec(
+    words = "characters" if profile.unspaced else "words"
+    bag = FieldSpec(
         name=profile.name,
         kind="multi_valued",
-        separator=None,
+        separator=CHARACTERS if profile.unspaced else None,
         max_len=int(np.clip(2 * profile.mean_words, _MIN_TEXT_LEN, _MAX_TEXT_LEN)),
         vocabulary=_WORDS,
-        why=f"free text, {profile.mean_words:.0f} words on average: a bag of words",
+        why=f"free text, {profile.mean_words:.0f} {words} on average: a bag of {words}",
     )
     if profile.repeats < _COMES_BACK:
-        return [words]
-    beside = {"name": f"{profile.name}.words", "column": profile.name}
-    return [_categorical(profile, "texts that come back"), words.model_copy(update=beside)]
+        return [bag]
+    beside = {"name": f"{profile.name}.{words}", "column": profile.name}
+    return [_categorical(profile, "texts that come back"), bag.model_copy(update=beside)]
 
 
 def _parts_field(profile: ColumnProfile) -> FieldSpec:

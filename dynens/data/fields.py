@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
-from dynens.data.lists import split_lists, unbracketed
+from dynens.data.lists import split_lists, split_text
 from dynens.data.numbers import number, to_numbers
 from dynens.data.times import seconds_of_values, time_part, to_seconds
 from dynens.data.values import canonical, one_line
@@ -253,7 +253,7 @@ class MultiValuedEncoder(FieldEncoder):
 
     def _as_list(self, value: Any) -> Sequence[Any]:
         if isinstance(value, str):
-            return unbracketed(value).split(self.spec.separator)
+            return split_text(value, self.spec.separator)
         if isinstance(value, (list, tuple)):
             return value
         if isinstance(value, np.ndarray):

@@ -13,6 +13,14 @@ from dynens.data.values import plain
 
 _BRACKETED = r"(?s)^\s*\[.*\]\s*$"
 _BRACKETS = r"[\[\]'\"]"
+CHARACTERS = ""
+"""The separator of texts in scripts that leave no space between words."""
+# Thai to Myanmar, Khmer, Japanese and Chinese
+_SCRIPTS = (
+    *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF)),
+    *((0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2FFFF)),
+)
+_UNSPACED = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _SCRIPTS) + "]")
 
 
 def unbracketed(text: str) -> str:
@@ -28,6 +36,19 @@ def unbracketed_column(texts: pa.Array) -> pa.Array:
     return pc.if_else(lists, pc.replace_substring_regex(texts, _BRACKETS, ""), texts)
 
 
+def split_text(text: str, separator: str | None) -> list[str]:
+    """The values of a list given as text, as `split_lists` reads them."""
+    text = unbracketed(text)
+    if separator == CHARACTERS:
+        return _UNSPACED.sub(r" \g<0> ", text).split()
+    return text.split(separator)
+
+
+def spaced_column(texts: pa.Array) -> pa.Array:
+    """Texts with spaces around the characters of scripts that leave none between words."""
+    return pc.replace_substring_regex(texts, f"({_UNSPACED.pattern})", r" \1 ")
+
+
 def split_lists(
     column: pa.Array | pa.ChunkedArray, separator: str | None
 ) -> tuple[pa.Array, npt.NDArray[np.int64]]:
@@ -35,12 +56,15 @@ def split_lists(
 
     Args:
         column: lists, or texts to split (in brackets or not), or plain values (lists of one).
-        separator: of texts; None: runs of white space.
+        separator: of texts; None: runs of white space; `CHARACTERS`: those, and every character
+            of a script that leaves no space between words is a value.
     """
     column = plain(column)
     kind = column.type
     if pa.types.is_string(kind):
         column = unbracketed_column(column)
+        if separator == CHARACTERS:
+            column, separator = spaced_column(column), None
         if separator is None:
             # Trimmed: Arrow reads beyond a text that ends in white space of several bytes.
             column = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(column))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.lists import split_lists, unbracketed_column
+from dynens.data.lists import CHARACTERS, spaced_column, split_lists, unbracketed_column
 from dynens.data.numbers import Numbers, to_numbers
 from dynens.data.values import canonical_codes, canonical_texts, plain
 
@@ -48,6 +48,7 @@ class ColumnProfile:
         list_of_floats: whether the lists (or texts) hold floating-point numbers.
         is_temporal: whether the Arrow type is a date or time.
         mean_words: words per text.
+        unspaced: whether they are characters of a script without spaces between words.
         mean_chars: characters per text.
         max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
@@ -77,6 +78,7 @@ class ColumnProfile:
     list_of_floats: bool = False
     is_temporal: bool = False
     mean_words: float = 1.0
+    unspaced: bool = False
     mean_chars: float = 0.0
     max_lines: int = 1
     separator: str | None = None
@@ -248,10 +250,14 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     sample = texts.slice(0, _MAX_TEXTS)
     if not len(sample):
         return {}
-    words = pc.list_value_length(pc.utf8_split_whitespace(sample))
+    mean_chars = float(pc.mean(pc.utf8_length(sample)).as_py() or 0.0)
+    spaced = spaced_column(sample)
+    unspaced = float(pc.mean(pc.utf8_length(spaced)).as_py() or 0.0) > 2 * mean_chars
+    words = split_lists(sample, CHARACTERS if unspaced else None)[1]
     facts: dict[str, object] = {
-        "mean_words": float(pc.mean(words).as_py() or 0.0),
-        "mean_chars": float(pc.mean(pc.utf8_length(sample)).as_py() or 0.0),
+        "mean_words": float(words.mean()),
+        "unspaced": unspaced,
+        "mean_chars": mean_chars,
         "max_lines": 1 + int(pc.max(pc.count_substring(sample, "\n")).as_py() or 0),
     }
     sample = unbracketed_column(sample)

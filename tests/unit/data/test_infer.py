@@ -363,3 +363,14 @@ def test_a_text_that_comes_back_is_a_category_and_its_words(tmp_path):
     # Twice the mean of 4, of 30 and of 90 words, between 16 and 64.
     assert [features.fields[i].max_len for i in (1, 3)] == [16, 64]
     assert features.fields[2].max_len == pytest.approx(60, abs=2)
+
+
+def test_a_text_without_spaces_is_a_bag_of_characters(tmp_path):
+    rng = np.random.default_rng(0)
+    said = ["".join(rng.choice(list("好吃难贵香新鲜快慢热甜"), 9)) + "。" for _ in range(ROWS)]
+    table = pa.table({"评论": said, "城市": rng.choice(["东京", "大阪"], ROWS), "y": [0, 1] * 1500})
+    pq.write_table(table, tmp_path / "t.parquet")
+    text, town = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert (text.name, text.kind, text.separator, text.max_len) == ("评论", "multi_valued", "", 20)
+    assert "free text, 10 characters" in (text.why or "")
+    assert (town.name, town.kind) == ("城市", "categorical")

@@ -9,14 +9,14 @@ from dynens.data.lists import split_lists
 from dynens.data.vocabulary import Vocabulary
 from dynens.schema import FieldSpec
 
-ALPHABET = "ab ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
+ALPHABET = "ab好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
-@pytest.mark.parametrize("separator", [None, ",", "|", " "])
+@pytest.mark.parametrize("separator", [None, ",", "|", " ", ""])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, texts):
     spec = FieldSpec(name="t", kind="multi_valued", separator=separator)
-    encoder = MultiValuedEncoder(spec, Vocabulary(pa.array(["a", "b", "ab", "ba"])), 6)
+    encoder = MultiValuedEncoder(spec, Vocabulary(pa.array(["a", "b", "ab", "ba", "好", "ご"])), 6)
     dense = np.zeros((len(texts), 0), np.float32)
     alone, together = np.zeros((2, len(texts), 6), np.int32)
     encoder.encode_values(texts, dense, alone)
@@ -37,3 +37,11 @@ def test_lists_end_to_end(column, values, lengths):
     flat, sizes = split_lists(column, ",")
     assert flat.to_pylist() == values
     assert sizes.tolist() == lengths
+
+
+def test_characters_are_words_where_a_script_has_no_spaces():
+    column = pa.array(["iPhone 15 手机壳", "とても[x]", None])
+    flat, lengths = split_lists(column, "")
+    assert flat.to_pylist() == ["iPhone", "15", "手", "机", "壳", "と", "て", "も", "[x]"]
+    assert lengths.tolist() == [5, 4, 0]
+    assert split_lists(column, None)[0].to_pylist() == ["iPhone", "15", "手机壳", "とても[x]"]
