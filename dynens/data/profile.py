@@ -234,13 +234,13 @@ def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
         span = values.max() - values.min()
         middle = (np.median(values) - values.min()) / span if span > 0 else 0.0
     sparse = len(np.unique(values)) < 0.01 * span
+    is_integer = bool((values == np.trunc(values)).all())
+    strewn = span > 1e6 and sparse and 0.25 < middle < 0.75
     return {
-        "looks_hashed": bool(
-            values.max() > _EXACT or (span > 1e6 and sparse and 0.25 < middle < 0.75)
-        ),
+        "looks_hashed": is_integer and bool(values.max() > _EXACT or strewn),
         "span": float(span),
         "is_number": True,
-        "is_integer": bool((values == np.trunc(values)).all()),
+        "is_integer": is_integer,
         "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
     }
 

@@ -34,9 +34,10 @@ _known: dict[tuple[str, TimeFormat], float] = {}
 def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "auto") -> Floats:
     """(B,) float64 seconds since 1970 UTC, NaN where missing or not a time.
 
-    `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES` and `_CLOCKS`, yyyymmdd
-    and yyyymmddhhmmss integers (of 1900 to 2100) and Unix times in s, ms, us or ns, told apart by
-    size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise.
+    `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES` and `_CLOCKS`, months
+    (2015-12, Dec-2015, 12/2015), integers of 1900 to 2100 that begin with yyyymmdd, followed by
+    nothing or hhmm, hhmmss or these and milliseconds, and Unix times in s, ms, us or ns, told apart
+    by size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise.
     """
     column = plain(column)
     kind = column.type
@@ -109,7 +110,9 @@ def _from_numbers(numbers: Floats, time_format: TimeFormat) -> Floats:
     per_second = np.select([size < bound for bound, _ in _EPOCH_UNITS], _UNITS, 1.0)
     seconds: Floats = numbers / per_second
     seconds = _dates_among(seconds, numbers, 1, _from_yyyymmdd)
-    return _dates_among(seconds, numbers, 1_000_000, lambda n: _from_clock(n, 1_000_000, 10_000))
+    for scale, read in _CLOCK_DIGITS.items():
+        seconds = _dates_among(seconds, numbers, scale, read)
+    return seconds
 
 
 def _dates_among(
@@ -132,8 +135,16 @@ def _from_clock(numbers: Floats, per_day: int, per_hour: int) -> Floats:
     return np.where(valid, _from_yyyymmdd(days) + hours * 3600 + minutes * 60 + seconds, np.nan)
 
 
+# By the power of ten of the digits behind yyyymmdd: minutes, seconds and milliseconds.
+_CLOCK_DIGITS: dict[int, Callable[[Floats], Floats]] = {
+    10**4: lambda n: _from_clock(100 * n, 10**6, 10**4),
+    10**6: lambda n: _from_clock(n, 10**6, 10**4),
+    10**9: lambda n: _from_clock(n // 1000, 10**6, 10**4) + n % 1000 / 1000,
+}
+
+
 def _from_yyyymmdd(numbers: Floats) -> Floats:
-    known = np.isfinite(numbers)
+    known = np.abs(numbers) < 10**9
     whole = np.where(known, numbers, 19_700_101).astype(np.int64)
     years, months, days = whole // 10_000, whole // 100 % 100, whole % 100
     valid = known & (months >= 1) & (months <= 12) & (days >= 1) & (days <= 31)
@@ -169,7 +180,9 @@ _LAYOUTS = [
     tuple(date + clock for date in (*_DATES, *dates) for clock in _CLOCKS) + _LOGS
     for dates in (_MONTH_FIRST, _DAY_FIRST)
 ]
+_MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y"]
 _DATE_LIKE = re.compile(r"([A-Za-z]{3} |\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
+_MONTH_LIKE = re.compile(r"(19|20)\d\d[-/]\d\d|(\d\d?/|[A-Za-z]{3}[- ])(19|20)\d\d")
 
 
 def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) -> float:
@@ -184,7 +197,11 @@ def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) ->
         return seconds_of(datetime.fromisoformat(text))
     except ValueError:
         pass
-    for i, layout in enumerate(layouts if _DATE_LIKE.match(text) else ()):
+    if _MONTH_LIKE.fullmatch(text):
+        layouts = _MONTHS
+    elif not _DATE_LIKE.match(text):
+        return float("nan")
+    for i, layout in enumerate(layouts):
         try:
             seconds = seconds_of(datetime.strptime(text, layout))
         except ValueError:

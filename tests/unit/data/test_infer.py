@@ -374,3 +374,12 @@ def test_a_text_without_spaces_is_a_bag_of_characters(tmp_path):
     assert (text.name, text.kind, text.separator, text.max_len) == ("评论", "multi_valued", "", 20)
     assert "free text, 10 characters" in (text.why or "")
     assert (town.name, town.kind) == ("城市", "categorical")
+
+
+def test_fractions_of_any_size_are_no_hashes(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = [f"{x:.3E}" for x in 10 ** rng.uniform(-30, 30, ROWS)]
+    table = pa.table({"size": sizes, "y": rng.integers(0, 2, ROWS)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    (field,) = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert (field.name, field.kind) == ("size", "numeric")

@@ -33,6 +33,8 @@ SECONDS = MOMENT.timestamp()
         "Tue May  3 17:30:00 2022",
         "03/May/2022:19:30:00 +0200",
         20220503173000,
+        202205031730,
+        20220503173000000,
         str(int(SECONDS)),
     ],
 )
@@ -47,6 +49,26 @@ def test_days():
     assert seconds_of("2022-05-03") == start
     assert seconds_of(date(2022, 5, 3)) == start
     assert to_seconds(pa.array([date(2022, 5, 3)]))[0] == start
+
+
+@pytest.mark.parametrize(
+    "text", ["2022-05", "2022/05", "05/2022", "5/2022", "May-2022", "may 2022"]
+)
+def test_months_begin_with_their_first_day(text):
+    first = datetime(2022, 5, 1, tzinfo=UTC).timestamp()
+    assert seconds_of(text) == first
+    assert to_seconds(pa.array([text, "2022-05-01", None]))[0] == first
+    assert text_format(pa.array([text, None])) == "auto"
+
+
+@pytest.mark.parametrize("text", ["2022-13", "1234-05", "3/22", "May-22", "2022-5-", "ABC-2022"])
+def test_codes_are_no_months(text):
+    assert np.isnan(seconds_of(text))
+
+
+def test_milliseconds_behind_the_seconds():
+    assert seconds_of("20220503173000250") == pytest.approx(SECONDS + 0.25, abs=0.005)
+    assert np.isnan(seconds_of(1e30)) or abs(seconds_of(1e30)) > 1e15  # no date, and no warning
 
 
 def test_the_day_before_the_month():
