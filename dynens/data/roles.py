@@ -40,6 +40,7 @@ OUTCOME = re.compile(
     r"(play|watch|stay|read)_?time(_m?s)?|rating|revenue|add_to_cart|favou?rite|outcome|target|label)$"
 )
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
+_DAY_S = 86_400
 
 
 def find_timestamp(
@@ -49,7 +50,7 @@ def find_timestamp(
 
     A column with the name of such a time comes first, and among several the one in whose order rows
     stand, as they mostly do. Without such a name order must show it: `created_at` may as well be
-    the age of what was shown.
+    the age of what was shown. With both, numbers may count from the log's start, wherever that is.
     """
     found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
     for name, profile in profiles.items():
@@ -63,9 +64,11 @@ def find_timestamp(
             continue
         for time_format in _formats(sample[name], profile):
             seconds = to_seconds(sample[name], time_format)
-            if not _plausible(seconds):
-                continue
             ordered = _in_order(seconds)
+            if not _plausible(seconds) and not (
+                named and ordered and time_format == "auto" and _from_a_start(seconds)
+            ):
+                continue
             if ordered or named:
                 found[name] = (bool(named), ordered, bool(dated)), time_format
             break
@@ -90,6 +93,12 @@ def may_be_time(sample: pa.Table, profile: ColumnProfile) -> bool:
 
 def _plausible(seconds: npt.NDArray[np.float64]) -> bool:
     return bool(((seconds > _EARLIEST_S) & (seconds < _LATEST_S)).mean() > 0.99)
+
+
+def _from_a_start(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether times may be counted from the first of them: they are small, and go on for days."""
+    first, last = np.nanmin(seconds), np.nanmax(seconds)
+    return bool(last - first > _DAY_S and max(-first, last) < _EARLIEST_S)
 
 
 def _even_steps(column: pa.ChunkedArray) -> bool:

@@ -71,6 +71,23 @@ def test_numbers_in_no_order_are_no_time_of_the_row_and_no_hash(tmp_path):
     assert "name it in features.timestamp" in result.excluded["t"]
 
 
+@pytest.mark.parametrize(
+    ("name", "step", "is_time"),
+    [("Time", 90.5, True), ("timestamp", 90_500, True), ("level", 90, False), ("time", 1, False)],
+)
+def test_times_since_the_first_row(tmp_path, name, step, is_time):
+    """Of 1,000 rows and more: days named as times, days without such a name, and minutes."""
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.integers(0, 3, ROWS)) * step
+    columns = {name: times, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert features.timestamp == (name if is_time else None)
+    shuffled = columns | {name: rng.permutation(times)}
+    pq.write_table(pa.table(shuffled), tmp_path / "t.parquet")
+    assert infer_schema(tmp_path / "t.parquet", "y").dataset.features.timestamp is None
+
+
 START = datetime.datetime(2024, 3, 1)
 
 
