@@ -42,7 +42,6 @@ def needed_columns(features: FeatureSchema) -> dict[str, str]:
 
 _HEAD_ROWS = 2000
 _UNTYPED = pa.binary()  # stands for the columns of text files, which any flat type agrees with
-_DIGITS = pa.large_string()  # stands for numbers of types that only their texts hold unchanged
 
 
 def unified_schema(
@@ -69,7 +68,7 @@ def unified_schema(
             if file_format(file) == "csv":
                 kind = _UNTYPED
             types[name] = _common_type(types.get(name, kind), kind, name, file)
-    types = {n: pa.string() if kind in (_UNTYPED, _DIGITS) else kind for n, kind in types.items()}
+    types = {n: pa.string() if kind == _UNTYPED else kind for n, kind in types.items()}
     for name, purpose in needed.items():
         if name not in types and not any(entity.has(name) for entity in entities):
             known = ", ".join(schemas[files[0]].names[:20])
@@ -105,8 +104,10 @@ def _common_type(a: pa.DataType, b: pa.DataType, name: str, file: Path) -> pa.Da
         return b
     if _UNTYPED in (a, b) and not (pa.types.is_nested(a) or pa.types.is_nested(b)):
         return _UNTYPED
-    if all(kind == _DIGITS or is_number_type(kind) for kind in (a, b)):
-        return _DIGITS if _DIGITS in (a, b) else widen((a, b)) or _DIGITS
+    if all(is_number_type(kind) for kind in (a, b)):
+        return widen((a, b)) or pa.string()  # texts hold any number unchanged
+    if all(kind == pa.string() or is_number_type(kind) for kind in (a, b)):
+        return pa.string()
     if pa.types.is_list(a) and pa.types.is_list(b):
         return a
     if pa.types.is_temporal(a) and pa.types.is_temporal(b):

@@ -1,6 +1,7 @@
 import json
 import os
 import subprocess
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -340,7 +341,12 @@ def test_columns_that_change_type_between_files(tmp_path):
         label=LabelRule(column="click"), fields=(FieldSpec(name="price", kind="numeric"),)
     )
     config = DatasetConfig(files=tuple(map(str, files)), features=features)
-    refused(config, tmp_path, DataError, "changes type between files (from double to string)")
+    refused(config, tmp_path, DataError, "'price' holds 300 values that are no numbers")
+    days = table.set_column(
+        table.column_names.index("price"), "price", pa.array([date(2024, 1, 1)] * 300)
+    )
+    written(tmp_path, days, "2.parquet")
+    refused(config, tmp_path, DataError, "changes type between files (from double to date32")
 
 
 BIG = 1_234_567_890_123_456_789
@@ -354,6 +360,8 @@ BIG = 1_234_567_890_123_456_789
         ((pa.int64(), pa.uint64()), ([BIG, 3, -1], [2**64 - 1, 3, BIG])),
         ((pa.int32(), pa.int64()), ([3, 4, 5], [BIG, BIG + 1, 3])),
         ((pa.float32(), pa.float64()), ([0.1, 3.0, 2.5], [0.1, 3.0, 0.3])),
+        ((pa.int64(), pa.string()), ([BIG, 3, 4], ["3", "3.0", "A1"])),
+        ((pa.large_string(), pa.float64()), (["007", "3", None], [7.0, 3.0, 2.5])),
     ],
 )
 def test_categories_are_the_same_in_files_of_different_number_types(tmp_path, kinds, values):
