@@ -15,12 +15,12 @@ from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
 from dynens.data.labels import LabelReader
-from dynens.data.profile import COPY_AUC, ColumnProfile, Labels, profile_column
+from dynens.data.leaks import find_leak
+from dynens.data.profile import ColumnProfile, Labels, profile_column
 from dynens.data.roles import (
     DATE,
     ITEM,
     NUMBERING,
-    OUTCOME,
     REQUEST,
     USER,
     find_key,
@@ -45,10 +45,8 @@ from dynens.schema import (
 
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
-_LEAK_AUC = 0.97
 _MANY_LINES = 20
 _MANY_VALUES = 50
-_FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 
 @dataclass
@@ -265,31 +263,14 @@ class _Inference:
 
     def _leaks(self, profile: ColumnProfile) -> bool:
         """Warn of likely leaks; leave out those beyond doubt."""
-        auc = max(profile.auc_by_value, profile.auc_by_bucket, profile.auc_by_absence)
-        named = bool(OUTCOME.fullmatch(profile.name.lower()))
-        few = profile.num_distinct <= _FEW_VALUES or profile.auc_by_bucket >= COPY_AUC
-        if profile.tells_by_absence:
-            why = "whether it is missing gives the label away completely (held-out AUC 1)"
-            self._exclude(profile.name, why, True)
-            return True
-        if auc >= COPY_AUC and few and profile.num_known > 100:
-            self._exclude(profile.name, "it gives the label away completely (held-out AUC 1)", True)
-            return True
-        if named and (profile.implies_label or auc >= 0.75):
-            why = f"its name speaks of what follows the outcome, and it tells it (AUC {auc:.3f})"
-            self._exclude(profile.name, why, True)
-            return True
-        if auc >= _LEAK_AUC or profile.implies_label:
-            self._warn(
-                f"{profile.name} nearly tells the label by itself (held-out AUC {auc:.3f}); "
-                "leave it out if it is only known afterwards"
-            )
-        elif named:
-            self._warn(
-                f"{profile.name} has the name of something that happens after the outcome; "
-                "leave it out if it does"
-            )
-        return False
+        leak = find_leak(profile)
+        if leak is None:
+            return False
+        if leak.certain:
+            self._exclude(profile.name, leak.why, True)
+        else:
+            self._warn(leak.why)
+        return leak.certain
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
         if profile.is_nested:

@@ -16,6 +16,7 @@ from dynens.data.values import canonical_codes, canonical_texts, plain
 
 COPY_AUC = 0.9999  # from here on a column is the label itself
 _ENOUGH = 20  # rows with and rows without a value, for either to tell something
+_CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
 _BUCKETS = 20
 _SMOOTHING = 10.0
 _MIN_KNOWN = 20
@@ -61,7 +62,7 @@ class ColumnProfile:
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
         auc_by_absence: the same of the label rate of missing and of known values.
         num_positive: positive rows of the sample.
-        implies_label: whether the rarer of two values goes almost only with one class.
+        implies_label: whether all values but the most common one go almost only with one class.
     """
 
     name: str
@@ -330,12 +331,15 @@ def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
 
 
 def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
-    values, counts = np.unique(codes[codes >= 0], return_counts=True)
-    if len(values) != 2 or counts.min() < 20:
+    """Whether rows that have not the most common value, missing among them, share one class."""
+    unusual = codes + 1 != np.bincount(codes + 1).argmax()
+    rows, base = int(unusual.sum()), float(labels.mean())
+    if rows < _ENOUGH:
         return False
-    rate = float(labels[codes == values[np.argmin(counts)]].mean())
-    base = float(labels.mean())
-    return (rate > 0.97 and base < 0.8) or (rate < 0.03 and base > 0.2)
+    rate = float(labels[unusual].mean())
+    likely = base if rate > 0.5 else 1 - base  # that a row has the class which these rows have
+    same = max(rate, 1 - rate)
+    return same > 0.97 and likely < 0.8 and bool(likely**rows < _CHANCE)
 
 
 def _halves(num_rows: int) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,53 @@
+"""Columns that may tell the label because they are only known after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dynens.data.profile import COPY_AUC, ColumnProfile
+from dynens.data.roles import OUTCOME
+
+_LEAK_AUC = 0.97
+_FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A column that gives the label away.
+
+    Attributes:
+        why: the evidence.
+        certain: whether it is beyond doubt, so that the column is left out; else `why` is a
+            sentence about it that warns.
+    """
+
+    why: str
+    certain: bool
+
+
+def find_leak(profile: ColumnProfile) -> Leak | None:
+    """What makes a column a leak, if it may be one."""
+    auc = max(profile.auc_by_value, profile.auc_by_bucket, profile.auc_by_absence)
+    named = bool(OUTCOME.fullmatch(profile.name.lower()))
+    few = profile.num_distinct <= _FEW_VALUES or profile.auc_by_bucket >= COPY_AUC
+    if profile.tells_by_absence:
+        return Leak("whether it is missing gives the label away completely (held-out AUC 1)", True)
+    if auc >= COPY_AUC and few and profile.num_known > 100:
+        return Leak("it gives the label away completely (held-out AUC 1)", True)
+    if named and (profile.implies_label or auc >= 0.75):
+        why = f"its name speaks of what follows the outcome, and it tells it (AUC {auc:.3f})"
+        return Leak(why, True)
+    if auc >= _LEAK_AUC or profile.implies_label:
+        where = "by itself" if auc >= _LEAK_AUC else "wherever it has not its usual value"
+        return Leak(
+            f"{profile.name} nearly tells the label {where} (held-out AUC {auc:.3f}); leave it out "
+            "if it is only known afterwards",
+            False,
+        )
+    if named:
+        return Leak(
+            f"{profile.name} has the name of something that happens after the outcome; leave it "
+            "out if it does",
+            False,
+        )
+    return None

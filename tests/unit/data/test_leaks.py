@@ -1,0 +1,39 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dynens.data.leaks import find_leak
+from dynens.data.profile import profile_column
+
+RNG = np.random.default_rng(0)
+LABELS = (np.arange(1000) < 250).astype(np.float32)
+SOME = np.arange(1000) < 60  # a quarter of the positive rows
+
+
+@pytest.mark.parametrize(
+    ("column", "certain"),
+    [
+        (np.where(LABELS > 0, "A", "B"), True),
+        ([5 if y else None for y in LABELS], True),
+        (np.where(SOME, RNG.lognormal(3, 1, 1000), 0.0), False),
+        (np.where(SOME, np.arange(1000), -1), False),
+        ([f"r{i}" if some else None for i, some in enumerate(SOME)], False),
+        (np.where(SOME, "called back", "none yet"), False),
+        (np.where(np.arange(1000) > 974, "refused", "-"), None),  # .75 ** 25 is likely enough
+        (np.where(np.arange(1000) < 19, "rare", "-"), None),
+        (RNG.permutation(np.where(SOME, RNG.lognormal(3, 1, 1000), 0.0)), None),
+        (RNG.integers(0, 300, 1000), None),
+    ],
+)
+def test_what_is_known_afterwards_is_left_out_or_warned_of(column, certain):
+    leak = find_leak(profile_column("c", pa.chunked_array([pa.array(column)]), LABELS))
+    assert (leak.certain if leak else None) is certain
+
+
+def test_a_warning_says_where_the_label_is_told():
+    refund = pa.chunked_array([pa.array(np.where(SOME, 9.5, 0.0))])
+    leak = find_leak(profile_column("refund", refund, LABELS))
+    assert leak is not None
+    assert "refund nearly tells the label wherever it has not its usual value" in leak.why
+    # Its name speaks of it too: beyond doubt.
+    assert find_leak(profile_column("revenue", refund, LABELS)).certain
