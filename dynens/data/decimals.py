@@ -55,7 +55,10 @@ def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
     for name in sample.column_names:
         if not _is_text(sample.schema.field(name).type):
             continue
-        texts = canonical_texts(plain(sample[name])).drop_null()
+        column = plain(sample[name])
+        if not pc.any(pc.match_substring(column, ",")).as_py():
+            continue
+        texts = canonical_texts(column).drop_null()
         if len(texts) < _MIN_KNOWN:
             continue
         numbers = pc.match_substring_regex(texts, COMMA_NUMBER)

@@ -27,6 +27,7 @@ _DAY_S = 86_400
 _EPOCH_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (np.inf, 1e9))
 _UNITS = [unit for _, unit in _EPOCH_UNITS]
 _MAX_KNOWN = 20_000
+_FIRST = 50
 # Texts of requests that were read before, which come back: (text, format) → seconds.
 _known: dict[tuple[str, TimeFormat], float] = {}
 
@@ -241,6 +242,9 @@ def text_format(column: pa.Array | pa.ChunkedArray) -> TimeFormat | None:
         return None
     spans: dict[TimeFormat, float] = {}
     for time_format in TEXT_FORMATS:
+        first = to_seconds(known.slice(0, _FIRST), time_format)  # other texts take long to refuse
+        if np.isnan(first).sum() > MAX_UNREADABLE_SHARE * len(known):
+            continue
         seconds = to_seconds(known, time_format)
         if np.isfinite(seconds).mean() > 1 - MAX_UNREADABLE_SHARE:
             spans[time_format] = float(np.nanmax(seconds) - np.nanmin(seconds))

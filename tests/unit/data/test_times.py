@@ -134,3 +134,12 @@ def test_parts_against_datetime():
     np.testing.assert_array_equal(time_part(seconds, "day")[:3], [m.day for m in moments])
     np.testing.assert_array_equal(time_part(seconds, "month")[:3], [m.month for m in moments])
     assert all(np.isnan(time_part(seconds, part)[3]) for part in ("hour", "weekday", "day"))
+
+
+@pytest.mark.parametrize(
+    ("first", "rest", "time_format"), [(60, 0, None), (30, 4000, "auto"), (50, 4000, None)]
+)
+def test_a_few_other_texts_hide_no_times(first, rest, time_format):
+    texts = [f"ab:{i:02x}:cd" for i in range(first)] + ["2022-05-03"] * rest
+    assert text_format(pa.array(texts)) == time_format
+    assert text_format(pa.array(texts[::-1])) == time_format
