@@ -43,7 +43,7 @@ class ColumnProfile:
         is_number: whether (nearly) all values are numbers.
         is_integer: whether all numbers are whole.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
-        is_nested: whether values are structs, maps or lists of lists, which no field can be.
+        is_nested: whether values are maps, or lists of lists or structs, which no field can be.
         is_list: whether values are Arrow lists.
         list_length: the common length of all lists (or texts that are vectors), or None.
         list_of_floats: whether the lists (or texts) hold floating-point numbers.

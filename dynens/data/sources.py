@@ -22,6 +22,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from dynens.data.decimals import comma_columns
+from dynens.data.flatten import flat, holding
 from dynens.data.heads import BLOCK_BYTES, NO_HEADER, are_numbers, head_of, names_in
 from dynens.data.libsvm import iter_libsvm
 from dynens.data.stacking import stack
@@ -134,7 +135,8 @@ def iter_tables(
             for table in _iter_file(path, options, columns, chunk_rows, verbatim):
                 rows += table.num_rows
                 if table.num_rows:
-                    yield path, _with_partitions(_without_views(table), path, columns)
+                    table = _with_partitions(flat(table), path, columns)
+                    yield path, _select(table, columns)
         if rows == 0:
             raise DataError(f"{path} is empty: it has no rows; give a table with rows.")
 
@@ -210,7 +212,7 @@ def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schem
     if path.stat().st_size and file_format(path) == "parquet":
         with _explained(path):
             schema = pq.read_schema(path)
-        return _with_partitions(schema.empty_table(), path, None).schema
+        return _with_partitions(flat(schema.empty_table()), path, None).schema
     return next(iter_tables([str(path)], options, chunk_rows=1))[1].schema
 
 
@@ -227,7 +229,7 @@ def _iter_file(
     if kind == "parquet":
         yield from _iter_parquet(path, columns, chunk_rows)
     elif kind == "arrow":
-        yield from _iter_arrow(path, columns)
+        yield from _iter_arrow(path)
     elif kind == "libsvm":
         yield from iter_libsvm(path, chunk_rows)
     else:
@@ -249,32 +251,22 @@ def partitions_of(path: Path) -> dict[str, str | None]:
     return {name: None if value == _NO_PARTITION else value for name, value in found.items()}
 
 
-def _without_views(table: pa.Table) -> pa.Table:
-    """Texts and bytes stored as views, which few operations know, as plain ones."""
-    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-    for i, field in enumerate(table.schema):
-        if field.type in plain:
-            table = table.set_column(i, field.name, table[i].cast(plain[field.type]))
-    return table
-
-
 def _iter_parquet(path: Path, columns: Sequence[str] | None, chunk_rows: int) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         _check_names(path, names)
-        wanted = names if columns is None else [n for n in names if n in set(columns)]
-        for batch in file.iter_batches(chunk_rows, columns=wanted):
+        for batch in file.iter_batches(chunk_rows, columns=holding(names, columns)):
             yield pa.Table.from_batches([batch])
 
 
-def _iter_arrow(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _iter_arrow(path: Path) -> Iterator[pa.Table]:
     with pa.input_stream(str(path), compression="detect") as stream:
         magic = stream.read(6)
     if magic == b"ARROW1" and path.suffix.lower() not in _COMPRESSED:
         with ipc.open_file(str(path)) as reader:
             _check_names(path, reader.schema.names)
             for i in range(reader.num_record_batches):
-                yield _select(pa.Table.from_batches([reader.get_batch(i)]), columns)
+                yield pa.Table.from_batches([reader.get_batch(i)])
         return
     with pa.input_stream(str(path), compression="detect") as stream:
         opened = ipc.open_file(stream.read()) if magic == b"ARROW1" else ipc.open_stream(stream)
@@ -285,7 +277,7 @@ def _iter_arrow(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]
         )
         _check_names(path, opened.schema.names)
         for batch in batches:
-            yield _select(pa.Table.from_batches([batch]), columns)
+            yield pa.Table.from_batches([batch])
 
 
 def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

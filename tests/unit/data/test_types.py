@@ -55,7 +55,7 @@ USABLE = {
     "percentages": pa.array([f"{i}%" for i in SMALL]),
 }
 UNUSABLE = {
-    "struct": pa.array([{"a": i} for i in SMALL]),
+    "structs": pa.array([[{"a": i}] for i in SMALL]),
     "map": pa.array([[("k", i)] for i in SMALL], pa.map_(pa.string(), pa.int64())),
     "nested lists": pa.array([[[i]] for i in SMALL]),
     "nothing": pa.nulls(ROWS),
