@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,13 +46,15 @@ _UNTYPED = pa.binary()  # stands for the columns of text files, which any flat t
 
 def unified_schema(
     files: Sequence[Path], config: DatasetConfig, entities: Sequence[RawEntity]
-) -> pa.Schema:
-    """The needed interaction columns in types that fit all files.
+) -> tuple[pa.Schema, list[str]]:
+    """(the needed interaction columns in types that fit all files, warnings).
 
-    Soft labels may be absent from some of the files: only training rows need them.
+    Columns that only fields read may be absent from some of the files, and soft labels too, which
+    only training rows need: they are missing there.
 
     Raises:
-        DataError: a file has no label, lacks a column others have, or a column changes type.
+        DataError: a file has no label, lacks another column that others have, or a column changes
+            type.
         SchemaError: the schema asks for a column that is nowhere.
     """
     needed = needed_columns(config.features)
@@ -76,14 +78,35 @@ def unified_schema(
                 f"the schema asks for column {name!r} ({purpose}), which no file has; "
                 f"{files[0].name} has {known}."
             )
-    for file, schema in schemas.items():
-        absent = sorted(set(types) - set(schema.names) - {config.features.soft_label})
-        if absent:
+    warnings = _absences(schemas, list(types), config.features, [e.key for e in entities])
+    return pa.schema([pa.field(name, kind) for name, kind in types.items()]), warnings
+
+
+def _absences(
+    schemas: Mapping[Path, pa.Schema],
+    names: Sequence[str],
+    features: FeatureSchema,
+    keys: Sequence[str],
+) -> list[str]:
+    """What to tell of columns that some files lack.
+
+    Raises:
+        DataError: it is more than a feature.
+    """
+    roles = {getattr(features, role) for role in _ROLES} - {features.soft_label}
+    roles |= {*keys, *features.label.columns()}
+    warnings = []
+    for name in sorted(set(names) - {features.soft_label}):
+        without = [file for file, schema in schemas.items() if name not in schema.names]
+        if without and name in roles:
             raise DataError(
-                f"{file} lacks the column {absent[0]!r} that other files have; add it there, empty "
-                "where it is not known, or exclude it in all of them."
+                f"{without[0]} lacks the column {name!r} that other files have; add it there, "
+                "empty where it is not known, or exclude it in all of them."
             )
-    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
+        if without:
+            more = f" and {len(without) - 1} more files" if len(without) > 1 else ""
+            warnings.append(f"{without[0]}{more} lack {name!r}, which is missing in their rows")
+    return warnings
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

@@ -188,7 +188,9 @@ class _Preparation:
         groups = (self.dataset.files, self.dataset.valid_files, self.dataset.test_files)
         files = [(given, file) for given, names in enumerate(groups) for file in expand(names)]
         _refuse_twice(files)
-        schema = unified_schema([file for _, file in files], self.dataset, self.entities)
+        paths = [file for _, file in files]
+        schema, warnings = unified_schema(paths, self.dataset, self.entities)
+        self.warnings += warnings
         self.interaction_columns = schema.names
         folder = self.directory / "staged"
         folder.mkdir()
