@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.batch import EncodedBatch, FloatArray, IntArray
+from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray, IntArray
 from dynens.data.encoders import RowEncoder
 from dynens.data.entities import RawEntity
 from dynens.data.fitting import FieldFitter, field_fitter
@@ -55,12 +55,14 @@ class EncodedPart:
         shards: the writers of the three splits, in order, their columns still in parts.
         counts: rows and positives per id among training rows.
         raw: the first raw test rows, entity columns joined.
+        unseen: (splits, ids_width) rows whose value has no id.
         strangers: rows by entity whose key its table lacks.
     """
 
     shards: list[ShardWriter]
     counts: CountTables
     raw: list[pa.Table]
+    unseen: npt.NDArray[np.int64]
     strangers: Counter[str] = field(default_factory=Counter)
 
 
@@ -111,7 +113,8 @@ def encode_part(
     """
     directory.mkdir(parents=True, exist_ok=True)
     shards = [ShardWriter(directory / f"{name}.arrow") for name in SPLITS]
-    result = EncodedPart(shards, CountTables(encoder.layout, num_periods), [])
+    unseen = np.zeros((len(SPLITS), encoder.layout.ids_width), np.int64)
+    result = EncodedPart(shards, CountTables(encoder.layout, num_periods), [], unseen)
     joined = sorted({item.spec.source for item in encoder.encoders})
     kept = 0
     for at, table in staged_chunks(rows.path):
@@ -134,6 +137,7 @@ def _write_chunk(batch: EncodedBatch, at: slice, rows: PartRows, result: Encoded
         if not mine.any():
             continue
         ids, labels = batch.ids[mine], rows.labels[at][mine]
+        result.unseen[code] += (ids == OUT_OF_VOCABULARY).sum(axis=0)
         shard.append(
             ids=ids,
             dense=batch.dense[mine],

@@ -42,6 +42,7 @@ from dynens.data.statistics import (
     stat_table,
     train_stats,
 )
+from dynens.data.strangers import of_keys, of_values
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -50,7 +51,6 @@ __all__ = ["PreparedData", "fingerprint", "open_prepared", "prepare"]
 FORMAT = 1
 _STATS_CHUNK = 262_144
 _HASH_BYTES = 8 << 20
-_MANY_STRANGERS = 0.05
 
 Progress = Callable[[str], None]
 Call = Callable[[], Any]
@@ -247,32 +247,28 @@ class _Preparation:
         raw: list[pa.Table] = []
         counts: CountTables | None = None
         strangers: Counter[str] = Counter()
+        unseen = np.zeros((len(SPLITS), encoder.layout.ids_width), np.int64)
         for encoded in self.map_files(calls):
             for shard, other in zip(shards, encoded.shards, strict=True):
                 shard.take_over(other.pause())
             raw += encoded.raw
             strangers += encoded.strangers
+            unseen += encoded.unseen
             if counts is None:
                 counts = encoded.counts
             else:
                 counts.merge(encoded.counts)
         assert counts is not None
-        self._warn_of_strangers(strangers, len(split))
         for name in ("staged", "parts"):
             shutil.rmtree(self.directory / name)
         self._write_train_stats(shards[TRAIN], periods[split == TRAIN], counts, encoder, past)
         for shard in shards:
             shard.finish()
-        self._save(encoder, counts, raw, rows, [shard.num_rows for shard in shards])
-
-    def _warn_of_strangers(self, strangers: Counter[str], num_rows: int) -> None:
-        for entity in self.entities:
-            share = strangers[entity.entity] / num_rows
-            if share > _MANY_STRANGERS:
-                self.warnings.append(
-                    f"{share:.0%} of the rows have a {entity.key} that the {entity.entity} table "
-                    "lacks, so that its columns are missing there; are keys spelled alike?"
-                )
+        self.warnings += of_keys(self.entities, strangers, len(split))
+        apart = self.features.group if self.split_by == "group" else None
+        num_rows = [shard.num_rows for shard in shards]
+        self.warnings += of_values(encoder, unseen, num_rows, apart)
+        self._save(encoder, counts, raw, rows, num_rows)
 
     def _periods(
         self, rows: StagedRows, split: npt.NDArray[np.int8], layout: FeatureLayout

@@ -1,0 +1,63 @@
+"""Keys and values that were not met before: what to tell of them where they are many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dynens.data.encoders import RowEncoder
+from dynens.data.entities import RawEntity
+from dynens.data.fields import CategoricalEncoder
+from dynens.data.splits import SPLITS, TRAIN
+
+_MANY_KEYS = 0.05
+_NEARLY_ALL, _HALF = 0.9, 0.5
+
+
+def of_keys(entities: Sequence[RawEntity], strangers: Counter[str], num_rows: int) -> list[str]:
+    """Warnings of rows whose keys the entity tables lack.
+
+    Args:
+        entities: the tables.
+        strangers: such rows by entity.
+        num_rows: all rows.
+    """
+    return [
+        f"{strangers[entity.entity] / num_rows:.0%} of the rows have a {entity.key} that the "
+        f"{entity.entity} table lacks, so that its columns are missing there; are keys spelled "
+        "alike?"
+        for entity in entities
+        if strangers[entity.entity] > _MANY_KEYS * num_rows
+    ]
+
+
+def of_values(
+    encoder: RowEncoder,
+    unseen: npt.NDArray[np.int64],
+    num_rows: Sequence[int],
+    expected: str | None = None,
+) -> list[str]:
+    """Warnings of categories whose values in another split have no id.
+
+    Args:
+        encoder: fitted.
+        unseen: (splits, ids_width) rows whose value has no id.
+        num_rows: rows of every split.
+        expected: a column that is split so that this is meant.
+    """
+    shares = unseen / np.maximum(np.array(num_rows), 1)[:, None]
+    warnings = []
+    for one in encoder.encoders:
+        if not isinstance(one, CategoricalEncoder) or one.spec.source == expected:
+            continue
+        share = shares[:, encoder.field_columns()[one.spec.name][1]].max(axis=1)
+        split = int(share.argmax())
+        if share[split] > _NEARLY_ALL and share[TRAIN] < _HALF:
+            warnings.append(
+                f"{share[split]:.0%} of the {SPLITS[split]} rows have a {one.spec.source} that no "
+                "training row has, or one alone; are values spelled alike, and do they come back?"
+            )
+    return warnings
