@@ -104,8 +104,10 @@ def _absences(
                 "empty where it is not known, or exclude it in all of them."
             )
         if without:
-            more = f" and {len(without) - 1} more files" if len(without) > 1 else ""
-            warnings.append(f"{without[0]}{more} lack {name!r}, which is missing in their rows")
+            who = f"{without[0]} lacks"
+            if len(without) > 1:
+                who = f"{without[0]} and {len(without) - 1} more lack"
+            warnings.append(f"{who} {name!r}, which is missing in those rows")
     return warnings
 
 

@@ -34,8 +34,7 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         return _number_fields(profile)
     if profile.separator is not None and profile.num_distinct > 10:
         why = f"values are lists of few tokens, separated by {profile.separator!r}"
-        separator = profile.separator
-        return [FieldSpec(name=name, kind="multi_valued", separator=separator, why=why)]
+        return [_tokens_field(name, profile.separator, why)]
     if profile.mean_words >= TEXT_WORDS and profile.num_distinct > 200:
         return _text_fields(profile)
     if profile.parts is not None and profile.num_distinct > 200:
@@ -57,8 +56,12 @@ def _list_field(profile: ColumnProfile) -> FieldSpec:
             separator="," if profile.is_list else profile.separator,
             why=why,
         )
-    why = f"lists over {profile.num_distinct} values"
-    return FieldSpec(name=profile.name, kind="multi_valued", why=why)
+    return _tokens_field(profile.name, ",", f"lists over {profile.num_distinct} values")
+
+
+def _tokens_field(name: str, separator: str, why: str) -> FieldSpec:
+    """A list; of one too long to be kept the end, where histories have what is newest."""
+    return FieldSpec(name=name, kind="multi_valued", separator=separator, keep="last", why=why)
 
 
 def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:

@@ -28,6 +28,7 @@ from dynens.schema import FieldSpec
 
 SAMPLE_ROWS = 200_000
 MAX_LEN = 20
+_LONGER = 0.01  # share of lists that may be longer than what is kept of them
 _QUANTILES = 200
 
 
@@ -53,6 +54,10 @@ class FieldFitter(ABC):
     @abstractmethod
     def finish(self) -> FieldEncoder:
         """The fitted encoder."""
+
+    def warning(self) -> str | None:
+        """What the user should know of how values will be encoded."""
+        return None
 
 
 def field_fitter(spec: FieldSpec, first_row: int = 0) -> FieldFitter:
@@ -103,12 +108,21 @@ class MultiValuedFitter(FieldFitter):
         vocabulary = Vocabulary(self._counter.most_common(policy), policy.hash_buckets)
         return MultiValuedEncoder(self.spec, vocabulary, self.spec.max_len or self._common_length())
 
+    def warning(self) -> str | None:
+        share = float(self._lengths[MAX_LEN + 1 :].sum()) / max(int(self._lengths.sum()), 1)
+        if self.spec.max_len is not None or share <= _LONGER:
+            return None
+        return (
+            f"{share:.0%} of the lists in {self.spec.source} are longer than {MAX_LEN} values, of "
+            f"which the {self.spec.keep} {MAX_LEN} are kept; max_len and keep of the field say so"
+        )
+
     def _common_length(self) -> int:
         """The length that 99 % of the lists do not exceed, at most `MAX_LEN`."""
         if not self._lengths.sum():
             return 1
         share = np.cumsum(self._lengths) / self._lengths.sum()
-        return int(np.clip(np.searchsorted(share, 0.99), 1, MAX_LEN))
+        return int(np.clip(np.searchsorted(share, 1 - _LONGER), 1, MAX_LEN))
 
 
 class NumericFitter(FieldFitter):

@@ -216,6 +216,7 @@ class _Preparation:
                 mine.merge(other)
             fitters = fitters or fitted
         encoders = [fitter.finish() for fitter in fitters]
+        self.warnings += [text for fitter in fitters if (text := fitter.warning())]
         bare = RowEncoder(encoders, (), self.features.user_key, self.features.item_key)
         encoded = [encode_entity(bare, e, self.interaction_columns) for e in self.entities]
         return RowEncoder(encoders, encoded, bare.user_key, bare.item_key)

@@ -349,29 +349,6 @@ def test_columns_that_change_type_between_files(tmp_path):
     refused(config, tmp_path, DataError, "changes type between files (from double to date32")
 
 
-def test_features_that_some_files_lack_are_missing_there(tmp_path):
-    table = mixed_table(300)
-    fewer = table.drop_columns(["price"])
-    paths = [written(tmp_path, t, f"{i}.parquet") for i, t in enumerate((table, fewer, fewer))]
-    features = FeatureSchema(
-        label=LabelRule(column="click"),
-        fields=(FieldSpec(name="price", kind="numeric"), FieldSpec(name="country")),
-    )
-    config = DatasetConfig(
-        files=tuple(map(str, paths[:2])), test_files=(str(paths[2]),), features=features
-    )
-    data = prepare(config, tmp_path / "out", seed=0)
-    (warning,) = data.report["warnings"]
-    assert warning.endswith(
-        "1.parquet and 1 more files lack 'price', which is missing in their rows"
-    )
-    missing = data.encoder.encode_columns({"price": [None]}).dense
-    np.testing.assert_array_equal(data.split("test").dense, missing.repeat(300, axis=0))
-    grouped = features.model_copy(update={"group": "price"})
-    config = config.model_copy(update={"features": grouped})
-    refused(config, tmp_path, DataError, "1.parquet lacks the column 'price' that other files have")
-
-
 BIG = 1_234_567_890_123_456_789
 
 

@@ -1,0 +1,43 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.columns import unified_schema
+from dynens.data.prepare import prepare
+from dynens.errors import DataError
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
+from tests.unit.data.tables import mixed_table
+
+FIELDS = (FieldSpec(name="price", kind="numeric"), FieldSpec(name="country"))
+
+
+@pytest.fixture
+def config(tmp_path):
+    table = mixed_table(300)
+    for name, drop in (("0", []), ("1", ["price"]), ("test", ["price"])):
+        pq.write_table(table.drop_columns(drop), tmp_path / f"{name}.parquet")
+    return DatasetConfig(
+        files=tuple(str(tmp_path / f"{name}.parquet") for name in "01"),
+        test_files=(str(tmp_path / "test.parquet"),),
+        features=FeatureSchema(label=LabelRule(column="click"), fields=FIELDS),
+    )
+
+
+def test_features_that_some_files_lack_are_missing_there(config, tmp_path):
+    data = prepare(config, tmp_path / "out", seed=0)
+    (warning,) = data.report["warnings"]
+    assert warning.endswith("1.parquet and 1 more lack 'price', which is missing in those rows")
+    missing = data.encoder.encode_columns({"price": [None]}).dense
+    np.testing.assert_array_equal(data.split("test").dense, missing.repeat(300, axis=0))
+
+
+def test_more_than_a_feature_must_be_in_all_files(config, tmp_path):
+    paths = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    features = config.features.model_copy(update={"group": "price"})
+    grouped = config.model_copy(update={"features": features})
+    with pytest.raises(DataError, match=r"1\.parquet lacks the column 'price' that other files"):
+        unified_schema(paths, grouped, [])
+    schema, warnings = unified_schema(paths[:1], grouped, [])
+    assert schema.field("price").type == pa.float64()
+    assert not warnings

@@ -1,0 +1,43 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dynens.data.fitting import MultiValuedFitter
+from dynens.data.infer import infer_schema
+from dynens.schema import FieldSpec
+
+
+def fitted(lengths, **options):
+    spec = FieldSpec(name="watched", kind="multi_valued", **options)
+    fitter = MultiValuedFitter(spec)
+    fitter.add(pa.array([[f"i{i}" for i in range(length)] for length in lengths]))
+    return fitter
+
+
+def test_lists_that_are_cut_are_told():
+    lengths = [3] * 50 + [20] * 25 + [21] * 25
+    assert fitted(lengths, keep="last").warning() == (
+        "25% of the lists in watched are longer than 20 values, of which the last 20 are kept; "
+        "max_len and keep of the field say so"
+    )
+    assert fitted(lengths, max_len=5).warning() is None
+    assert fitted([20] * 99 + [21]).warning() is None
+    assert fitted([]).warning() is None
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("first", range(20)), ("last", range(2, 22))])
+def test_the_end_that_is_kept(keep, kept):
+    encoder = fitted([22] * 3, keep=keep).finish()
+    ids = np.zeros((1, 20), np.int32)
+    encoder.encode_values([[f"i{i}" for i in range(22)]], np.zeros((1, 0), np.float32), ids)
+    assert ids[0].tolist() == [encoder.vocabulary.id_of(f"i{i}") for i in kept]
+
+
+def test_lists_that_are_found_keep_what_is_newest(tmp_path):
+    rng = np.random.default_rng(0)
+    texts = ["|".join(f"i{i}" for i in rng.integers(0, 60, 30)) for _ in range(300)]
+    path = tmp_path / "t.csv"
+    rows = [f"{text},{label}" for text, label in zip(texts, rng.integers(0, 2, 300), strict=True)]
+    path.write_text("\n".join(["watched,y", *rows]))
+    (field,) = infer_schema(path, "y").dataset.features.fields
+    assert (field.kind, field.separator, field.keep) == ("multi_valued", "|", "last")
