@@ -48,7 +48,7 @@ _COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0"))
 _TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
     r"(?P<sign>-?)(?:(?P<days>[0-9]+) days?,? \+?)?(?P<hours>[0-9]{1,3}):(?P<minutes>[0-5][0-9])"
-    r"(?::(?P<seconds>[0-5][0-9](?:\.[0-9]+)?))?"
+    r"(?::(?P<seconds>[0-5][0-9](?:\.[0-9]+)?))?(?:\s?(?P<half>[AaPp])\.?[Mm]\.?)?"
 )
 _DURATION = re.compile(  # PT1H2M3S
     r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
@@ -56,6 +56,7 @@ _DURATION = re.compile(  # PT1H2M3S
 )
 _PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_UNIT = re.compile(r"[A-Za-zµ°][A-Za-z°²³/.]{0,11}")  # behind a space
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Numbers:
         num_infinite: infinite numbers among them.
         num_unreadable: texts that are no numbers (treated as missing).
         example: the first such text.
+        units: what the numbers are followed by (`km`), of one or many without the s.
     """
 
     values: npt.NDArray[np.float64]
@@ -75,6 +77,7 @@ class Numbers:
     num_infinite: int = 0
     num_unreadable: int = 0
     example: str | None = None
+    units: frozenset[str] = frozenset()
 
 
 def with_points(column: pa.Array) -> pa.Array:
@@ -91,10 +94,10 @@ def to_numbers(column: pa.Array | pa.ChunkedArray, decimal: Decimal = ".") -> Nu
     """Read a column as numbers; NaN, infinities and missing values become NaN."""
     column = plain(column)
     kind = column.type
-    unreadable, example = 0, None
+    unreadable, example, units = 0, None, frozenset[str]()
     if pa.types.is_string(kind):
         column = with_points(column) if decimal == "," else column
-        column, unreadable, example = _parse_strings(column)
+        column, unreadable, example, units = _parse_strings(column)
     elif pa.types.is_null(kind):
         return Numbers(np.full(len(column), np.nan))
     elif not (pa.types.is_floating(kind) and kind != pa.float16()):
@@ -104,11 +107,11 @@ def to_numbers(column: pa.Array | pa.ChunkedArray, decimal: Decimal = ".") -> Nu
     values = numbers.to_numpy(zero_copy_only=False)
     finite = np.isfinite(values)
     if finite.all():
-        return Numbers(values, num_unreadable=unreadable, example=example)
+        return Numbers(values, num_unreadable=unreadable, example=example, units=units)
     infinite = int(np.isinf(values).sum())
     values = np.where(finite, values, np.nan)
     non_finite = int((~finite).sum()) - nulls
-    return Numbers(values, non_finite, infinite, unreadable, example)
+    return Numbers(values, non_finite, infinite, unreadable, example, units)
 
 
 def _cast_to_double(column: pa.Array) -> pa.Array:
@@ -129,26 +132,28 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
         ) from e
 
 
-def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
-    """Texts as doubles: (numbers, how many are not numbers, the first of them)."""
+def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None, frozenset[str]]:
+    """Texts as doubles: (numbers, how many are not numbers, the first of them, units)."""
     column = pc.utf8_trim(column, characters=SPACE)
     column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
     column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("inf"), column)
     try:
-        return column.cast(pa.float64()), 0, None
+        return column.cast(pa.float64()), 0, None, frozenset()
     except pa.ArrowInvalid:
         texts = column.to_pylist()
     numbers = [None if t is None else math.inf if t == "inf" else parse_number(t) for t in texts]
     unreadable = [t for t, n in zip(texts, numbers, strict=True) if t is not None and n is None]
     array = pa.array(numbers, pa.float64())
-    return array, len(unreadable), (unreadable[0] if unreadable else None)
+    units = {_measure(t)[1] for t, n in zip(texts, numbers, strict=True) if n is not None} - {""}
+    return array, len(unreadable), (unreadable[0] if unreadable else None), frozenset(units)
 
 
 def parse_number(text: str) -> float | None:
     """The number a text spells, or None.
 
     `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
-    1200; times of the day and durations (`1:02:03`, `0 days 01:02:03`, `PT1H2M3S`) are seconds.
+    1200, `1,200 km` is 1200; times of the day and durations (`1:02:03`, `1:02 PM`,
+    `0 days 01:02:03`, `PT1H2M3S`) are seconds.
     """
     text = text.strip(SPACE)
     if _NUMBER.fullmatch(text):
@@ -158,11 +163,35 @@ def parse_number(text: str) -> float | None:
     parts = _DECORATED.fullmatch(text)
     if parts is not None:
         return _decorated(parts)
-    parts = _CLOCK.fullmatch(text) or _DURATION.fullmatch(text)
+    parts = _CLOCK.fullmatch(text)
+    if parts is not None and parts["half"]:
+        return _of_clock(parts)
+    parts = parts or _DURATION.fullmatch(text)
     if parts is None:
-        return None
-    seconds = sum(float(parts[name] or 0) * unit for name, unit in _PARTS_S.items())
+        amount, unit = _measure(text)
+        return parse_number(amount) if unit else None
+    seconds = _seconds(parts)
     return -seconds if parts["sign"] else seconds
+
+
+def _seconds(parts: re.Match[str]) -> float:
+    return sum(float(parts[name] or 0) * unit for name, unit in _PARTS_S.items())
+
+
+def _of_clock(parts: re.Match[str]) -> float | None:
+    """Seconds of a clock with twelve hours."""
+    if parts["sign"] or parts["days"] or not 1 <= int(parts["hours"]) <= 12:
+        return None
+    noon = 43_200
+    return _seconds(parts) % noon + (noon if parts["half"] in "pP" else 0)
+
+
+def _measure(text: str) -> tuple[str, str]:
+    """(`1,200`, `km`) of `1,200 km`; ("", "") of what is no such text."""
+    amount, _, unit = text.rpartition(" ")
+    if not _UNIT.fullmatch(unit) or not (_NUMBER.fullmatch(amount) or _DECORATED.fullmatch(amount)):
+        return "", ""
+    return amount, unit.lower().rstrip("s.")
 
 
 def _decorated(parts: re.Match[str]) -> float | None:

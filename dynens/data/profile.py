@@ -158,7 +158,7 @@ def profile_column(
     }
     numbers = None if is_temporal else to_numbers(array)
     known = array.is_valid().to_numpy(zero_copy_only=False)
-    if numbers is not None and _mostly_numbers(numbers, known):
+    if numbers is not None and len(numbers.units) < 2 and _mostly_numbers(numbers, known):
         known = np.isfinite(numbers.values)
         facts |= _number_facts(numbers.values[known])
         codes = np.full(len(array), -1, np.int64)

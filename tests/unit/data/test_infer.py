@@ -386,3 +386,22 @@ def test_fractions_of_any_size_are_no_hashes(tmp_path):
     pq.write_table(table, tmp_path / "t.parquet")
     (field,) = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
     assert (field.name, field.kind) == ("size", "numeric")
+
+
+def test_numbers_with_one_unit_are_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    size = rng.integers(1, 900_000, ROWS)
+    unit = np.where(rng.random(ROWS) < 0.5, "ml", "l")
+    table = pa.table(
+        {
+            "driven": [f"{s:,} km" for s in size.tolist()],
+            "opens": [f"{s % 12 or 12}:{s % 60:02d} {'AP'[s % 2]}M" for s in size.tolist()],
+            "pack": [f"{s % 900} {u}" for s, u in zip(size.tolist(), unit, strict=True)],
+            "y": rng.integers(0, 2, ROWS),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    kinds = {f.name: f.kind for f in features.fields if f.name == f.source}
+    assert (kinds["driven"], kinds["pack"]) == ("numeric", "categorical")
+    assert "numeric" in [f.kind for f in features.fields if f.source == "opens"]

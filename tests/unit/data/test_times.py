@@ -61,7 +61,9 @@ def test_months_begin_with_their_first_day(text):
     assert text_format(pa.array([text, None])) == "auto"
 
 
-@pytest.mark.parametrize("text", ["2022-13", "1234-05", "3/22", "May-22", "2022-5-", "ABC-2022"])
+@pytest.mark.parametrize(
+    "text", ["2022-13", "1234-05", "3/22", "May-22", "2022-5-", "ABC-2022", "2022 km", "9 May"]
+)
 def test_codes_are_no_months(text):
     assert np.isnan(seconds_of(text))
 

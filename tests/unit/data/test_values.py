@@ -155,6 +155,13 @@ def test_durations_are_seconds_in_every_unit(unit):
         ("0 days 00:51:25.5", 3085.5),
         ("-0:00:10", -10),
         ("PT1H2M3S", 3723),
+        ("1,582 CC", 1582),
+        ("19.67 kmpl", 19.67),
+        ("-5 °C", -5),
+        ("$12 sq.ft", 12),
+        ("12:05 AM", 300),
+        ("12:05 pm", 43_500),
+        ("3:02:01 p.m.", 54_121),
         ("P1DT1.5S", 86401.5),
     ],
 )
@@ -164,10 +171,37 @@ def test_numbers_as_people_write_them(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["--5", "$-+5", "(5", "5)", "1,20", "12 3", "P", "PT", "1:2", "1:72", "M", "5X", "USD"]
+    "text",
+    [
+        "--5",
+        "$-+5",
+        "(5",
+        "5)",
+        "1,20",
+        "12 3",
+        "P",
+        "PT",
+        "1:2",
+        "1:72",
+        "M",
+        "5X",
+        "USD",
+        "5km",
+        "13:05 PM",
+        "0:05 AM",
+        "5 km h",
+        "May 5",
+        "a b",
+        "5 12-b",
+    ],
 )
 def test_what_only_looks_like_a_number(text):
     assert parse_number(text) is None
+
+
+def test_the_units_of_numbers():
+    assert to_numbers(pa.array(["1 guest", "2 Guests", "3", None, "4.5"])).units == {"guest"}
+    assert to_numbers(pa.array(["300 ml", "1 l", "x y"])).units == {"ml", "l"}
 
 
 def test_what_is_not_finite_or_not_a_number_is_counted():
