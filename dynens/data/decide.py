@@ -88,7 +88,7 @@ def _parts_field(profile: ColumnProfile) -> FieldSpec:
         separator=profile.parts,
         max_len=_MIN_TEXT_LEN,
         vocabulary=_WORDS,
-        why=f"addresses that hardly repeat: their parts, between {profile.parts!r}",
+        why=f"texts that hardly repeat: their parts, between {profile.parts!r}",
     )
 
 

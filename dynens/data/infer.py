@@ -14,9 +14,10 @@ from dynens.data.columns import check_types
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
+from dynens.data.evidence import Labels
 from dynens.data.labels import LabelReader
 from dynens.data.leaks import find_leak
-from dynens.data.profile import ColumnProfile, Labels, profile_column
+from dynens.data.profile import ColumnProfile, profile_column
 from dynens.data.roles import (
     DATE,
     ITEM,

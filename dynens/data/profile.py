@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.addresses import parts_separator
+from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
 from dynens.data.lists import CHARACTERS, spaced_column, split_lists, unbracketed_column
 from dynens.data.numbers import Numbers, to_numbers
 from dynens.data.values import canonical_codes, canonical_texts, plain
@@ -18,16 +20,11 @@ COPY_AUC = 0.9999  # from here on a column is the label itself
 _ENOUGH = 20  # rows with and rows without a value, for either to tell something
 _CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
 _BUCKETS = 20
-_SMOOTHING = 10.0
 _MIN_KNOWN = 20
 _FEW_TEXTS = 0.2
 _MAX_TEXTS = 20_000
 _HARDLY_REPEAT = 0.9  # distinct texts per row
-_OFTEN = 5
 _EXACT = 2**53  # beyond, a float is not one integer
-_HALVES_SEED = (731, 1987)  # far from the seeds that made-up tables are drawn with
-
-Labels = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,8 @@ class ColumnProfile:
         mean_chars: characters per text.
         max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
-        parts: a separator (`/` of URLs, `@`) that splits texts which hardly repeat into parts of
-            which many do, or None.
+        parts: a separator (`/` of URLs, `.` of IP addresses) that splits texts which hardly repeat
+            into parts of which many do, or None.
         sequential: whether numbers only grow (or only fall) from row to row.
         span: largest number less the smallest.
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
@@ -131,7 +128,7 @@ class ColumnProfile:
     @property
     def auc_noise(self) -> float:
         """Difference between two held-out AUCs that may be chance."""
-        return max(0.004, 0.5 / float(np.sqrt(max(self.num_positive, 1))))
+        return auc_noise(self.num_positive)
 
     @property
     def missing_share(self) -> float:
@@ -175,7 +172,7 @@ def profile_column(
         if pa.types.is_string(kind):
             facts |= _text_facts(texts)
             if len(texts) > _HARDLY_REPEAT * known.sum() and "separator" not in facts:
-                facts["parts"] = _parts_separator(texts)
+                facts["parts"] = parts_separator(texts, text_codes, labels)
     num_distinct = len(np.unique(codes[known]))
     if labels is not None and known.any():
         facts |= _label_facts(codes, numbers.values if numbers is not None else None, labels)
@@ -276,18 +273,6 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     return facts
 
 
-def _parts_separator(texts: pa.StringArray) -> str | None:
-    """The separator that splits texts into parts most of which occur often."""
-    for separator in ("/", "@"):
-        pieces = pc.split_pattern(texts.slice(0, _MAX_TEXTS), pattern=separator)
-        if pc.mean(pc.list_value_length(pieces)).as_py() < 2:
-            continue
-        counts = pc.value_counts(pieces.flatten()).field("counts").to_numpy()
-        if counts[counts >= _OFTEN].sum() > 0.4 * counts.sum():
-            return separator
-    return None
-
-
 def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
     """Separator and length where all texts are equally many numbers, most of them fractions."""
     for separator in (",", ";", "|", None):
@@ -309,7 +294,7 @@ def _are_words(tokens: pa.StringArray) -> bool:
 def _label_facts(
     codes: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64] | None, labels: Labels
 ) -> dict[str, object]:
-    half = _halves(len(codes))
+    half = halves(len(codes))
     by_value = held_out_auc(codes + 1, labels, half)
     by_bucket = 0.5
     if numbers is not None:
@@ -327,7 +312,7 @@ def _label_facts(
 
 
 def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
-    return held_out_auc(known.astype(np.int64), labels, _halves(len(known)))
+    return held_out_auc(known.astype(np.int64), labels, halves(len(known)))
 
 
 def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
@@ -340,34 +325,3 @@ def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
     likely = base if rate > 0.5 else 1 - base  # that a row has the class which these rows have
     same = max(rate, 1 - rate)
     return same > 0.97 and likely < 0.8 and bool(likely**rows < _CHANCE)
-
-
-def _halves(num_rows: int) -> npt.NDArray[np.bool_]:
-    return np.random.default_rng(_HALVES_SEED).random(num_rows) < 0.5
-
-
-def held_out_auc(
-    codes: npt.NDArray[np.int64], labels: Labels, half: npt.NDArray[np.bool_]
-) -> float:
-    """AUC of each half's labels under the other half's smoothed label rate per code."""
-    size = int(codes.max()) + 1
-    rate = float(labels.mean())
-    scores = np.zeros(len(codes))
-    for mine in (half, ~half):
-        counts = np.bincount(codes[~mine], minlength=size)
-        positives = np.bincount(codes[~mine], labels[~mine], minlength=size)
-        scores[mine] = ((positives + _SMOOTHING * rate) / (counts + _SMOOTHING))[codes[mine]]
-    both = (_rank_auc(scores[mine], labels[mine]) for mine in (half, ~half))
-    return float(np.mean(list(both)))
-
-
-def _rank_auc(scores: npt.NDArray[np.float64], labels: Labels) -> float:
-    positives = int((labels > 0).sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
-        return 0.5
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks = (ends - (counts - 1) / 2)[inverse]
-    wins = ranks[labels > 0].sum() - positives * (positives + 1) / 2
-    return float(wins / (positives * negatives))

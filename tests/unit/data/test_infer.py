@@ -341,6 +341,27 @@ def test_addresses_are_their_parts(tmp_path):
     assert "token" in found.excluded
 
 
+def test_codes_whose_ends_tell_the_label_are_their_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    net, label = rng.integers(0, 40, ROWS), rng.integers(0, 2, ROWS)
+    net = np.where(label == 1, net, net % 20)  # upper nets click
+    rest = rng.integers(0, 1000, (ROWS, 2))
+    columns = {
+        "ip": [f"10.{a}.{b}.{c}" for a, (b, c) in zip(net, rest, strict=True)],
+        "seat": [f"{b}x{c}-S{a}" for a, (b, c) in zip(net, rest, strict=True)],
+        "first": [f"n{a}_{b}_{c}" for a, (b, c) in zip(net, rest, strict=True)],
+        "phone": [f"{a % 7}-{b % 90}-{i}" for i, (a, b) in enumerate(rest)],
+    }
+    pq.write_table(pa.table(columns | {"y": label}), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "y")
+    assert {f.name: f.separator for f in found.dataset.features.fields} == {
+        "ip": ".",
+        "seat": "-",
+        "first": "_",
+    }
+    assert set(found.excluded) == {"phone"}
+
+
 def test_a_text_that_comes_back_is_a_category_and_its_words(tmp_path):
     rng = np.random.default_rng(0)
     words = np.array([f"w{i}" for i in range(40)])

@@ -1,0 +1,58 @@
+"""Texts that hardly repeat but whose parts do: addresses, codes, names."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
+
+_MAX_TEXTS = 20_000
+_OFTEN = 5
+_PLACES = 3
+_ADDRESSES = ("/", "@")
+_OTHERS = (".", "-", ":", "_", " ")  # of IP addresses and codes; phone numbers have them too
+
+
+def parts_separator(
+    texts: pa.StringArray, codes: npt.NDArray[np.int32], labels: Labels | None
+) -> str | None:
+    """The separator that splits texts into parts most of which occur often, or None.
+
+    Where it is none of URLs and e-mail addresses, one of the first parts, or the last one, must
+    tell the label.
+
+    Args:
+        texts: distinct ones.
+        codes: (B,) each row's text, -1 where missing.
+        labels: (B,).
+    """
+    for separator in (*_ADDRESSES, *_OTHERS):
+        pieces = pc.split_pattern(texts.slice(0, _MAX_TEXTS), pattern=separator)
+        if pc.mean(pc.list_value_length(pieces)).as_py() < 2:
+            continue
+        counts = pc.value_counts(pieces.flatten()).field("counts").to_numpy()
+        often = counts[counts >= _OFTEN].sum() > 0.4 * counts.sum()
+        if often and (separator in _ADDRESSES or _tell(texts, separator, codes, labels)):
+            return separator
+    return None
+
+
+def _tell(
+    texts: pa.StringArray, separator: str, codes: npt.NDArray[np.int32], labels: Labels | None
+) -> bool:
+    """Whether one of the first parts, or the last one, tells the label on rows held out."""
+    if labels is None:
+        return False
+    half, enough = halves(len(codes)), 0.5 + 2 * auc_noise(int(labels.sum()))
+    pieces = pc.split_pattern(texts, pattern=separator)
+    starts, ends = pieces.offsets.to_numpy()[:-1], pieces.offsets.to_numpy()[1:]
+    for at in (*(starts + place for place in range(_PLACES)), ends - 1):
+        part = pieces.values.take(pa.array(at, mask=at >= ends)).dictionary_encode()
+        of_text = part.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        of_row = np.append(of_text, -1).astype(np.int64)[codes]
+        if held_out_auc(of_row + 1, labels, half) > enough:
+            return True
+    return False
