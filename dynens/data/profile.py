@@ -39,6 +39,7 @@ class ColumnProfile:
         rows_per_sampled: rows of the whole table per row of the sample.
         is_number: whether (nearly) all values are numbers.
         is_integer: whether all numbers are whole.
+        has_unit: whether numbers are followed by a unit (`12 km`).
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
         is_nested: whether values are maps, or lists of lists or structs, which no field can be.
         is_list: whether values are Arrow lists.
@@ -69,6 +70,7 @@ class ColumnProfile:
     rows_per_sampled: float = 1.0
     is_number: bool = False
     is_integer: bool = False
+    has_unit: bool = False
     not_a_number: str | None = None
     is_nested: bool = False
     is_list: bool = False
@@ -153,11 +155,11 @@ def profile_column(
         "is_temporal": is_temporal,
         "rows_per_sampled": rows_per_sampled,
     }
-    numbers = None if is_temporal else to_numbers(array)
+    numbers = None if is_temporal else _numbers(array)
     known = array.is_valid().to_numpy(zero_copy_only=False)
     if numbers is not None and len(numbers.units) < 2 and _mostly_numbers(numbers, known):
         known = np.isfinite(numbers.values)
-        facts |= _number_facts(numbers.values[known])
+        facts |= _number_facts(numbers.values[known]) | {"has_unit": bool(numbers.units)}
         codes = np.full(len(array), -1, np.int64)
         codes[known] = np.unique(numbers.values[known], return_inverse=True)[1]
         if np.abs(numbers.values[known]).max() > _EXACT:  # neighbours look alike as floats
@@ -218,6 +220,15 @@ def number_share(column: pa.ChunkedArray) -> float | None:
     if len(texts) < _MIN_KNOWN:
         return None
     return 1.0 - to_numbers(texts).num_unreadable / len(texts)
+
+
+def _numbers(array: pa.Array) -> Numbers | None:
+    """The column as numbers; None where the first texts show that a fifth or more are none."""
+    if pa.types.is_string(array.type):
+        first = to_numbers(array.slice(0, len(array) // 4 + 1))
+        if first.num_unreadable > _FEW_TEXTS * len(array):
+            return None
+    return to_numbers(array)
 
 
 def _mostly_numbers(numbers: Numbers, known: npt.NDArray[np.bool_]) -> bool:

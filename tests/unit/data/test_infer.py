@@ -426,3 +426,15 @@ def test_numbers_with_one_unit_are_numbers(tmp_path):
     kinds = {f.name: f.kind for f in features.fields if f.name == f.source}
     assert (kinds["driven"], kinds["pack"]) == ("numeric", "categorical")
     assert "numeric" in [f.kind for f in features.fields if f.source == "opens"]
+
+
+@pytest.mark.parametrize(("texts", "warnings"), [(50, 1), (150, 0)])
+def test_texts_that_come_first_are_no_more_than_others(tmp_path, texts, warnings):
+    rng = np.random.default_rng(0)
+    values = ["oops"] * texts + [f"{x:.3f}" for x in rng.normal(size=400 - texts)]
+    table = pa.table({"m": values, "x": rng.normal(size=400), "y": rng.integers(0, 2, 400)})
+    for rows in (table, table.take(rng.permutation(400))):
+        pq.write_table(rows, tmp_path / "t.parquet")
+        found = infer_schema(tmp_path / "t.parquet", "y")
+        assert found.dataset.features.field("m").kind == "categorical"
+        assert len(found.warnings) == warnings

@@ -192,3 +192,12 @@ def test_numbers_of_the_rows_are_left_out_in_any_order(tmp_path):
     columns = {"order_number": order, "rank": rank, "y": rng.random(ROWS) < rank / ROWS}
     pq.write_table(pa.table(columns), path)
     assert list(infer_schema(path, "y").excluded) == ["order_number"]
+
+
+def test_numbers_with_a_unit_are_no_times(tmp_path):
+    rng = np.random.default_rng(0)
+    times = [f"{1_700_000_000 + 60 * i} ticks" for i in range(ROWS)]
+    table = pa.table({"time": times, "x": rng.random(ROWS), "y": rng.integers(0, 2, ROWS)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert features.timestamp is None
