@@ -55,7 +55,7 @@ def cut(path: Path, seed: int, folder: Path) -> dict[str, Path]:
     return files
 
 
-def run_once(path: Path, label: str, seed: int) -> dict[str, Any]:
+def run_once(path: Path, label: str, seed: int, settings: Sequence[str] = ()) -> dict[str, Any]:
     """AUC on test rows of every system and notebook model."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -63,7 +63,7 @@ def run_once(path: Path, label: str, seed: int) -> dict[str, Any]:
         dataset = dataset_from_files(
             files["train"], label=label, valid=files["valid"], test=files["test"]
         )
-        run = fit(dataset, load_run_config(None, [f"seed={seed}"]), folder / "run")
+        run = fit(dataset, load_run_config(None, [f"seed={seed}", *settings]), folder / "run")
         metrics = write_report(RunDirectory.open(run.root))
         prepared = open_prepared(run.data)
         labels = {part: prepared.split(part).labels for part in ("train", "test")}
@@ -148,6 +148,7 @@ def main() -> None:
     )
     parser.add_argument("tables", nargs="+", metavar="FILE=LABEL")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     results = []
@@ -157,9 +158,10 @@ def main() -> None:
                 path, separator, label = given.partition("=")
                 if not separator:
                     raise BadInputError(f"{given} names no label; give FILE=LABEL.")
-                results.append(run_once(Path(path), label, seed))
+                results.append(run_once(Path(path), label, seed, arguments.settings))
                 print(json.dumps(results[-1]), flush=True)
-                write_json(arguments.out, {"environment": environment(), "results": results})
+                report = {"settings": arguments.settings, "environment": environment()}
+                write_json(arguments.out, {**report, "results": results})
     print(markdown({"results": results}))
 
 
