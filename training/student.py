@@ -20,7 +20,7 @@ from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
-from dynens.models.base import FitReport
+from dynens.models.base import FitReport, ProgressCallback
 from dynens.models.defaults import default_batch_size, default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
@@ -69,6 +69,11 @@ class StudentLearner:
         self._train, self._valid = self._data.split("train"), self._data.split("valid")
         self._stop_rows = self._valid.take(valid_roles(self._roles, self._valid).select)
 
+    @property
+    def _may_be_first(self) -> bool:
+        """Whether a second student may follow this one."""
+        return self._distill.may_be_faithful and self._train.soft_labels is None
+
     def fit(self) -> NetLearner:
         """Train the student; the one returned saves and exports like any other learner.
 
@@ -77,7 +82,7 @@ class StudentLearner:
         """
         learner, report = self._generations()
         evidence: dict[str, object] = {"departures_tell": None, "faithful": False}
-        if self._distill.may_be_faithful and self._train.soft_labels is None:
+        if self._may_be_first:
             departures = self._departures(learner)
             is_faithful = departures < self._distill.faithful.below
             evidence = {"departures_tell": departures, "faithful": is_faithful}
@@ -114,6 +119,7 @@ class StudentLearner:
                 context,
                 config=context.config.model_copy(update={"distill": distill}),
                 checkpoints=context.checkpoints / "faithful",
+                progress=_within(context.progress, 0.5),
             ),
             self._config.model_copy(update={"optimizer": options.model_copy(update=optimizer)}),
             self._roles,
@@ -150,10 +156,10 @@ class StudentLearner:
         if not is_last:
             checkpoints = checkpoints / f"generation-{generation + 1}"
 
+        progress = _within(context.progress, 0.0) if self._may_be_first else context.progress
+
         def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
-            return DistillTrainer(
-                network, config, distill, teaching, seed, checkpoints, context.progress
-            )
+            return DistillTrainer(network, config, distill, teaching, seed, checkpoints, progress)
 
         return learner, learner.fit_with(trainer, self._train, self._stop_rows)
 
@@ -247,6 +253,11 @@ class StudentTeacher:
     def logits(self, batch: EncodedBatch) -> Logits:
         """(B,) float32."""
         return self.learner.predict_logits(batch)
+
+
+def _within(report: ProgressCallback, start: float) -> ProgressCallback:
+    """Progress of one of two trainings as that of both, of which it is half."""
+    return lambda progress: report(replace(progress, fraction=start + progress.fraction / 2))
 
 
 def widened(config: LearnerConfig, factor: float) -> LearnerConfig:

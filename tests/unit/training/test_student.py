@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from dynens.data.presets import dataset_from_files
 from dynens.distill.gating import voices_of
 from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.ensemble.scorer import PoolScorer
+from dynens.models.base import FitProgress
 from dynens.models.dnn import DNNLearner
 from dynens.run import RunDirectory, write_json
 from training.context import StageContext
@@ -152,7 +154,8 @@ def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
     monkeypatch.setattr("training.student.DistillTrainer", Recording)
     monkeypatch.setattr("training.student.departures_tell", lambda *_: 2.9)
     faithful = {"below": 3.0, "epochs": 2, "least_steps": 30, "reuse": 5}
-    context = context_of(run, tmp_path, faithful=faithful)
+    progress: list[FitProgress] = []
+    context = replace(context_of(run, tmp_path, faithful=faithful), progress=progress.append)
     learner = StudentLearner(context, context.config.student).fit()
     (first, taught, _), (second, retaught, checkpoints) = trained
     assert (taught.alpha.start, taught.reuse) == (0.7, 8)
@@ -168,6 +171,9 @@ def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
     assert report["faithful"] is True
     assert report["departures_tell"] == 2.9
     assert [point["epoch"] for point in report["curve"]] == [1.0, 2.0, 3.0]
+    fractions = [at.fraction for at in progress]
+    assert fractions == sorted(fractions)
+    assert fractions[-3:] == pytest.approx([2 / 3, 5 / 6, 1.0])
 
 
 @pytest.mark.parametrize(
