@@ -109,21 +109,23 @@ def _gaps(
 
 
 def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float = 0.0) -> float:
-    """The smallest fraction at which the routed system reaches the static trio, or `maximum`.
+    """The smallest fraction at which the routed system reaches the static trio.
 
-    A gap that is undefined everywhere sends no row to the ensemble.
+    Where no fraction allowed does, the smallest that comes as near as the best of them: rows whose
+    ensemble's answers add less than the tolerance are not worth their cost. A gap that is undefined
+    everywhere sends no row to the ensemble.
 
     Args:
         curve: from `threshold_curve`.
         maximum: largest fraction allowed.
-        tolerance: AUC by which the system may stay below the trio.
+        tolerance: AUC by which the system may stay below the trio, or below the best fraction.
     """
     allowed = curve.fractions <= maximum + 1e-9
     fractions, gap = curve.fractions[allowed], curve.gap[allowed]
     if np.isnan(gap).all():
         return 0.0
-    reached = np.flatnonzero(gap >= -tolerance)
-    return float(fractions[reached[0] if len(reached) else -1])
+    within_reach = min(float(np.nanmax(gap)), 0.0)
+    return float(fractions[np.flatnonzero(gap >= within_reach - tolerance)[0]])
 
 
 def cautious_maximum(maximum: float, num_rows: int) -> float:

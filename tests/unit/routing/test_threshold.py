@@ -26,9 +26,13 @@ def test_smallest_fraction_that_reaches_the_trio_wins() -> None:
     assert choose_fraction(curve([-0.01, -0.002, 0.0, 0.001, 0.002, 0.002]), maximum=0.3) == 0.2
 
 
-def test_a_trio_that_stays_ahead_gets_all_rows_allowed() -> None:
-    gap = [-0.01, -0.002, -0.003, -0.004, 1, 1]
-    assert choose_fraction(curve(gap), maximum=0.3) == pytest.approx(0.3)
+def test_a_trio_that_stays_ahead_gets_the_rows_that_bring_the_system_nearer() -> None:
+    rising = [-0.01, -0.004, -0.003, -0.002, 1, 1]
+    assert choose_fraction(curve(rising), maximum=0.3, tolerance=1e-4) == pytest.approx(0.3)
+    level = [-0.01, -0.002, -0.0021, -0.00195, 1, 1]
+    assert choose_fraction(curve(level), maximum=0.3, tolerance=1e-4) == pytest.approx(0.1)
+    nothing_gained = [-0.0003, -0.0003, -0.00025, -0.0003, 1, 1]
+    assert choose_fraction(curve(nothing_gained), maximum=0.3, tolerance=1e-4) == 0.0
 
 
 def test_a_tolerance_saves_rows() -> None:
