@@ -92,6 +92,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.serving KUAIRAND_RUN --out benchmarks/out/serving-kuairand.json",
         serving_section,
     ),
+    "serving-kuairand-2": (
+        "Serving 47 fields, another seed",
+        "python -m benchmarks.serving KUAIRAND_RUN --out benchmarks/out/serving-kuairand-2.json",
+        serving_section,
+    ),
     "load_curve": (
         "Latency over offered rate",
         "python -m benchmarks.load_curve RUN --out benchmarks/out/load_curve.json",

@@ -88,6 +88,8 @@ def steps(short: bool) -> list[Step]:
             plan.append(step(study, study, "--data", "kuairand-pure", module="soft_labels"))
         wide = run_of(KUAIRAND)
         plan.append(step("serving-kuairand", wide, module="serving"))
+        another = run_of(KUAIRAND, "2")
+        plan.append(step("serving-kuairand-2", another, module="serving"))
         plan.append(step("load_curve-kuairand", wide, module="load_curve"))
     return plan
 

@@ -60,6 +60,8 @@ class FieldSpec(FrozenConfig):
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
         decimal: of numeric fields, what stands before the decimals where values are texts.
+        unit: of numeric fields, what may stand behind such numbers and a space (`km`, in any case,
+            of one or many).
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
 
@@ -77,6 +79,7 @@ class FieldSpec(FrozenConfig):
     buckets: int | None = Field(default=None, ge=2, le=4096)
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
+    unit: str | None = Field(default=None, pattern=r"^[a-zµ°][a-zµ°²³/.]*$")
     why: str | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -85,7 +86,8 @@ class StudentLearner:
         if self._may_be_first:
             departures = self._departures(learner)
             is_faithful = departures < self._distill.faithful.below
-            evidence = {"departures_tell": departures, "faithful": is_faithful}
+            told = None if math.isnan(departures) else departures
+            evidence = {"departures_tell": told, "faithful": is_faithful}
             if is_faithful:
                 learner, report = self._faithful()._generations()
         write_json(self._context.out / FIT_REPORT, {**report.to_dict(), **evidence})
@@ -106,13 +108,16 @@ class StudentLearner:
         context, options, faithful = self._context, self._config.optimizer, self._distill.faithful
         num_rows = len(self._train)
         steps_per_epoch = -(-num_rows // (options.batch_size or default_batch_size(num_rows)))
+        epochs = max(faithful.epochs, -(-faithful.least_steps // steps_per_epoch))
+        epochs = min(epochs, max(faithful.most_steps // steps_per_epoch, 1), options.max_epochs)
         optimizer = {
             "schedule": "cosine",
             "learning_rate": faithful.learning_rate,
-            "max_epochs": max(faithful.epochs, -(-faithful.least_steps // steps_per_epoch)),
+            "max_epochs": epochs,
             "embedding_l2": 0.0,
+            "snapshots": 0,
         }
-        taught = {"alpha": ScheduleConfig(start=1.0), "reuse": faithful.reuse}
+        taught = {"alpha": ScheduleConfig(start=1.0), "reuse": faithful.reuse, "guard": 0.0}
         distill = self._distill.model_copy(update=taught)
         return StudentLearner(
             replace(

@@ -99,8 +99,9 @@ class FaithfulConfig(FrozenConfig):
     Attributes:
         below: the first student stays if its departures foretell labels by this many standard
             errors (`dynens.distill.evidence`); 0: it always stays.
-        epochs: passes over the training rows.
-        least_steps: optimiser steps, for which small tables are passed over more often.
+        epochs: passes over the training rows, at most the student's own `optimizer.max_epochs`.
+        least_steps, most_steps: optimiser steps, for which small tables are passed over more often
+            and very large ones less often.
         learning_rate: at the start of its half cosine.
         reuse: as for the first student.
     """
@@ -108,6 +109,7 @@ class FaithfulConfig(FrozenConfig):
     below: float = Field(default=3.0, ge=0)
     epochs: int = Field(default=20, ge=1)
     least_steps: int = Field(default=2500, ge=1)
+    most_steps: int = Field(default=20_000, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     reuse: int = Field(default=2, ge=1)
 
@@ -238,7 +240,8 @@ class DistillConfig(FrozenConfig):
     @property
     def hears_labels(self) -> bool:
         """Whether the click labels of logged rows ever count."""
-        return self.alpha.start < 1 or (self.alpha.kind != "constant" and self.alpha.end < 1)
+        falls = self.alpha.kind != "constant" and self.alpha.end < 1
+        return self.alpha.start < 1 or falls or self.guard > 0
 
     @property
     def makes_rows(self) -> bool:

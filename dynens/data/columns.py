@@ -14,7 +14,7 @@ from dynens.data.profile import number_share
 from dynens.data.sources import expand, file_format, file_schema, read_head
 from dynens.data.values import is_bytes, is_number_type, widen
 from dynens.errors import DataError, SchemaError
-from dynens.schema import DatasetConfig, Decimal, FeatureSchema, TimeFormat
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, TimeFormat
 
 _ROLES = (
     "timestamp",
@@ -78,7 +78,7 @@ def unified_schema(
                 f"the schema asks for column {name!r} ({purpose}), which no file has; "
                 f"{files[0].name} has {known}."
             )
-    warnings = _absences(schemas, list(types), config.features, [e.key for e in entities])
+    warnings = _absences(schemas, list(types), config.features, entities)
     return pa.schema([pa.field(name, kind) for name, kind in types.items()]), warnings
 
 
@@ -86,29 +86,49 @@ def _absences(
     schemas: Mapping[Path, pa.Schema],
     names: Sequence[str],
     features: FeatureSchema,
-    keys: Sequence[str],
+    entities: Sequence[RawEntity],
 ) -> list[str]:
     """What to tell of columns that some files lack.
 
     Raises:
-        DataError: it is more than a feature.
+        DataError: it is more than a few features.
     """
-    roles = {getattr(features, role) for role in _ROLES} - {features.soft_label}
-    roles |= {*keys, *features.label.columns()}
-    warnings = []
-    for name in sorted(set(names) - {features.soft_label}):
-        without = [file for file, schema in schemas.items() if name not in schema.names]
-        if without and name in roles:
+    needed = {getattr(features, role) for role in _ROLES} | {*features.label.columns()}
+    needed |= {name for name in names for entity in entities if entity.has(name)}
+    needed |= {entity.key for entity in entities}
+    absent: dict[str, list[Path]] = {}
+    for file, schema in schemas.items():
+        lacking = sorted(set(names) - {*schema.names, features.soft_label})
+        for name in lacking:
+            _refuse_absence(file, schema, name, name in needed)
+            absent.setdefault(name, []).append(file)
+        if 2 * len(lacking) > len(names):
             raise DataError(
-                f"{without[0]} lacks the column {name!r} that other files have; add it there, "
-                "empty where it is not known, or exclude it in all of them."
+                f"{file} lacks {len(lacking)} of the {len(names)} columns that other files have "
+                f"({', '.join(lacking[:5])}); give files of one table."
             )
-        if without:
-            who = f"{without[0]} lacks"
-            if len(without) > 1:
-                who = f"{without[0]} and {len(without) - 1} more lack"
-            warnings.append(f"{who} {name!r}, which is missing in those rows")
+    warnings = []
+    for name, files in absent.items():
+        more = f" and {len(files) - 1} more lack" if len(files) > 1 else " lacks"
+        warnings.append(f"{files[0]}{more} {name!r}, which is missing in those rows")
     return warnings
+
+
+def _refuse_absence(file: Path, schema: pa.Schema, name: str, is_needed: bool) -> None:
+    """
+    Raises:
+        DataError: rows cannot do without the column, or it is there under another spelling.
+    """
+    alike = next((n for n in schema.names if n.lower() == name.lower()), None)
+    if alike is not None:
+        raise DataError(
+            f"{file} has a column {alike!r} where other files have {name!r}; spell them alike."
+        )
+    if is_needed:
+        raise DataError(
+            f"{file} lacks the column {name!r} that other files have; add it there, empty where it "
+            "is not known, or exclude it in all of them."
+        )
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
@@ -148,9 +168,9 @@ def time_columns(features: FeatureSchema) -> dict[str, TimeFormat]:
     return {spec.source: spec.time_format for spec in features.fields if spec.derive}
 
 
-def decimals_of(features: FeatureSchema) -> dict[str, Decimal]:
-    """Columns that numeric fields read, with what stands before their decimals."""
-    return {s.source: s.decimal for s in features.fields if s.kind == "numeric" and not s.derive}
+def numeric_fields(features: FeatureSchema) -> dict[str, FieldSpec]:
+    """Numeric fields by the column that they read."""
+    return {s.source: s for s in features.fields if s.kind == "numeric" and not s.derive}
 
 
 def number_columns(features: FeatureSchema, schema: pa.Schema) -> set[str]:
@@ -159,7 +179,7 @@ def number_columns(features: FeatureSchema, schema: pa.Schema) -> set[str]:
     others |= {
         name for name, use in needed_columns(features).items() if not use.startswith("field")
     }
-    return {name for name in decimals_of(features).keys() - others if name in schema.names}
+    return {name for name in numeric_fields(features).keys() - others if name in schema.names}
 
 
 def check_types(config: DatasetConfig) -> None:

@@ -115,13 +115,17 @@ def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
         why = f"integers whose value matters more than their size: {evidence}"
     else:
         return [_numeric(profile, f"integers whose size matters: {evidence}")]
-    return [_categorical(profile, why), _size(profile.name)]
+    return [_categorical(profile, why), _size(profile)]
 
 
-def _size(column: str) -> FieldSpec:
+def _size(profile: ColumnProfile) -> FieldSpec:
     """The number itself, beside the category that its column is."""
     return FieldSpec(
-        name=f"{column}.size", column=column, kind="numeric", why="its size, beside its value"
+        name=f"{profile.name}.size",
+        column=profile.name,
+        kind="numeric",
+        unit=profile.unit,
+        why="its size, beside its value",
     )
 
 
@@ -129,6 +133,7 @@ def _numeric(profile: ColumnProfile, why: str) -> FieldSpec:
     return FieldSpec(
         name=profile.name,
         kind="numeric",
+        unit=profile.unit,
         buckets=BUCKETS,
         why=f"{why}, {profile.num_distinct} distinct values",
     )

@@ -124,7 +124,7 @@ class NumericEncoder(FieldEncoder):
         if self.spec.derive:
             numbers = time_part(to_seconds(column, self.spec.time_format), self.spec.derive)
         else:
-            numbers = to_numbers(column, self.spec.decimal).values
+            numbers = to_numbers(column, self.spec.decimal, self.spec.unit).values
         self._write(numbers, dense, ids)
 
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
@@ -141,7 +141,9 @@ class NumericEncoder(FieldEncoder):
         if self.texts_are_missing:
             return np.array([_number_or_nan(v, self.spec) for v in values], np.float64)
         spec = self.spec
-        return np.array([number(v, spec.source, spec.decimal) for v in values], np.float64)
+        return np.array(
+            [number(v, spec.source, spec.decimal, spec.unit) for v in values], np.float64
+        )
 
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
         numbers = single_precision(numbers)
@@ -176,9 +178,13 @@ class NumericEncoder(FieldEncoder):
         }
 
 
+def _number(value: Any, spec: FieldSpec) -> float:
+    return number(value, spec.source, spec.decimal, spec.unit)
+
+
 def _number_or_nan(value: Any, spec: FieldSpec) -> float:
     try:
-        return number(value, spec.source, spec.decimal)
+        return _number(value, spec)
     except DataError:
         if not isinstance(value, (str, bytes)):
             raise

@@ -137,7 +137,7 @@ class NumericFitter(FieldFitter):
         if self.spec.derive:
             numbers = time_part(to_seconds(column, self.spec.time_format), self.spec.derive)
         else:
-            numbers = to_numbers(column, self.spec.decimal).values
+            numbers = to_numbers(column, self.spec.decimal, self.spec.unit).values
         self._has_missing = self._has_missing or bool(np.isnan(numbers).any())
         self._sample.add(numbers)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
-from dynens.data.columns import decimals_of, number_columns, time_columns
+from dynens.data.columns import number_columns, numeric_fields, time_columns
 from dynens.data.encoders import RowEncoder
 from dynens.data.fields import DenseVectorEncoder, misfits
 from dynens.data.lists import split_lists
@@ -93,14 +93,14 @@ class InputFiles:
         """Texts that numeric fields read, looked at, and parsed where no other field reads them."""
         features = self.dataset.features
         parsed = number_columns(features, table.schema)
-        decimals = decimals_of(features)
+        numeric = numeric_fields(features)
         # Of a category that is a number too, other texts are new categories.
         categories = {f.name for f in self.encoder.input_fields if f.kind == "categorical"}
-        for name in sorted((decimals.keys() - categories).intersection(table.column_names)):
+        for name in sorted((numeric.keys() - categories).intersection(table.column_names)):
             kind = table.schema.field(name).type
             if not (pa.types.is_string(kind) or pa.types.is_floating(kind)):
                 continue
-            numbers = to_numbers(table[name], decimals[name])
+            numbers = to_numbers(table[name], numeric[name].decimal, numeric[name].unit)
             where = f"numeric column {name!r}"
             self._note(where, "infinite", numbers.num_infinite, is_refused=False)
             self._note(where, "no numbers", numbers.num_unreadable, numbers.example)

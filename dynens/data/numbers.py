@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -40,11 +41,12 @@ _DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
     r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
 )
 # 1.234.567,89 €
-_AROUND = r"\s?(?:%|" + _CURRENCY + r")?\s?"
+_GAP = r"[ \x{a0}\x{202f}]?"  # \s is another class in Arrow than in Python
+_AROUND = _GAP + r"(?:%|" + _CURRENCY + r")?" + _GAP
 COMMA_NUMBER = (
     rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}][0-9]{{3}})+)(,[0-9]+)?{_AROUND}$"
 )
-_COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0"))
+_COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0").replace("\\x{202f}", "\u202f"))
 _TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
     r"(?P<sign>-?)(?:(?P<days>[0-9]+) days?,? \+?)?(?P<hours>[0-9]{1,3}):(?P<minutes>[0-5][0-9])"
@@ -56,7 +58,14 @@ _DURATION = re.compile(  # PT1H2M3S
 )
 _PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_UNIT = re.compile(r"[A-Za-zµ°][A-Za-z°²³/.]{0,11}")  # behind a space
+_MEASURED = re.compile(r"(?P<amount>.*[0-9)]) +(?P<unit>[A-Za-zµ°][A-Za-zµ°²³/.]{0,11})")
+# Behind these the amount alone would be another number.
+_NO_UNITS = frozenset(
+    {"dozen", "hundred", "thousand", "million", "billion", "trillion", "mn", "bn"}
+)
+_NO_UNITS |= {"lakh", "lac", "crore", "am", "pm"}
+_MOSTLY = 0.5
+_SHORT = 3  # letters: `ms` is no two `m`
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,6 @@ class Numbers:
         num_infinite: infinite numbers among them.
         num_unreadable: texts that are no numbers (treated as missing).
         example: the first such text.
-        units: what the numbers are followed by (`km`), of one or many without the s.
     """
 
     values: npt.NDArray[np.float64]
@@ -77,7 +85,6 @@ class Numbers:
     num_infinite: int = 0
     num_unreadable: int = 0
     example: str | None = None
-    units: frozenset[str] = frozenset()
 
 
 def with_points(column: pa.Array) -> pa.Array:
@@ -90,14 +97,51 @@ def with_points(column: pa.Array) -> pa.Array:
     return pc.if_else(numbers, pointed, column)
 
 
-def to_numbers(column: pa.Array | pa.ChunkedArray, decimal: Decimal = ".") -> Numbers:
-    """Read a column as numbers; NaN, infinities and missing values become NaN."""
+def unit_of(texts: pa.Array) -> str | None:
+    """The unit that most of a column's texts have behind a number (`km` of `1,582 km`), or None.
+
+    Lower case, of one or many without the s.
+    """
+    known = texts.drop_null().to_pylist()
+    units = Counter(unit for text in known if (unit := _unit(text.strip(SPACE))))
+    unit, count = max(units.items(), key=lambda item: item[1], default=("", 0))
+    return unit if count > _MOSTLY * len(known) else None
+
+
+def _unit(text: str) -> str | None:
+    parts = _MEASURED.fullmatch(text)
+    if parts is None or parse_number(text) is not None or parse_number(parts["amount"]) is None:
+        return None
+    unit = parts["unit"].lower().removesuffix(".")
+    unit = unit.removesuffix("s") if len(unit) > _SHORT else unit
+    return None if unit in _NO_UNITS else unit
+
+
+def _behind(unit: str) -> str:
+    """A pattern, for Arrow and for `re`, of the unit behind a number, as `_unit` finds it."""
+    many = "s?" if len(unit) >= _SHORT else ""
+    return rf"(?i) +{unit.replace('.', '[.]')}{many}[.]?$"
+
+
+def to_numbers(
+    column: pa.Array | pa.ChunkedArray, decimal: Decimal = ".", unit: str | None = None
+) -> Numbers:
+    """Read a column as numbers; NaN, infinities and missing values become NaN.
+
+    Args:
+        column: numbers, or texts of numbers.
+        decimal: what stands before the decimals in texts.
+        unit: what may stand behind the numbers in texts.
+    """
     column = plain(column)
     kind = column.type
-    unreadable, example, units = 0, None, frozenset[str]()
+    unreadable, example = 0, None
     if pa.types.is_string(kind):
+        if unit is not None:
+            trimmed = pc.utf8_trim(column, characters=SPACE)
+            column = pc.replace_substring_regex(trimmed, _behind(unit), "")
         column = with_points(column) if decimal == "," else column
-        column, unreadable, example, units = _parse_strings(column)
+        column, unreadable, example = _parse_strings(column)
     elif pa.types.is_null(kind):
         return Numbers(np.full(len(column), np.nan))
     elif not (pa.types.is_floating(kind) and kind != pa.float16()):
@@ -107,11 +151,11 @@ def to_numbers(column: pa.Array | pa.ChunkedArray, decimal: Decimal = ".") -> Nu
     values = numbers.to_numpy(zero_copy_only=False)
     finite = np.isfinite(values)
     if finite.all():
-        return Numbers(values, num_unreadable=unreadable, example=example, units=units)
+        return Numbers(values, num_unreadable=unreadable, example=example)
     infinite = int(np.isinf(values).sum())
     values = np.where(finite, values, np.nan)
     non_finite = int((~finite).sum()) - nulls
-    return Numbers(values, non_finite, infinite, unreadable, example, units)
+    return Numbers(values, non_finite, infinite, unreadable, example)
 
 
 def _cast_to_double(column: pa.Array) -> pa.Array:
@@ -132,28 +176,27 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
         ) from e
 
 
-def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None, frozenset[str]]:
-    """Texts as doubles: (numbers, how many are not numbers, the first of them, units)."""
+def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
+    """Texts as doubles: (numbers, how many texts are not numbers, the first of them)."""
     column = pc.utf8_trim(column, characters=SPACE)
     column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
     column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("inf"), column)
     try:
-        return column.cast(pa.float64()), 0, None, frozenset()
+        return column.cast(pa.float64()), 0, None
     except pa.ArrowInvalid:
         texts = column.to_pylist()
     numbers = [None if t is None else math.inf if t == "inf" else parse_number(t) for t in texts]
     unreadable = [t for t, n in zip(texts, numbers, strict=True) if t is not None and n is None]
     array = pa.array(numbers, pa.float64())
-    units = {_measure(t)[1] for t, n in zip(texts, numbers, strict=True) if n is not None} - {""}
-    return array, len(unreadable), (unreadable[0] if unreadable else None), frozenset(units)
+    return array, len(unreadable), unreadable[0] if unreadable else None
 
 
 def parse_number(text: str) -> float | None:
     """The number a text spells, or None.
 
     `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
-    1200, `1,200 km` is 1200; times of the day and durations (`1:02:03`, `1:02 PM`,
-    `0 days 01:02:03`, `PT1H2M3S`) are seconds.
+    1200; times of the day and durations (`1:02:03`, `1:02 PM`, `0 days 01:02:03`, `PT1H2M3S`) are
+    seconds.
     """
     text = text.strip(SPACE)
     if _NUMBER.fullmatch(text):
@@ -168,8 +211,7 @@ def parse_number(text: str) -> float | None:
         return _of_clock(parts)
     parts = parts or _DURATION.fullmatch(text)
     if parts is None:
-        amount, unit = _measure(text)
-        return parse_number(amount) if unit else None
+        return None
     seconds = _seconds(parts)
     return -seconds if parts["sign"] else seconds
 
@@ -186,14 +228,6 @@ def _of_clock(parts: re.Match[str]) -> float | None:
     return _seconds(parts) % noon + (noon if parts["half"] in "pP" else 0)
 
 
-def _measure(text: str) -> tuple[str, str]:
-    """(`1,200`, `km`) of `1,200 km`; ("", "") of what is no such text."""
-    amount, _, unit = text.rpartition(" ")
-    if not _UNIT.fullmatch(unit) or not (_NUMBER.fullmatch(amount) or _DECORATED.fullmatch(amount)):
-        return "", ""
-    return amount, unit.lower().rstrip("s.")
-
-
 def _decorated(parts: re.Match[str]) -> float | None:
     signs = parts["sign"] + parts["inner"]
     if len(signs) > 1 or bool(parts["open"]) != bool(parts["close"]):
@@ -203,8 +237,8 @@ def _decorated(parts: re.Match[str]) -> float | None:
     return -size if signs in ("-", "−") or parts["open"] else size
 
 
-def number(value: Any, field: str, decimal: Decimal = ".") -> float:
-    """One raw value as a number, NaN when missing; `decimal` is the sign in texts.
+def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = None) -> float:
+    """One raw value as a number, NaN when missing; texts are read as `to_numbers` reads them.
 
     Raises:
         DataError: it is a text that spells no number.
@@ -215,6 +249,8 @@ def number(value: Any, field: str, decimal: Decimal = ".") -> float:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         text = value.strip(SPACE)
+        if unit is not None:
+            text = re.sub(_behind(unit), "", text)
         if text in _MISSING:
             return math.nan
         if decimal == "," and _COMMA_NUMBER.match(text):
@@ -226,7 +262,8 @@ def number(value: Any, field: str, decimal: Decimal = ".") -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, time):
-        return (datetime.combine(date.min, value) - datetime.min).total_seconds()
+        clock = value.replace(tzinfo=None)
+        return (datetime.combine(date.min, clock) - datetime.min).total_seconds()
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError) as e:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dynens.data.addresses import parts_separator
 from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
 from dynens.data.lists import CHARACTERS, spaced_column, split_lists, unbracketed_column
-from dynens.data.numbers import Numbers, to_numbers
+from dynens.data.numbers import Numbers, to_numbers, unit_of
 from dynens.data.values import canonical_codes, canonical_texts, plain
 
 COPY_AUC = 0.9999  # from here on a column is the label itself
@@ -21,6 +21,7 @@ _ENOUGH = 20  # rows with and rows without a value, for either to tell something
 _CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
 _BUCKETS = 20
 _MIN_KNOWN = 20
+_UNIT_ROWS = 2000
 _FEW_TEXTS = 0.2
 _MAX_TEXTS = 20_000
 _HARDLY_REPEAT = 0.9  # distinct texts per row
@@ -39,7 +40,7 @@ class ColumnProfile:
         rows_per_sampled: rows of the whole table per row of the sample.
         is_number: whether (nearly) all values are numbers.
         is_integer: whether all numbers are whole.
-        has_unit: whether numbers are followed by a unit (`12 km`).
+        unit: what stands behind the numbers (`km` of `12 km`), or None.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
         is_nested: whether values are maps, or lists of lists or structs, which no field can be.
         is_list: whether values are Arrow lists.
@@ -70,7 +71,7 @@ class ColumnProfile:
     rows_per_sampled: float = 1.0
     is_number: bool = False
     is_integer: bool = False
-    has_unit: bool = False
+    unit: str | None = None
     not_a_number: str | None = None
     is_nested: bool = False
     is_list: bool = False
@@ -155,11 +156,11 @@ def profile_column(
         "is_temporal": is_temporal,
         "rows_per_sampled": rows_per_sampled,
     }
-    numbers = None if is_temporal else _numbers(array)
+    numbers, unit = (None, None) if is_temporal else _numbers(array)
     known = array.is_valid().to_numpy(zero_copy_only=False)
-    if numbers is not None and len(numbers.units) < 2 and _mostly_numbers(numbers, known):
+    if numbers is not None and _mostly_numbers(numbers, known):
         known = np.isfinite(numbers.values)
-        facts |= _number_facts(numbers.values[known]) | {"has_unit": bool(numbers.units)}
+        facts |= _number_facts(numbers.values[known]) | {"unit": unit}
         codes = np.full(len(array), -1, np.int64)
         codes[known] = np.unique(numbers.values[known], return_inverse=True)[1]
         if np.abs(numbers.values[known]).max() > _EXACT:  # neighbours look alike as floats
@@ -222,13 +223,18 @@ def number_share(column: pa.ChunkedArray) -> float | None:
     return 1.0 - to_numbers(texts).num_unreadable / len(texts)
 
 
-def _numbers(array: pa.Array) -> Numbers | None:
-    """The column as numbers; None where the first texts show that a fifth or more are none."""
+def _numbers(array: pa.Array) -> tuple[Numbers | None, str | None]:
+    """(the column as numbers, their unit).
+
+    (None, None) where the first texts show that a fifth or more are no numbers.
+    """
+    unit = None
     if pa.types.is_string(array.type):
-        first = to_numbers(array.slice(0, len(array) // 4 + 1))
-        if first.num_unreadable > _FEW_TEXTS * len(array):
-            return None
-    return to_numbers(array)
+        head = array.slice(0, len(array) // 4 + 1)
+        unit = unit_of(head.slice(0, _UNIT_ROWS))
+        if to_numbers(head, unit=unit).num_unreadable > _FEW_TEXTS * len(array):
+            return None, None
+    return to_numbers(array, unit=unit), unit
 
 
 def _mostly_numbers(numbers: Numbers, known: npt.NDArray[np.bool_]) -> bool:

@@ -79,7 +79,7 @@ def find_timestamp(
 def _formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeFormat, ...]:
     """How the column's values may be written, as times."""
     if profile.is_number:
-        return () if profile.has_unit else NUMBER_FORMATS
+        return NUMBER_FORMATS if profile.unit is None else ()
     found = text_format(column.slice(0, 2000))
     return () if found is None else (found,)
 

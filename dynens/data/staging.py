@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from dynens.data.columns import decimals_of, number_columns, time_columns
+from dynens.data.columns import number_columns, numeric_fields, time_columns
 from dynens.data.decimals import outcomes_with_points
 from dynens.data.labels import LabelReader
 from dynens.data.numbers import MAX_UNREADABLE_SHARE, to_numbers
@@ -201,7 +201,7 @@ class _Stager:
     def __init__(self, features: FeatureSchema, schema: pa.Schema, file: Path, path: Path) -> None:
         self._features = features
         self._numeric = number_columns(features, schema)
-        self._decimals = decimals_of(features)
+        self._specs = numeric_fields(features)
         self._times = {n: f for n, f in time_columns(features).items() if n in schema.names}
         fields = [pa.field(f.name, pa.float64()) if f.name in self._numeric else f for f in schema]
         self._schema = pa.schema(fields)
@@ -263,7 +263,8 @@ class _Stager:
         return pa.table(columns, schema=self._schema)
 
     def _as_numbers(self, name: str, column: pa.ChunkedArray) -> pa.Array:
-        numbers = to_numbers(column, self._decimals[name])
+        spec = self._specs[name]
+        numbers = to_numbers(column, spec.decimal, spec.unit)
         self._report.non_finite[name] += numbers.num_non_finite
         self._report.infinite[name] += numbers.num_infinite
         self._report.unreadable[name] += numbers.num_unreadable

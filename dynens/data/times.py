@@ -47,7 +47,7 @@ def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "au
         return to_numbers(seconds).values / 1e6
     if pa.types.is_string(kind):
         numbers = to_numbers(column)
-        if numbers.num_unreadable or numbers.units:
+        if numbers.num_unreadable:
             return _from_texts(column, time_format)
         return _from_numbers(numbers.values, time_format)
     return _from_numbers(to_numbers(column).values, time_format)
@@ -191,7 +191,7 @@ def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) ->
     if text is None:
         return float("nan")
     text = text.strip()
-    number = None if text[-1:].isalpha() else parse_number(text)
+    number = parse_number(text)
     if number is not None:
         return float(_from_numbers(np.array([number]), time_format)[0])
     try:

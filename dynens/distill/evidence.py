@@ -31,7 +31,8 @@ def departures_tell(
         sample_weight: (N,) not negative.
 
     Returns:
-        The statistic; 0 where student and teacher do not differ but in scale.
+        The statistic; NaN where nothing can be told: labels of one class, no row that counts, or a
+        student that does not differ from its teacher but in scale.
 
     References:
         Rao, "Large sample tests of statistical hypotheses", 1948, with the variance of White,
@@ -39,7 +40,9 @@ def departures_tell(
     """
     t = np.asarray(teacher, np.float64)
     departure = np.asarray(student, np.float64) - t
-    weight = np.asarray(sample_weight, np.float64)
+    y, weight = np.asarray(labels, np.float64), np.asarray(sample_weight, np.float64)
+    if not np.isfinite(departure).all() or len(np.unique(y)) < 2:
+        return math.nan
     p = sigmoid(t)
     # What a and b can tell as well is taken out, in the metric of the logistic loss.
     root = np.sqrt(weight * p * (1.0 - p))
@@ -47,7 +50,7 @@ def departures_tell(
     coefficients, *_ = np.linalg.lstsq(known, root * departure, rcond=None)
     rest = departure - coefficients[0] - coefficients[1] * t
     if np.abs(rest).max(initial=0.0) <= _ROUNDING * np.abs(departure).max(initial=0.0):
-        return 0.0
-    terms = weight * (np.asarray(labels, np.float64) - p) * rest
+        return math.nan
+    terms = weight * (y - p) * rest
     spread = math.sqrt(float(terms @ terms))
-    return float(terms.sum()) / spread if spread > 0 else 0.0
+    return float(terms.sum()) / spread if spread > 0 else math.nan

@@ -267,6 +267,8 @@ class Trainer:
             return
         by_epochs = point.epoch / self.options.max_epochs
         by_decays = self.schedule.decays / (self.options.max_decays + 1)
+        if self.options.schedule == "cosine":
+            by_decays = 0.0
         fraction = 1.0 if self.state.finished else min(max(by_epochs, by_decays), 1.0)
         self.progress(FitProgress(self.config.display_name, fraction, point))
 

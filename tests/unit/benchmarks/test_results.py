@@ -90,7 +90,13 @@ def test_raw_samples_go_at_every_depth() -> None:
 
 # Only the full form has them: minutes of steps, and data that not every machine has.
 FULL_ONLY = {"training_speed", "epoch_scaling", "faults", "soak"}
-FULL_ONLY |= {"serving-kuairand", "load_curve-kuairand", "continual", "federated"}
+FULL_ONLY |= {
+    "serving-kuairand",
+    "serving-kuairand-2",
+    "load_curve-kuairand",
+    "continual",
+    "federated",
+}
 # The run that the full form's students are made from.
 NO_SECTION = {"accuracy-sample"}
 

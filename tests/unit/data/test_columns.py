@@ -4,9 +4,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.columns import unified_schema
+from dynens.data.entities import load_entities
 from dynens.data.prepare import prepare
 from dynens.errors import DataError
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
+from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, LabelRule
 from tests.unit.data.tables import mixed_table
 
 FIELDS = (FieldSpec(name="price", kind="numeric"), FieldSpec(name="country"))
@@ -41,3 +42,27 @@ def test_more_than_a_feature_must_be_in_all_files(config, tmp_path):
     schema, warnings = unified_schema(paths[:1], grouped, [])
     assert schema.field("price").type == pa.float64()
     assert not warnings
+
+
+def test_a_file_of_another_table_or_spelling_is_refused(config, tmp_path):
+    table = mixed_table(300)
+    paths = [tmp_path / "0.parquet", tmp_path / "other.parquet"]
+    pq.write_table(table.select(["click"]), paths[1])
+    with pytest.raises(
+        DataError, match=r"other\.parquet lacks 2 of the 3 columns that other files"
+    ):
+        unified_schema(paths, config, [])
+    names = ["Price" if name == "price" else name for name in table.column_names]
+    pq.write_table(table.rename_columns(names), paths[1])
+    with pytest.raises(DataError, match="has a column 'Price' where other files have 'price'"):
+        unified_schema(paths, config, [])
+
+
+def test_a_column_that_an_entity_has_too_must_be_in_all_files(config, tmp_path):
+    files = tmp_path / "items.parquet"
+    pq.write_table(pa.table({"country": ["DE"], "price": [1.0]}), files)
+    table = EntityTable(files=(str(files),), entity="item", key="country")
+    (items,) = load_entities(config.model_copy(update={"entities": (table,)}))
+    paths = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    with pytest.raises(DataError, match=r"1\.parquet lacks the column 'price'"):
+        unified_schema(paths, config, [items])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynens.data.numbers import number, parse_number, to_numbers
+from dynens.data.numbers import number, parse_number, to_numbers, unit_of
 from dynens.data.values import canonical, canonical_codes, canonical_texts
 from dynens.errors import DataError
 
@@ -155,10 +155,6 @@ def test_durations_are_seconds_in_every_unit(unit):
         ("0 days 00:51:25.5", 3085.5),
         ("-0:00:10", -10),
         ("PT1H2M3S", 3723),
-        ("1,582 CC", 1582),
-        ("19.67 kmpl", 19.67),
-        ("-5 °C", -5),
-        ("$12 sq.ft", 12),
         ("12:05 AM", 300),
         ("12:05 pm", 43_500),
         ("3:02:01 p.m.", 54_121),
@@ -187,6 +183,7 @@ def test_numbers_as_people_write_them(text, value):
         "5X",
         "USD",
         "5km",
+        "5 km",
         "13:05 PM",
         "0:05 AM",
         "5 km h",
@@ -199,9 +196,61 @@ def test_what_only_looks_like_a_number(text):
     assert parse_number(text) is None
 
 
-def test_the_units_of_numbers():
-    assert to_numbers(pa.array(["1 guest", "2 Guests", "3", None, "4.5"])).units == {"guest"}
-    assert to_numbers(pa.array(["300 ml", "1 l", "x y"])).units == {"ml", "l"}
+@pytest.mark.parametrize(
+    ("texts", "unit"),
+    [
+        (["1,582 CC", "998 cc", None], "cc"),
+        (["1 guest", "2 Guests", "3", None], "guest"),
+        (["-5 °C", "$12 °C", "1.2e3 °C "], "°c"),
+        (["3 s", "200 ms", "5 ms"], "ms"),
+        (["12 sq.ft.", "14 sq.ft"], "sq.ft"),
+        (["3.5 MB", "850 KB"], None),
+        (["12.34 USD", "5 EUR"], None),
+        (["1.2 million", "3 million"], None),
+        (["12", "12 A", "13", "14 B"], None),
+        (["300 ml", "1 l"], None),
+        (["5 AM", "6 AM"], None),
+        (["a km", "b km"], None),
+        ([None], None),
+    ],
+)
+def test_the_unit_behind_most_numbers_of_a_column(texts, unit):
+    assert unit_of(pa.array(texts, pa.string())) == unit
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "decimal", "value"),
+    [
+        ("1,582 CC", "cc", ".", 1582),
+        (" 2 Guests. ", "guest", ".", 2),
+        ("3", "guest", ".", 3),
+        ("-5 °C", "°c", ".", -5),
+        ("1.234,5 km", "km", ",", 1234.5),
+        ("1.234 km", "km", ",", 1234),
+        ("12 sq.ft", "sq.ft", ".", 12),
+        ("$12 sqxft", "sq.ft", ".", None),
+        ("5 m", "km", ".", None),
+        ("5 kms", "km", ".", None),
+        ("5km", "km", ".", None),
+        ("NA km", "km", ".", math.nan),
+    ],
+)
+def test_a_fields_unit_may_stand_behind_its_numbers(text, unit, decimal, value):
+    column = to_numbers(pa.array([text]), decimal, unit)
+    assert column.num_unreadable == (value is None)
+    if value is None:
+        with pytest.raises(DataError, match="numeric but was given"):
+            number(text, "f", decimal, unit)
+        return
+    np.testing.assert_array_equal(column.values, [value])
+    np.testing.assert_array_equal(number(text, "f", decimal, unit), value)
+
+
+@pytest.mark.parametrize("space", [" ", "\u00a0", "\u202f", ""])
+def test_spaces_that_do_not_break_stand_beside_a_comma_number_too(space):
+    text = f"500,25{space}€"
+    assert to_numbers(pa.array([text]), ",").values.tolist() == [500.25]
+    assert number(text, "f", ",") == 500.25
 
 
 def test_what_is_not_finite_or_not_a_number_is_counted():

@@ -33,8 +33,18 @@ def test_a_row_of_weight_two_pulls_twice() -> None:
 def test_a_student_on_another_scale_departs_in_nothing() -> None:
     teacher = np.random.default_rng(0).normal(size=200)
     labels = (np.arange(200) % 3 == 0).astype(float)
-    assert departures_tell(teacher, 2 * teacher + 1, labels, np.ones(200)) == 0.0
-    assert departures_tell(teacher, teacher, labels, np.ones(200)) == 0.0
+    assert math.isnan(departures_tell(teacher, 2 * teacher + 1, labels, np.ones(200)))
+    assert math.isnan(departures_tell(teacher, teacher, labels, np.ones(200)))
+
+
+def test_nothing_can_be_told_of_one_class_of_no_rows_or_of_infinite_logits() -> None:
+    teacher, student = np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.0, 0.0])
+    labels, ones = np.array([0.0, 1.0, 1.0]), np.ones(3)
+    assert not math.isnan(departures_tell(teacher, student, labels, ones))
+    assert math.isnan(departures_tell(teacher, student, ones, ones))
+    assert math.isnan(departures_tell(teacher, student, labels, 0 * ones))
+    assert math.isnan(departures_tell(teacher[:0], student[:0], labels[:0], ones[:0]))
+    assert math.isnan(departures_tell(teacher, student + np.array([0, 0, np.inf]), labels, ones))
 
 
 def test_noise_is_standard_normal_and_knowledge_is_not() -> None:

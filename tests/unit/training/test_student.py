@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from dynens.config.base import validate
 from dynens.config.distill import DistillConfig
-from dynens.config.learner import LearnerConfig
+from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.config.run import RunConfig
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
@@ -155,17 +156,24 @@ def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
     monkeypatch.setattr("training.student.departures_tell", lambda *_: 2.9)
     faithful = {"below": 3.0, "epochs": 2, "least_steps": 30, "reuse": 5}
     progress: list[FitProgress] = []
-    context = replace(context_of(run, tmp_path, faithful=faithful), progress=progress.append)
-    learner = StudentLearner(context, context.config.student).fit()
+    context = context_of(run, tmp_path, faithful=faithful, guard=0.5)
+    context = replace(context, progress=progress.append)
+    options = OptimizerConfig(max_epochs=9, snapshots=3, epochs_per_snapshot=1)
+    student = context.config.student.model_copy(update={"optimizer": options})
+    learner = StudentLearner(context, student).fit()
+    learner.save(tmp_path)
+    assert DNNLearner.load(tmp_path).config.optimizer.schedule == "cosine"
     (first, taught, _), (second, retaught, checkpoints) = trained
-    assert (taught.alpha.start, taught.reuse) == (0.7, 8)
+    assert (taught.alpha.start, taught.reuse, taught.guard) == (0.7, 8, 0.5)
     assert (retaught.alpha.start, retaught.alpha.kind, retaught.reuse) == (1.0, "constant", 5)
+    assert retaught.guard == 0
     assert checkpoints == context.checkpoints / "faithful"
     assert first.optimizer.schedule == "plateau"
     options = second.optimizer
     # 840 training rows in batches of 64 are 14 steps an epoch, so 30 steps take three.
     assert len(context.prepared().split("train")) == 840
     assert (options.schedule, options.max_epochs, options.embedding_l2) == ("cosine", 3, 0.0)
+    assert options.snapshots == 0
     assert learner.config.optimizer.schedule == "cosine"
     report = json.loads((tmp_path / "fit.json").read_text())
     assert report["faithful"] is True
@@ -183,6 +191,7 @@ def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
         (-1.0, {"faithful": {"below": 0}}, False),
         (-1.0, {"faithful": {}, "alpha": {"start": 1.0}}, False),
         (-1.0, {"faithful": {}, "generations": 2}, False),
+        (float("nan"), {"faithful": {}}, True),
     ],
 )
 def test_a_student_stays_where_labels_taught_it_or_no_other_is_wanted(
@@ -199,7 +208,30 @@ def test_a_student_stays_where_labels_taught_it_or_no_other_is_wanted(
     assert learner.config.optimizer.schedule == "plateau"
     report = json.loads((tmp_path / "fit.json").read_text())
     assert report["faithful"] is False
-    assert report["departures_tell"] == (departures if asked else None)
+    told = asked and not math.isnan(departures)
+    assert report["departures_tell"] == (departures if told else None)
+
+
+@pytest.mark.parametrize(
+    ("faithful", "max_epochs", "expected"),
+    [
+        ({"epochs": 3, "least_steps": 1}, 9, 3),
+        ({"epochs": 3, "least_steps": 30}, 9, 3),
+        ({"epochs": 1, "least_steps": 70}, 9, 5),
+        ({"epochs": 8, "least_steps": 1}, 4, 4),
+        ({"epochs": 8, "least_steps": 1, "most_steps": 30}, 9, 2),
+        ({"epochs": 8, "least_steps": 1, "most_steps": 1}, 9, 1),
+    ],
+)
+def test_epochs_of_the_faithful_student(
+    run: RunDirectory, tmp_path: Path, faithful: dict[str, int], max_epochs: int, expected: int
+) -> None:
+    """An epoch of 840 rows in batches of 64 is 14 steps."""
+    context = context_of(run, tmp_path, faithful=faithful)
+    options = OptimizerConfig(max_epochs=max_epochs)
+    student = context.config.student.model_copy(update={"optimizer": options})
+    second = StudentLearner(context, student)._faithful()
+    assert second._config.optimizer.max_epochs == expected
 
 
 def test_departures_are_those_of_route_rows_from_the_calibrated_teacher(
