@@ -7,7 +7,8 @@ An application that does nothing, student alone, dynamic and static trio, 100 ca
 The rate grows by a constant factor; within a rate the systems take turns, and a system leaves after
 two rates in a row at which it broke the promise (p99 within the budget, at most 0.1 % errors, at
 least 99 % of the hard rows answered by the ensemble). The whole sweep is repeated. The knee is the
-highest rate up to which the median round kept the promise at every rate.
+highest rate at which the median round kept the promise before it broke it twice in a row: at low
+rates a single refusal among some dozens of requests breaks it.
 """
 
 from __future__ import annotations
@@ -99,21 +100,23 @@ def points(sweeps: Sequence[Sequence[LoadResult]]) -> list[dict[str, Any]]:
 
 
 def knee(curve: Sequence[Mapping[str, Any]], budget_ms: float) -> float:
-    """The highest rate up to which every rate kept the promise; 0 where the first broke it.
+    """The highest rate that kept the promise before two in a row broke it; 0 where none did.
 
     Args:
         curve: `points`, in order of their rates.
         budget_ms: what p99 must stay within.
     """
-    best = 0.0
+    best, broken = 0.0, 0
     for point in curve:
-        if (
-            point["p99_ms"] > budget_ms
-            or point["error_rate"] > MAX_ERROR_RATE
-            or point["granted_share"] < MIN_GRANTED_SHARE
-        ):
+        is_kept = (
+            point["p99_ms"] <= budget_ms
+            and point["error_rate"] <= MAX_ERROR_RATE
+            and point["granted_share"] >= MIN_GRANTED_SHARE
+        )
+        broken = 0 if is_kept else broken + 1
+        if broken == _MAX_BROKEN:
             break
-        best = point["offered_qps"]
+        best = point["offered_qps"] if is_kept else best
     return best
 
 
@@ -205,9 +208,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     return (
         f"{table}\n\n{over_the_floor(result)}Beyond the knee, as the client sees it (the others "
         f"were refused, with 503 or 504, or found no connection):\n\n{beyond_table}\n\n"
-        "The knee is the highest offered rate up to which p99 stayed within "
+        "The knee is the highest offered rate at which p99 stayed within "
         f"{result['budget_ms']:g} ms, errors within 0.1 % and at least 99 % of the hard rows were "
-        "answered by the ensemble."
+        "answered by the ensemble, before two rates in a row at which they did not."
     )
 
 

@@ -54,9 +54,9 @@ def curve(*p99_ms: float) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("p99_ms", "rate"),
-    [((1, 8, 8.1, 20), 20.0), ((9, 9), 0.0), ((1, 2, 3), 30.0), ((1, 9, 2), 10.0), ((), 0.0)],
+    [((1, 2, 9, 3, 10, 11, 1), 40.0), ((1, 2, 9), 20.0), ((9, 9, 1), 0.0), ((9, 1, 9, 9), 20.0)],
 )
-def test_the_knee_is_the_last_rate_before_the_first_broken_one(
+def test_the_knee_is_the_last_rate_before_two_broken_ones(
     p99_ms: tuple[float, ...], rate: float
 ) -> None:
     assert knee(curve(*p99_ms), 8.0) == rate
@@ -64,8 +64,9 @@ def test_the_knee_is_the_last_rate_before_the_first_broken_one(
 
 @pytest.mark.parametrize("change", [{"error_rate": 0.002}, {"granted_share": 0.98}])
 def test_errors_and_missing_hard_rows_end_the_knee(change: dict[str, float]) -> None:
-    points_ = curve(1, 1, 1)
+    points_ = curve(1, 1, 1, 1)
     points_[1] |= change
+    points_[2] |= change
     assert knee(points_, 8.0) == 10.0
 
 
