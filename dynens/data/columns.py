@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -100,7 +100,7 @@ def _absences(
     for file, schema in schemas.items():
         lacking = sorted(set(names) - {*schema.names, features.soft_label})
         for name in lacking:
-            _refuse_absence(file, schema, name, name in needed)
+            _refuse_absence(file, set(schema.names) - set(names), name, name in needed)
             absent.setdefault(name, []).append(file)
         if 2 * len(lacking) > len(names):
             raise DataError(
@@ -114,12 +114,13 @@ def _absences(
     return warnings
 
 
-def _refuse_absence(file: Path, schema: pa.Schema, name: str, is_needed: bool) -> None:
-    """
+def _refuse_absence(file: Path, others: Collection[str], name: str, is_needed: bool) -> None:
+    """Check that a file can do without a column; `others` are columns that nothing reads.
+
     Raises:
-        DataError: rows cannot do without the column, or it is there under another spelling.
+        DataError: it cannot, or one of the others is the column under another spelling.
     """
-    alike = next((n for n in schema.names if n.lower() == name.lower()), None)
+    alike = next((other for other in others if other.lower() == name.lower()), None)
     if alike is not None:
         raise DataError(
             f"{file} has a column {alike!r} where other files have {name!r}; spell them alike."

@@ -56,6 +56,12 @@ def test_a_file_of_another_table_or_spelling_is_refused(config, tmp_path):
     pq.write_table(table.rename_columns(names), paths[1])
     with pytest.raises(DataError, match="has a column 'Price' where other files have 'price'"):
         unified_schema(paths, config, [])
+    # A column of its own, which happens to be spelled so.
+    both = (*FIELDS, FieldSpec(name="Price", kind="numeric"))
+    features = config.features.model_copy(update={"fields": both})
+    pq.write_table(table.append_column("Price", table["price"]), paths[0])
+    _, warnings = unified_schema(paths, config.model_copy(update={"features": features}), [])
+    assert warnings == [f"{paths[1]} lacks 'price', which is missing in those rows"]
 
 
 def test_a_column_that_an_entity_has_too_must_be_in_all_files(config, tmp_path):
