@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from dynens.data.values import plain
 
-_BRACKETED = r"(?s)^\s*\[.*\]\s*$"
+_GAP = r"[ \t\n\f\r]*"  # \s is another class in Arrow than in Python
+_BRACKETED = rf"(?s)^{_GAP}\[.*\]{_GAP}$"
 _BRACKETS = r"[\[\]'\"]"
 CHARACTERS = ""
 """The separator of texts in scripts that leave no space between words."""

@@ -9,7 +9,7 @@ from dynens.data.lists import split_lists
 from dynens.data.vocabulary import Vocabulary
 from dynens.schema import FieldSpec
 
-ALPHABET = "ab好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
+ALPHABET = "ab[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("separator", [None, ",", "|", " ", ""])
