@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dynens.data.fields import MultiValuedEncoder
@@ -13,6 +13,7 @@ ALPHABET = "ab[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("separator", [None, ",", "|", " ", ""])
+@example(texts=["\u2003[a]", "\x0b[b]"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, texts):
     spec = FieldSpec(name="t", kind="multi_valued", separator=separator)
