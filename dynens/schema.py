@@ -44,24 +44,21 @@ class FieldSpec(FrozenConfig):
     """One feature.
 
     Attributes:
-        name: the feature's name.
-        kind: how it is encoded.
+        name, kind: the feature's name, and how it is encoded.
         entity: whose property it is; `item` fields vary between the candidates of a request.
         column: the column it is read from; None: the column called `name`.
         derive: the part of a date or time column to use instead of the value itself.
         time_format: how to read the column when `derive` is given.
         vocabulary: policy of categorical and multi-valued fields.
-        separator: between the values of a multi-valued field or dense vector given as text; None:
-            runs of white space; "": characters, where a script has no spaces between words.
+        separator: between values given as text; None: white space; "": characters (no spaces).
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
         transform: of numeric fields: `quantile` maps to a normal distribution by rank,
             `standard` to mean 0 and deviation 1, `log` is sign(x)·log(1+|x|) standardised.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
-        decimal: of numeric fields, what stands before the decimals where values are texts.
-        unit: of numeric fields, what may stand behind such numbers and a space (`km`, in any case,
-            of one or many).
+        decimal: of numeric fields given as texts, what stands before the decimals.
+        unit: of the same, what may stand behind a number and a space (`km`).
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
 

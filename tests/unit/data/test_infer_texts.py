@@ -1,0 +1,110 @@
+"""What inference makes of texts: bags, parts, categories and numbers with a unit."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.infer import infer_schema
+
+ROWS = 3000
+
+
+def test_addresses_are_their_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    shops = rng.choice(["shop.example", "news.example", "play.example"], ROWS)
+    table = {
+        "url": [
+            f"https://{shop}/{c}/{i:x}"
+            for i, (shop, c) in enumerate(zip(shops, rng.integers(0, 9, ROWS), strict=True))
+        ],
+        "mail": [f"{i:x}@{shop}" for i, shop in enumerate(shops)],
+        "token": [f"{i:x}/{i * 7919:x}" for i in range(ROWS)],
+        "kind": rng.choice(["food/tea", "food/rice", "toys/cars"], ROWS),
+        "click": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "click")
+    kinds = {f.name: (f.kind, f.separator) for f in found.dataset.features.fields}
+    assert kinds["url"] == ("multi_valued", "/")
+    assert kinds["mail"] == ("multi_valued", "@")
+    assert kinds["kind"][0] == "categorical"
+    assert "token" in found.excluded
+
+
+def test_codes_whose_ends_tell_the_label_are_their_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    net, label = rng.integers(0, 40, ROWS), rng.integers(0, 2, ROWS)
+    net = np.where(label == 1, net, net % 20)  # upper nets click
+    rest = rng.integers(0, 1000, (ROWS, 2))
+    columns = {
+        "ip": [f"10.{a}.{b}.{c}" for a, (b, c) in zip(net, rest, strict=True)],
+        "seat": [f"{b}x{c}-S{a}" for a, (b, c) in zip(net, rest, strict=True)],
+        "first": [f"n{a}_{b}_{c}" for a, (b, c) in zip(net, rest, strict=True)],
+        "phone": [f"{a % 7}-{b % 90}-{i}" for i, (a, b) in enumerate(rest)],
+    }
+    pq.write_table(pa.table(columns | {"y": label}), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "y")
+    assert {f.name: f.separator for f in found.dataset.features.fields} == {
+        "ip": ".",
+        "seat": "-",
+        "first": "_",
+    }
+    assert set(found.excluded) == {"phone"}
+
+
+def test_a_text_that_comes_back_is_a_category_and_its_words(tmp_path):
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(40)])
+    titles = [" ".join(rng.choice(words, 4)) for _ in range(250)]
+    letters = [" ".join(rng.choice(words, n)) for n in rng.integers(4, 57, ROWS)]
+    long = [" ".join(rng.choice(words, 90)) for _ in range(ROWS)]
+    table = pa.table(
+        {
+            "title": [titles[i] for i in rng.integers(0, 250, ROWS)],
+            "letter": letters,
+            "book": long,
+            "y": rng.integers(0, 2, ROWS),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert [(f.name, f.source, f.kind) for f in features.fields] == [
+        ("title", "title", "categorical"),
+        ("title.words", "title", "multi_valued"),
+        ("letter", "letter", "multi_valued"),
+        ("book", "book", "multi_valued"),
+    ]
+    # Twice the mean of 4, of 30 and of 90 words, between 16 and 64.
+    assert [features.fields[i].max_len for i in (1, 3)] == [16, 64]
+    assert features.fields[2].max_len == pytest.approx(60, abs=2)
+
+
+def test_a_text_without_spaces_is_a_bag_of_characters(tmp_path):
+    rng = np.random.default_rng(0)
+    said = ["".join(rng.choice(list("好吃难贵香新鲜快慢热甜"), 9)) + "。" for _ in range(ROWS)]
+    table = pa.table({"评论": said, "城市": rng.choice(["东京", "大阪"], ROWS), "y": [0, 1] * 1500})
+    pq.write_table(table, tmp_path / "t.parquet")
+    text, town = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert (text.name, text.kind, text.separator, text.max_len) == ("评论", "multi_valued", "", 20)
+    assert "free text, 10 characters" in (text.why or "")
+    assert (town.name, town.kind) == ("城市", "categorical")
+
+
+def test_numbers_with_one_unit_are_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    size = rng.integers(1, 900_000, ROWS)
+    unit = np.where(rng.random(ROWS) < 0.5, "ml", "l")
+    table = pa.table(
+        {
+            "driven": [f"{s:,} km" for s in size.tolist()],
+            "opens": [f"{s % 12 or 12}:{s % 60:02d} {'AP'[s % 2]}M" for s in size.tolist()],
+            "pack": [f"{s % 900} {u}" for s, u in zip(size.tolist(), unit, strict=True)],
+            "y": rng.integers(0, 2, ROWS),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    kinds = {f.name: f.kind for f in features.fields if f.name == f.source}
+    assert (kinds["driven"], kinds["pack"]) == ("numeric", "categorical")
+    assert "numeric" in [f.kind for f in features.fields if f.source == "opens"]
