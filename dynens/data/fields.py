@@ -6,6 +6,7 @@ import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from dynens.schema import FieldSpec
 
 MISSING_SUFFIX = "#missing"
 BUCKET_SUFFIX = "#bucket"
+LENGTH_SUFFIX = "#length"
 _MAX_KNOWN, _MAX_KNOWN_CHARS = 20_000, 256  # lists given as text whose ids are kept
 # What values raise that are lists, mappings, texts of half a character or integers beyond floats.
 _UNREADABLE = (TypeError, UnicodeEncodeError, OverflowError, pa.ArrowException)
@@ -196,27 +198,63 @@ def single_precision(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
     return np.clip(numbers, -_LARGEST, _LARGEST).astype(np.float32).astype(np.float64)
 
 
-class MultiValuedEncoder(FieldEncoder):
-    """A list of categories to `width` ids, padded on the right."""
+@dataclass(frozen=True)
+class LengthScale:
+    """How the number of values in a list becomes a dense value: log(1 + n), standardised.
 
-    def __init__(self, spec: FieldSpec, vocabulary: Vocabulary, width: int) -> None:
+    Attributes:
+        mean, scale: of the logarithms over the training rows; `scale` is 1 / deviation.
+    """
+
+    mean: float
+    scale: float
+
+    def of(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The dense value of each length."""
+        return np.clip((np.log1p(counts) - self.mean) * self.scale, -10.0, 10.0)
+
+
+class MultiValuedEncoder(FieldEncoder):
+    """A list of categories to `width` ids, padded on the right, and its length.
+
+    A bag's mean tells nothing of how many values it had, those that were cut off included.
+
+    Args:
+        spec: the field.
+        vocabulary: ids of the values.
+        width: values kept.
+        length: scale of the length; None: no such column, as all lists are equally long.
+    """
+
+    def __init__(
+        self, spec: FieldSpec, vocabulary: Vocabulary, width: int, length: LengthScale | None = None
+    ) -> None:
         super().__init__(spec)
         self.vocabulary = vocabulary
         self.width = width
+        self.length = length
         self._known: dict[str, list[int]] = {}
         self.sparse = (SparseField(spec.name, vocabulary.num_embeddings, width),)
+        if length is not None:
+            self.dense = (spec.name + LENGTH_SUFFIX,)
 
     def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
         values, lengths = split_lists(column, self.spec.separator)
         flat = self.vocabulary.encode(values)
         known = flat != MISSING
         rows = np.repeat(np.arange(len(lengths)), lengths)[known]
-        self._scatter(flat[known], rows, len(lengths), ids)
+        counts = np.bincount(rows, minlength=len(lengths))
+        self._scatter(flat[known], rows, counts, ids)
+        if self.length is not None:
+            dense[:, 0] = self.length.of(counts)
 
     def _scatter(
-        self, flat: IntArray, rows: npt.NDArray[np.int64], num_rows: int, ids: IntArray
+        self,
+        flat: IntArray,
+        rows: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        ids: IntArray,
     ) -> None:
-        lengths = np.bincount(rows, minlength=num_rows)
         starts = np.cumsum(lengths) - lengths
         places = np.arange(len(flat)) - starts[rows]
         if self.spec.keep == "last":
@@ -231,10 +269,13 @@ class MultiValuedEncoder(FieldEncoder):
             flat = self._flat(values)
         except _UNREADABLE as e:
             raise _unfit(self.spec, "takes lists of single values", values, self._flat) from e
-        ids[:] = np.array(flat, np.int32).reshape(len(values), self.width)
+        table = np.array(flat, np.int32).reshape(len(values), 1 + self.width)
+        ids[:] = table[:, 1:]
+        if self.length is not None:
+            dense[:, 0] = self.length.of(table[:, 0].astype(np.int64))
 
     def _flat(self, values: Sequence[Any]) -> list[int]:
-        """The ids of lists, end to end."""
+        """Of every list its length and its ids, end to end."""
         known, flat = self._known, []
         for value in values:
             row = known.get(value) if isinstance(value, str) else None
@@ -244,13 +285,14 @@ class MultiValuedEncoder(FieldEncoder):
         return flat
 
     def _row(self, value: Any) -> list[int]:
-        """The ids of one list; those of texts are kept, for they come back."""
+        """Length and ids of one list; those of texts are kept, for they come back."""
         row = self.vocabulary.encode_values(self._as_list(value))
         if MISSING in row:
             row = [i for i in row if i != MISSING]
+        count = len(row)
         row = row[-self.width :] if self.spec.keep == "last" else row[: self.width]
         row = row or [MISSING]
-        row += [PADDING] * (self.width - len(row))
+        row = [count, *row, *[PADDING] * (self.width - len(row))]
         if isinstance(value, str) and len(value) <= _MAX_KNOWN_CHARS:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
@@ -270,7 +312,8 @@ class MultiValuedEncoder(FieldEncoder):
         return () if value is None else (value,)
 
     def state(self) -> dict[str, Any]:
-        return {"width": self.width}
+        length = None if self.length is None else [self.length.mean, self.length.scale]
+        return {"width": self.width, "length": length}
 
 
 class DenseVectorEncoder(FieldEncoder):

@@ -14,6 +14,7 @@ from dynens.data.fields import (
     CategoricalEncoder,
     DenseVectorEncoder,
     FieldEncoder,
+    LengthScale,
     MultiValuedEncoder,
     NumericEncoder,
     derived,
@@ -106,7 +107,8 @@ class MultiValuedFitter(FieldFitter):
     def finish(self) -> MultiValuedEncoder:
         policy = self.spec.vocabulary
         vocabulary = Vocabulary(self._counter.most_common(policy), policy.hash_buckets)
-        return MultiValuedEncoder(self.spec, vocabulary, self.spec.max_len or self._common_length())
+        width = self.spec.max_len or self._common_length()
+        return MultiValuedEncoder(self.spec, vocabulary, width, self._length_scale())
 
     def warning(self) -> str | None:
         share = float(self._lengths[MAX_LEN + 1 :].sum()) / max(int(self._lengths.sum()), 1)
@@ -116,6 +118,15 @@ class MultiValuedFitter(FieldFitter):
             f"{share:.0%} of the lists in {self.spec.source} are longer than {MAX_LEN} values, of "
             f"which the {self.spec.keep} {MAX_LEN} are kept; max_len and keep of the field say so"
         )
+
+    def _length_scale(self) -> LengthScale | None:
+        """Mean and deviation of log(1 + length); None where lengths do not vary."""
+        if np.count_nonzero(self._lengths) < 2:
+            return None
+        logs, weights = np.log1p(np.arange(len(self._lengths))), self._lengths
+        mean = float(np.average(logs, weights=weights))
+        deviation = float(np.sqrt(np.average((logs - mean) ** 2, weights=weights)))
+        return LengthScale(mean, 1 / deviation)
 
     def _common_length(self) -> int:
         """The length that 99 % of the lists do not exceed, at most `MAX_LEN`."""

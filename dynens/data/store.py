@@ -17,6 +17,7 @@ from dynens.data.fields import (
     CategoricalEncoder,
     DenseVectorEncoder,
     FieldEncoder,
+    LengthScale,
     MultiValuedEncoder,
     NumericEncoder,
 )
@@ -123,7 +124,9 @@ def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:
     # A slice keeps the whole buffer alive; a copy of its own is what look-ups want.
     vocabulary = Vocabulary(pa.concat_arrays([texts]), spec.vocabulary.hash_buckets)
     if spec.kind == "multi_valued":
-        return MultiValuedEncoder(spec, vocabulary, state["width"])
+        length = state.get("length")  # encoders of early versions have none
+        scale = None if length is None else LengthScale(*length)
+        return MultiValuedEncoder(spec, vocabulary, state["width"], scale)
     return CategoricalEncoder(spec, vocabulary)
 
 

@@ -18,7 +18,7 @@ def columns_of(table):
 def test_layout_groups_user_context_item(encoder):
     names = [field.name for field in encoder.layout.fields]
     assert names == ["user_id", "country", "price#bucket", "hour", "hashed", "tags"]
-    assert encoder.layout.dense == ("price", "age", "age#missing", "days")
+    assert encoder.layout.dense == ("price", "age", "age#missing", "days", "tags#length")
     assert {f.name: f.kind for f in encoder.input_fields} == {
         "user_id": "categorical",
         "country": "categorical",
@@ -95,7 +95,9 @@ def test_columns_left_out_are_missing(encoder):
     assert batch.ids[:, 0].tolist() == [MISSING, MISSING]
     assert batch.ids[1, 1] == MISSING
     assert batch.ids[0, -encoder.layout.fields[-1].width] == MISSING
-    assert batch.dense[0].tolist() == [0, 0, 1, 0]
+    assert batch.dense[0, :-1].tolist() == [0, 0, 1, 0]
+    none = encoder.encode_columns({"tags": [[]]})  # a missing list has no value, as an empty one
+    assert batch.dense[0, -1] == none.dense[0, -1] < 0
     assert len(encoder.encode_columns({})) == 0
 
 

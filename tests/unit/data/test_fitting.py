@@ -33,6 +33,25 @@ def test_the_end_that_is_kept(keep, kept):
     assert ids[0].tolist() == [encoder.vocabulary.id_of(f"i{i}") for i in kept]
 
 
+def test_lengths_of_lists_beside_their_values():
+    encoder = fitted([0, 3, 3, 7], max_len=2).finish()
+    assert encoder.dense == ("watched#length",)
+    values = [["i0"] * 3, None, ["i0", None, "unseen"], "i1,i2", ["i0"] * 7]
+    dense, ids = np.zeros((5, 1), np.float32), np.zeros((5, 2), np.int32)
+    encoder.encode_values(values, dense, ids)
+    # log2(1 + n) of 0, 3, 3, 7 is 0, 2, 2, 3: mean 1.75, deviation sqrt(1.1875)
+    counts = np.array([3, 0, 2, 2, 7])  # cut off and unseen values count, missing ones do not
+    np.testing.assert_allclose(dense[:, 0], (np.log2(1 + counts) - 1.75) / 1.1875**0.5, rtol=1e-6)
+    column = pa.array([["i0"] * 3, None, ["i0", None, "unseen"], ["i1", "i2"], ["i0"] * 7])
+    together = np.zeros_like(dense)
+    encoder.encode(column, together, ids)
+    np.testing.assert_array_equal(together, dense)
+
+
+def test_equally_long_lists_have_no_length_column():
+    assert fitted([4] * 9).finish().dense == ()
+
+
 def test_lists_that_are_found_keep_what_is_newest(tmp_path):
     rng = np.random.default_rng(0)
     texts = ["|".join(f"i{i}" for i in rng.integers(0, 60, 30)) for _ in range(300)]

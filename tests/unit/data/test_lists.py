@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dynens.data.fields import MultiValuedEncoder
+from dynens.data.fields import LengthScale, MultiValuedEncoder
 from dynens.data.lists import split_lists
 from dynens.data.vocabulary import Vocabulary
 from dynens.schema import FieldSpec
@@ -17,12 +17,14 @@ ALPHABET = "ab[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, texts):
     spec = FieldSpec(name="t", kind="multi_valued", separator=separator)
-    encoder = MultiValuedEncoder(spec, Vocabulary(pa.array(["a", "b", "ab", "ba", "好", "ご"])), 6)
-    dense = np.zeros((len(texts), 0), np.float32)
+    vocabulary = Vocabulary(pa.array(["a", "b", "ab", "ba", "好", "ご"]))
+    encoder = MultiValuedEncoder(spec, vocabulary, 6, LengthScale(0.0, 1.0))
     alone, together = np.zeros((2, len(texts), 6), np.int32)
-    encoder.encode_values(texts, dense, alone)
-    encoder.encode(pa.array(texts, pa.string()), dense, together)
+    lengths, lengths_together = np.zeros((2, len(texts), 1), np.float32)
+    encoder.encode_values(texts, lengths, alone)
+    encoder.encode(pa.array(texts, pa.string()), lengths_together, together)
     np.testing.assert_array_equal(alone, together)
+    np.testing.assert_array_equal(lengths, lengths_together)
 
 
 @pytest.mark.parametrize(

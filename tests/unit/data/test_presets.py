@@ -57,7 +57,7 @@ def test_movielens_from_local_files(tmp_path):
     assert data.rows["train"] == round(0.8 * kept)
     names = [f.name for f in data.layout.fields]
     assert names == ["user_id", "age", "gender", "occupation", "item_id", "genre", "release_year"]
-    assert data.layout.num_dense == 0
+    assert data.layout.dense == ("genre#length",)
     sizes = {f.name: f.num_embeddings for f in data.layout.fields}
     assert (sizes["item_id"], sizes["genre"], sizes["gender"]) == (42, 5, 4)
     assert data.encoder.has_item_entity
