@@ -21,7 +21,7 @@ from torchrec import (
 from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
 
-from dynens.batch import MISSING, SparseField
+from dynens.batch import SparseField
 
 _TABLE = "fields"
 _TABLE_WEIGHT = f"embedding_bags.{_TABLE}.weight"
@@ -98,26 +98,6 @@ class FlatIndex(nn.Module):
                 part = part.sum(dim=1, keepdim=True) / counts.unsqueeze(2)
             parts.append(part)
         return torch.cat(parts, dim=1)
-
-
-class ListLengths(nn.Module):
-    """How many values each multi-valued field holds: (B, W) ids → (B, M) float32 counts.
-
-    An empty list, which holds the one id `MISSING`, counts none.
-    """
-
-    owner: Tensor
-
-    def __init__(self, fields: Sequence[SparseField]) -> None:
-        super().__init__()
-        lists = [position for position, field in enumerate(fields) if field.width > 1]
-        owner = FlatIndex(fields).pooling[:, lists]
-        self.num_lists = len(lists)
-        self.register_buffer("owner", owner, persistent=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        held = (ids >= _int32(0)) & (ids != _int32(MISSING))
-        return torch.matmul(held.to(self.owner.dtype), self.owner)
 
 
 @dataclass(frozen=True)
@@ -215,39 +195,34 @@ class SparseEmbeddings(nn.Module):
 
 
 class FlatEmbeddings(nn.Module):
-    """The inference form of `SparseEmbeddings` and `ListLengths` together.
+    """The inference form of `SparseEmbeddings`.
 
-    One Gather, and for each list one sum. Where there are lists the table has two more columns, 1
-    in every row but those of padding, and 1 in those but of `MISSING`: their sums over a list are
-    the count that a mean divides by, and the list's length.
+    One Gather, and for each list one sum. Where there are lists the table has one more column, 1 in
+    every row but those of padding: its sum over a list is the count that a mean divides by.
     """
 
     def __init__(self, fields: Sequence[SparseField], weight: Tensor) -> None:
         super().__init__()
         self.index = FlatIndex(fields)
         self.embedding_dim = weight.shape[1]
-        self.lists = [position for position, field in enumerate(fields) if field.width > 1]
         table = weight.detach().clone().float()
-        if self.lists:
-            counted = torch.ones(len(table), 2)
+        if not self.index.single_valued:
+            counted = torch.ones(len(table), 1)
             counted[self.index.padding_rows] = 0.0
-            counted[self.index.padding_rows + 1 + MISSING, 1] = 0.0
             table = torch.cat([table, counted], dim=1)
         self.weight = nn.Parameter(table, requires_grad=False)
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, W) int32 ids → (N, F, E) float32 means and (N, L) float32 lengths of the lists."""
+    def forward(self, ids: Tensor) -> Tensor:
+        """(N, W) int32 ids → (N, F, E) float32 means."""
         width = self.embedding_dim
         if self.index.num_fields == 0:
-            nothing = self.weight.new_zeros((1, 0, width)).expand(ids.shape[0], -1, -1)
-            return nothing, nothing[:, :, 0]
+            return self.weight.new_zeros((1, 0, width)).expand(ids.shape[0], -1, -1)
         vectors = torch.nn.functional.embedding(self.index.rows(ids), self.weight)
-        if not self.lists:
-            return vectors, vectors[:, :0, 0]
+        if self.index.single_valued:
+            return vectors
         parts = [
             vectors[:, columns].sum(dim=1, keepdim=True) if is_list else vectors[:, columns]
             for columns, is_list in self.index.runs
         ]
         sums = torch.cat(parts, dim=1)
-        means = sums[:, :, :width] / sums[:, :, width : width + 1].clamp(min=1.0)
-        return means, sums[:, torch.tensor(self.lists), width + 1]
+        return sums[:, :, :width] / sums[:, :, width:].clamp(min=1.0)

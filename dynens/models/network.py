@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynens.batch import FeatureLayout, FloatArray, SparseField
+from dynens.batch import FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
-from dynens.layers.embeddings import FlatIndex, FusedUpdate, ListLengths, SparseEmbeddings
+from dynens.layers.embeddings import FlatIndex, FusedUpdate, SparseEmbeddings
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
@@ -206,23 +206,8 @@ def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
     return FusedUpdate(rate, options.embedding_l2 or 0.0)
 
 
-class ScaledLengths(nn.Module):
-    """List lengths as dense inputs in [0, 1]: `log(1 + length) / log(1 + max_len)`."""
-
-    scale: Tensor
-
-    def __init__(self, fields: Sequence[SparseField]) -> None:
-        super().__init__()
-        widths = torch.tensor([f.width for f in fields if f.width > 1], dtype=torch.float32)
-        self.register_buffer("scale", 1.0 / torch.log1p(widths), persistent=False)
-
-    def forward(self, lengths: Tensor) -> Tensor:
-        """(B, L) → (B, L)."""
-        return torch.log(1.0 + lengths) * self.scale
-
-
 class CTRNetwork(nn.Module):
-    """Embeddings, list lengths, optional statistics and a head.
+    """Embeddings, optional statistics and a head.
 
     Args:
         layout: the encoded rows.
@@ -256,9 +241,7 @@ class CTRNetwork(nn.Module):
         self.stat_inputs = (
             StatInputs(selection, selection.table(stats)) if use_stats and stats else None
         )
-        self.lengths = ListLengths(selection.fields)
-        self.scaled_lengths = ScaledLengths(selection.fields)
-        num_dense = len(selection.dense_columns) + self.lengths.num_lists
+        num_dense = len(selection.dense_columns)
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
@@ -306,8 +289,6 @@ class CTRNetwork(nn.Module):
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)
             stats = None if stats is None else stats.index_select(1, self.stat_columns)
-        if self.lengths.num_lists:
-            dense = torch.cat([dense, self.scaled_lengths(self.lengths(ids))], dim=1)
         if self.stat_inputs is not None:
             values = self.stat_inputs(ids) if stats is None else self.stat_inputs.standardise(stats)
             dense = torch.cat([dense, values], dim=1)

@@ -14,35 +14,32 @@ from torch import Tensor, nn
 
 from dynens.layers.columns import Block, Columns
 from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
-from dynens.models.network import CTRNetwork, HeadInputs, ScaledLengths
+from dynens.models.network import CTRNetwork, HeadInputs
 from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection
 
 
 class GroupInputs(nn.Module):
-    """One group's dense features, list lengths and pooled rows of a table.
+    """One group's dense features and pooled rows of a table.
 
     Args:
         group: which columns it reads.
-        lengths: what list lengths become.
         weight: the group's rows of the flat table.
     """
 
-    def __init__(self, group: FeatureGroup, lengths: nn.Module, weight: Tensor) -> None:
+    def __init__(self, group: FeatureGroup, weight: Tensor) -> None:
         super().__init__()
         self.group = group
-        self.lengths = lengths
         self.table = FlatEmbeddings(group.fields, weight)
 
     def forward(
         self, dense: Tensor, ids: Tensor, context_rows: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, D), (N, W) → (M, D_g), (M, L_g), (M, F_g, E); M = N unless the group is context."""
+    ) -> tuple[Tensor, Tensor]:
+        """(N, D), (N, W) → (M, D_g), (M, F_g, E); M = N unless the group is context."""
         if self.group.is_context and context_rows is not None:
             dense, ids = dense[:context_rows], ids[:context_rows]
         dense = take_columns(dense, self.group.dense_columns)
         ids = take_columns(ids, self.group.id_columns)
-        vectors, lengths = self.table(ids)
-        return dense, self.lengths(lengths), vectors
+        return dense, self.table(ids)
 
 
 def take_columns(x: Tensor, columns: Sequence[int]) -> Tensor:
@@ -106,7 +103,7 @@ class InferenceTwin(nn.Module):
         self.folds_stats = network.stat_inputs is not None
         selection = network.selection
         self.groups = nn.ModuleList(
-            GroupInputs(group, ScaledLengths(group.fields), table)
+            GroupInputs(group, table)
             for group, table in zip(
                 selection.groups(), group_tables(selection, weight), strict=True
             )
@@ -117,12 +114,10 @@ class InferenceTwin(nn.Module):
 
     def inputs(self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None) -> HeadInputs:
         """What the head takes, context columns with as many rows as `context_rows` says."""
-        denses, lengths, vectors = zip(
+        denses, vectors = zip(
             *(group(dense, ids, context_rows) for group in self.groups), strict=True
         )
         kinds: list[Sequence[Tensor]] = [denses]
-        if any(length.shape[1] for length in lengths):
-            kinds.append(lengths)
         if self.folds_stats:
             kinds += stat_kinds([v[:, :, self.embedding_dim :] for v in vectors])
             vectors = tuple(v[:, :, : self.embedding_dim] for v in vectors)

@@ -1,7 +1,7 @@
 """Gradient-boosted trees on target and count encodings beside the dense features (XGBoost).
 
 `logit(x) = logit(rate) + Σ_t f_t(x)` over trees `f_t`, with
-`x = [dense, list lengths, target and count encoding of every sparse field]`. Training rows bring
+`x = [dense, target and count encoding of every sparse field]`. Training rows bring
 leakage-free encodings; every other row reads the frozen tables, which the exported graph holds as
 Gathers in front of its `TreeEnsembleRegressor`.
 
@@ -68,10 +68,9 @@ def exact_sums(table: FloatArray, max_values: int) -> FloatArray:
 
 
 class TreeInputs(nn.Module):
-    """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + M + 2F) float32.
+    """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + 2F) float32.
 
-    D' selected dense features, M lengths of multi-valued fields, then the encodings, which
-    training rows bring along (`stats`).
+    D' selected dense features, then the encodings, which training rows bring along (`stats`).
     """
 
     def __init__(self, selection: FeatureSelection, table: FloatArray) -> None:
@@ -80,10 +79,9 @@ class TreeInputs(nn.Module):
         self.feature_groups = selection.groups()
         tables = group_tables(selection, torch.from_numpy(exact_sums(table, widest)))
         self.groups = nn.ModuleList(
-            GroupInputs(group, nn.Identity(), rows)
+            GroupInputs(group, rows)
             for group, rows in zip(self.feature_groups, tables, strict=True)
         )
-        self.num_lists = sum(field.width > 1 for field in selection.fields)
 
     def forward(
         self,
@@ -92,13 +90,12 @@ class TreeInputs(nn.Module):
         context_rows: Tensor | None = None,
         stats: Tensor | None = None,
     ) -> Tensor:
-        denses, lengths, vectors = zip(
+        denses, vectors = zip(
             *(group(dense, ids, context_rows) for group in self.groups), strict=True
         )
-        kinds = [denses, lengths, *stat_kinds(vectors)]
         if stats is None:
-            return in_order(self.feature_groups, kinds).whole()
-        inputs = in_order(self.feature_groups, kinds[:2]).whole()
+            return in_order(self.feature_groups, [denses, *stat_kinds(vectors)]).whole()
+        inputs = in_order(self.feature_groups, [denses]).whole()
         return torch.cat([inputs, stats], dim=1)
 
 
@@ -191,9 +188,8 @@ class XGBoostLearner:
         }
 
     def tree_inputs(self, batch: EncodedBatch) -> FloatArray:
-        """(B, D' + M + 2F) inputs; the encodings are the batch's own where it brings them."""
+        """(B, D' + 2F) inputs; the encodings are the batch's own where it brings them."""
         num_inputs = len(self.selection.dense_columns) + len(self.selection.stat_columns)
-        num_inputs += self.inputs.num_lists
         inputs = np.empty((len(batch), num_inputs), dtype=np.float32)
         columns = list(self.selection.stat_columns)
         for rows, dense, ids in prediction_batches(batch):

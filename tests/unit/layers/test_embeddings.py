@@ -8,7 +8,7 @@ import torch
 from dynens.batch import SparseField
 from dynens.layers.blocks import ByteDropout
 from dynens.layers.columns import Columns
-from dynens.layers.embeddings import FlatEmbeddings, ListLengths, SparseEmbeddings, field_offsets
+from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, field_offsets
 from dynens.layers.field_tables import FieldTables, join_flat_table, split_flat_table
 from dynens.layers.interactions import CrossNetwork, PairwiseInnerProducts, fm_second_order
 
@@ -40,9 +40,7 @@ def test_lookup_and_mean_by_hand() -> None:
 def test_inference_form_equals_training_form() -> None:
     embeddings = SparseEmbeddings(FIELDS, 2)
     twin = FlatEmbeddings(FIELDS, embeddings.weight)
-    means, lengths = twin(IDS)
-    torch.testing.assert_close(means, embeddings(IDS))
-    torch.testing.assert_close(lengths, ListLengths(FIELDS)(IDS))
+    torch.testing.assert_close(twin(IDS), embeddings(IDS))
 
 
 def test_single_valued_fields_take_the_same_values() -> None:
@@ -50,9 +48,7 @@ def test_single_valued_fields_take_the_same_values() -> None:
     embeddings = numbered(SparseEmbeddings(single, 2))
     ids = IDS[:, :2]
     assert embeddings(ids).tolist() == [[[1.0, 10.0], [6.0, 60.0]], [[3.0, 30.0], [7.0, 70.0]]]
-    means, lengths = FlatEmbeddings(single, embeddings.weight)(ids)
-    torch.testing.assert_close(means, embeddings(ids))
-    assert lengths.shape == (len(ids), 0)
+    torch.testing.assert_close(FlatEmbeddings(single, embeddings.weight)(ids), embeddings(ids))
 
 
 @pytest.mark.parametrize("fields", [FIELDS, (SparseField("a", 3), SparseField("b", 4))])
@@ -71,16 +67,14 @@ def test_flat_table_survives_the_round_trip() -> None:
     assert torch.equal(join_flat_table(FIELDS, split_flat_table(FIELDS, flat)), flat)
 
 
-def test_list_lengths_by_hand() -> None:
+def test_means_of_lists_by_hand() -> None:
     fields = (SparseField("a", 3), SparseField("b", 4, 3), SparseField("c", 9, 2))
     ids = torch.tensor(
         [[1, 2, 0, 3, 5, -1], [0, 1, -1, -1, 1, -1]], dtype=torch.int32
     )  # row 1: both lists are empty
-    assert ListLengths(fields)(ids).tolist() == [[3.0, 1.0], [0.0, 0.0]]
     rows = torch.arange(19.0).unsqueeze(1)
     rows[[0, 4, 9]] = 0.0  # padding
-    means, lengths = FlatEmbeddings(fields, rows)(ids)
-    assert lengths.tolist() == [[3.0, 1.0], [0.0, 0.0]]
+    means = FlatEmbeddings(fields, rows)(ids)
     # Row 0: a 2; b (7, 5, 8); c 15. Row 1: a 1; missing is row 6 of b and row 11 of c.
     torch.testing.assert_close(
         means[:, :, 0], torch.tensor([[2.0, 20 / 3, 15.0], [1.0, 6.0, 11.0]])
