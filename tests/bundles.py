@@ -23,14 +23,8 @@ from dynens.data.prepare import prepare
 from dynens.data.prepared import open_prepared
 from dynens.ensemble.scorer import open_session, run_graph
 from dynens.models.onnx_export import graph_inputs
-from dynens.schema import (
-    DatasetConfig,
-    EntityTable,
-    FeatureSchema,
-    FieldSpec,
-    LabelRule,
-    SplitConfig,
-)
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, SplitConfig
 from training.ranking import export_ranking
 
 _OPSET = 17

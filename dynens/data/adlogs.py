@@ -11,14 +11,8 @@ from pathlib import Path
 
 from dynens.data.cache import data_home
 from dynens.errors import DataError
-from dynens.schema import (
-    DatasetConfig,
-    FeatureSchema,
-    FieldSpec,
-    LabelRule,
-    SourceOptions,
-    SplitConfig,
-)
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, SourceOptions, SplitConfig
 
 _CRITEO_PATTERNS = ("train.txt*", "day_*", "*.tsv*", "*.txt*")
 _AVAZU_PATTERNS = ("train.csv*", "train*", "*.csv*", "*.gz")

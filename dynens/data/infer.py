@@ -31,14 +31,13 @@ from dynens.data.roles import (
 from dynens.data.sources import read_sample, with_decimal
 from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
+from dynens.rules import Comparison, LabelRule
 from dynens.schema import (
     DEFAULT_SOURCE,
-    Comparison,
     DatasetConfig,
     Entity,
     FeatureSchema,
     FieldSpec,
-    LabelRule,
     SourceOptions,
     TimeFormat,
     dump_dataset,

@@ -19,12 +19,12 @@ import pyarrow as pa
 from dynens.data.cache import data_home
 from dynens.data.sources import file_schema
 from dynens.errors import DataError
+from dynens.rules import LabelRule
 from dynens.schema import (
     DatasetConfig,
     EntityTable,
     FeatureSchema,
     FieldSpec,
-    LabelRule,
     SplitConfig,
     VocabularyPolicy,
 )

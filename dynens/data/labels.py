@@ -16,7 +16,7 @@ from dynens.data.heads import NO_HEADER, are_numbers
 from dynens.data.numbers import parse_number, to_numbers
 from dynens.data.values import canonical_codes
 from dynens.errors import DataError, SchemaError
-from dynens.schema import Comparison, LabelRule
+from dynens.rules import Comparison, LabelRule
 
 _POSITIVE_WORDS = (
     "1",

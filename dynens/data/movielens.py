@@ -31,12 +31,12 @@ import pyarrow.parquet as pq
 from dynens.data.cache import build_once, cache_folder, data_home
 from dynens.data.sources import read_table
 from dynens.errors import DataError
+from dynens.rules import LabelRule
 from dynens.schema import (
     DatasetConfig,
     EntityTable,
     FeatureSchema,
     FieldSpec,
-    LabelRule,
     SourceOptions,
     SplitConfig,
     VocabularyPolicy,

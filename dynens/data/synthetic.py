@@ -24,14 +24,8 @@ from pydantic import Field
 
 from dynens.config.base import FrozenConfig
 from dynens.data.cache import build_once, cache_folder
-from dynens.schema import (
-    DatasetConfig,
-    EntityTable,
-    FeatureSchema,
-    FieldSpec,
-    LabelRule,
-    SplitConfig,
-)
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, SplitConfig
 
 _CHUNK = 262_144
 _START_S = 1_700_000_000

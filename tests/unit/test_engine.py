@@ -17,7 +17,8 @@ from dynens.config.serving import EngineConfig
 from dynens.data.prepare import prepare
 from dynens.engine import BudgetSpentError, Engine, Pause, Scores
 from dynens.errors import BundleError
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 from tests.bundles import ensemble_graph, student_graph
 
 LAYOUT = FeatureLayout(

@@ -2,12 +2,11 @@ import pytest
 from pydantic import ValidationError
 
 from dynens.errors import ConfigError, SchemaError
+from dynens.rules import Comparison, LabelRule
 from dynens.schema import (
-    Comparison,
     DatasetConfig,
     FeatureSchema,
     FieldSpec,
-    LabelRule,
     SourceOptions,
     SplitConfig,
     dump_dataset,

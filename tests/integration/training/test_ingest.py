@@ -14,7 +14,8 @@ import ray
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.errors import DataError
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 from tests.unit.data.tables import mixed_table
 from training.ingest import prepare_on_ray
 

@@ -7,7 +7,8 @@ from dynens.data.columns import unified_schema
 from dynens.data.entities import load_entities
 from dynens.data.prepare import prepare
 from dynens.errors import DataError
-from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, LabelRule
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec
 from tests.unit.data.tables import mixed_table
 
 FIELDS = (FieldSpec(name="price", kind="numeric"), FieldSpec(name="country"))

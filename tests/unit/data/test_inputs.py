@@ -9,7 +9,8 @@ from dynens.data.inputs import InputFiles
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.errors import DataError
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 
 ROWS = 400
 

@@ -4,7 +4,7 @@ import pytest
 
 from dynens.data.labels import LabelReader
 from dynens.errors import DataError, SchemaError
-from dynens.schema import LabelRule
+from dynens.rules import LabelRule
 
 
 def labels_of(values, **rule):

@@ -16,14 +16,8 @@ from dynens.data.splits import SPLITS
 from dynens.data.statistics import flat_rows
 from dynens.data.values import canonical
 from dynens.errors import BundleError, DataError, SchemaError
-from dynens.schema import (
-    DatasetConfig,
-    EntityTable,
-    FeatureSchema,
-    FieldSpec,
-    LabelRule,
-    SplitConfig,
-)
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, SplitConfig
 from tests.unit.data.tables import mixed_table
 
 EIGHTY = SplitConfig(fractions=(0.8, 0.1, 0.1))

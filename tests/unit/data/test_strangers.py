@@ -4,7 +4,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.prepare import prepare
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule, SplitConfig
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, SplitConfig
 
 
 def told(tmp_path, split, test=None):

@@ -12,8 +12,9 @@ import torch
 from dynens.config.run import RunConfig
 from dynens.errors import BadInputError, BundleError, DataError, TrainingError
 from dynens.models.training import save_tensors
+from dynens.rules import LabelRule
 from dynens.run import RunDirectory
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, LabelRule
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 from training import pipeline
 from training.pipeline import Watcher, _prepare_here, explained, fit
 
