@@ -30,12 +30,14 @@ class SparseField:
     """One sparse field of the encoded row.
 
     `num_embeddings` counts the ids 0 (out of vocabulary), 1 (missing) and 2… (values);
-    `width` is the number of columns of `ids` it owns (> 1 only for multi-valued fields).
+    `width` is the number of columns of `ids` it owns (> 1 only for multi-valued fields);
+    `vocabulary_of` is the field whose values have the same ids, if there is one.
     """
 
     name: str
     num_embeddings: int
     width: int = 1
+    vocabulary_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class FeatureLayout:
     def to_dict(self) -> dict[str, object]:
         return {
             "dense": list(self.dense),
-            "fields": [[f.name, f.num_embeddings, f.width] for f in self.fields],
+            "fields": [
+                [f.name, f.num_embeddings, f.width, *([f.vocabulary_of] * bool(f.vocabulary_of))]
+                for f in self.fields
+            ],
             "context": [self.context_dense, self.context_fields],
         }
 

@@ -45,6 +45,9 @@ class FieldSpec(FrozenConfig):
         derive: the part of a date or time column to use instead of the value itself.
         time_format: how to read the column when `derive` is given.
         vocabulary: policy of categorical and multi-valued fields.
+        vocabulary_of: another such field, whose values these are too (a history's items). Both
+            then share its vocabulary, and how often a row's values of the one stand among those
+            of the other is a feature.
         separator: between values given as text; None: white space; "": characters (no spaces).
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
@@ -64,6 +67,7 @@ class FieldSpec(FrozenConfig):
     derive: TimePart | None = None
     time_format: TimeFormat = "auto"
     vocabulary: VocabularyPolicy = VocabularyPolicy()
+    vocabulary_of: str | None = None
     separator: str | None = ","
     max_len: int | None = Field(default=None, ge=1, le=1000)
     keep: Literal["first", "last"] = "first"
@@ -133,6 +137,7 @@ class FeatureSchema(FrozenConfig):
         if twice:
             raise ValueError(f"field {min(twice)!r} is declared twice; names must be unique")
         outcome = self.label.outcome_columns()
+        self._check_shared()
         for spec in self.fields:
             if spec.source in outcome:
                 raise ValueError(
@@ -147,6 +152,24 @@ class FeatureSchema(FrozenConfig):
                     "request has; leave the field out"
                 )
         return self
+
+    def _check_shared(self) -> None:
+        """Vocabularies are those of fields that have one of their own."""
+        by_name = {spec.name: spec for spec in self.fields}
+        for spec in self.fields:
+            if spec.vocabulary_of is None:
+                continue
+            owner = by_name.get(spec.vocabulary_of)
+            if owner is None or owner is spec or owner.vocabulary_of is not None:
+                raise ValueError(
+                    f"field {spec.name!r} takes the vocabulary of {spec.vocabulary_of!r}, which "
+                    "is no other field with a vocabulary of its own"
+                )
+            if {spec.kind, owner.kind} - {"categorical", "multi_valued"}:
+                raise ValueError(
+                    f"fields {spec.name!r} and {owner.name!r} share a vocabulary, which "
+                    "categorical and multi-valued fields have"
+                )
 
     def outcome_columns(self) -> set[str]:
         """The columns that tell of a row's outcome and weight, which no request has."""

@@ -74,7 +74,9 @@ class CategoricalEncoder(FieldEncoder):
     def __init__(self, spec: FieldSpec, vocabulary: Vocabulary) -> None:
         super().__init__(spec)
         self.vocabulary = vocabulary
-        self.sparse = (SparseField(spec.name, vocabulary.num_embeddings),)
+        self.sparse = (
+            SparseField(spec.name, vocabulary.num_embeddings, vocabulary_of=spec.vocabulary_of),
+        )
 
     def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
         ids[:, 0] = self.vocabulary.encode(derived(column, self.spec))
@@ -234,7 +236,9 @@ class MultiValuedEncoder(FieldEncoder):
         self.width = width
         self.length = length
         self._known: dict[str, list[int]] = {}
-        self.sparse = (SparseField(spec.name, vocabulary.num_embeddings, width),)
+        self.sparse = (
+            SparseField(spec.name, vocabulary.num_embeddings, width, spec.vocabulary_of),
+        )
         if length is not None:
             self.dense = (spec.name + LENGTH_SUFFIX,)
 

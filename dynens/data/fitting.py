@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -66,12 +67,37 @@ def field_fitter(spec: FieldSpec, first_row: int = 0) -> FieldFitter:
     return _FITTERS[spec.kind](spec, first_row)
 
 
-class CategoricalFitter(FieldFitter):
+class VocabularyFitter(FieldFitter):
     """Counts values."""
 
     def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
         super().__init__(spec)
         self._counter = ValueCounter()
+        self._policy = spec.vocabulary
+
+    def take_over(self, other: VocabularyFitter) -> None:
+        """Have one vocabulary with `other`, of the values that both have seen."""
+        self._counter.merge(other._counter)
+        other._counter, other._policy = self._counter, self._policy
+
+    def vocabulary(self) -> Vocabulary:
+        """Of the values seen."""
+        if self._policy.hash_buckets is not None:
+            return Vocabulary(pa.array([], pa.string()), self._policy.hash_buckets)
+        return Vocabulary(self._counter.most_common(self._policy))
+
+
+def share_vocabularies(fitters: Sequence[FieldFitter]) -> None:
+    """Give fields the vocabularies that their `vocabulary_of` names, once all rows were added."""
+    by_name = {fitter.spec.name: fitter for fitter in fitters}
+    for fitter in fitters:
+        owner = by_name.get(fitter.spec.vocabulary_of or "")
+        if isinstance(owner, VocabularyFitter) and isinstance(fitter, VocabularyFitter):
+            owner.take_over(fitter)
+
+
+class CategoricalFitter(VocabularyFitter):
+    """Counts values."""
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         if self.spec.vocabulary.hash_buckets is None:
@@ -81,17 +107,14 @@ class CategoricalFitter(FieldFitter):
         self._counter.merge(other._counter)
 
     def finish(self) -> CategoricalEncoder:
-        policy = self.spec.vocabulary
-        vocabulary = Vocabulary(self._counter.most_common(policy), policy.hash_buckets)
-        return CategoricalEncoder(self.spec, vocabulary)
+        return CategoricalEncoder(self.spec, self.vocabulary())
 
 
-class MultiValuedFitter(FieldFitter):
+class MultiValuedFitter(VocabularyFitter):
     """Counts values and list lengths."""
 
     def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
-        super().__init__(spec)
-        self._counter = ValueCounter()
+        super().__init__(spec, first_row)
         self._lengths = np.zeros(0, np.int64)
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
@@ -105,10 +128,8 @@ class MultiValuedFitter(FieldFitter):
         self._lengths = _padded_sum(self._lengths, other._lengths)
 
     def finish(self) -> MultiValuedEncoder:
-        policy = self.spec.vocabulary
-        vocabulary = Vocabulary(self._counter.most_common(policy), policy.hash_buckets)
         width = self.spec.max_len or self._common_length()
-        return MultiValuedEncoder(self.spec, vocabulary, width, self._length_scale())
+        return MultiValuedEncoder(self.spec, self.vocabulary(), width, self._length_scale())
 
     def warning(self) -> str | None:
         share = float(self._lengths[MAX_LEN + 1 :].sum()) / max(int(self._lengths.sum()), 1)

@@ -28,6 +28,7 @@ from dynens.data.roles import (
     find_timestamp,
     may_be_time,
 )
+from dynens.data.shared import with_shared_vocabularies
 from dynens.data.sources import read_sample, with_decimal
 from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
@@ -218,9 +219,10 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
+        fields = with_shared_vocabularies(self._fields, self._sample, self._labels)
         updated = features.model_copy(
             update={
-                "fields": tuple(self._fields),
+                "fields": tuple(fields),
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,

@@ -43,6 +43,7 @@ def write_encoder(encoder: RowEncoder, directory: Path) -> None:
         }
         if isinstance(item, (CategoricalEncoder, MultiValuedEncoder)):
             entry["vocabulary"] = len(item.vocabulary.values)
+            entry["hash_buckets"] = item.vocabulary.hash_buckets
             vocabularies.append(item.vocabulary.values)
         fields.append(entry)
     _write_texts(directory / "vocabularies.arrow", vocabularies)
@@ -122,7 +123,9 @@ def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:
     if spec.kind == "dense_vector":
         return DenseVectorEncoder(spec, _floats(state["mean"]), _floats(state["scale"]))
     # A slice keeps the whole buffer alive; a copy of its own is what look-ups want.
-    vocabulary = Vocabulary(pa.concat_arrays([texts]), spec.vocabulary.hash_buckets)
+    vocabulary = Vocabulary(
+        pa.concat_arrays([texts]), entry.get("hash_buckets", spec.vocabulary.hash_buckets)
+    )
     if spec.kind == "multi_valued":
         length = state.get("length")  # encoders of early versions have none
         scale = None if length is None else LengthScale(*length)

@@ -91,6 +91,15 @@ class Columns:
         return torch.addmm(once, _beside(own), _weight(layer, own).t())
 
 
+def take_columns(x: Tensor, columns: Sequence[int]) -> Tensor:
+    """(N, W) → (N, len(columns)), without a copy where these are neighbours."""
+    if list(columns) == list(range(x.shape[1])):
+        return x
+    if columns and list(columns) == list(range(columns[0], columns[0] + len(columns))):
+        return x[:, columns[0] : columns[0] + len(columns)]
+    return x.index_select(1, torch.tensor(columns, dtype=torch.int64))
+
+
 def linear(layer: nn.Module, x: Tensor | Columns) -> Tensor:
     """`layer(x)`."""
     out: Tensor = x.linear(layer) if isinstance(x, Columns) else layer(x)

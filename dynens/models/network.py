@@ -15,6 +15,7 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
 from dynens.layers.embeddings import FlatIndex, FusedUpdate, SparseEmbeddings
+from dynens.layers.matches import match_shares
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
@@ -207,7 +208,7 @@ def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
 
 
 class CTRNetwork(nn.Module):
-    """Embeddings, optional statistics and a head.
+    """Embeddings, matches of fields that share a vocabulary, optional statistics and a head.
 
     Args:
         layout: the encoded rows.
@@ -241,7 +242,7 @@ class CTRNetwork(nn.Module):
         self.stat_inputs = (
             StatInputs(selection, selection.table(stats)) if use_stats and stats else None
         )
-        num_dense = len(selection.dense_columns)
+        num_dense = len(selection.dense_columns) + len(selection.shared_values)
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
@@ -285,13 +286,17 @@ class CTRNetwork(nn.Module):
 
     def inputs(self, dense: Tensor, ids: Tensor, stats: Tensor | None) -> HeadInputs:
         """What the head takes."""
+        pairs = self.selection.shared_values
+        more = [match_shares(ids, ids, pairs)] if pairs else []
         if not self.selects_all:
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)
             stats = None if stats is None else stats.index_select(1, self.stat_columns)
         if self.stat_inputs is not None:
             values = self.stat_inputs(ids) if stats is None else self.stat_inputs.standardise(stats)
-            dense = torch.cat([dense, values], dim=1)
+            more.append(values)
+        if more:
+            dense = torch.cat([dense, *more], dim=1)
         return HeadInputs.of(dense, self.embedding_dropout(self.embeddings(ids)))
 
     def branch_logits(self, dense: Tensor, ids: Tensor, stats: Tensor | None = None) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dynens.batch import FeatureLayout, FloatArray, SparseField
 from dynens.errors import ConfigError
+from dynens.layers.matches import SharedValues
 from dynens.models.base import StatSource
 
 STATS_PER_FIELD = 2
@@ -46,6 +48,8 @@ class FeatureSelection:
     context_dense: int = 0
     context_fields: int = 0
     """How many of the first selected dense features and fields candidates share."""
+    shared_values: tuple[SharedValues, ...] = ()
+    """Selected fields that share a vocabulary, those of the context first."""
 
     def groups(self) -> tuple[FeatureGroup, ...]:
         """What candidates share and the rest; one group where one side is empty."""
@@ -85,10 +89,12 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
     positions: list[int] = []
     flat_rows: list[tuple[int, int]] = []
     start = 0
+    columns_of: dict[str, slice] = {}
     for position, (field, columns) in enumerate(layout.columns()):
         stop = start + 1 + field.num_embeddings
         if field.name in wanted:
             fields.append(field)
+            columns_of[field.name] = columns
             id_columns.extend(range(columns.start, columns.stop))
             positions.append(position)
             flat_rows.append((start, stop))
@@ -107,4 +113,18 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
         tuple(flat_rows),
         context_dense=sum(i < layout.context_dense for i in dense),
         context_fields=sum(i < layout.context_fields for i in positions),
+        shared_values=_shared_values(layout, fields, columns_of),
     )
+
+
+def _shared_values(
+    layout: FeatureLayout, fields: Sequence[SparseField], columns: Mapping[str, slice]
+) -> tuple[SharedValues, ...]:
+    pairs = []
+    for field in fields:
+        second = columns.get(field.vocabulary_of or "")
+        if second is not None:
+            first = columns[field.name]
+            shared = (at.stop <= layout.context_ids_width for at in (first, second))
+            pairs.append(SharedValues(first, second, *shared))
+    return tuple(sorted(pairs, key=lambda pair: not pair.is_context))

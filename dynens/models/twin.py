@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dynens.layers.columns import Block, Columns
+from dynens.layers.columns import Block, Columns, take_columns
 from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
+from dynens.layers.matches import match_shares
 from dynens.models.network import CTRNetwork, HeadInputs
 from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection
 
@@ -42,15 +43,6 @@ class GroupInputs(nn.Module):
         return dense, self.table(ids)
 
 
-def take_columns(x: Tensor, columns: Sequence[int]) -> Tensor:
-    """(N, W) → (N, len(columns)), without a copy where these are neighbours."""
-    if list(columns) == list(range(x.shape[1])):
-        return x
-    if columns and list(columns) == list(range(columns[0], columns[0] + len(columns))):
-        return x[:, columns[0] : columns[0] + len(columns)]
-    return x.index_select(1, torch.tensor(columns, dtype=torch.int64))
-
-
 def in_order(groups: Sequence[FeatureGroup], kinds: Sequence[Sequence[Tensor]]) -> Columns:
     """Blocks of each kind of input side by side, within a kind group after group.
 
@@ -69,6 +61,31 @@ def in_order(groups: Sequence[FeatureGroup], kinds: Sequence[Sequence[Tensor]]) 
     if not blocks:
         blocks.append(Block(kinds[0][-1], range(0)))
     return Columns(tuple(blocks))
+
+
+def match_kinds(
+    selection: FeatureSelection,
+    denses: Sequence[Tensor],
+    ids: Tensor,
+    context_rows: Tensor | None,
+) -> list[list[Tensor]]:
+    """Groups' (M, p) matches, (N, W) `ids` being the rows; nothing where no fields share values.
+
+    A match is the context's where both fields are, and every row's own otherwise.
+    """
+    pairs = selection.shared_values
+    if not pairs:
+        return []
+    if len(denses) == 1:
+        return [[match_shares(ids, ids, pairs)]]
+    context = ids if context_rows is None else ids[:context_rows]
+    parts = ([p for p in pairs if p.is_context], [p for p in pairs if not p.is_context])
+    return [
+        [
+            match_shares(ids, context, part) if part else dense[:, :0]
+            for part, dense in zip(parts, denses, strict=True)
+        ]
+    ]
 
 
 def stat_kinds(stats: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -108,6 +125,7 @@ class InferenceTwin(nn.Module):
                 selection.groups(), group_tables(selection, weight), strict=True
             )
         )
+        self.selection = selection
         self.feature_groups = selection.groups()
         self.head = copy.deepcopy(network.head)
         self.eval()
@@ -117,7 +135,7 @@ class InferenceTwin(nn.Module):
         denses, vectors = zip(
             *(group(dense, ids, context_rows) for group in self.groups), strict=True
         )
-        kinds: list[Sequence[Tensor]] = [denses]
+        kinds = [denses, *match_kinds(self.selection, denses, ids, context_rows)]
         if self.folds_stats:
             kinds += stat_kinds([v[:, :, self.embedding_dim :] for v in vectors])
             vectors = tuple(v[:, :, : self.embedding_dim] for v in vectors)

@@ -1,7 +1,7 @@
 """Gradient-boosted trees on target and count encodings beside the dense features (XGBoost).
 
 `logit(x) = logit(rate) + Σ_t f_t(x)` over trees `f_t`, with
-`x = [dense, target and count encoding of every sparse field]`. Training rows bring
+`x = [dense, matches, target and count encoding of every sparse field]`. Training rows bring
 leakage-free encodings; every other row reads the frozen tables, which the exported graph holds as
 Gathers in front of its `TreeEnsembleRegressor`.
 
@@ -45,7 +45,7 @@ from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import LEARNER_FILE, SavedStats
 from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module
 from dynens.models.selection import FeatureSelection, select_features
-from dynens.models.twin import GroupInputs, group_tables, in_order, stat_kinds
+from dynens.models.twin import GroupInputs, group_tables, in_order, match_kinds, stat_kinds
 from dynens.run import intact
 
 BOOSTER_FILE = "booster.json"
@@ -68,14 +68,16 @@ def exact_sums(table: FloatArray, max_values: int) -> FloatArray:
 
 
 class TreeInputs(nn.Module):
-    """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + 2F) float32.
+    """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + P + 2F) float32.
 
-    D' selected dense features, then the encodings, which training rows bring along (`stats`).
+    D' selected dense features, matches of P pairs of fields that share a vocabulary, then the
+    encodings, which training rows bring along (`stats`).
     """
 
     def __init__(self, selection: FeatureSelection, table: FloatArray) -> None:
         super().__init__()
         widest = max((field.width for field in selection.fields), default=1)
+        self.selection = selection
         self.feature_groups = selection.groups()
         tables = group_tables(selection, torch.from_numpy(exact_sums(table, widest)))
         self.groups = nn.ModuleList(
@@ -93,9 +95,10 @@ class TreeInputs(nn.Module):
         denses, vectors = zip(
             *(group(dense, ids, context_rows) for group in self.groups), strict=True
         )
+        kinds = [denses, *match_kinds(self.selection, denses, ids, context_rows)]
         if stats is None:
-            return in_order(self.feature_groups, [denses, *stat_kinds(vectors)]).whole()
-        inputs = in_order(self.feature_groups, [denses]).whole()
+            return in_order(self.feature_groups, [*kinds, *stat_kinds(vectors)]).whole()
+        inputs = in_order(self.feature_groups, kinds).whole()
         return torch.cat([inputs, stats], dim=1)
 
 
@@ -188,8 +191,9 @@ class XGBoostLearner:
         }
 
     def tree_inputs(self, batch: EncodedBatch) -> FloatArray:
-        """(B, D' + 2F) inputs; the encodings are the batch's own where it brings them."""
+        """(B, D' + P + 2F) inputs; the encodings are the batch's own where it brings them."""
         num_inputs = len(self.selection.dense_columns) + len(self.selection.stat_columns)
+        num_inputs += len(self.selection.shared_values)
         inputs = np.empty((len(batch), num_inputs), dtype=np.float32)
         columns = list(self.selection.stat_columns)
         for rows, dense, ids in prediction_batches(batch):

@@ -16,6 +16,13 @@ from dynens.schema import (
 LABEL = LabelRule(column="y")
 
 
+def sharing(of_b, of_c):
+    """A schema of a number `a` and categories `b`, `c` and `d`."""
+    b, c = FieldSpec(name="b", vocabulary_of=of_b), FieldSpec(name="c", vocabulary_of=of_c)
+    fields = (FieldSpec(name="a", kind="numeric"), b, c, FieldSpec(name="d"))
+    return FeatureSchema(label=LABEL, fields=fields)
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -44,6 +51,9 @@ def test_what_is_no_comparison(text):
     ("build", "says"),
     [
         (lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="y"),)), "reads the label"),
+        (lambda: sharing("b", "b"), "takes the vocabulary of 'b', which is no other field"),
+        (lambda: sharing("c", "d"), "takes the vocabulary of 'c', which is no other field"),
+        (lambda: sharing("a", "d"), "'b' and 'a' share a vocabulary, which categorical and"),
         (
             lambda: FeatureSchema(
                 label=LabelRule(column="y", positive="watch > 3"), fields=(FieldSpec(name="watch"),)

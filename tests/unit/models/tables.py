@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynens.batch import PADDING, EncodedBatch, FeatureLayout, SparseField
+from dynens.batch import MISSING, PADDING, EncodedBatch, FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 
 
@@ -35,11 +35,13 @@ def tiny_table(
     rows: int = 600,
     seed: int = 0,
     context: tuple[int, int] = (0, 0),
+    shared: bool = False,
 ) -> TinyTable:
     """Rows whose click rate depends on dense features and on an effect of every id.
 
     The first `context` dense features and fields are what candidates of a request share; with
-    `multi_valued` the last field holds lists, and the first one too where it is shared.
+    `multi_valued` the last field holds lists, and the first one too where it is shared. With
+    `shared` all fields have the vocabulary of the last one, and a value in common makes clicks.
     """
     rng = np.random.default_rng(seed)
     lists = {num_fields - 1} | ({0} if context[1] else set())
@@ -47,16 +49,31 @@ def tiny_table(
         SparseField(f"c{i}", 6 + 3 * i, 3 if multi_valued and i in lists else 1)
         for i in range(num_fields)
     )
+    if shared:
+        owner = fields[-1]
+        fields = (
+            *(SparseField(f.name, owner.num_embeddings, f.width, owner.name) for f in fields[:-1]),
+            owner,
+        )
     layout = FeatureLayout(tuple(f"x{i}" for i in range(num_dense)), fields, *context)
     dense = rng.normal(size=(2 * rows, num_dense)).astype(np.float32)
     ids, logit = _random_ids(layout, 2 * rows, rng)
     logit = logit + dense.sum(axis=1)
+    if shared:
+        columns = [at for _, at in layout.columns()]
+        logit += 6 * sum(meets(ids[:, at], ids[:, columns[-1]]) for at in columns[:-1])
     labels = (rng.random(2 * rows) < 1 / (1 + np.exp(-logit))).astype(np.float32)
     stats = _statistics(layout, ids[:rows], labels[:rows])
     train_stats = lookup(layout, stats, ids[:rows])
     train = EncodedBatch(dense[:rows], ids[:rows], labels[:rows], stats=train_stats)
     valid = EncodedBatch(dense[rows:], ids[rows:], labels[rows:])
     return TinyTable(layout, stats, train, valid)
+
+
+def meets(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Which rows have a known value of (B, V) `first` in (B, W) `second`, too."""
+    equal = (first[:, :, None] == second[:, None, :]) & (first > MISSING)[:, :, None]
+    return np.asarray(equal.any(axis=(1, 2)))
 
 
 def _random_ids(

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import torch
+
+from dynens.batch import FeatureLayout, SparseField
+from dynens.layers.matches import SharedValues, match_share, match_shares
+from dynens.models.selection import select_features
+
+# A history of three values, the candidate's two tags and the candidate.
+LAYOUT = FeatureLayout(
+    (),
+    (
+        SparseField("history", 9, 3, "item"),
+        SparseField("last", 9, 1, "item"),
+        SparseField("tags", 9, 2, "item"),
+        SparseField("item", 9),
+    ),
+    context_fields=2,
+)
+HISTORY = torch.tensor([[4, 5, 4], [6, -1, -1], [1, -1, -1], [0, 0, 2]], dtype=torch.int32)
+ITEM = torch.tensor([[4], [5], [1], [0]], dtype=torch.int32)
+
+
+def test_matches_by_hand() -> None:
+    # Twice, never, both missing, both unknown: n / (n + 1).
+    expected = torch.tensor([[2 / 3], [0.0], [0.0], [0.0]])
+    torch.testing.assert_close(match_share(HISTORY, ITEM), expected)
+    assert match_share(ITEM, HISTORY).tolist() == match_share(HISTORY, ITEM).tolist()
+    # Padding meets nothing, and lists meet in pairs: 4-4, 5-5, 4-4.
+    tags = torch.tensor([[4, 5], [-1, -1], [1, -1], [3, -1]], dtype=torch.int32)
+    assert match_share(HISTORY, tags).tolist() == [[0.75], [0.0], [0.0], [0.0]]
+
+
+def test_one_context_stands_for_all_rows() -> None:
+    once = match_share(HISTORY[:1], torch.tensor([[4], [5], [6]], dtype=torch.int32))
+    torch.testing.assert_close(once, torch.tensor([[2 / 3], [0.5], [0.0]]))
+
+
+def test_pairs_of_a_layout() -> None:
+    history, last, tags, item = slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7)
+    pairs = select_features(LAYOUT, None).shared_values
+    assert pairs == (
+        SharedValues(history, item, first_is_context=True),
+        SharedValues(last, item, first_is_context=True),
+        SharedValues(tags, item),
+    )
+    ids = torch.tensor([[4, 5, 4, 4, 2, 3, 4]], dtype=torch.int32)
+    torch.testing.assert_close(match_shares(ids, ids, pairs), torch.tensor([[2 / 3, 0.5, 0.0]]))
+    assert select_features(LAYOUT, ("history", "last", "tags")).shared_values == ()
+
+
+def test_pairs_within_the_context_come_first() -> None:
+    layout = FeatureLayout(
+        (), (LAYOUT.fields[2], SparseField("item", 9), SparseField("a", 9, 1, "item")), 0, 2
+    )
+    (alone,) = select_features(layout, ("tags", "item")).shared_values
+    assert alone.is_context
+    layout = FeatureLayout((), (SparseField("a", 9, 1, "item"), *LAYOUT.fields[1:]), 0, 2)
+    assert [p.is_context for p in select_features(layout, None).shared_values] == [False] * 3
+
+
+def test_layouts_keep_who_shares_with_whom() -> None:
+    assert FeatureLayout.from_dict(LAYOUT.to_dict()) == LAYOUT
