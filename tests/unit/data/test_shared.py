@@ -14,7 +14,7 @@ ROWS, ITEMS = 3000, 60
 
 
 def behaviour(seed=0, told_by="meeting"):
-    """Histories, items and clicks, likelier where both meet, where an item is popular, or nowhere."""
+    """Histories, items and clicks: likelier where both meet, where items are popular, nowhere."""
     rng = np.random.default_rng(seed)
     popularity = rng.dirichlet(np.full(ITEMS, 0.4))
     history = [rng.choice(ITEMS, rng.integers(1, 9), p=popularity) for _ in range(ROWS)]
