@@ -230,7 +230,8 @@ class StudentLearner:
         """The source of made-up rows that `teacher` labels."""
         data = self._data
         entities = {field.name: field.entity for field in data.schema.fields}
-        space = row_space(data.layout, entities, data.id_frequency)
+        missing = EncodedBatch(*data.encoder.empty(1))
+        space = row_space(data.layout, entities, data.id_frequency, missing)
         table = in_memory(self._train)
         seed = self._context.config.seed
         return RowFactory(teacher, table, data.stats, space, self._distill, seed, weakness)

@@ -30,6 +30,7 @@ _MAX_KNOWN, _MAX_KNOWN_CHARS = 20_000, 256  # lists given as text whose ids are 
 # What values raise that are lists, mappings, texts of half a character or integers beyond floats.
 _UNREADABLE = (TypeError, UnicodeEncodeError, OverflowError, pa.ArrowException)
 _LARGEST = float(np.finfo(np.float32).max)
+_FARTHEST = 3.0
 
 
 class FieldEncoder(ABC):
@@ -204,6 +205,9 @@ def single_precision(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 class LengthScale:
     """How the number of values in a list becomes a dense value: log(1 + n), standardised.
 
+    No value lies farther than three deviations from the mean: where lists are nearly equally long,
+    a list that is missing would lie dozens of them away and decide the row alone.
+
     Attributes:
         mean, scale: of the logarithms over the training rows; `scale` is 1 / deviation.
     """
@@ -213,7 +217,7 @@ class LengthScale:
 
     def of(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """The dense value of each length."""
-        return np.clip((np.log1p(counts) - self.mean) * self.scale, -10.0, 10.0)
+        return np.clip((np.log1p(counts) - self.mean) * self.scale, -_FARTHEST, _FARTHEST)
 
 
 class MultiValuedEncoder(FieldEncoder):
@@ -225,7 +229,7 @@ class MultiValuedEncoder(FieldEncoder):
         spec: the field.
         vocabulary: ids of the values.
         width: values kept.
-        length: scale of the length; None: no such column, as all lists are equally long.
+        length: scale of the length; None: no such column, as lists are equally long.
     """
 
     def __init__(

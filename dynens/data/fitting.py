@@ -31,6 +31,7 @@ from dynens.schema import FieldSpec
 SAMPLE_ROWS = 200_000
 MAX_LEN = 20
 _LONGER = 0.01  # share of lists that may be longer than what is kept of them
+_OTHER_LENGTH = 0.01  # share of lists that must be of another length for it to tell something
 _QUANTILES = 200
 
 
@@ -141,8 +142,9 @@ class MultiValuedFitter(VocabularyFitter):
         )
 
     def _length_scale(self) -> LengthScale | None:
-        """Mean and deviation of log(1 + length); None where lengths do not vary."""
-        if np.count_nonzero(self._lengths) < 2:
+        """Mean and deviation of log(1 + length); None where (nearly) all lengths are one."""
+        total = int(self._lengths.sum())
+        if not total or self._lengths.max() > (1 - _OTHER_LENGTH) * total:
             return None
         logs, weights = np.log1p(np.arange(len(self._lengths))), self._lengths
         mean = float(np.average(logs, weights=weights))

@@ -48,7 +48,7 @@ from dynens.schema import DatasetConfig, FeatureSchema
 
 __all__ = ["PreparedData", "fingerprint", "open_prepared", "prepare"]
 
-FORMAT = 1
+FORMAT = 2
 _STATS_CHUNK = 262_144
 _HASH_BYTES = 8 << 20
 

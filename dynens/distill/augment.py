@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import MISSING, OUT_OF_VOCABULARY, PADDING, EncodedBatch, FeatureLayout
+from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch, FeatureLayout
 from dynens.config.distill import AugmentationConfig
 from dynens.distill.weakness import Weights, drawn
 
@@ -37,10 +37,12 @@ class RowSpace:
     Attributes:
         units: the features.
         id_counts: per column of `ids`, the training frequency of every id.
+        missing: one row in which every feature is missing.
     """
 
     units: tuple[Unit, ...]
     id_counts: tuple[npt.NDArray[np.int64], ...]
+    missing: EncodedBatch
 
     @property
     def entities(self) -> tuple[str, ...]:
@@ -51,6 +53,7 @@ def row_space(
     layout: FeatureLayout,
     features: Mapping[str, str],
     id_counts: npt.NDArray[np.int64],
+    missing: EncodedBatch,
 ) -> RowSpace:
     """Group a layout's columns into units.
 
@@ -59,6 +62,7 @@ def row_space(
         features: feature name → entity. A dense column belongs to the feature with the longest
             name that begins the column's name; a column of no feature is a unit of its own.
         id_counts: flat table of training frequencies (one padding row before every field).
+        missing: one row in which every feature is missing.
     """
     dense: dict[str, list[int]] = {}
     ids: dict[str, list[int]] = {}
@@ -82,7 +86,7 @@ def row_space(
         )
         for name in names
     )
-    return RowSpace(units, tuple(counts))
+    return RowSpace(units, tuple(counts), missing)
 
 
 def _owner(column: str, features: Mapping[str, str]) -> str:
@@ -146,13 +150,14 @@ def cutmix(maker: Maker, config: AugmentationConfig, generator: Generator) -> No
 
 
 def field_mask(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
-    """Features become missing: id 1 (and padding behind it), dense columns 0."""
+    """Features become missing, as encoders write it."""
+    missing = maker.space.missing
     for unit in maker.space.units:
         rows = generator.random(len(maker.ids)) < config.probability
         for column in unit.dense:
-            maker.dense[rows, column] = 0.0
-        for position, column in enumerate(unit.ids):
-            maker.ids[rows, column] = MISSING if position == 0 else PADDING
+            maker.dense[rows, column] = missing.dense[0, column]
+        for column in unit.ids:
+            maker.ids[rows, column] = missing.ids[0, column]
 
 
 def feature_noise(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:

@@ -78,7 +78,7 @@ def masked(
 ) -> TensorBatch:
     """The rows with features missing at random, each with probability `share`.
 
-    A field then holds the id `MISSING`, a dense column 0, as where a raw value is missing.
+    A field then holds the id `MISSING` as where a raw value is missing, a dense column its mean, 0.
     Statistics are left to the frozen tables, which know the encodings of a missing value.
 
     Args:

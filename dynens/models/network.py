@@ -154,7 +154,7 @@ class StatInputs(nn.Module):
 
     Training rows bring leakage-free values; every other row reads the frozen table. Both go
     through the mean and standard deviation of the leakage-free values, and no value lies farther
-    than three deviations from the mean.
+    than three deviations from the mean (of a list's values their mean, which varies less).
     """
 
     table: Tensor
@@ -176,7 +176,7 @@ class StatInputs(nn.Module):
         self.scale.copy_(torch.from_numpy(1.0 / np.maximum(std, 1e-3)))
 
     def standardised_table(self) -> Tensor:
-        """(rows, 2): what standardises the encodings of each field, with padding rows zero."""
+        """(rows, 2): standardised encodings, not yet `bounded`, with padding rows zero."""
         table = self._of_fields(self.table, torch.repeat_interleave(self.index.sizes))
         table[self.index.padding_rows] = 0.0
         return table
@@ -185,18 +185,23 @@ class StatInputs(nn.Module):
         """(..., R, 2) raw encodings of R values of the (R,) fields → standardised ones."""
         mean = self.mean.view(STATS_PER_FIELD, -1).T[field]
         scale = self.scale.view(STATS_PER_FIELD, -1).T[field]
-        return ((values - mean) * scale).clamp(-_FARTHEST_STAT, _FARTHEST_STAT)
+        return (values - mean) * scale
+
+    @staticmethod
+    def bounded(values: Tensor) -> Tensor:
+        """Standardised encodings, none of them far from the mean."""
+        return values.clamp(-_FARTHEST_STAT, _FARTHEST_STAT)
 
     def standardise(self, stats: Tensor) -> Tensor:
         """(B, 2F) raw encodings of rows → standardised ones."""
-        return ((stats - self.mean) * self.scale).clamp(-_FARTHEST_STAT, _FARTHEST_STAT)
+        return self.bounded((stats - self.mean) * self.scale)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, W) ids → (B, 2F) standardised encodings, read from the frozen table."""
         vectors = torch.nn.functional.embedding(self.index.rows(ids), self.table)
         vectors = self._of_fields(vectors, self.index.pooling.argmax(dim=1))
         vectors = vectors * (ids >= 0).unsqueeze(2)  # padding adds nothing to a list's mean
-        return self.index.pool(vectors, ids).transpose(1, 2).flatten(1)
+        return self.bounded(self.index.pool(vectors, ids).transpose(1, 2).flatten(1))
 
 
 def fused_update(options: OptimizerConfig) -> FusedUpdate | None:

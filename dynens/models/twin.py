@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dynens.layers.columns import Block, Columns, take_columns
 from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
 from dynens.layers.matches import match_shares
-from dynens.models.network import CTRNetwork, HeadInputs
+from dynens.models.network import CTRNetwork, HeadInputs, StatInputs
 from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection
 
 
@@ -137,7 +137,8 @@ class InferenceTwin(nn.Module):
         )
         kinds = [denses, *match_kinds(self.selection, denses, ids, context_rows)]
         if self.folds_stats:
-            kinds += stat_kinds([v[:, :, self.embedding_dim :] for v in vectors])
+            stats = [StatInputs.bounded(v[:, :, self.embedding_dim :]) for v in vectors]
+            kinds += stat_kinds(stats)
             vectors = tuple(v[:, :, : self.embedding_dim] for v in vectors)
         groups = self.feature_groups
         return HeadInputs(in_order(groups, kinds), in_order(groups, [vectors]))

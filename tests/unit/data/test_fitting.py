@@ -39,7 +39,7 @@ def test_lengths_of_lists_beside_their_values():
     values = [["i0"] * 3, None, ["i0", None, "unseen"], "i1,i2", ["i0"] * 7]
     dense, ids = np.zeros((5, 1), np.float32), np.zeros((5, 2), np.int32)
     encoder.encode_values(values, dense, ids)
-    # log2(1 + n) of 0, 3, 3, 7 is 0, 2, 2, 3: mean 1.75, deviation sqrt(1.1875)
+    # log2(1 + n) of 0, 3, 3, 7 is 0, 2, 2, 3: mean 1.75, deviation sqrt(1.1875).
     counts = np.array([3, 0, 2, 2, 7])  # cut off and unseen values count, missing ones do not
     np.testing.assert_allclose(dense[:, 0], (np.log2(1 + counts) - 1.75) / 1.1875**0.5, rtol=1e-6)
     column = pa.array([["i0"] * 3, None, ["i0", None, "unseen"], ["i1", "i2"], ["i0"] * 7])
@@ -48,8 +48,17 @@ def test_lengths_of_lists_beside_their_values():
     np.testing.assert_array_equal(together, dense)
 
 
-def test_equally_long_lists_have_no_length_column():
-    assert fitted([4] * 9).finish().dense == ()
+@pytest.mark.parametrize("lengths", [[4] * 9, [4] * 995 + [5] * 5, []])
+def test_equally_long_lists_have_no_length_column(lengths):
+    assert fitted(lengths).finish().dense == ()
+
+
+def test_a_length_that_training_never_had_does_not_swamp_the_row():
+    encoder = fitted([18, 19, 20] * 50).finish()
+    dense, ids = np.zeros((3, 1), np.float32), np.zeros((3, encoder.width), np.int32)
+    encoder.encode_values([None, ["i0"] * 500, ["i0"] * 19], dense, ids)
+    assert dense[:2, 0].tolist() == [-3.0, 3.0]
+    assert abs(dense[2, 0]) < 0.1
 
 
 def test_lists_that_are_found_keep_what_is_newest(tmp_path):

@@ -11,13 +11,14 @@ LAYOUT = FeatureLayout(
     ("age", "age#missing", "price"),
     (SparseField("user", 50), SparseField("tags", 9, width=3), SparseField("item", 40)),
 )
+MISSING = EncodedBatch(np.array([[0, 1, 0.5]], np.float32), np.array([[1, 1, -1, -1, 1]], np.int32))
 ENTITIES = {"age": "user", "user": "user", "tags": "item", "item": "item", "price": "item"}
 
 
 def space() -> RowSpace:
     counts = np.zeros(51 + 10 + 41, np.int64)
     counts[1 + 2 : 51] = 1000
-    return row_space(LAYOUT, ENTITIES, counts)
+    return row_space(LAYOUT, ENTITIES, counts, MISSING)
 
 
 def table(num_rows: int = 400) -> EncodedBatch:
@@ -67,16 +68,17 @@ def test_entity_swap_keeps_each_entity_whole() -> None:
 
 
 def test_entity_swap_swaps_features_where_there_is_one_entity() -> None:
-    lone = row_space(LAYOUT, dict.fromkeys(ENTITIES, "context"), np.zeros(102, np.int64))
+    counts = np.zeros(102, np.int64)
+    lone = row_space(LAYOUT, dict.fromkeys(ENTITIES, "context"), counts, MISSING)
     config = AugmentationConfig(kind="entity_swap", probability=0.25)
     made = make_rows(table(), 1000, [config], lone, np.random.default_rng(0))
     assert (made.dense[:, 0] != made.dense[:, 2]).mean() == pytest.approx(0.375, abs=0.05)
 
 
-def test_field_mask_gives_the_missing_id_and_padding() -> None:
+def test_field_mask_gives_what_encoders_write_for_missing_values() -> None:
     made = make("field_mask", probability=1.0)
-    assert made.ids.tolist()[0] == [1, 1, -1, -1, 1]
-    assert not made.dense.any()
+    assert (made.ids == MISSING.ids).all()
+    assert (made.dense == MISSING.dense).all()
 
 
 def test_id_dropout_prefers_rare_ids() -> None:

@@ -26,6 +26,7 @@ from dynens.models.batches import tensor_batch
 from dynens.models.dnn import DNNLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.training import CHECKPOINT
+from tests.unit.distill.rows import missing_row
 from tests.unit.models.tables import TinyTable, lookup, tiny_table
 
 TABLE = tiny_table(rows=600)
@@ -81,7 +82,7 @@ def learner_of(device: Device = "cpu", **optimizer: object) -> DNNLearner:
 def teaching_of(distill: DistillConfig) -> Teaching:
     labeller = TwoVoices() if distill.gating else OneVoice()
     counts = np.ones(sum(1 + field.num_embeddings for field in TABLE.layout.fields), np.int64)
-    space = row_space(TABLE.layout, {}, counts)
+    space = row_space(TABLE.layout, {}, counts, missing_row(TABLE.layout))
     valid_logits = OneVoice().logits(TABLE.valid) if distill.follow_weakness else None
     weakness = None
     if valid_logits is not None:

@@ -53,7 +53,24 @@ def test_the_table_holds_what_rows_are_given() -> None:
     ids = torch.tensor([[0, 3, -1], [3, 2, 3]], dtype=torch.int32)
     rows = torch.nn.functional.embedding(inputs.index.rows(ids), inputs.standardised_table())
     pooled = inputs.index.pool(rows, ids).transpose(1, 2).flatten(1)
-    torch.testing.assert_close(pooled, inputs(ids))
+    torch.testing.assert_close(inputs.bounded(pooled), inputs(ids))
+
+
+def test_means_of_lists_are_bounded_and_not_their_values() -> None:
+    # Two tags far from the mean on either side, whose mean every training row had.
+    layout = FeatureLayout((), (SparseField("tags", 4, 2),))
+    table = np.array([[0, 0], [0, 0], [0, 0], [-8.0, 1.0], [12.0, 1.0]], np.float32)
+    selection = select_features(layout, None)
+    inputs = StatInputs(selection, table)
+    ids = np.array([[2, 3]] * 50 + [[3, 2]] * 50, np.int32)
+    spread = np.linspace(-1, 1, 100, dtype=np.float32)[:, None]  # other folds' values
+    stats = lookup(layout, TinyStats(table, ("", ""), (1,)), ids) + spread
+    inputs.fit(stats)
+    read = inputs(torch.from_numpy(ids))
+    torch.testing.assert_close(
+        read, inputs.standardise(torch.full((100, 2), 2.0) * torch.tensor([1.0, 0.5]))
+    )
+    assert read.abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("model", ["dnn", "ipnn", "dcnv2", "finalmlp", "masknet"])
