@@ -45,9 +45,8 @@ class FieldSpec(FrozenConfig):
         derive: the part of a date or time column to use instead of the value itself.
         time_format: how to read the column when `derive` is given.
         vocabulary: policy of categorical and multi-valued fields.
-        vocabulary_of: another such field, whose values these are too (a history's items). Both
-            then share its vocabulary, and how often a row's values of the one stand among those
-            of the other is a feature.
+        vocabulary_of: another such field, some of whose values these are too (a history's items).
+            They then have its ids, and how often they stand in both fields of a row is a feature.
         separator: between values given as text; None: white space; "": characters (no spaces).
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
@@ -154,16 +153,30 @@ class FeatureSchema(FrozenConfig):
         return self
 
     def _check_shared(self) -> None:
-        """Vocabularies are those of fields that have one of their own."""
+        """Vocabularies are those of other fields, the last of which has its own."""
         by_name = {spec.name: spec for spec in self.fields}
         for spec in self.fields:
             if spec.vocabulary_of is None:
                 continue
             owner = by_name.get(spec.vocabulary_of)
-            if owner is None or owner is spec or owner.vocabulary_of is not None:
+            if owner is None:
                 raise ValueError(
                     f"field {spec.name!r} takes the vocabulary of {spec.vocabulary_of!r}, which "
-                    "is no other field with a vocabulary of its own"
+                    "is no field"
+                )
+            above, seen = spec, set()
+            while above.name not in seen and above.vocabulary_of in by_name:
+                seen.add(above.name)
+                above = by_name[above.vocabulary_of]
+            if above.name in seen:
+                raise ValueError(
+                    f"field {spec.name!r} takes, by way of others, its own vocabulary; one of "
+                    f"{sorted(seen)} must have its own"
+                )
+            if spec.vocabulary.hash_buckets is not None:
+                raise ValueError(
+                    f"field {spec.name!r} takes the vocabulary of {owner.name!r} and cannot hash "
+                    "values itself; give hash_buckets there"
                 )
             if {spec.kind, owner.kind} - {"categorical", "multi_valued"}:
                 raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynens.data.fields import (
     CategoricalEncoder,
@@ -69,43 +70,44 @@ def field_fitter(spec: FieldSpec, first_row: int = 0) -> FieldFitter:
 
 
 class VocabularyFitter(FieldFitter):
-    """Counts values."""
+    """Counts values, for a vocabulary of them."""
 
     def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
         super().__init__(spec)
         self._counter = ValueCounter()
-        self._policy = spec.vocabulary
+        self.owner: VocabularyFitter | None = None
 
-    def take_over(self, other: VocabularyFitter) -> None:
-        """Have one vocabulary with `other`, of the values that both have seen."""
+    def merge(self, other: VocabularyFitter) -> None:
         self._counter.merge(other._counter)
-        other._counter, other._policy = self._counter, self._policy
 
     def vocabulary(self) -> Vocabulary:
-        """Of the values seen."""
-        if self._policy.hash_buckets is not None:
-            return Vocabulary(pa.array([], pa.string()), self._policy.hash_buckets)
-        return Vocabulary(self._counter.most_common(self._policy))
+        """The owner's ids for its values, where there is an owner, and others for the rest."""
+        policy = self.spec.vocabulary
+        own = Vocabulary(self._counter.most_common(policy), policy.hash_buckets)
+        if self.owner is None:
+            return own
+        shared = self.owner.vocabulary()
+        if shared.hash_buckets is not None:
+            return shared
+        rest = own.values.filter(pc.invert(pc.is_in(own.values, shared.values)))
+        return Vocabulary(pa.concat_arrays([shared.values, rest]))
 
 
 def share_vocabularies(fitters: Sequence[FieldFitter]) -> None:
-    """Give fields the vocabularies that their `vocabulary_of` names, once all rows were added."""
+    """Tell fields whose vocabulary their `vocabulary_of` names, once all rows were added."""
     by_name = {fitter.spec.name: fitter for fitter in fitters}
     for fitter in fitters:
         owner = by_name.get(fitter.spec.vocabulary_of or "")
         if isinstance(owner, VocabularyFitter) and isinstance(fitter, VocabularyFitter):
-            owner.take_over(fitter)
+            fitter.owner = owner
 
 
 class CategoricalFitter(VocabularyFitter):
-    """Counts values."""
+    """Counts categories."""
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         if self.spec.vocabulary.hash_buckets is None:
             self._counter.add(derived(column, self.spec))
-
-    def merge(self, other: CategoricalFitter) -> None:
-        self._counter.merge(other._counter)
 
     def finish(self) -> CategoricalEncoder:
         return CategoricalEncoder(self.spec, self.vocabulary())
@@ -124,8 +126,8 @@ class MultiValuedFitter(VocabularyFitter):
         if self.spec.vocabulary.hash_buckets is None:
             self._counter.add(values)
 
-    def merge(self, other: MultiValuedFitter) -> None:
-        self._counter.merge(other._counter)
+    def merge(self, other: Any) -> None:
+        super().merge(other)
         self._lengths = _padded_sum(self._lengths, other._lengths)
 
     def finish(self) -> MultiValuedEncoder:

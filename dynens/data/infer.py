@@ -28,7 +28,7 @@ from dynens.data.roles import (
     find_timestamp,
     may_be_time,
 )
-from dynens.data.shared import with_shared_vocabularies
+from dynens.data.shared import shared_values
 from dynens.data.sources import read_sample, with_decimal
 from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
@@ -219,10 +219,13 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
-        fields = with_shared_vocabularies(self._fields, self._sample, self._labels)
+        shared = shared_values(self._fields, self._sample, self._labels, user)
+        self._result.warnings += shared.warnings
+        for name, why in shared.copies.items():
+            self._exclude(name, why, True)
         updated = features.model_copy(
             update={
-                "fields": tuple(fields),
+                "fields": tuple(shared.fields),
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,

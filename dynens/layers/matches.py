@@ -1,6 +1,6 @@
 """How often a row's values of one field stand among those of another: a candidate in a history.
 
-Two fields share a vocabulary, so that equal values have equal ids. For n equal pairs of values
+One field has the ids of the other's values, so that equal values have equal ids. For n equal pairs,
 
     match = n / (n + 1),
 
@@ -23,36 +23,48 @@ from torch import Tensor
 
 from dynens.batch import MISSING
 
+_NOTHING = -2  # no id and no padding
+
 
 @dataclass(frozen=True)
 class SharedValues:
-    """Two fields with one vocabulary.
+    """Two fields of which one has the other's vocabulary.
 
     Attributes:
-        first, second: their columns of `ids`.
-        first_is_context, second_is_context: whether the candidates of a ranking request share them.
+        taker, owner: their columns of `ids`.
+        taker_is_context, owner_is_context: whether the candidates of a ranking request share them.
     """
 
-    first: slice
-    second: slice
-    first_is_context: bool = False
-    second_is_context: bool = False
+    taker: slice
+    owner: slice
+    taker_is_context: bool = False
+    owner_is_context: bool = False
 
     @property
     def is_context(self) -> bool:
         """Whether candidates share both."""
-        return self.first_is_context and self.second_is_context
+        return self.taker_is_context and self.owner_is_context
 
 
-def match_share(first: Tensor, second: Tensor) -> Tensor:
+def match(first: Tensor, second: Tensor) -> Tensor:
     """(N or 1, A) and (N or 1, B) ids of one vocabulary → (N or 1, 1) float32 matches."""
-    known = (first > torch.tensor(MISSING, dtype=torch.int32)).unsqueeze(2)
-    equal = (first.unsqueeze(2) == second.unsqueeze(1)) & known
-    count = equal.to(torch.float32).sum(dim=(1, 2)).unsqueeze(1)
+    short, long = sorted((first, second), key=lambda ids: ids.shape[1])
+    known = torch.where(short > _int32(MISSING), short, _int32(_NOTHING))
+    # One value of the shorter list after the other: all pairs at once may take gigabytes.
+    equal = [
+        (long == known[:, k : k + 1]).to(torch.float32).sum(dim=1, keepdim=True)
+        for k in range(known.shape[1])
+    ]
+    count = equal[0] if len(equal) == 1 else torch.stack(equal).sum(dim=0)
     return count / (count + 1.0)
 
 
-def match_shares(ids: Tensor, context: Tensor, pairs: Sequence[SharedValues]) -> Tensor:
+def _int32(value: int) -> Tensor:
+    """A constant of the ids' type."""
+    return torch.tensor(value, dtype=torch.int32)
+
+
+def matches(ids: Tensor, context: Tensor, pairs: Sequence[SharedValues]) -> Tensor:
     """The matches of P > 0 pairs of fields.
 
     Args:
@@ -63,9 +75,9 @@ def match_shares(ids: Tensor, context: Tensor, pairs: Sequence[SharedValues]) ->
     Returns:
         (N or 1, P).
     """
-    shares = []
+    columns = []
     for pair in pairs:
-        first = context if pair.first_is_context else ids
-        second = context if pair.second_is_context else ids
-        shares.append(match_share(first[:, pair.first], second[:, pair.second]))
-    return torch.cat(shares, dim=1)
+        taker = context if pair.taker_is_context else ids
+        owner = context if pair.owner_is_context else ids
+        columns.append(match(taker[:, pair.taker], owner[:, pair.owner]))
+    return torch.cat(columns, dim=1)

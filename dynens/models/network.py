@@ -15,7 +15,7 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
 from dynens.layers.embeddings import FlatIndex, FusedUpdate, SparseEmbeddings
-from dynens.layers.matches import match_shares
+from dynens.layers.matches import matches
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
@@ -292,7 +292,7 @@ class CTRNetwork(nn.Module):
     def inputs(self, dense: Tensor, ids: Tensor, stats: Tensor | None) -> HeadInputs:
         """What the head takes."""
         pairs = self.selection.shared_values
-        more = [match_shares(ids, ids, pairs)] if pairs else []
+        more = [matches(ids, ids, pairs)] if pairs else []
         if not self.selects_all:
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)

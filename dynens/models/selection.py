@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynens.batch import FeatureLayout, FloatArray, SparseField
+from dynens.data.fields import LENGTH_SUFFIX
 from dynens.errors import ConfigError
 from dynens.layers.matches import SharedValues
 from dynens.models.base import StatSource
@@ -72,7 +73,7 @@ class FeatureSelection:
 
 
 def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> FeatureSelection:
-    """Resolve `LearnerConfig.fields` against a layout.
+    """Resolve `LearnerConfig.fields` against a layout; a list comes with its length.
 
     Raises:
         ConfigError: a name is no feature of the table.
@@ -99,7 +100,11 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
             positions.append(position)
             flat_rows.append((start, stop))
         start = stop
-    dense = tuple(i for i, name in enumerate(layout.dense) if name in wanted)
+    dense = tuple(
+        i
+        for i, name in enumerate(layout.dense)
+        if name in wanted or name.removesuffix(LENGTH_SUFFIX) in wanted
+    )
     stat_columns = [
         kind * len(layout.fields) + position
         for kind in range(STATS_PER_FIELD)
@@ -122,9 +127,9 @@ def _shared_values(
 ) -> tuple[SharedValues, ...]:
     pairs = []
     for field in fields:
-        second = columns.get(field.vocabulary_of or "")
-        if second is not None:
-            first = columns[field.name]
-            shared = (at.stop <= layout.context_ids_width for at in (first, second))
-            pairs.append(SharedValues(first, second, *shared))
+        owner = columns.get(field.vocabulary_of or "")
+        if owner is not None:
+            taker = columns[field.name]
+            shared = (at.stop <= layout.context_ids_width for at in (taker, owner))
+            pairs.append(SharedValues(taker, owner, *shared))
     return tuple(sorted(pairs, key=lambda pair: not pair.is_context))

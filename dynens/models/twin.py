@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dynens.layers.columns import Block, Columns, take_columns
 from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
-from dynens.layers.matches import match_shares
+from dynens.layers.matches import matches
 from dynens.models.network import CTRNetwork, HeadInputs, StatInputs
 from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection
 
@@ -77,12 +77,12 @@ def match_kinds(
     if not pairs:
         return []
     if len(denses) == 1:
-        return [[match_shares(ids, ids, pairs)]]
+        return [[matches(ids, ids, pairs)]]
     context = ids if context_rows is None else ids[:context_rows]
     parts = ([p for p in pairs if p.is_context], [p for p in pairs if not p.is_context])
     return [
         [
-            match_shares(ids, context, part) if part else dense[:, :0]
+            matches(ids, context, part) if part else dense[:, :0]
             for part, dense in zip(parts, denses, strict=True)
         ]
     ]

@@ -51,8 +51,9 @@ def test_what_is_no_comparison(text):
     ("build", "says"),
     [
         (lambda: FeatureSchema(label=LABEL, fields=(FieldSpec(name="y"),)), "reads the label"),
-        (lambda: sharing("b", "b"), "takes the vocabulary of 'b', which is no other field"),
-        (lambda: sharing("c", "d"), "takes the vocabulary of 'c', which is no other field"),
+        (lambda: sharing("x", "d"), "takes the vocabulary of 'x', which is no field"),
+        (lambda: sharing("b", "d"), "takes, by way of others, its own vocabulary"),
+        (lambda: sharing("c", "b"), r"one of \['b', 'c'\] must have its own"),
         (lambda: sharing("a", "d"), "'b' and 'a' share a vocabulary, which categorical and"),
         (
             lambda: FeatureSchema(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from dynens.batch import FeatureLayout, SparseField
-from dynens.layers.matches import SharedValues, match_share, match_shares
+from dynens.layers.matches import SharedValues, match, matches
 from dynens.models.selection import select_features
 
 # A history of three values, the candidate's two tags and the candidate.
@@ -24,15 +24,15 @@ ITEM = torch.tensor([[4], [5], [1], [0]], dtype=torch.int32)
 def test_matches_by_hand() -> None:
     # Twice, never, both missing, both unknown: n / (n + 1).
     expected = torch.tensor([[2 / 3], [0.0], [0.0], [0.0]])
-    torch.testing.assert_close(match_share(HISTORY, ITEM), expected)
-    assert match_share(ITEM, HISTORY).tolist() == match_share(HISTORY, ITEM).tolist()
+    torch.testing.assert_close(match(HISTORY, ITEM), expected)
+    assert match(ITEM, HISTORY).tolist() == match(HISTORY, ITEM).tolist()
     # Padding meets nothing, and lists meet in pairs: 4-4, 5-5, 4-4.
     tags = torch.tensor([[4, 5], [-1, -1], [1, -1], [3, -1]], dtype=torch.int32)
-    assert match_share(HISTORY, tags).tolist() == [[0.75], [0.0], [0.0], [0.0]]
+    assert match(HISTORY, tags).tolist() == [[0.75], [0.0], [0.0], [0.0]]
 
 
 def test_one_context_stands_for_all_rows() -> None:
-    once = match_share(HISTORY[:1], torch.tensor([[4], [5], [6]], dtype=torch.int32))
+    once = match(HISTORY[:1], torch.tensor([[4], [5], [6]], dtype=torch.int32))
     torch.testing.assert_close(once, torch.tensor([[2 / 3], [0.5], [0.0]]))
 
 
@@ -40,23 +40,29 @@ def test_pairs_of_a_layout() -> None:
     history, last, tags, item = slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7)
     pairs = select_features(LAYOUT, None).shared_values
     assert pairs == (
-        SharedValues(history, item, first_is_context=True),
-        SharedValues(last, item, first_is_context=True),
+        SharedValues(history, item, taker_is_context=True),
+        SharedValues(last, item, taker_is_context=True),
         SharedValues(tags, item),
     )
     ids = torch.tensor([[4, 5, 4, 4, 2, 3, 4]], dtype=torch.int32)
-    torch.testing.assert_close(match_shares(ids, ids, pairs), torch.tensor([[2 / 3, 0.5, 0.0]]))
+    torch.testing.assert_close(matches(ids, ids, pairs), torch.tensor([[2 / 3, 0.5, 0.0]]))
     assert select_features(LAYOUT, ("history", "last", "tags")).shared_values == ()
 
 
 def test_pairs_within_the_context_come_first() -> None:
-    layout = FeatureLayout(
-        (), (LAYOUT.fields[2], SparseField("item", 9), SparseField("a", 9, 1, "item")), 0, 2
+    fields = (
+        SparseField("last", 9, 1, "item"),
+        SparseField("shop_city", 9, 1, "home_city"),
+        SparseField("home_city", 9),
+        SparseField("item", 9),
     )
-    (alone,) = select_features(layout, ("tags", "item")).shared_values
-    assert alone.is_context
-    layout = FeatureLayout((), (SparseField("a", 9, 1, "item"), *LAYOUT.fields[1:]), 0, 2)
-    assert [p.is_context for p in select_features(layout, None).shared_values] == [False] * 3
+    pairs = select_features(FeatureLayout((), fields, 0, 3), None).shared_values
+    assert [(p.taker.start, p.is_context) for p in pairs] == [(1, True), (0, False)]
+
+
+def test_a_list_that_is_chosen_comes_with_its_length() -> None:
+    layout = FeatureLayout(("price", "tags#length"), (SparseField("tags", 9, 2),))
+    assert select_features(layout, ("tags",)).dense_columns == (1,)
 
 
 def test_layouts_keep_who_shares_with_whom() -> None:

@@ -35,13 +35,13 @@ def tiny_table(
     rows: int = 600,
     seed: int = 0,
     context: tuple[int, int] = (0, 0),
-    shared: bool = False,
+    shared: int | None = None,
 ) -> TinyTable:
     """Rows whose click rate depends on dense features and on an effect of every id.
 
     The first `context` dense features and fields are what candidates of a request share; with
     `multi_valued` the last field holds lists, and the first one too where it is shared. With
-    `shared` all fields have the vocabulary of the last one, and a value in common makes clicks.
+    `shared` all fields have the vocabulary of that one, and a value in common makes clicks.
     """
     rng = np.random.default_rng(seed)
     lists = {num_fields - 1} | ({0} if context[1] else set())
@@ -49,19 +49,18 @@ def tiny_table(
         SparseField(f"c{i}", 6 + 3 * i, 3 if multi_valued and i in lists else 1)
         for i in range(num_fields)
     )
-    if shared:
-        owner = fields[-1]
-        fields = (
-            *(SparseField(f.name, owner.num_embeddings, f.width, owner.name) for f in fields[:-1]),
-            owner,
-        )
+    if shared is not None:
+        owner = fields[shared]
+        takers = (SparseField(f.name, 9 + i, f.width, owner.name) for i, f in enumerate(fields))
+        fields = tuple(owner if f.name == owner.name else f for f in takers)
     layout = FeatureLayout(tuple(f"x{i}" for i in range(num_dense)), fields, *context)
     dense = rng.normal(size=(2 * rows, num_dense)).astype(np.float32)
     ids, logit = _random_ids(layout, 2 * rows, rng)
     logit = logit + dense.sum(axis=1)
-    if shared:
-        columns = [at for _, at in layout.columns()]
-        logit += 6 * sum(meets(ids[:, at], ids[:, columns[-1]]) for at in columns[:-1])
+    if shared is not None:
+        columns = [ids[:, at] for _, at in layout.columns()]
+        owners = columns.pop(shared)
+        logit += 6 * sum(meets(values, owners) for values in columns)
     labels = (rng.random(2 * rows) < 1 / (1 + np.exp(-logit))).astype(np.float32)
     stats = _statistics(layout, ids[:rows], labels[:rows])
     train_stats = lookup(layout, stats, ids[:rows])

@@ -26,7 +26,7 @@ TABLES = {
     "no sparse": tiny_table(num_fields=0, num_dense=3),
     "multi-valued": tiny_table(multi_valued=True),
     "one field": tiny_table(num_dense=0, num_fields=1),
-    "shared values": tiny_table(num_fields=4, multi_valued=True, shared=True),
+    "shared values": tiny_table(num_fields=4, multi_valued=True, shared=3),
 }
 
 CONTEXT_TABLES = {
@@ -35,8 +35,8 @@ CONTEXT_TABLES = {
     "context dense": tiny_table(num_fields=2, context=(2, 0)),
     "candidates dense": tiny_table(num_fields=2, context=(1, 2)),
     "no sparse": tiny_table(num_fields=0, num_dense=3, context=(2, 0)),
-    "shared values": tiny_table(num_fields=4, multi_valued=True, shared=True, context=(1, 2)),
-    "shared values of the context": tiny_table(num_fields=3, shared=True, context=(1, 2)),
+    "shared values": tiny_table(num_fields=4, multi_valued=True, shared=3, context=(1, 2)),
+    "shared values of the context": tiny_table(num_fields=4, shared=0, context=(1, 2)),
 }
 
 # "dnn x3" is a dnn of three branches.
