@@ -3,10 +3,10 @@
 For a row let m say whether two fields have a value in common, and q how likely that was, had the
 one field drawn its value at random. The score test
 
-    z = Σ (m - q) r / sqrt(Σ (m - q)² r²)
+    z = Σ (m - q) r / sqrt(max(Σ (m - q)² r², Σ (m - q)² · mean r²))
 
 is over r, the label less what single fields say of it: the values of each, the length of a list,
-and the user. What is popular, a long list and an active user meet more often, and tell nothing
+and the user. (The first sum is too small where positives are rare and none of them meets.) What is popular, a long list and an active user meet more often, and tell nothing
 more by it.
 """
 
@@ -241,8 +241,10 @@ def _meeting(a: _Values, b: _Values, labels: Labels, users: Codes) -> _Meeting |
         for codes in (owner.single, taker.single, users):
             rest = _beyond(codes, rest)
     surprise = meets - _expected(taker, owner, len(labels))
-    scores = (surprise - surprise.mean()) * rest
-    error = float(scores.sum() / max(np.sqrt((scores**2).sum()), 1e-12))
+    surprise -= surprise.mean()
+    scores = surprise * rest
+    noise = np.sqrt(max((scores**2).sum(), (surprise**2).sum() * (rest**2).mean()))
+    error = float(scores.sum() / max(noise, 1e-12))
     if abs(error) < _CERTAIN:
         return None
     rates = (float(labels[meets].mean()), float(labels[~meets].mean()))
