@@ -328,7 +328,7 @@ def _block_widths(graph: _Graph, one_row: Arrays) -> dict[str, int]:
     produced = {name for node in graph.nodes for name in node.output}
     names = {name for _, blocks in graph.linear_maps() for name in blocks} & produced
     values = _run(graph.model(outputs=_anything(names)), sorted(names), one_row)
-    return {name: value.shape[1] for name, value in values.items() if value.ndim == 2}
+    return {name: value.shape[1] for name, value in (one_row | values).items() if value.ndim == 2}
 
 
 def _evaluate(graph: _Graph, items: Arrays, max_bytes: float) -> dict[str, Array]:

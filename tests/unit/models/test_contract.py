@@ -34,6 +34,7 @@ CONTEXT_TABLES = {
     "no dense": tiny_table(num_dense=0, context=(0, 1)),
     "context dense": tiny_table(num_fields=2, context=(2, 0)),
     "candidates dense": tiny_table(num_fields=2, context=(1, 2)),
+    "dense of candidates alone": tiny_table(context=(0, 1)),
     "no sparse": tiny_table(num_fields=0, num_dense=3, context=(2, 0)),
     "shared values": tiny_table(num_fields=4, multi_valued=True, shared=3, context=(1, 2)),
     "shared values of the context": tiny_table(num_fields=4, shared=0, context=(1, 2)),
