@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from dynens.schema import SplitConfig
+
+EIGHTY = SplitConfig(fractions=(0.8, 0.1, 0.1))
 
 
 def mixed_table(num_rows: int = 400, seed: int = 0) -> pa.Table:
@@ -27,3 +33,13 @@ def mixed_table(num_rows: int = 400, seed: int = 0) -> pa.Table:
             "click": (rng.random(num_rows) < 1 / (1 + np.exp(-logit))).astype(int),
         }
     )
+
+
+def written(tmp_path, table=None, name="log.parquet"):
+    path = tmp_path / name
+    table = mixed_table(600) if table is None else table
+    if name.endswith(".csv"):
+        pacsv.write_csv(table, path)
+    else:
+        pq.write_table(table, path)
+    return path

@@ -1,8 +1,3 @@
-import json
-import os
-import subprocess
-from datetime import date
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -10,32 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.infer import with_fields
-from dynens.data.prepare import open_prepared, prepare
+from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.data.splits import SPLITS
 from dynens.data.statistics import flat_rows
-from dynens.data.values import canonical
-from dynens.errors import BundleError, DataError, SchemaError
+from dynens.errors import DataError
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, SplitConfig
-from tests.unit.data.tables import mixed_table
-
-EIGHTY = SplitConfig(fractions=(0.8, 0.1, 0.1))
-
-
-def written(tmp_path, table=None, name="log.parquet"):
-    path = tmp_path / name
-    table = mixed_table(600) if table is None else table
-    if name.endswith(".csv"):
-        pacsv.write_csv(table, path)
-    else:
-        pq.write_table(table, path)
-    return path
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return dataset_from_files(written(tmp_path), label="click", split=EIGHTY)
+from tests.unit.data.tables import EIGHTY, mixed_table, written
 
 
 def test_everything_the_rest_relies_on(dataset, tmp_path):
@@ -300,171 +277,3 @@ def test_keys_that_a_table_lacks_are_told_where_they_are_many(tmp_path, known, i
     share = (np.asarray(log["uid"]) >= known).mean()
     told = [w for w in warnings if f"{share:.0%} of the rows have a uid that the user table" in w]
     assert bool(told) is is_told
-
-
-def refused(config, tmp_path, error, says):
-    before = sorted(p.name for p in tmp_path.iterdir())
-    with pytest.raises(error) as caught:
-        prepare(config, tmp_path / "out", seed=0)
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
-
-
-def test_nothing_is_left_behind_by_bad_input(tmp_path):
-    path = written(tmp_path)
-    refused(dataset_from_files(path, label="nope"), tmp_path, DataError, "no label column 'nope'")
-    refused(dataset_from_files(path, label="price"), tmp_path, DataError, "not binary")
-    fields = (FieldSpec(name="colour"),)
-    features = FeatureSchema(label=LabelRule(column="click"), fields=fields)
-    config = DatasetConfig(files=(str(path),), features=features)
-    refused(config, tmp_path, SchemaError, "column 'colour' (field 'colour'), which no file has")
-    written(tmp_path, mixed_table(600).slice(0, 3))
-    refused(dataset_from_files(path, label="click"), tmp_path, DataError, "part")
-
-
-def test_columns_that_change_type_between_files(tmp_path):
-    table = mixed_table(300)
-    words = pa.array([f"word {i}" for i in range(300)])
-    changed = table.set_column(table.column_names.index("price"), "price", words)
-    files = [written(tmp_path, table, "1.parquet"), written(tmp_path, changed, "2.parquet")]
-    refused(
-        dataset_from_files(files, label="click"), tmp_path, DataError, "'price' holds numbers in"
-    )
-    features = FeatureSchema(
-        label=LabelRule(column="click"), fields=(FieldSpec(name="price", kind="numeric"),)
-    )
-    config = DatasetConfig(files=tuple(map(str, files)), features=features)
-    refused(config, tmp_path, DataError, "'price' holds 300 values that are no numbers")
-    days = table.set_column(
-        table.column_names.index("price"), "price", pa.array([date(2024, 1, 1)] * 300)
-    )
-    written(tmp_path, days, "2.parquet")
-    refused(config, tmp_path, DataError, "changes type between files (from double to date32")
-
-
-BIG = 1_234_567_890_123_456_789
-
-
-@pytest.mark.parametrize(
-    ("kinds", "values"),
-    [
-        ((pa.int64(), pa.float64()), ([BIG, BIG + 1, 3], [3.0, None, 2.5])),
-        ((pa.float64(), pa.int64()), ([3.0, None, 2.5], [BIG, BIG + 1, 3])),
-        ((pa.int64(), pa.uint64()), ([BIG, 3, -1], [2**64 - 1, 3, BIG])),
-        ((pa.int32(), pa.int64()), ([3, 4, 5], [BIG, BIG + 1, 3])),
-        ((pa.float32(), pa.float64()), ([0.1, 3.0, 2.5], [0.1, 3.0, 0.3])),
-        ((pa.int64(), pa.string()), ([BIG, 3, 4], ["3", "3.0", "A1"])),
-        ((pa.large_string(), pa.float64()), (["007", "3", None], [7.0, 3.0, 2.5])),
-    ],
-)
-def test_categories_are_the_same_in_files_of_different_number_types(tmp_path, kinds, values):
-    tables = [
-        pa.table({"sku": pa.array(v * 20, kind), "y": [0, 1, 0, 1, 1, 0] * 10})
-        for kind, v in zip(kinds, values, strict=True)
-    ]
-    for i, table in enumerate(tables):
-        written(tmp_path, table, f"{i}.parquet")
-    features = FeatureSchema(label=LabelRule(column="y"), fields=(FieldSpec(name="sku"),))
-    config = DatasetConfig(files=(str(tmp_path / "*.parquet"),), features=features)
-    data = prepare(config, tmp_path / "out", seed=0)
-    known = {canonical(v) for v in (*values[0], *values[1])} - {None}
-    assert set(data.encoder.encoders[0].vocabulary.values.to_pylist()) == known
-    for table, given in zip(tables, values, strict=True):
-        ids = data.encoder.encode_table(table.slice(0, 3)).ids
-        np.testing.assert_array_equal(data.encoder.encode_columns({"sku": given}).ids, ids)
-
-
-def test_texts_in_a_numeric_column(tmp_path):
-    table = mixed_table(300).select(["price", "click"])
-    few = ["oops", *map(str, table["price"].to_pylist()[1:])]
-    features = FeatureSchema(
-        label=LabelRule(column="click"), fields=(FieldSpec(name="price", kind="numeric"),)
-    )
-    path = written(tmp_path, table.set_column(0, "price", pa.array(few)), "few.csv")
-    config = DatasetConfig(files=(str(path),), features=features)
-    report = prepare(config, tmp_path / "few", seed=0).report
-    assert report["unreadable_numbers_as_missing"] == {"price": 1}
-    many = ["oops"] * 10 + few[10:]
-    path = written(tmp_path, table.set_column(0, "price", pa.array(many)), "many.csv")
-    config = DatasetConfig(files=(str(path),), features=features)
-    refused(config, tmp_path, DataError, "'price' holds 10 values that are no numbers")
-
-
-def test_nan_and_infinity_are_counted(tmp_path):
-    price = mixed_table(300)["price"].to_numpy().copy()
-    price[:3] = [np.inf, -np.inf, np.nan]
-    table = pa.table({"price": price, "click": mixed_table(300)["click"]})
-    for name in ("log.parquet", "log.csv"):
-        config = dataset_from_files(written(tmp_path, table, name), label="click")
-        report = prepare(config, tmp_path / f"o-{name}", seed=0).report
-        assert report["non_finite_as_missing"] == {"price": 3}
-
-
-def test_a_folder_that_cannot_be_written(dataset, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot be written"):
-        prepare(dataset, tmp_path / "file" / "out", seed=0)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(DataError, match="holds other files"):
-        prepare(dataset, tmp_path / "mine", seed=0)
-
-
-def test_what_a_killed_run_left_is_removed(dataset, tmp_path):
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    abandoned = tmp_path / f".out.{gone.pid}.tmp"
-    running = tmp_path / f".out.{os.getppid()}.tmp"
-    abandoned.mkdir()
-    running.mkdir()
-    prepare(dataset, tmp_path / "out", seed=0)
-    assert not abandoned.exists()
-    assert running.exists()
-
-
-def test_a_damaged_manifest_is_prepared_anew(dataset, tmp_path):
-    prepare(dataset, tmp_path / "out", seed=0)
-    (tmp_path / "out" / "prepared.json").write_text("{")
-    assert prepare(dataset, tmp_path / "out", seed=0).rows["train"] == 480
-
-
-def test_a_damaged_file_is_named(dataset, tmp_path):
-    data = prepare(dataset, tmp_path / "data", seed=3)
-    reads = {
-        "test.arrow": lambda: data.split("test"),
-        "raw_test.arrow": data.raw,
-        "id_frequency.npy": lambda: data.id_frequency,
-    }
-    for name, read in reads.items():
-        path = data.directory / name
-        for damage in (path.read_bytes()[:500], b""):
-            path.write_bytes(damage)
-            with pytest.raises(BundleError, match=f"{name} is missing or damaged; .* --resume"):
-                read()
-    (data.directory / "statistics" / "statistics.npy").write_bytes(b"")
-    with pytest.raises(BundleError, match="no readable statistics"):
-        _ = data.stats
-
-
-def test_a_column_that_a_field_cannot_read_is_named_with_its_file(dataset, tmp_path):
-    data = prepare(dataset, tmp_path / "data", seed=3)
-    name = next(f.source for f in data.schema.fields if f.kind == "categorical")
-    table = mixed_table(50)
-    at = table.column_names.index(name)
-    maps = pa.array([[("a", 1)]] * 50, pa.map_(pa.string(), pa.int64()))
-    path = written(tmp_path, table.set_column(at, name, maps), "new.parquet")
-    with pytest.raises(DataError, match=rf"new\.parquet: column '{name}': .*map<string, int64"):
-        data.encode_file(str(path))
-
-
-def test_open_what_is_not_there(tmp_path):
-    with pytest.raises(BundleError, match="holds no prepared data"):
-        open_prepared(tmp_path)
-
-
-def test_the_manifest_is_plain_json(dataset, tmp_path):
-    prepare(dataset, tmp_path / "out", seed=0)
-    manifest = json.loads((tmp_path / "out" / "prepared.json").read_text())
-    assert manifest["report"]["split_by"] == "time"
-    assert manifest["rows"]["train"] == 480
