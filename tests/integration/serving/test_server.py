@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import http.client
+import itertools
 import json
 import math
 import re
@@ -262,15 +263,14 @@ def test_a_client_that_leaves_is_noticed(shared_server: ServerProcess) -> None:
         "x-latency-budget-ms: 60000\r\n\r\n"
     )
     before = _metric(shared_server, "dynens_disconnected_total")
-    for _ in range(10):
+    give_up = time.monotonic() + 30
+    delays = itertools.cycle((0.002, 0.005, 0.01, 0.02, 0.05))  # fast machines and busy ones
+    while _metric(shared_server, "dynens_disconnected_total") == before:
+        assert time.monotonic() < give_up
         with socket.create_connection(("127.0.0.1", shared_server.port)) as client:
             client.sendall(head.encode() + body)
-            time.sleep(0.02)
-    give_up = time.monotonic() + 30
-    while (
-        _metric(shared_server, "dynens_disconnected_total") == before
-        or _metric(shared_server, "dynens_in_flight") > 0
-    ):
+            time.sleep(next(delays))
+    while _metric(shared_server, "dynens_in_flight") > 0:
         assert time.monotonic() < give_up
         time.sleep(0.3)
 
