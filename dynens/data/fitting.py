@@ -16,13 +16,12 @@ from dynens.data.fields import (
     CategoricalEncoder,
     DenseVectorEncoder,
     FieldEncoder,
-    LengthScale,
-    MultiValuedEncoder,
     NumericEncoder,
     derived,
     single_precision,
     vectors,
 )
+from dynens.data.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.lists import split_lists
 from dynens.data.numbers import to_numbers
 from dynens.data.times import time_part, to_seconds

@@ -6,8 +6,8 @@ one field drawn its value at random. The score test
     z = Σ (m - q) r / sqrt(max(Σ (m - q)² r², Σ (m - q)² · mean r²))
 
 is over r, the label less what single fields say of it: the values of each, the length of a list,
-and the user. (The first sum is too small where positives are rare and none of them meets.) What is popular, a long list and an active user meet more often, and tell nothing
-more by it.
+and the user. (The first sum is too small where positives are rare and none of them meets.) What is
+popular, a long list and an active user meet more often, and tell nothing more by it.
 """
 
 from __future__ import annotations

@@ -17,10 +17,9 @@ from dynens.data.fields import (
     CategoricalEncoder,
     DenseVectorEncoder,
     FieldEncoder,
-    LengthScale,
-    MultiValuedEncoder,
     NumericEncoder,
 )
+from dynens.data.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.vocabulary import Vocabulary
 from dynens.errors import BundleError
 from dynens.schema import FieldSpec

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynens.batch import FeatureLayout, FloatArray, SparseField
-from dynens.data.fields import LENGTH_SUFFIX
+from dynens.data.list_field import LENGTH_SUFFIX
 from dynens.errors import ConfigError
 from dynens.layers.matches import SharedValues
 from dynens.models.base import StatSource

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from dynens.batch import FIRST_VALUE_ID, MISSING, EncodedBatch
 from dynens.data.encoders import RowEncoder
-from dynens.data.fields import CategoricalEncoder, MultiValuedEncoder
+from dynens.data.fields import CategoricalEncoder
+from dynens.data.list_field import MultiValuedEncoder
 from dynens.data.prepared import PreparedData
 from dynens.evaluation.systems import Scored
 from dynens.report import plots

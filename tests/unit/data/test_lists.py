@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dynens.data.fields import LengthScale, MultiValuedEncoder
+from dynens.data.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.lists import split_lists
 from dynens.data.vocabulary import Vocabulary
 from dynens.schema import FieldSpec
