@@ -96,6 +96,7 @@ VARIANTS: dict[str, list[str]] = {
     "branches, mutual": ["student.branches=2", "distill.mutual=0.5"],
     "branches, loss of the average": ["student.branches=2", "distill.branch_loss=average"],
     "three branches": ["student.branches=3"],
+    "two peers": ["distill.peers.count=2"],
     "gating": ["distill.gating=true"],
     "mixup": ["distill.mixup.weight=0.5"],
     "guard": ["distill.guard=0.5"],
@@ -138,6 +139,7 @@ REPORTED = (
     "branches, mutual",
     "branches, loss of the average",
     "three branches",
+    "two peers",
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -16,12 +18,13 @@ from dynens.distill.augment import row_space
 from dynens.distill.evidence import departures_tell
 from dynens.distill.gating import VoicesTeacher, voices_of
 from dynens.distill.hints import TeacherFeatures
+from dynens.distill.peers import Exchange
 from dynens.distill.teacher import Labeller, RowFactory, Teacher
 from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
-from dynens.models.base import FitReport, ProgressCallback
+from dynens.models.base import FitProgress, FitReport, ProgressCallback
 from dynens.models.defaults import default_batch_size, default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
@@ -57,15 +60,21 @@ class StudentLearner:
         config: the student's architecture and optimiser.
         roles: the configuration whose validation roles apply; None: the context's own. A study
             that varies the seed keeps the roles of the run whose pool it distils.
+        exchange: where this student, one of several peers, meets the others.
     """
 
     def __init__(
-        self, context: StageContext, config: LearnerConfig, roles: RunConfig | None = None
+        self,
+        context: StageContext,
+        config: LearnerConfig,
+        roles: RunConfig | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         self._context = context
         self._distill = context.config.distill
         self._config = config
         self._roles = roles or context.config
+        self._exchange = exchange
         self._data = context.prepared()
         self._train, self._valid = self._data.split("train"), self._data.split("valid")
         self._stop_rows = self._valid.take(valid_roles(self._roles, self._valid).select)
@@ -138,12 +147,27 @@ class StudentLearner:
             Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", AAAI 2020
             (wider ones before the last).
         """
-        teaching = self._teaching()
+        if self._distill.peers.count > 1 and self._exchange is None:
+            return self._best_of_peers()
+        teaching = replace(self._teaching(), peers=self._exchange)
         last = self._distill.generations - 1
         for generation in range(last):
             learner, _ = self._generation(teaching, generation)
             teaching = self._taught_by(learner, teaching)
         return self._generation(teaching, last)
+
+    def _best_of_peers(self) -> tuple[NetLearner, FitReport]:
+        """The peer that early stopping likes best; see `training.peers`."""
+        from training.peers import train_peers  # here: it starts Ray, which few students need
+
+        context = self._context
+        if self._may_be_first:
+            context = replace(context, progress=_within(context.progress, 0.0))
+        train = partial(_train_peer, context, self._config, self._roles)
+        folder, report = train_peers(context.config, train, context.checkpoints)
+        learner = load_learner(folder)
+        assert isinstance(learner, NetLearner)
+        return learner, report
 
     def _generation(self, teaching: Teaching, generation: int) -> tuple[NetLearner, FitReport]:
         """One student; the generations before the last may be wider, and differ by their seeds."""
@@ -155,13 +179,17 @@ class StudentLearner:
         is_last = generation == distill.generations - 1
         config = self._config if is_last else widened(self._config, distill.assistant_width)
         seed = context.config.seed + (0 if is_last else 7919 * (generation + 1))
+        if self._exchange is not None:
+            seed += 104_729 * self._exchange.peer
         config = self._with_made_rows(config, len(self._train))
         learner = learner_class(config, data.layout, data.stats, seed)
         checkpoints = context.checkpoints
         if not is_last:
             checkpoints = checkpoints / f"generation-{generation + 1}"
 
-        progress = _within(context.progress, 0.0) if self._may_be_first else context.progress
+        progress = context.progress
+        if self._may_be_first and self._exchange is None:
+            progress = _within(progress, 0.0)
 
         def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             return DistillTrainer(network, config, distill, teaching, seed, checkpoints, progress)
@@ -259,6 +287,25 @@ class StudentTeacher:
     def logits(self, batch: EncodedBatch) -> Logits:
         """(B,) float32."""
         return self.learner.predict_logits(batch)
+
+
+def _train_peer(
+    context: StageContext,
+    config: LearnerConfig,
+    roles: RunConfig,
+    exchange: Exchange,
+    folder: Path,
+) -> FitReport:
+    """Train one of several peers in its worker and save it; the first speaks for all."""
+    progress = context.progress if exchange.peer == 0 else _silent
+    place = replace(context, checkpoints=folder, progress=progress)
+    learner, report = StudentLearner(place, config, roles, exchange)._generations()
+    learner.save(folder)
+    return report
+
+
+def _silent(progress: FitProgress) -> None:
+    del progress
 
 
 def _within(report: ProgressCallback, start: float) -> ProgressCallback:

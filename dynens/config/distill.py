@@ -114,6 +114,24 @@ class FaithfulConfig(FrozenConfig):
     reuse: int = Field(default=2, ge=1)
 
 
+class PeersConfig(FrozenConfig):
+    """Students that train side by side, each on a Ray worker, and learn from one another's answers.
+
+    Answers travel after every epoch, and no peer waits for an equal step of the others, so that two
+    runs of one seed differ a little.
+
+    Attributes:
+        count: students that train; the one that early stopping likes best is kept. 1: none beside
+            the student.
+        weight: of the term that draws each to the mean of the others' latest answers.
+        staleness: epochs that a peer may be ahead of any other.
+    """
+
+    count: int = Field(default=1, ge=1, le=16)
+    weight: float = Field(default=0.5, gt=0)
+    staleness: int = Field(default=2, ge=0)
+
+
 class DistillConfig(FrozenConfig):
     """Distillation of the student.
 
@@ -142,6 +160,7 @@ class DistillConfig(FrozenConfig):
             network). `ema`, `memory` and `mixup` speak of the average in any case.
         diversity: weight of the term that rewards branches of the student that differ; 0: none.
         mutual: weight of the term by which the student's branches teach one another; 0: none.
+        peers: students on several workers that teach one another.
         exits: weight of the term by which the student's last layer teaches an exit after each of
             its other hidden layers; the exits are not kept. 0: none.
         ema: weight of the term that draws the student to the moving average of its own weights; 0:
@@ -174,6 +193,7 @@ class DistillConfig(FrozenConfig):
     branch_loss: Literal["own", "average"] = "own"
     diversity: float = Field(default=0.0, ge=0)
     mutual: float = Field(default=0.0, ge=0)
+    peers: PeersConfig = PeersConfig()
     exits: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0)
     memory: MemoryConfig = MemoryConfig()
@@ -202,6 +222,11 @@ class DistillConfig(FrozenConfig):
             raise ValueError(
                 f"assistant_width is {self.assistant_width} but generations is 1, so there is no "
                 "assistant; raise generations"
+            )
+        if self.peers.count > 1 and self.generations > 1:
+            raise ValueError(
+                f"peers.count is {self.peers.count} and generations is {self.generations}; peers "
+                "have one generation, so set one of the two to 1"
             )
         if self.follow_weakness and not (self.makes_rows and self.stop_on == "teacher"):
             raise ValueError(

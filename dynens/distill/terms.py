@@ -15,6 +15,7 @@ from dynens.distill.gating import TeacherGate
 from dynens.distill.hints import HintAdapter, TeacherFeatures, hint_distance
 from dynens.distill.losses import probability_kl, response_loss, teacher_trust, weighted_mean
 from dynens.distill.memory import AnswerMemory
+from dynens.distill.peers import PeerAnswers
 from dynens.distill.relations import RELATION_ROWS, relations
 from dynens.models.batches import TensorBatch
 from dynens.models.network import Head, HeadInputs
@@ -31,11 +32,13 @@ class TermModules(nn.Module):
         gate: TeacherGate | None = None,
         memory: AnswerMemory | None = None,
         exits: Sequence[nn.Linear] = (),
+        peers: PeerAnswers | None = None,
     ) -> None:
         super().__init__()
         self.adapters = nn.ModuleList(adapters)
         self.gate = gate
         self.memory = memory
+        self.peers = peers
         self.exits = nn.ModuleList(exits)
 
 
@@ -137,11 +140,14 @@ def soft_label_loss(step: Step) -> Tensor:
         for Robust Model Fusion in Federated Learning", NeurIPS 2020.
     """
     soft = step.batch.soft_labels
-    if soft is None:
-        return step.logits.new_zeros(())
+    return step.logits.new_zeros(()) if soft is None else _distance_to(soft, step)
+
+
+def _distance_to(known: Tensor, step: Step) -> Tensor:
+    """KL of the student to probabilities (B,) of the logged rows, nothing where they are NaN."""
     rows = len(step.batch)
-    distance = probability_kl(step.logits[:rows], soft.nan_to_num(0.5), 1.0)
-    return weighted_mean(distance * ~soft.isnan(), step.weight[:rows])
+    distance = probability_kl(step.logits[:rows], known.nan_to_num(0.5), 1.0)
+    return weighted_mean(distance * ~known.isnan(), step.weight[:rows])
 
 
 def diversity_loss(step: Step) -> Tensor:
@@ -175,6 +181,14 @@ def mutual_loss(step: Step) -> Tensor:
         if i != j
     ]
     return torch.stack(pairs).mean()
+
+
+def peer_loss(step: Step) -> Tensor:
+    """KL of the student to the mean of its peers' latest answers; see `dynens.distill.peers`."""
+    peers = step.modules.peers
+    assert peers is not None
+    own = torch.sigmoid(step.logits[: len(step.batch)])
+    return _distance_to(peers(torch.from_numpy(step.batch.index), own), step)
 
 
 def gate_loss(step: Step) -> Tensor:
@@ -307,6 +321,7 @@ LOSS_TERMS: dict[str, LossTerm] = {
     "relations": LossTerm(lambda config: config.relations, relation_loss),
     "diversity": LossTerm(lambda config: config.diversity, diversity_loss),
     "mutual": LossTerm(lambda config: config.mutual, mutual_loss),
+    "peers": LossTerm(lambda config: config.peers.weight * (config.peers.count > 1), peer_loss),
     "exits": LossTerm(lambda config: config.exits, exit_loss),
     "ema": LossTerm(lambda config: config.ema, ema_loss),
     "memory": LossTerm(lambda config: config.memory.weight, memory_loss),

@@ -17,6 +17,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.distill.gating import TeacherGate
 from dynens.distill.hints import HintAdapter, TeacherFeatures, masked
 from dynens.distill.memory import AnswerMemory
+from dynens.distill.peers import Exchange, PeerAnswers
 from dynens.distill.schedules import schedule_value
 from dynens.distill.teacher import LabelledRows, RowFactory
 from dynens.distill.terms import Step, TermModules, active_terms
@@ -46,6 +47,7 @@ class Teaching:
         features: the network that gives hints; None for none.
         valid_logits: the teacher's logits of the rows that decide when to stop, (V,); None: their
             labels decide.
+        peers: where the student meets its peers; None for none.
     """
 
     logits: Logits
@@ -53,6 +55,7 @@ class Teaching:
     prior: tuple[float, ...] = ()
     features: TeacherFeatures | None = None
     valid_logits: Logits | None = None
+    peers: Exchange | None = None
 
 
 class DistillTrainer(Trainer):
@@ -105,11 +108,13 @@ class DistillTrainer(Trainer):
             pairs = zip((last, *reversed(below)), reversed(teaching.features.dims), strict=False)
             adapters = [HintAdapter(own, other) for own, other in pairs][::-1]
             adapters = adapters if distill.hints.depths == "all" else adapters[-1:]
-        gate = memory = None
+        gate = memory = peers = None
         if teaching.prior:
             gate = TeacherGate(last, teaching.prior)
         if distill.memory.weight > 0:
             memory = AnswerMemory(len(teaching.logits), distill.memory.beta)
+        if distill.peers.count > 1:
+            peers = PeerAnswers(len(teaching.logits))
         exits: list[nn.Linear] = []
         if distill.exits > 0:
             if not below:
@@ -118,7 +123,7 @@ class DistillTrainer(Trainer):
                     "so nothing lies below its last; give student.hidden_units two or more."
                 )
             exits = [nn.Linear(width, 1) for width in below]
-        return TermModules(adapters, gate, memory, exits)
+        return TermModules(adapters, gate, memory, exits, peers)
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         self._steps_per_epoch = max(-(-len(train) // self.batch_size), 1)
@@ -131,6 +136,11 @@ class DistillTrainer(Trainer):
             close = getattr(self._made, "close", None)
             if close is not None:
                 close()
+
+    def end_of_epoch(self) -> None:
+        peers, exchange = self._modules.peers, self._teaching.peers
+        if peers is not None and exchange is not None and not self.state.finished:
+            peers.swap(exchange, self.state.epoch)
 
     def loss(self, batch: TensorBatch) -> Tensor:
         step = self._step(batch, self._made_rows())

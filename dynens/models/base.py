@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,15 +38,22 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class FitReport:
-    """What `fit` did: the training curve, wall time in seconds, and the point it kept."""
+    """What `fit` did: the training curve, wall time in seconds, and the point it kept.
+
+    `best_score` is what early stopping maximised there, -inf where nothing was stopped by one.
+    """
 
     curve: tuple[CurvePoint, ...]
     seconds: float
     best_epoch: float
     best_auc: float
+    best_score: float = -math.inf
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON values, without `best_score`, which only compares trainings of one kind."""
+        values = asdict(self)
+        del values["best_score"]
+        return values
 
 
 @dataclass(frozen=True)

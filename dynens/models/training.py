@@ -143,6 +143,7 @@ class Trainer:
         while self.state.epoch < epochs and not self.state.finished:
             self._epoch(train, valid, rows, snapshots)
             self.state.epoch += 1
+            self.end_of_epoch()
             self._save()
         if self.state.best:
             self.network.load_state_dict(self.state.best)
@@ -151,6 +152,7 @@ class Trainer:
             seconds=time.monotonic() - started,
             best_epoch=self.state.best_epoch,
             best_auc=max((p.valid_auc for p in self.state.curve), default=math.nan),
+            best_score=self.schedule.best,
         )
 
     def _epoch(
@@ -190,6 +192,9 @@ class Trainer:
                 self._report(point)
                 if self.state.finished:
                     return
+
+    def end_of_epoch(self) -> None:
+        """Called when `state.epoch` epochs are done; distillation meets its peers here."""
 
     def loss(self, batch: TensorBatch) -> Tensor:
         """The loss of a batch, a scalar; distillation has its own."""

@@ -16,6 +16,7 @@ from dynens.config.base import validate
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig
 from dynens.distill.memory import AnswerMemory
+from dynens.distill.peers import PeerAnswers
 from dynens.distill.relations import relations
 from dynens.distill.terms import LOSS_TERMS, Step, TermModules, active_terms, mixup_loss, response
 from dynens.models.batches import tensor_batch
@@ -35,6 +36,8 @@ from dynens.models.network import HeadInputs, HeadShape
         ({"mixup": {"weight": 0.5}}, {"response": 1.0, "mixup": 0.5}),
         ({"diversity": 0.5}, {"response": 1.0, "diversity": 0.5}),
         ({"mutual": 0.5}, {"response": 1.0, "mutual": 0.5}),
+        ({"peers": {"count": 2, "weight": 0.3}}, {"response": 1.0, "peers": 0.3}),
+        ({"peers": {"weight": 0.3}}, {"response": 1.0}),
         ({"exits": 0.5}, {"response": 1.0, "exits": 0.5}),
         ({"soft_label": 0.5}, {"response": 1.0, "soft_label": 0.5}),
     ],
@@ -169,6 +172,20 @@ def test_memory_by_hand() -> None:
     assert second.tolist() == pytest.approx([0.16, 0.0])
     assert memory.answers[index].tolist() == pytest.approx([0.75 * 0.8 + 0.25 * 0.4, 0.1])
     assert memory.answers[[1, 3]].isnan().all()
+
+
+def test_the_peers_term_by_hand() -> None:
+    """One logged row has an answer of the peers, the other none yet."""
+    peers = PeerAnswers(2)
+    step = lr_step(modules=TermModules(peers=peers))
+    peers.others[step.batch.index[0]] = 0.4
+    own = torch.sigmoid(step.logits[0]).item()
+    kl = float(rel_entr(0.4, own) + rel_entr(0.6, 1 - own))
+    weight = step.weight[:2]
+    expected = kl * (weight[0] / weight.sum()).item()
+    assert LOSS_TERMS["peers"].loss(step).item() == pytest.approx(expected, rel=1e-5)
+    remembered = peers.own[torch.from_numpy(step.batch.index)]
+    assert remembered.tolist() == pytest.approx(torch.sigmoid(step.logits[:2]).tolist())
 
 
 def test_relations_by_hand() -> None:

@@ -19,12 +19,14 @@ from dynens.config.run import RunConfig
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.distill.gating import voices_of
+from dynens.distill.peers import Exchange, LocalBoard
 from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.ensemble.scorer import PoolScorer
-from dynens.models.base import FitProgress
+from dynens.models.base import FitProgress, FitReport
 from dynens.models.dnn import DNNLearner
 from dynens.run import RunDirectory, write_json
 from training.context import StageContext
+from training.peers import TrainPeer
 from training.stages import (
     ENSEMBLE_JSON,
     MODEL_ONNX,
@@ -139,6 +141,35 @@ def test_a_generation_learns_from_the_one_before(
     assert assistant.config.hidden_units == (16,)
     np.testing.assert_array_equal(second.logits, assistant.predict_logits(train))
     assert learner.config.hidden_units == (8,)
+
+
+def test_the_best_of_several_peers_is_the_student(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each trains in turn here; the board of real workers has tests of its own."""
+    trained: list[Path] = []
+
+    def in_turn(config: RunConfig, train: TrainPeer, folder: Path) -> tuple[Path, FitReport]:
+        board = LocalBoard(2)
+        reports = {}
+        for peer in range(config.distill.peers.count):
+            place = folder / f"peer-{peer}"
+            reports[place] = train(Exchange(board, peer, staleness=9), place)
+            board.end(peer)
+            trained.append(place)
+        assert board.news(0, with_answers=True).answers is not None
+        return max(reports.items(), key=lambda peer: peer[1].best_score)
+
+    monkeypatch.setattr("training.peers.train_peers", in_turn)
+    context = context_of(run, tmp_path, peers={"count": 2})
+    learner = StudentLearner(context, context.config.student).fit()
+    assert trained == [tmp_path / "checkpoints" / f"peer-{peer}" for peer in range(2)]
+    valid = context.prepared().split("valid")
+    own = [DNNLearner.load(place).predict_logits(valid) for place in trained]
+    assert np.abs(own[0] - own[1]).max() > 1e-3  # other seeds
+    found = [np.array_equal(learner.predict_logits(valid), logits) for logits in own]
+    assert sorted(found) == [False, True]
+    assert json.loads((tmp_path / "fit.json").read_text())["best_auc"] > 0.55
 
 
 def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
