@@ -17,9 +17,10 @@ from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import MODELS, build_learner, load_learner
 from dynens.models.training import CHECKPOINT
-from tests.unit.models.tables import tiny_table
+from tests.unit.models.tables import TinyTable, tiny_table
 
 TABLE = tiny_table(multi_valued=True)
+MATCHING = tiny_table(multi_valued=True, shared=0)
 LARGE = FeatureLayout((), (SparseField("id", 2_000_000),))
 NETWORKS = sorted(set(MODELS) - {"xgboost"})
 
@@ -39,9 +40,11 @@ def config_of(model: str, **updates: object) -> LearnerConfig:
     ).model_copy(update=updates)
 
 
-def fitted(config: LearnerConfig, **where: Path | None) -> BaseLearner:
-    learner = build_learner(config, TABLE.layout, TABLE.stats, 1)
-    learner.fit(TABLE.train, TABLE.valid, **where)  # type: ignore[arg-type]
+def fitted(
+    config: LearnerConfig, table: TinyTable = TABLE, checkpoint_dir: Path | None = None
+) -> BaseLearner:
+    learner = build_learner(config, table.layout, table.stats, 1)
+    learner.fit(table.train, table.valid, checkpoint_dir=checkpoint_dir)
     return learner
 
 
@@ -83,10 +86,11 @@ def test_fused_tables_on_a_gpu_are_refused() -> None:
 
 
 @needs_gpu
+@pytest.mark.parametrize("table", [TABLE, MATCHING], ids=["plain", "matching"])
 @pytest.mark.parametrize("model", NETWORKS)
-def test_a_gpu_trains_what_the_cpu_does(model: str) -> None:
+def test_a_gpu_trains_what_the_cpu_does(model: str, table: TinyTable) -> None:
     logits = [
-        fitted(config_of(model, device=device)).predict_logits(TABLE.valid)
+        fitted(config_of(model, device=device), table).predict_logits(table.valid)
         for device in ("cpu", "cuda")
     ]
     np.testing.assert_allclose(logits[0], logits[1], atol=0.02)
