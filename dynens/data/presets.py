@@ -91,7 +91,12 @@ def fetch(name: str, directory: Path | None = None, progress: Progress | None = 
     Raises:
         DataError: the preset is unknown, or its files can be neither found nor fetched.
     """
-    return _preset(name).fetch(directory, progress or (lambda _: None))
+    preset = _preset(name)
+    try:
+        return preset.fetch(directory, progress or (lambda _: None))
+    except OSError as e:
+        where = directory or "the folder of " + name
+        raise DataError(f"{where} cannot be used ({e.strerror or e}); give another --dir.") from e
 
 
 def dataset_for(

@@ -130,6 +130,9 @@ def test_wrong_folders(tmp_path):
         fetch("movielens-1m", tmp_path)
     with pytest.raises(DataError, match="give its folder with --dir or in DYNENS_DATA_HOME"):
         fetch("kuairand-pure")
+    for name in ("movielens-1m", "kuairand-pure"):
+        with pytest.raises(DataError, match=r"aaa cannot be used \(File name too long\); give"):
+            fetch(name, tmp_path / ("a" * 300))
 
 
 def kuairand_tables(folder, names, write):
