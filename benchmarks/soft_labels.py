@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.distillation import mean_and_spread, train_student
 from benchmarks.loads import markdown_table, one_sentence
-from dynens.cli import load_run_config
+from dynens.config.run import load_run_config
 from dynens.data.prepared import open_prepared
 from dynens.data.presets import dataset_for
 from dynens.data.sources import iter_tables

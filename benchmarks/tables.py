@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from benchmarks.loads import markdown_table, one_sentence
-from dynens.cli import load_run_config
+from dynens.config.run import load_run_config
 from dynens.data.prepared import open_prepared
 from dynens.data.presets import dataset_from_files
 from dynens.errors import BadInputError

@@ -93,6 +93,7 @@ def fit(
     ] = False,
 ) -> None:
     """Train the pool, distil the student, fit the router and write the bundle."""
+    from dynens.config.run import load_run_config
     from dynens.run import RunDirectory
 
     dataset = _dataset(data, data_dir, train, valid, test, label)
@@ -335,17 +336,6 @@ def schema_infer(
         except OSError as e:
             raise BadInputError(f"--out {out} cannot be written ({e.strerror or e}).") from e
         typer.echo(f"{out} written; check it, then: dynens fit --data {out} --out RUN")
-
-
-def load_run_config(path: Path | None, settings: list[str]) -> RunConfig:
-    """The run configuration from defaults, a YAML file and `--set`, in that order."""
-    from dynens.config.base import apply_overrides, load_yaml, validate
-    from dynens.config.run import RunConfig, default_learners
-
-    data = load_yaml(path) if path else {}
-    data.setdefault("learners", {n: c.model_dump() for n, c in default_learners().items()})
-    data = apply_overrides(data, settings)
-    return validate(RunConfig, data, str(path) if path else "settings")
 
 
 def _dataset(

@@ -63,7 +63,8 @@ def run_demo(*, full: bool, out: Path, console: Console) -> None:
         BadInputError: `out` holds something that is not a run.
         ServingError: a server did not come up.
     """
-    from dynens.cli import load_run_config, run_fit
+    from dynens.cli import run_fit
+    from dynens.config.run import load_run_config
     from dynens.data.presets import dataset_for
 
     watch = Stopwatch()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dynens.config.base import FrozenConfig, merged
+from dynens.config.base import FrozenConfig, apply_overrides, load_yaml, merged, validate
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.config.serving import ServingConfig
@@ -257,3 +258,15 @@ class RunConfig(FrozenConfig):
             raise ValueError(
                 f"distill.gating is on but {key}; gating needs two members of the teacher"
             )
+
+
+def load_run_config(path: Path | None, settings: list[str]) -> RunConfig:
+    """The run configuration from defaults, a YAML file and `A.B=C` settings, in that order.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong.
+    """
+    data = load_yaml(path) if path else {}
+    data.setdefault("learners", {n: c.model_dump() for n, c in default_learners().items()})
+    data = apply_overrides(data, settings)
+    return validate(RunConfig, data, str(path) if path else "settings")

@@ -65,7 +65,7 @@ def auc_cost(ax: Axes, metrics: Mapping[str, Any]) -> None:
         )
     ax.set_xlabel("engine cost (µs per row, one thread)")
     ax.set_ylabel("test AUC")
-    ax.legend(fontsize=8, frameon=False, loc="lower right")
+    ax.legend(fontsize=8, frameon=False, loc="best")
 
 
 def auc_fraction(ax: Axes, metrics: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ def auc_fraction(ax: Axes, metrics: Mapping[str, Any]) -> None:
     ax.plot(100 * dynamic["hard_fraction"], dynamic["auc"], "o", color=COLOURS["dynamic"])
     ax.set_xlabel("rows sent to the ensemble (%)")
     ax.set_ylabel("test AUC")
-    ax.legend(fontsize=8, frameon=False, loc="lower right")
+    ax.legend(fontsize=8, frameon=False, loc="best")
 
 
 def reliability(ax: Axes, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:

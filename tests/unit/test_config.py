@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dynens.cli import load_run_config
 from dynens.config.base import apply_overrides, load_yaml, validate
 from dynens.config.learner import LearnerConfig
-from dynens.config.run import RunConfig
+from dynens.config.run import RunConfig, load_run_config
 from dynens.errors import ConfigError
 
 
