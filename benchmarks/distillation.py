@@ -31,7 +31,7 @@ from dynens.errors import BadInputError
 from dynens.metrics import auc
 from dynens.run import RunDirectory, environment, write_json
 from dynens.schema import DatasetConfig
-from training.architecture import student_config
+from training.architecture import settle, student_config
 from training.context import StageContext
 from training.stages import labels_of, pool_logits, read_blend, valid_roles, weights_of
 from training.student import StudentLearner, teacher_system
@@ -106,6 +106,8 @@ VARIANTS: dict[str, list[str]] = {
     "ipnn student": ["student.model=ipnn"],
     "deepfm student": ["student.model=deepfm"],
     "dcnv2 student": ["student.model=dcnv2", "student.cross_layers=1"],
+    "searched, bayesian": ["student_search.trials=16"],
+    "searched, genetic": ["student_search.trials=16", "student_search.method=genetic"],
     "embedding 8": ["student.embedding_dim=8"],
     "hidden 64-32": ["student.hidden_units=[64, 32]"],
     "no embedding l2": ["student.optimizer.embedding_l2=0"],
@@ -140,6 +142,8 @@ REPORTED = (
     "branches, loss of the average",
     "three branches",
     "two peers",
+    "searched, bayesian",
+    "searched, genetic",
 )
 
 
@@ -149,7 +153,8 @@ def train_student(
     """One student: its AUC on the validation halves, on test and on further labelled tables, its
     training seconds; and its logits of the test rows."""
     given = run.read_config()
-    given["student"] = student_config(run, "student").model_dump(mode="json")
+    if not any(setting.startswith("student_search.") for setting in settings):
+        given["student"] = student_config(run, "student").model_dump(mode="json")
     dataset = validate(DatasetConfig, given.pop("data"), str(run.config))
     config = validate(RunConfig, apply_overrides(given, settings), "variant")
     roles_of = config
@@ -158,7 +163,10 @@ def train_student(
         out = Path(folder)
         context = StageContext(run, dataset, config, out, out / "checkpoints", lambda _: None)
         start = time.monotonic()
-        learner = StudentLearner(context, config.student, roles=roles_of).fit()
+        student = config.student
+        if config.student_search.trials:
+            student = settle(context, roles_of)[0].config
+        learner = StudentLearner(context, student, roles=roles_of).fit()
         seconds = time.monotonic() - start
         curve = json.loads((out / "fit.json").read_text(encoding="utf-8"))["curve"]
     data = context.prepared()

@@ -1,16 +1,19 @@
-"""The student's architecture: the first candidate whose exported graph keeps the latency cap.
+"""The student's architecture: the first candidate whose exported graph keeps the latency cap, or
+the best of a search.
 
 Student and baseline share it, so it is settled before either is trained.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dynens.config.base import validate
-from dynens.config.learner import LearnerConfig
+from dynens.config.learner import LearnerConfig, ModelName
+from dynens.config.run import RunConfig
 from dynens.data.prepared import PreparedData
 from dynens.ensemble.scorer import PoolScorer
 from dynens.models.defaults import resolve_config
@@ -22,15 +25,22 @@ from training.context import StageContext
 ARCHITECTURE_JSON = "student.json"
 _LEAST_DIM = 4
 _MOST_FIELDS_IN_PAIRS = 100  # their 5,000 pairs cost tens of µs per row, and minutes to export
+_SEARCHED: tuple[ModelName, ...] = ("ipnn", "dnn", "deepfm", "dcnv2")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture and what its graph costs in µs per row: 100 candidates of one request, one
-    thread."""
+    """An architecture and what its graph costs.
+
+    Attributes:
+        config: the architecture.
+        cost_us_per_row: 100 candidates of one request, one thread.
+        score: of a search, where there was one; higher is better.
+    """
 
     config: LearnerConfig
     cost_us_per_row: float
+    score: float | None = None
 
 
 def candidates(student: LearnerConfig, num_fields: int) -> list[LearnerConfig]:
@@ -44,7 +54,11 @@ def candidates(student: LearnerConfig, num_fields: int) -> list[LearnerConfig]:
         return [student]
     plain = student.model_copy(update={"model": "dnn"})
     products = [student.model_copy(update={"model": "ipnn"})]
-    return [*(products if num_fields <= _MOST_FIELDS_IN_PAIRS else []), plain, _smaller(plain, 2)]
+    return [*(products if _takes_pairs(num_fields) else []), plain, _smaller(plain, 2)]
+
+
+def _takes_pairs(num_fields: int) -> bool:
+    return num_fields <= _MOST_FIELDS_IN_PAIRS
 
 
 def _smaller(config: LearnerConfig, factor: int) -> LearnerConfig:
@@ -65,11 +79,9 @@ def choose(measured: list[Candidate], cap_us_per_row: float) -> Candidate:
 
 
 def choose_architecture(context: StageContext) -> None:
-    """Measure the candidates' untrained graphs and write down the choice."""
-    data, config = context.prepared(), context.config
-    configs = candidates(config.student, len(data.layout.fields) + len(data.layout.dense))
-    measured = _measure(data, configs, config.seed)
-    chosen = choose(measured, config.student_cap_us_per_row)
+    """Measure the candidates' untrained graphs, search if asked to, and write down the choice."""
+    config = context.config
+    chosen, measured = settle(context)
     write_json(
         context.out / ARCHITECTURE_JSON,
         {
@@ -82,11 +94,35 @@ def choose_architecture(context: StageContext) -> None:
                     "embedding_dim": c.config.embedding_dim,
                     "hidden_units": list(c.config.hidden_units),
                     "cost_us_per_row": c.cost_us_per_row,
+                    **({} if c.score is None else {"score": c.score}),
                 }
                 for c in measured
             ],
         },
     )
+
+
+def settle(
+    context: StageContext, roles: RunConfig | None = None
+) -> tuple[Candidate, list[Candidate]]:
+    """The student to train, and all that were tried; `roles` as for `StudentLearner`."""
+    data, config = context.prepared(), context.config
+    num_fields = len(data.layout.fields) + len(data.layout.dense)
+    measured = _measure(data, candidates(config.student, num_fields), config.seed)
+    first = choose(measured, config.student_cap_us_per_row)
+    if not config.student_search.trials:
+        return first, measured
+    from training.search import search_student  # here: it trains students, which import this
+
+    models: Sequence[ModelName] = (first.config.model,)
+    if config.student.model == "auto":
+        models = [model for model in _SEARCHED if model != "ipnn" or _takes_pairs(num_fields)]
+
+    def cost(student: LearnerConfig) -> float:
+        return _measure(data, [student], config.seed)[0].cost_us_per_row
+
+    tried = search_student(context, first.config, models, cost, roles)
+    return tried[0], tried
 
 
 def student_config(run: RunDirectory, name: str) -> LearnerConfig:

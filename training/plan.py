@@ -34,6 +34,7 @@ class StageSpec:
 def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageSpec]:
     """The stages of a run in an order that respects their needs."""
     learners = tuple(LEARNER_PREFIX + name for name in config.learners)
+    searches = config.student_search.trials > 0  # it asks the teacher
     student_cpus = min(2 if config.distill.makes_rows else 1, cluster_cpus)
     return [
         StageSpec(PREPARE, run.data, ()),
@@ -46,9 +47,9 @@ def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageS
             )
             for name, learner in config.learners.items()
         ),
-        StageSpec("architecture", run.architecture, (PREPARE,)),
-        StageSpec("baseline", run.baseline, ("architecture",)),
         StageSpec("ensemble", run.ensemble, learners),
+        StageSpec("architecture", run.architecture, ("ensemble",) if searches else (PREPARE,)),
+        StageSpec("baseline", run.baseline, ("architecture",)),
         StageSpec("student", run.student, ("ensemble", "architecture"), student_cpus),
         StageSpec("router", run.router, ("student", "baseline")),
         StageSpec("bundle", run.bundle, ("router",)),

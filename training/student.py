@@ -90,7 +90,7 @@ class StudentLearner:
         Where labels taught it nothing that its teacher had missed, a second one that never hears
         them takes its place (`distill.faithful`).
         """
-        learner, report = self._generations()
+        learner, report = self.train()
         evidence: dict[str, object] = {"departures_tell": None, "faithful": False}
         if self._may_be_first:
             departures = self._departures(learner)
@@ -98,7 +98,7 @@ class StudentLearner:
             told = None if math.isnan(departures) else departures
             evidence = {"departures_tell": told, "faithful": is_faithful}
             if is_faithful:
-                learner, report = self._faithful()._generations()
+                learner, report = self._faithful().train()
         write_json(self._context.out / FIT_REPORT, {**report.to_dict(), **evidence})
         return learner
 
@@ -139,7 +139,7 @@ class StudentLearner:
             self._roles,
         )
 
-    def _generations(self) -> tuple[NetLearner, FitReport]:
+    def train(self) -> tuple[NetLearner, FitReport]:
         """The last of the configured generations, each taught by the one before.
 
         References:
@@ -299,7 +299,7 @@ def _train_peer(
     """Train one of several peers in its worker and save it; the first speaks for all."""
     progress = context.progress if exchange.peer == 0 else _silent
     place = replace(context, checkpoints=folder, progress=progress)
-    learner, report = StudentLearner(place, config, roles, exchange)._generations()
+    learner, report = StudentLearner(place, config, roles, exchange).train()
     learner.save(folder)
     return report
 

@@ -50,6 +50,22 @@ class EnsembleConfig(FrozenConfig):
     calibration: CalibrationMethod = "platt"
 
 
+class StudentSearchConfig(FrozenConfig):
+    """A search for the student's architecture and training under its latency cap.
+
+    Attributes:
+        trials: students that are tried, each trained for a few epochs on the pool's answers; 0: no
+            search, the first of a few fixed candidates that keeps the cap.
+        method: `bayesian` (a tree-structured Parzen estimator) or `genetic` (selection, crossover
+            and mutation).
+        epochs: passes over the training rows in a trial.
+    """
+
+    trials: int = Field(default=0, ge=0, le=1000)
+    method: Literal["bayesian", "genetic"] = "bayesian"
+    epochs: int = Field(default=3, ge=1)
+
+
 class RouterConfig(FrozenConfig):
     """Which rows are hard.
 
@@ -161,8 +177,9 @@ class RunConfig(FrozenConfig):
         learners: the pool; at least `ensemble.size` of them. A name is a folder of the run.
         student: the student's architecture (a neural model, or "auto"); the baseline shares it.
             Keys that are not given keep the default student's values.
-        student_cap_us_per_row: cost that "auto" keeps to where it can: ONNX Runtime, one thread,
-            100 candidates of one request.
+        student_cap_us_per_row: cost that "auto" and a search keep to where they can: ONNX Runtime,
+            one thread, 100 candidates of one request.
+        student_search: a search for a better student under that cap.
     """
 
     seed: int = Field(default=1, ge=0, le=_MAX_SEED)
@@ -170,6 +187,7 @@ class RunConfig(FrozenConfig):
     ensemble: EnsembleConfig = EnsembleConfig()
     student: LearnerConfig = Field(default_factory=default_student)
     student_cap_us_per_row: float = Field(default=3.0, gt=0)
+    student_search: StudentSearchConfig = StudentSearchConfig()
     distill: DistillConfig = DistillConfig()
     router: RouterConfig = RouterConfig()
     serving: ServingConfig = ServingConfig()

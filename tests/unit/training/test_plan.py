@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dynens.config.run import RunConfig
+from dynens.config.run import RunConfig, StudentSearchConfig
 from dynens.run import RunDirectory
 from training.plan import DONE, finished_stages, plan, ready, total_progress
 
@@ -33,6 +33,14 @@ def test_needs_name_earlier_stages_and_fit_the_cluster(tmp_path: Path) -> None:
         assert set(spec.needs) <= seen
         assert spec.num_cpus == 1
         seen.add(spec.name)
+
+
+def test_a_search_waits_for_the_teacher(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for trials, needs in ((0, ("prepare",)), (5, ("ensemble",))):
+        config = RunConfig(student_search=StudentSearchConfig(trials=trials))
+        specs = {spec.name: spec for spec in plan(config, run, cluster_cpus=2)}
+        assert specs["architecture"].needs == needs
 
 
 def test_a_stage_after_a_lost_one_runs_again(tmp_path: Path) -> None:

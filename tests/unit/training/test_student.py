@@ -25,6 +25,7 @@ from dynens.ensemble.scorer import PoolScorer
 from dynens.models.base import FitProgress, FitReport
 from dynens.models.dnn import DNNLearner
 from dynens.run import RunDirectory, write_json
+from training.architecture import choose_architecture
 from training.context import StageContext
 from training.peers import TrainPeer
 from training.stages import (
@@ -170,6 +171,20 @@ def test_the_best_of_several_peers_is_the_student(
     found = [np.array_equal(learner.predict_logits(valid), logits) for logits in own]
     assert sorted(found) == [False, True]
     assert json.loads((tmp_path / "fit.json").read_text())["best_auc"] > 0.55
+
+
+def test_a_search_settles_the_student_by_its_teacher(run: RunDirectory, tmp_path: Path) -> None:
+    context = context_of(run, tmp_path, gating=True)
+    settings = {"student_search": {"trials": 3, "epochs": 1}, "student_cap_us_per_row": 1e6}
+    config = validate(RunConfig, {**context.config.model_dump(), **settings}, "test")
+    choose_architecture(replace(context, config=config))
+    found = json.loads((tmp_path / "student.json").read_text())
+    scores = [candidate["score"] for candidate in found["candidates"]]
+    assert len(scores) == 3
+    assert max(scores) == scores[0] < 0  # minus a distance
+    assert found["config"]["hidden_units"] == found["candidates"][0]["hidden_units"]
+    assert found["config"]["model"] == "dnn"  # as the configuration says
+    assert found["config"]["optimizer"]["max_epochs"] == FAST["max_epochs"]
 
 
 def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
