@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from dynens.batch import FloatArray
 from dynens.config.run import RunConfig
@@ -56,6 +57,7 @@ def train_peers(config: RunConfig, train: TrainPeer, folder: Path) -> tuple[Path
 
     Raises:
         TrainingError: the cluster has fewer cores than there are peers.
+        DynensError: whatever ended a peer ends the others.
     """
     peers = config.distill.peers
     with cluster(config.ray) as cores:
@@ -68,10 +70,15 @@ def train_peers(config: RunConfig, train: TrainPeer, folder: Path) -> tuple[Path
         board = RayBoard(shared.remote(peers.count))
         task = _train_peer.options(max_retries=config.ray.max_retries)
         folders = [folder / f"peer-{number}" for number in range(peers.count)]
-        reports = ray.get(
-            [
-                task.remote(train, Exchange(board, number, peers.staleness), place)
-                for number, place in enumerate(folders)
-            ]
-        )
+        references = [
+            task.remote(train, Exchange(board, number, peers.staleness), place)
+            for number, place in enumerate(folders)
+        ]
+        try:
+            reports = ray.get(references)
+        except RayTaskError as e:
+            raise getattr(e, "cause", None) or e from e
+        finally:
+            for reference in references:
+                ray.cancel(reference, force=True)
     return max(zip(folders, reports, strict=True), key=lambda peer: peer[1].best_score)

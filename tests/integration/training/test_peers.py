@@ -51,3 +51,16 @@ def test_peers_meet_and_one_that_dies_comes_back(tmp_path: Path) -> None:
 def test_every_peer_needs_a_core(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"peers.count is 2 but Ray has 1 cores.* lower it"):
         train_peers(config_of(1), train, tmp_path)
+
+
+def fail(exchange: Exchange, folder: Path) -> FitReport:
+    """The first peer fails while the other waits for it."""
+    if exchange.peer == 0:
+        raise TrainingError("the loss of student is not finite in epoch 1.")
+    return train(exchange, folder)
+
+
+def test_what_ends_a_peer_ends_the_others_in_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as caught:
+        train_peers(config_of(2), fail, tmp_path)
+    assert str(caught.value) == "the loss of student is not finite in epoch 1."
