@@ -14,16 +14,18 @@ from dynens.batch import EncodedBatch
 from dynens.config.distill import ScheduleConfig
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
-from dynens.distill.augment import row_space
+from dynens.distill.augment import RowSpace, row_space
 from dynens.distill.evidence import departures_tell
 from dynens.distill.gating import VoicesTeacher, voices_of
 from dynens.distill.hints import TeacherFeatures
 from dynens.distill.peers import Exchange
 from dynens.distill.teacher import Labeller, RowFactory, Teacher
 from dynens.distill.trainer import DistillTrainer, Teaching
+from dynens.distill.views import Views
 from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
+from dynens.errors import ConfigError
 from dynens.models.base import FitProgress, FitReport, ProgressCallback
 from dynens.models.defaults import default_batch_size, default_embedding_l2
 from dynens.models.net_learner import NetLearner
@@ -149,7 +151,7 @@ class StudentLearner:
         """
         if self._distill.peers.count > 1 and self._exchange is None:
             return self._best_of_peers()
-        teaching = replace(self._teaching(), peers=self._exchange)
+        teaching = replace(self._teaching(), peers=self._exchange, views=self._views())
         last = self._distill.generations - 1
         for generation in range(last):
             learner, _ = self._generation(teaching, generation)
@@ -207,6 +209,7 @@ class StudentLearner:
             factory,
             features=before.features,
             valid_logits=stop_at,
+            views=before.views,
         )
 
     def _with_made_rows(self, config: LearnerConfig, num_rows: int) -> LearnerConfig:
@@ -256,13 +259,34 @@ class StudentLearner:
 
     def _made_rows(self, teacher: Labeller, weakness: Weakness | None) -> RowFactory:
         """The source of made-up rows that `teacher` labels."""
+        table, seed = in_memory(self._train), self._context.config.seed
+        return RowFactory(
+            teacher, table, self._data.stats, self._space(), self._distill, seed, weakness
+        )
+
+    def _space(self) -> RowSpace:
         data = self._data
         entities = {field.name: field.entity for field in data.schema.fields}
         missing = EncodedBatch(*data.encoder.empty(1))
-        space = row_space(data.layout, entities, data.id_frequency, missing)
-        table = in_memory(self._train)
-        seed = self._context.config.seed
-        return RowFactory(teacher, table, data.stats, space, self._distill, seed, weakness)
+        return row_space(data.layout, entities, data.id_frequency, missing)
+
+    def _views(self) -> Views | None:
+        """The two views of items, where the distillation asks for them.
+
+        Raises:
+            ConfigError: the table does not have both.
+        """
+        if self._distill.views == 0:
+            return None
+        schema = self._data.schema
+        keys = [field.name for field in schema.fields if field.source == schema.item_key]
+        views = Views.of(self._space(), keys)
+        if views is None:
+            raise ConfigError(
+                f"distill.views is {self._distill.views} but the table has no item key among its "
+                "features, or nothing else of entity item; set item_key and entity, or views to 0."
+            )
+        return views
 
     def _hints(self) -> TeacherFeatures | None:
         """The network that gives hints: the configured one, or the best neural one on `select`."""

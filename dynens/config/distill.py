@@ -168,6 +168,8 @@ class DistillConfig(FrozenConfig):
         memory: the student is drawn to a memory of its own answers.
         generations: students in a row, each taught by the one before; the last is served.
         assistant_width: the students before the last are this many times as wide.
+        views: weight of the term that teaches the student from what describes an item alone, and
+            from its id alone; for tables with an item key and further features of items. 0: none.
         mixup: further rows, mixed after the embedding lookup.
         guard: largest share of `alpha` that a logged row loses where the teacher is confidently
             wrong; 0: none.
@@ -199,6 +201,7 @@ class DistillConfig(FrozenConfig):
     memory: MemoryConfig = MemoryConfig()
     generations: int = Field(default=1, ge=1, le=8)
     assistant_width: float = Field(default=1.0, ge=1, le=16)
+    views: float = Field(default=0.0, ge=0)
     mixup: MixupConfig = MixupConfig()
     guard: float = Field(default=0.0, ge=0, le=1)
     faithful: FaithfulConfig = FaithfulConfig()

@@ -17,6 +17,7 @@ from dynens.distill.losses import probability_kl, response_loss, teacher_trust, 
 from dynens.distill.memory import AnswerMemory
 from dynens.distill.peers import PeerAnswers
 from dynens.distill.relations import RELATION_ROWS, relations
+from dynens.distill.views import ViewBalance
 from dynens.models.batches import TensorBatch
 from dynens.models.network import Head, HeadInputs
 from dynens.models.optim import autocast
@@ -33,12 +34,14 @@ class TermModules(nn.Module):
         memory: AnswerMemory | None = None,
         exits: Sequence[nn.Linear] = (),
         peers: PeerAnswers | None = None,
+        balance: ViewBalance | None = None,
     ) -> None:
         super().__init__()
         self.adapters = nn.ModuleList(adapters)
         self.gate = gate
         self.memory = memory
         self.peers = peers
+        self.balance = balance
         self.exits = nn.ModuleList(exits)
 
 
@@ -67,6 +70,7 @@ class Step:
         hints: the teacher network; None without hints.
         noised: logged rows with features missing and the student's hidden layers of them; None
             where hints ask for none.
+        views: (B,) logits of the logged rows' content view and of their behaviour view.
     """
 
     config: DistillConfig
@@ -89,6 +93,7 @@ class Step:
     modules: TermModules
     hints: TeacherFeatures | None
     noised: tuple[TensorBatch, tuple[Tensor, ...]] | None = None
+    views: tuple[Tensor, Tensor] | None = None
 
     @property
     def features(self) -> Tensor:
@@ -245,6 +250,36 @@ def relation_loss(step: Step) -> Tensor:
     return relations(step.features[:rows].float(), step.hints(batch)[-1])
 
 
+def view_loss(step: Step) -> Tensor:
+    """The response losses of both views of the logged rows, and how they agree; see
+    `dynens.distill.views`."""
+    balance = step.modules.balance
+    assert balance is not None
+    assert step.views is not None
+    rows = len(step.batch)
+    weight, teacher = step.weight[:rows], step.teacher[:rows]
+    labels, has_label = step.labels[:rows], step.has_label[:rows]
+    answers = [torch.sigmoid(view.detach()) for view in step.views]
+    responses = [
+        response_loss(
+            view,
+            teacher,
+            labels,
+            has_label,
+            weight,
+            alpha=step.alpha,
+            temperature=step.temperature,
+        )
+        for view in step.views
+    ]
+    apart = [
+        weighted_mean(probability_kl(view, other, 1.0), weight)
+        for view, other in zip(step.views, reversed(answers), strict=True)
+    ]
+    total: Tensor = balance(torch.stack([*responses, torch.stack(apart).mean()]))
+    return total
+
+
 def ema_loss(step: Step) -> Tensor:
     """KL of the student to the moving average of its own weights, on every row.
 
@@ -325,6 +360,7 @@ LOSS_TERMS: dict[str, LossTerm] = {
     "exits": LossTerm(lambda config: config.exits, exit_loss),
     "ema": LossTerm(lambda config: config.ema, ema_loss),
     "memory": LossTerm(lambda config: config.memory.weight, memory_loss),
+    "views": LossTerm(lambda config: config.views, view_loss),
     "mixup": LossTerm(lambda config: config.mixup.weight, mixup_loss),
 }
 

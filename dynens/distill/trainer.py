@@ -21,6 +21,7 @@ from dynens.distill.peers import Exchange, PeerAnswers
 from dynens.distill.schedules import schedule_value
 from dynens.distill.teacher import LabelledRows, RowFactory
 from dynens.distill.terms import Step, TermModules, active_terms
+from dynens.distill.views import ViewBalance, Views
 from dynens.distill.weakness import Weakness, row_divergence
 from dynens.ensemble.blend import Logits
 from dynens.errors import ConfigError
@@ -48,6 +49,7 @@ class Teaching:
         valid_logits: the teacher's logits of the rows that decide when to stop, (V,); None: their
             labels decide.
         peers: where the student meets its peers; None for none.
+        views: the two views of items; None for none.
     """
 
     logits: Logits
@@ -56,6 +58,7 @@ class Teaching:
     features: TeacherFeatures | None = None
     valid_logits: Logits | None = None
     peers: Exchange | None = None
+    views: Views | None = None
 
 
 class DistillTrainer(Trainer):
@@ -123,7 +126,8 @@ class DistillTrainer(Trainer):
                     "so nothing lies below its last; give student.hidden_units two or more."
                 )
             exits = [nn.Linear(width, 1) for width in below]
-        return TermModules(adapters, gate, memory, exits, peers)
+        balance = ViewBalance() if distill.views > 0 else None
+        return TermModules(adapters, gate, memory, exits, peers, balance)
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         self._steps_per_epoch = max(-(-len(train) // self.batch_size), 1)
@@ -138,6 +142,8 @@ class DistillTrainer(Trainer):
                 close()
 
     def end_of_epoch(self) -> None:
+        if self._modules.balance is not None:
+            self._modules.balance.end_epoch()
         peers, exchange = self._modules.peers, self._teaching.peers
         if peers is not None and exchange is not None and not self.state.finished:
             peers.swap(exchange, self.state.epoch)
@@ -219,6 +225,7 @@ class DistillTrainer(Trainer):
             modules=self._modules,
             hints=self._teaching.features,
             noised=self._noised(batch) if distill.hints.noise > 0 else None,
+            views=self._view_logits(batch) if distill.views > 0 else None,
         )
 
     def _student(
@@ -238,6 +245,17 @@ class DistillTrainer(Trainer):
         with autocast(self.options.precision, self.device):
             inputs = self.network.inputs(rows.dense, rows.ids, rows.stats)
             return rows, self.network.head.hidden(inputs)
+
+    def _view_logits(self, batch: TensorBatch) -> tuple[Tensor, Tensor]:
+        """(B,) logits of the logged rows' content view and behaviour view."""
+        views = self._teaching.views
+        assert views is not None
+        with autocast(self.options.precision, self.device):
+            content, behaviour = (
+                self.network(rows.dense, rows.ids, rows.stats).float()
+                for rows in (views.content(batch), views.behaviour(batch))
+            )
+        return content, behaviour
 
     def _average_logits(self, batch: TensorBatch, made: LabelledRows | None) -> Tensor:
         """Logits of the moving average on the same rows, without dropout."""

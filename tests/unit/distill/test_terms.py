@@ -19,6 +19,7 @@ from dynens.distill.memory import AnswerMemory
 from dynens.distill.peers import PeerAnswers
 from dynens.distill.relations import relations
 from dynens.distill.terms import LOSS_TERMS, Step, TermModules, active_terms, mixup_loss, response
+from dynens.distill.views import ViewBalance
 from dynens.models.batches import tensor_batch
 from dynens.models.lr import LRHead
 from dynens.models.network import HeadInputs, HeadShape
@@ -39,6 +40,7 @@ from dynens.models.network import HeadInputs, HeadShape
         ({"peers": {"count": 2, "weight": 0.3}}, {"response": 1.0, "peers": 0.3}),
         ({"peers": {"weight": 0.3}}, {"response": 1.0}),
         ({"exits": 0.5}, {"response": 1.0, "exits": 0.5}),
+        ({"views": 0.5}, {"response": 1.0, "views": 0.5}),
         ({"soft_label": 0.5}, {"response": 1.0, "soft_label": 0.5}),
     ],
 )
@@ -186,6 +188,22 @@ def test_the_peers_term_by_hand() -> None:
     assert LOSS_TERMS["peers"].loss(step).item() == pytest.approx(expected, rel=1e-5)
     remembered = peers.own[torch.from_numpy(step.batch.index)]
     assert remembered.tolist() == pytest.approx(torch.sigmoid(step.logits[:2]).tolist())
+
+
+def test_views_by_hand() -> None:
+    """Two response losses, those of students that answer as the views do, and their distance."""
+    views = (torch.tensor([1.0, -0.5]), torch.tensor([0.0, 0.5]))
+    step = lr_step(modules=TermModules(balance=ViewBalance()), views=views)
+    weight = np.array([2.0, 1.0])
+    expected = 0.0
+    for view, other in (views, views[::-1]):
+        padded = torch.cat([view, torch.zeros(1)]).unsqueeze(1)
+        on_logged = {"weight": torch.tensor([2.0, 1.0, 0.0])}
+        expected += response(lr_step(branches=padded, **on_logged)).item()
+        p, q = expit(other.numpy()), expit(view.numpy())
+        divergence = rel_entr(p, q) + rel_entr(1 - p, 1 - q)
+        expected += 0.5 * (weight * divergence).sum() / 3.0
+    assert LOSS_TERMS["views"].loss(step).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_relations_by_hand() -> None:

@@ -19,6 +19,7 @@ from dynens.distill.hints import TeacherFeatures
 from dynens.distill.teacher import RowFactory
 from dynens.distill.terms import LOSS_TERMS
 from dynens.distill.trainer import DistillTrainer, Teaching
+from dynens.distill.views import Views
 from dynens.distill.weakness import Weakness, row_divergence
 from dynens.errors import ConfigError
 from dynens.models.base import CurvePoint, FitProgress, FitReport
@@ -31,6 +32,7 @@ from tests.unit.models.tables import TinyTable, lookup, tiny_table
 
 TABLE = tiny_table(rows=600)
 PRIOR = (0.6, 0.4)
+ITEMS = {"c0": "item", "c1": "item", "x0": "item"}
 EVERYTHING = {
     "follow_weakness": True,
     "hints": {"weight": 0.5, "depths": "all", "noise": 0.2},
@@ -40,6 +42,7 @@ EVERYTHING = {
     "ema": 0.5,
     "memory": {"weight": 0.5, "beta": 0.5},
     "peers": {"count": 2},
+    "views": 0.5,
     "mixup": {"weight": 0.5, "beta": 0.4},
     "guard": 0.5,
 }
@@ -107,6 +110,7 @@ def teaching_of(distill: DistillConfig) -> Teaching:
         PRIOR if distill.gating else (),
         features,
         valid_logits,
+        views=Views.of(row_space(TABLE.layout, ITEMS, counts, missing_row(TABLE.layout)), ["c0"]),
     )
 
 
@@ -150,7 +154,7 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
     )
     learned, again = whole.extra_state(), second.extra_state()
     kinds = {name.split(".")[0] for name in learned}
-    assert kinds == {"adapters", "exits", "gate", "memory", "peers", "weakness"}
+    assert kinds == {"adapters", "balance", "exits", "gate", "memory", "peers", "weakness"}
     assert all(same(learned[name], again[name]) for name in learned)
     assert not learned["memory.answers"].isnan().any()
 

@@ -22,6 +22,7 @@ from dynens.distill.gating import voices_of
 from dynens.distill.peers import Exchange, LocalBoard
 from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.ensemble.scorer import PoolScorer
+from dynens.errors import ConfigError
 from dynens.models.base import FitProgress, FitReport
 from dynens.models.dnn import DNNLearner
 from dynens.run import RunDirectory, write_json
@@ -171,6 +172,12 @@ def test_the_best_of_several_peers_is_the_student(
     found = [np.array_equal(learner.predict_logits(valid), logits) for logits in own]
     assert sorted(found) == [False, True]
     assert json.loads((tmp_path / "fit.json").read_text())["best_auc"] > 0.55
+
+
+def test_views_need_an_item_with_more_than_its_key(run: RunDirectory, tmp_path: Path) -> None:
+    context = context_of(run, tmp_path, views=0.5)
+    with pytest.raises(ConfigError, match=r"views is 0.5 but the table has no item key .* to 0"):
+        StudentLearner(context, context.config.student).fit()
 
 
 def test_a_search_settles_the_student_by_its_teacher(run: RunDirectory, tmp_path: Path) -> None:
