@@ -17,16 +17,17 @@ import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.loads import markdown_table, one_sentence
-from dynens.batch import FloatArray
+from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray
 from dynens.config.base import apply_overrides, validate
 from dynens.config.run import RunConfig
-from dynens.data.prepared import open_prepared
+from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import BadInputError
 from dynens.metrics import auc
 from dynens.run import RunDirectory, environment, write_json
@@ -186,10 +187,26 @@ def train_student(
         "seconds": seconds,
         "epochs": float(curve[-1]["epoch"]),
     }
+    new = as_new_items(data, test)
+    if new is not None:
+        figures["new_items"] = auc(labels_of(test), learner.predict_logits(new), weights_of(test))
     for name, path in (tables or {}).items():
         batch = data.encode_file(str(path))
         figures[name] = auc(labels_of(batch), learner.predict_logits(batch), weights_of(batch))
     return figures, z_test
+
+
+def as_new_items(data: PreparedData, batch: EncodedBatch) -> EncodedBatch | None:
+    """The same rows with items that training never had; None where the item has no id."""
+    schema = data.schema
+    keys = {field.name for field in schema.fields if field.source == schema.item_key}
+    columns = [at for field, at in data.layout.columns() if field.name in keys]
+    if not columns:
+        return None
+    ids = np.array(batch.ids)
+    for at in columns:
+        ids[:, at] = OUT_OF_VOCABULARY
+    return replace(batch, ids=ids)
 
 
 def averaged(run: RunDirectory, logits: list[FloatArray]) -> dict[str, float]:
@@ -215,7 +232,10 @@ def summary(results: list[dict[str, Any]]) -> str:
     The difference to the run's own settings is taken between students of the same seed, and of the
     same commit where there are such.
     """
-    columns = ("variant", "correlation", "route AUC", "test AUC", "− as configured", "seconds")
+    columns = (
+        *("variant", "correlation", "route AUC", "test AUC", "− as configured"),
+        *("items unknown", "seconds"),
+    )
     rows = []
     configured = {}
     for r in results:
@@ -235,10 +255,14 @@ def summary(results: list[dict[str, Any]]) -> str:
                 mean_and_spread([r["route"] for r in own]),
                 mean_and_spread([r["test"] for r in own]),
                 "–" if name == CONFIGURED else mean_and_spread(differences, sign="+"),
+                mean_and_spread([r["new_items"] for r in own if "new_items" in r]),
                 f"{np.mean([r['seconds'] for r in own]):.0f}",
             )
         )
-    note = "Correlation: of the student's logits with the teacher's, on `route` rows."
+    note = (
+        "Correlation: of the student's logits with the teacher's, on `route` rows. Items unknown: "
+        "test AUC where no item's id is known (not measured at first)."
+    )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 
 
