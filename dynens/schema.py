@@ -48,6 +48,7 @@ class FieldSpec(FrozenConfig):
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
         separator: between values given as text; None: white space; "": characters (no spaces).
+        fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
         transform: of numeric fields: `quantile` maps to a normal distribution by rank,
@@ -68,6 +69,7 @@ class FieldSpec(FrozenConfig):
     vocabulary: VocabularyPolicy = VocabularyPolicy()
     vocabulary_of: str | None = None
     separator: str | None = ","
+    fold_words: bool = False
     max_len: int | None = Field(default=None, ge=1, le=1000)
     keep: Literal["first", "last"] = "first"
     transform: Transform = "quantile"
@@ -90,6 +92,11 @@ class FieldSpec(FrozenConfig):
             raise ValueError(
                 f"field {self.name!r} derives {self.derive!r} but is {self.kind}; "
                 "a part of a date is categorical or numeric"
+            )
+        if self.fold_words and self.kind != "multi_valued":
+            raise ValueError(
+                f"field {self.name!r} folds words but is {self.kind}; "
+                "only the values of a multi-valued field are words"
             )
         return self
 

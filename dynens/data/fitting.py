@@ -120,7 +120,7 @@ class MultiValuedFitter(VocabularyFitter):
         self._lengths = np.zeros(0, np.int64)
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
-        values, lengths = split_lists(column, self.spec.separator)
+        values, lengths = split_lists(column, self.spec.separator, fold=self.spec.fold_words)
         self._lengths = _padded_sum(self._lengths, np.bincount(lengths))
         if self.spec.vocabulary.hash_buckets is None:
             self._counter.add(values)
