@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from dynens.data.apart import apart_fields
 from dynens.data.columns import check_types
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
@@ -219,6 +220,7 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
+        self._fields = list(apart_fields(self._fields, self._sample, self._labels))
         shared = shared_values(self._fields, self._sample, self._labels, user)
         self._result.warnings += shared.warnings
         for name, why in shared.copies.items():

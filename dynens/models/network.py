@@ -15,6 +15,7 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
 from dynens.layers.embeddings import FlatIndex, FusedUpdate, SparseEmbeddings
+from dynens.layers.gaps import gaps
 from dynens.layers.matches import matches
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
@@ -213,7 +214,7 @@ def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
 
 
 class CTRNetwork(nn.Module):
-    """Embeddings, matches of fields that share a vocabulary, optional statistics and a head.
+    """Embeddings, matches and gaps of fields that belong together, optional statistics and a head.
 
     Args:
         layout: the encoded rows.
@@ -248,6 +249,7 @@ class CTRNetwork(nn.Module):
             StatInputs(selection, selection.table(stats)) if use_stats and stats else None
         )
         num_dense = len(selection.dense_columns) + len(selection.shared_values)
+        num_dense += len(selection.gaps)
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
@@ -293,6 +295,8 @@ class CTRNetwork(nn.Module):
         """What the head takes."""
         pairs = self.selection.shared_values
         more = [matches(ids, ids, pairs)] if pairs else []
+        if self.selection.gaps:
+            more.append(gaps(dense, dense, self.selection.gaps))
         if not self.selects_all:
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)
