@@ -10,6 +10,7 @@ from dynens.errors import ConfigError
 
 _STRONGEST_L2 = 3e-3
 _ROWS_PER_ID = 30
+_SMALL_TABLE_ROWS, _SMALL_TABLE_STD, _LARGE_TABLE_STD = 100_000, 0.14, 0.01
 _SHALLOW_TREE_ROWS = 10_000
 _SMALL_STEP_ROWS = 20_000
 _WIDE_INPUT, _LOW_RANK = 512, 64
@@ -42,6 +43,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             default_embedding_optimizer(layout, config.embedding_dim) if device == "cpu" else "adam"
         )
     resolved: OptimizerConfig = optimizer.model_copy(update=updates)
+    std = default_embedding_std(num_rows) if config.embedding_std is None else config.embedding_std
     dropout = default_dropout(num_rows) if config.dropout is None else config.dropout
     rank = default_rank(layout, config.embedding_dim) if config.rank is None else config.rank
     use_stats = (
@@ -52,6 +54,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             "device": device,
             "optimizer": resolved,
             "dropout": dropout,
+            "embedding_std": std,
             "use_stats": use_stats,
             "rank": rank,
             "trees": resolve_trees(config.trees, num_rows),
@@ -98,6 +101,15 @@ def default_batch_size(num_rows: int) -> int:
         return 2048 if num_rows < 4_000_000 else 4096
     power = int(2 ** round(math.log2(max(num_rows, 1) / 64)))
     return min(max(power, 64), 1024)
+
+
+def default_embedding_std(num_rows: int) -> float:
+    """0.01 from 100,000 rows on, more on smaller tables.
+
+    Products of small embeddings have gradients as small: where an epoch has a few dozen steps, what
+    users and items have in common is not found before validation stops training.
+    """
+    return _SMALL_TABLE_STD if num_rows < _SMALL_TABLE_ROWS else _LARGE_TABLE_STD
 
 
 def default_embedding_l2(num_rows: int) -> float:

@@ -14,7 +14,7 @@ from dynens.batch import FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
-from dynens.layers.embeddings import FlatIndex, FusedUpdate, SparseEmbeddings
+from dynens.layers.embeddings import INITIAL_STD, FlatIndex, FusedUpdate, SparseEmbeddings
 from dynens.layers.gaps import gaps
 from dynens.layers.matches import matches
 from dynens.models.base import StatSource
@@ -254,7 +254,9 @@ class CTRNetwork(nn.Module):
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
         fused = None if config.random_features else fused_update(config.optimizer)
-        self.embeddings: nn.Module = SparseEmbeddings(selection.fields, width, fused)
+        self.embeddings: nn.Module = SparseEmbeddings(
+            selection.fields, width, fused, config.embedding_std or INITIAL_STD
+        )
         self.embedding_dropout = ByteDropout(config.embedding_dropout)
         self.head = head_class(self.shape, config)
         if config.random_features:
