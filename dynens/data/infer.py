@@ -301,7 +301,8 @@ class _Inference:
             and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise
         ):
             why = "a hash that is different in (nearly) every row"
-            if may_be_time(self._sample, profile):
+            is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
+            if not is_id and may_be_time(self._sample, profile):
                 why = "it looks like a time; if it is the row's own, name it in features.timestamp"
             self._exclude(profile.name, why, True)
         elif (
