@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.evidence import Labels
+from dynens.data.evidence import Labels, halves, held_out_auc
 from dynens.data.numbers import to_numbers
 from dynens.data.times import time_part, to_seconds
 from dynens.schema import FieldSpec
@@ -32,6 +32,7 @@ _MAX_PAIRS = 200  # the closest ones
 _MAX_TRIED, _MAX_FOUND = 30, 8
 _TOGETHER = 0.7  # correlation from which on two columns go together
 _CERTAIN = 60.0  # χ²
+_LEAK_AUC = 0.97
 _CLEARLY = 1.1
 _MIN_KNOWN = 0.5
 _FAR = 10.0  # deviations at which encoders cut a scale off
@@ -55,8 +56,8 @@ class _Pair:
 
 def apart_fields(
     fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels
-) -> tuple[FieldSpec, ...]:
-    """The fields, with `apart_from` where the difference of two of them tells the label.
+) -> tuple[list[FieldSpec], list[str]]:
+    """The fields, with `apart_from` where the difference of two of them tells the label; warnings.
 
     Args:
         fields: as inferred.
@@ -69,7 +70,7 @@ def apart_fields(
     chosen = [i for i, spec in enumerate(fields) if _is_measure(spec)][:_MAX_FIELDS]
     values = [_values(fields[i], sample) for i in chosen]
     pairs = [_Pair(*places, scale) for scale in _SCALES for places in _close(values, scale)]
-    result = list(fields)
+    result, warnings = list(fields), []
     for pair, chi2 in _chosen(pairs, values, labels):
         taker, owner = chosen[pair.taker], chosen[pair.owner]
         what = "how far apart" if pair.scale == "standard" else "how many times larger"
@@ -77,7 +78,14 @@ def apart_fields(
         update = {"apart_from": fields[owner].name, "why": f"{fields[taker].why}; {reason}"}
         result[taker] = result[taker].model_copy(update={**update, "transform": pair.scale})
         result[owner] = result[owner].model_copy(update={"transform": pair.scale})
-    return tuple(result)
+        ranges = _ranges(_difference(pair, values), 2 * _RANGES)
+        strength = held_out_auc(ranges, labels, halves(len(labels)))
+        if strength >= _LEAK_AUC:
+            warnings.append(
+                f"{what} {fields[taker].name} and {fields[owner].name} are nearly tells the label "
+                f"(held-out AUC {strength:.3f}); leave one out if it is only known afterwards"
+            )
+    return result, warnings
 
 
 def _is_measure(spec: FieldSpec) -> bool:

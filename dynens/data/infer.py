@@ -225,7 +225,8 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
-        self._fields = list(apart_fields(self._fields, self._sample, self._labels))
+        self._fields, warnings = apart_fields(self._fields, self._sample, self._labels)
+        self._result.warnings += warnings
         shared = shared_values(self._fields, self._sample, self._labels, user)
         self._result.warnings += shared.warnings
         for name, why in shared.copies.items():

@@ -72,6 +72,15 @@ def test_each_of_three_is_apart_from_one_other(tmp_path):
     assert {scale for _, scale in found.values()} == {"standard"}
 
 
+def test_a_difference_that_nearly_is_the_label_is_warned_of(tmp_path):
+    table = trips(told_by="gap")
+    days = np.asarray(table["arrives"]) - np.asarray(table["booked"])
+    late = (days.astype("timedelta64[D]").astype(int) > 14).astype(int)
+    pq.write_table(table.set_column(2, "click", pa.array(late)), tmp_path / "t.parquet")
+    (warning,) = infer_schema(tmp_path / "t.parquet", "click").warnings
+    assert warning.startswith("how far apart arrives and booked are nearly tells the label (held-")
+
+
 def test_encoded_values_have_one_scale(tmp_path):
     """Of 0, 10, 20 and 30 mean and deviation, which the others take over."""
     first = np.array([0.0, 10.0, 20.0, 30.0] * 25)
