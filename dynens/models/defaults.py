@@ -9,7 +9,7 @@ from dynens.config.learner import Device, LearnerConfig, OptimizerConfig, TreesC
 from dynens.errors import ConfigError
 
 _STRONGEST_L2 = 3e-3
-_ROWS_PER_ID = 30
+_ROWS_PER_ID, _KNOWN_ROWS_PER_ID = 30, 10
 _SMALL_TABLE_ROWS, _SMALL_TABLE_STD, _LARGE_TABLE_STD = 100_000, 0.14, 0.01
 _SHALLOW_TREE_ROWS = 10_000
 _SMALL_STEP_ROWS = 20_000
@@ -43,7 +43,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             default_embedding_optimizer(layout, config.embedding_dim) if device == "cpu" else "adam"
         )
     resolved: OptimizerConfig = optimizer.model_copy(update=updates)
-    std = default_embedding_std(num_rows) if config.embedding_std is None else config.embedding_std
+    std = config.embedding_std or default_embedding_std(layout, num_rows)
     dropout = default_dropout(num_rows) if config.dropout is None else config.dropout
     rank = default_rank(layout, config.embedding_dim) if config.rank is None else config.rank
     use_stats = (
@@ -103,13 +103,20 @@ def default_batch_size(num_rows: int) -> int:
     return min(max(power, 64), 1024)
 
 
-def default_embedding_std(num_rows: int) -> float:
-    """0.01 from 100,000 rows on, more on smaller tables.
+def default_embedding_std(layout: FeatureLayout, num_rows: int) -> float:
+    """0.14 below 100,000 rows, ten of them per id of the largest vocabulary, else 0.01.
 
     Products of small embeddings have gradients as small: where an epoch has a few dozen steps, what
-    users and items have in common is not found before validation stops training.
+    users and items have in common is not found before validation stops training. Of an id with
+    few rows a large embedding stays what it was drawn as, which is noise.
     """
-    return _SMALL_TABLE_STD if num_rows < _SMALL_TABLE_ROWS else _LARGE_TABLE_STD
+    is_small = num_rows < _SMALL_TABLE_ROWS
+    is_known = num_rows >= _KNOWN_ROWS_PER_ID * _largest_vocabulary(layout)
+    return _SMALL_TABLE_STD if is_small and is_known else _LARGE_TABLE_STD
+
+
+def _largest_vocabulary(layout: FeatureLayout) -> int:
+    return max((field.num_embeddings for field in layout.fields), default=1)
 
 
 def default_embedding_l2(num_rows: int) -> float:
@@ -145,8 +152,7 @@ def default_use_stats(layout: FeatureLayout, num_rows: int) -> bool:
 
     There, embeddings learn too little about an id, and its smoothed click rate says more.
     """
-    largest = max((field.num_embeddings for field in layout.fields), default=1)
-    return num_rows < _ROWS_PER_ID * largest
+    return num_rows < _ROWS_PER_ID * _largest_vocabulary(layout)
 
 
 def default_rank(layout: FeatureLayout, embedding_dim: int) -> int:

@@ -33,7 +33,9 @@ def test_matrices_of_wide_tables_have_a_low_rank():
 def test_embeddings_of_small_tables_start_large():
     layout = FeatureLayout((), (SparseField("user", 1000),))
     config = LearnerConfig(model="dnn")
-    stds = [resolve_config(config, layout, n).embedding_std for n in (99_999, 100_000)]
-    assert stds == [0.14, 0.01]
+    stds = [
+        resolve_config(config, layout, n).embedding_std for n in (9_999, 10_000, 99_999, 100_000)
+    ]
+    assert stds == [0.01, 0.14, 0.14, 0.01]
     given = LearnerConfig(model="dnn", embedding_std=0.3)
     assert resolve_config(given, layout, 1000).embedding_std == 0.3
