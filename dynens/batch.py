@@ -8,7 +8,7 @@ padded with `PADDING`. The exported ONNX graphs take exactly these two arrays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -41,6 +41,21 @@ class SparseField:
 
 
 @dataclass(frozen=True)
+class DenseGap:
+    """Two dense features on one scale, whose difference is an input too (`dynens.layers.gaps`).
+
+    Attributes:
+        taker, owner: their names.
+        middle, scale: the median of the differences, and 1 / their median deviation from it.
+    """
+
+    taker: str
+    owner: str
+    middle: float
+    scale: float
+
+
+@dataclass(frozen=True)
 class FeatureLayout:
     """Names and positions of everything in an encoded row.
 
@@ -51,12 +66,14 @@ class FeatureLayout:
             which the candidates of a ranking request share.
         context_fields: the same for the sparse fields. Both are zero where a table describes only
             one side.
+        gaps: pairs of dense features whose differences are inputs too.
     """
 
     dense: tuple[str, ...]
     fields: tuple[SparseField, ...]
     context_dense: int = 0
     context_fields: int = 0
+    gaps: tuple[DenseGap, ...] = ()
 
     @property
     def has_context(self) -> bool:
@@ -91,7 +108,7 @@ class FeatureLayout:
                 for f in self.fields
             ],
             "context": [self.context_dense, self.context_fields],
-        }
+        } | ({"gaps": [list(astuple(gap)) for gap in self.gaps]} if self.gaps else {})
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> FeatureLayout:
@@ -100,7 +117,15 @@ class FeatureLayout:
         assert isinstance(fields, list)
         context = data.get("context", [0, 0])
         assert isinstance(context, list)
-        return cls(tuple(dense), tuple(SparseField(*field) for field in fields), *context)
+        gaps = data.get("gaps", [])
+        assert isinstance(gaps, list)
+        return cls(
+            tuple(dense),
+            tuple(SparseField(*field) for field in fields),
+            context_dense=context[0],
+            context_fields=context[1],
+            gaps=tuple(DenseGap(*gap) for gap in gaps),
+        )
 
 
 @dataclass(frozen=True)

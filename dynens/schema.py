@@ -48,10 +48,14 @@ class FieldSpec(FrozenConfig):
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
         separator: between values given as text; None: white space; "": characters (no spaces).
+        fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
         transform: of numeric fields: `quantile` maps to a normal distribution by rank,
             `standard` to mean 0 and deviation 1, `log` is sign(x)·log(1+|x|) standardised.
+        apart_from: of numeric fields, another one that measures the same (the date of a booking and
+            that of the stay). This one is then on its scale, which is `standard` or `log`, and how
+            far apart the two are in a row is a feature.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
         decimal: of numeric fields given as texts, what stands before the decimals.
@@ -68,9 +72,11 @@ class FieldSpec(FrozenConfig):
     vocabulary: VocabularyPolicy = VocabularyPolicy()
     vocabulary_of: str | None = None
     separator: str | None = ","
+    fold_words: bool = False
     max_len: int | None = Field(default=None, ge=1, le=1000)
     keep: Literal["first", "last"] = "first"
     transform: Transform = "quantile"
+    apart_from: str | None = None
     buckets: int | None = Field(default=None, ge=2, le=4096)
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
@@ -90,6 +96,11 @@ class FieldSpec(FrozenConfig):
             raise ValueError(
                 f"field {self.name!r} derives {self.derive!r} but is {self.kind}; "
                 "a part of a date is categorical or numeric"
+            )
+        if self.fold_words and self.kind != "multi_valued":
+            raise ValueError(
+                f"field {self.name!r} folds words but is {self.kind}; "
+                "only the values of a multi-valued field are words"
             )
         return self
 
@@ -137,6 +148,7 @@ class FeatureSchema(FrozenConfig):
             raise ValueError(f"field {min(twice)!r} is declared twice; names must be unique")
         outcome = self.label.outcome_columns()
         self._check_shared()
+        self._check_apart()
         for spec in self.fields:
             if spec.source in outcome:
                 raise ValueError(
@@ -182,6 +194,36 @@ class FeatureSchema(FrozenConfig):
                 raise ValueError(
                     f"fields {spec.name!r} and {owner.name!r} share a vocabulary, which "
                     "categorical and multi-valued fields have"
+                )
+
+    def _check_apart(self) -> None:
+        """Scales are those of other numeric fields, the last of which has its own."""
+        by_name = {spec.name: spec for spec in self.fields}
+        for spec in self.fields:
+            if spec.apart_from is None:
+                continue
+            owner = by_name.get(spec.apart_from)
+            if owner is None:
+                raise ValueError(
+                    f"field {spec.name!r} is apart from {spec.apart_from!r}, which is no field"
+                )
+            if {spec.kind, owner.kind} != {"numeric"}:
+                raise ValueError(
+                    f"field {spec.name!r} is apart from {owner.name!r}, which numeric fields can be"
+                )
+            if spec.transform != owner.transform or spec.transform not in ("standard", "log"):
+                raise ValueError(
+                    f"field {spec.name!r} is apart from {owner.name!r}, but their transforms are "
+                    f"{spec.transform!r} and {owner.transform!r}; make both standard or both log"
+                )
+            above, seen = spec, set()
+            while above.name not in seen and above.apart_from in by_name:
+                seen.add(above.name)
+                above = by_name[above.apart_from]
+            if above.name in seen:
+                raise ValueError(
+                    f"field {spec.name!r} is, by way of others, apart from itself; one of "
+                    f"{sorted(seen)} must have its own scale"
                 )
 
     def outcome_columns(self) -> set[str]:

@@ -85,6 +85,8 @@ class LearnerConfig(FrozenConfig):
     name: str = ""
     """Name in run directories and reports; empty: the model's."""
     embedding_dim: int = Field(default=16, ge=1, le=512)
+    embedding_std: float | None = Field(default=None, gt=0)
+    """Deviation of the embeddings at the start; None: scaled to the table."""
     hidden_units: tuple[int, ...] = (256, 128, 64)
     """Widths of the hidden layers, from the input up."""
     branches: int = Field(default=1, ge=1, le=16)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pyarrow as pa
 
 from dynens.data.lists import CHARACTERS
@@ -14,6 +13,7 @@ from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
 BUCKETS = 32
 TEXT_WORDS = 3.0
+_QUERY_WORDS = 2.0  # from here on a category's words are a bag beside it
 _MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 64  # words
 _COMES_BACK = 2.0  # rows per text
 _WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
@@ -35,7 +35,7 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
     if profile.separator is not None and profile.num_distinct > 10:
         why = f"values are lists of few tokens, separated by {profile.separator!r}"
         return [_tokens_field(name, profile.separator, why)]
-    if profile.mean_words >= TEXT_WORDS and profile.num_distinct > 200:
+    if profile.mean_words >= _QUERY_WORDS and profile.num_distinct > 200:
         return _text_fields(profile)
     if profile.parts is not None and profile.num_distinct > 200:
         return [_parts_field(profile)]
@@ -65,20 +65,29 @@ def _tokens_field(name: str, separator: str, why: str) -> FieldSpec:
 
 
 def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
-    """A bag of words; a text that comes back, as titles and paths do, is a category too."""
+    """Bags of words; texts that come back (titles, paths) or are short: categories, too."""
     words = "characters" if profile.unspaced else "words"
     bag = FieldSpec(
         name=profile.name,
         kind="multi_valued",
         separator=CHARACTERS if profile.unspaced else None,
-        max_len=int(np.clip(2 * profile.mean_words, _MIN_TEXT_LEN, _MAX_TEXT_LEN)),
+        fold_words=True,
+        max_len=_text_length(profile.mean_words),
         vocabulary=_WORDS,
         why=f"free text, {profile.mean_words:.0f} {words} on average: a bag of {words}",
     )
-    if profile.repeats < _COMES_BACK:
+    if profile.repeats < _COMES_BACK and profile.mean_words >= TEXT_WORDS:
         return [bag]
     beside = {"name": f"{profile.name}.{words}", "column": profile.name}
-    return [_categorical(profile, "texts that come back"), bag.model_copy(update=beside)]
+    why = "texts that come back" if profile.repeats >= _COMES_BACK else "short texts"
+    return [_categorical(profile, why), bag.model_copy(update=beside)]
+
+
+def _text_length(mean_words: float) -> int | None:
+    """Words that are kept; None, the length of nearly all texts, where they are short."""
+    if 2 * mean_words <= _MIN_TEXT_LEN:
+        return None
+    return int(min(2 * mean_words, _MAX_TEXT_LEN))
 
 
 def _parts_field(profile: ColumnProfile) -> FieldSpec:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dynens.batch import (
     Candidates,
+    DenseGap,
     EncodedBatch,
     FeatureLayout,
     FloatArray,
@@ -266,7 +267,12 @@ def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:
     context_fields = sum(len(e.sparse) for e in context)
     if context_dense == len(dense) and context_fields == len(fields):
         context_dense = context_fields = 0  # nothing tells candidates apart
-    return FeatureLayout(dense, fields, context_dense, context_fields)
+    gaps = tuple(
+        DenseGap(e.spec.name, e.spec.apart_from, *e.gap)
+        for e in ordered
+        if isinstance(e, NumericEncoder) and e.gap is not None and e.spec.apart_from is not None
+    )
+    return FeatureLayout(dense, fields, context_dense, context_fields, gaps)
 
 
 def _column_slices(encoders: Sequence[FieldEncoder]) -> list[FieldColumns]:

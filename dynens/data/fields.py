@@ -101,6 +101,8 @@ class NumericEncoder(FieldEncoder):
             `(x - knot) * heights[0]`.
         has_missing: whether training rows missed values (then an indicator column exists).
         edges: upper edges of the buckets but the last; empty: no sparse twin.
+        gap: median of what the transformed values are above those of the field that `apart_from`
+            names, and 1 / the median deviation from it; None: there is no such field.
     """
 
     def __init__(
@@ -110,9 +112,11 @@ class NumericEncoder(FieldEncoder):
         heights: npt.NDArray[np.float64],
         has_missing: bool,
         edges: npt.NDArray[np.float64],
+        gap: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(spec)
         self.knots, self.heights, self.edges = knots, heights, edges
+        self.gap = gap
         self.has_missing = has_missing
         self.texts_are_missing = False
         """Set where the same column is a category too, whose values may be texts that are no
@@ -176,7 +180,7 @@ class NumericEncoder(FieldEncoder):
             "heights": self.heights.tolist(),
             "has_missing": self.has_missing,
             "edges": self.edges.tolist(),
-        }
+        } | ({} if self.gap is None else {"gap": list(self.gap)})
 
 
 def _number(value: Any, spec: FieldSpec) -> float:

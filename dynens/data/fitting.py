@@ -33,6 +33,7 @@ MAX_LEN = 20
 _LONGER = 0.01  # share of lists that may be longer than what is kept of them
 _OTHER_LENGTH = 0.01  # share of lists that must be of another length for it to tell something
 _QUANTILES = 200
+_EQUAL = 1e-6  # deviations of a scale that single precision hardly tells apart
 
 
 class FieldFitter(ABC):
@@ -92,13 +93,16 @@ class VocabularyFitter(FieldFitter):
         return Vocabulary(pa.concat_arrays([shared.values, rest]))
 
 
-def share_vocabularies(fitters: Sequence[FieldFitter]) -> None:
-    """Tell fields whose vocabulary their `vocabulary_of` names, once all rows were added."""
+def tie_fields(fitters: Sequence[FieldFitter]) -> None:
+    """Tell fields whose vocabulary or scale theirs is, once all rows were added."""
     by_name = {fitter.spec.name: fitter for fitter in fitters}
     for fitter in fitters:
         owner = by_name.get(fitter.spec.vocabulary_of or "")
         if isinstance(owner, VocabularyFitter) and isinstance(fitter, VocabularyFitter):
             fitter.owner = owner
+        other = by_name.get(fitter.spec.apart_from or "")
+        if isinstance(other, NumericFitter) and isinstance(fitter, NumericFitter):
+            fitter.owner = other
 
 
 class CategoricalFitter(VocabularyFitter):
@@ -120,7 +124,7 @@ class MultiValuedFitter(VocabularyFitter):
         self._lengths = np.zeros(0, np.int64)
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
-        values, lengths = split_lists(column, self.spec.separator)
+        values, lengths = split_lists(column, self.spec.separator, fold=self.spec.fold_words)
         self._lengths = _padded_sum(self._lengths, np.bincount(lengths))
         if self.spec.vocabulary.hash_buckets is None:
             self._counter.add(values)
@@ -167,6 +171,7 @@ class NumericFitter(FieldFitter):
         super().__init__(spec)
         self._sample = SystematicSample(SAMPLE_ROWS, first_row)
         self._has_missing = False
+        self.owner: NumericFitter | None = None
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         if self.spec.derive:
@@ -181,15 +186,44 @@ class NumericFitter(FieldFitter):
         self._sample.merge(other._sample)
 
     def finish(self) -> NumericEncoder:
-        values = self._sample.values()
-        values = single_precision(values[np.isfinite(values)])
-        knots, heights = _transform_of(values, self.spec)
+        values = self._values()
+        knots, heights = self._transform()
         edges = np.zeros(0)
         if self.spec.buckets and len(values):
             points = np.linspace(0, 1, self.spec.buckets + 1)[1:-1]
             edges = np.unique(np.quantile(values, points, method="inverted_cdf"))
             edges = edges[edges < values.max()]
-        return NumericEncoder(self.spec, knots, heights, self._has_missing, edges)
+        return NumericEncoder(self.spec, knots, heights, self._has_missing, edges, self._gap())
+
+    def _values(self) -> npt.NDArray[np.float64]:
+        values = self._sample.values()
+        return single_precision(values[np.isfinite(values)])
+
+    def _transform(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The owner's scale, where there is an owner."""
+        if self.owner is not None:
+            return self.owner._transform()
+        return _transform_of(self._values(), self.spec)
+
+    def _gap(self) -> tuple[float, float] | None:
+        """Median of what values are above the owner's of the same rows, and 1 / its deviation."""
+        if self.owner is None:
+            return None
+        knots, heights = self._transform()
+        mine, other = (
+            NumericEncoder(f.spec, knots, heights, False, np.zeros(0)).transform(
+                single_precision(f._sample.values())
+            )
+            for f in (self, self.owner)
+        )
+        apart = mine - other
+        apart = apart[np.isfinite(apart)]
+        if not len(apart):
+            return 0.0, 1.0
+        middle = float(np.median(apart))
+        deviations = np.abs(apart - middle)
+        deviations = deviations[deviations > _EQUAL]
+        return middle, float(1 / np.median(deviations)) if len(deviations) else 1.0
 
 
 class DenseVectorFitter(FieldFitter):

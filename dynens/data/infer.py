@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from dynens.data.apart import apart_fields
 from dynens.data.columns import check_types
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
-from dynens.data.evidence import Labels
+from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
 from dynens.data.labels import LabelReader
 from dynens.data.leaks import find_leak
 from dynens.data.profile import ColumnProfile, profile_column
@@ -30,7 +32,7 @@ from dynens.data.roles import (
 )
 from dynens.data.shared import shared_values
 from dynens.data.sources import read_sample, with_decimal
-from dynens.data.times import text_format, to_seconds
+from dynens.data.times import text_format, time_part, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 from dynens.schema import (
@@ -41,6 +43,7 @@ from dynens.schema import (
     FieldSpec,
     SourceOptions,
     TimeFormat,
+    TimePart,
     dump_dataset,
 )
 
@@ -48,6 +51,9 @@ SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _MANY_LINES = 20
 _MANY_VALUES = 50
+_YEAR_S = 365 * 86_400
+_TIME_PARTS: tuple[TimePart, ...] = ("hour", "weekday")
+_DATE_PARTS: tuple[TimePart, ...] = ("hour", "weekday", "month")
 
 
 @dataclass
@@ -219,6 +225,8 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
+        self._fields, warnings = apart_fields(self._fields, self._sample, self._labels)
+        self._result.warnings += warnings
         shared = shared_values(self._fields, self._sample, self._labels, user)
         self._result.warnings += shared.warnings
         for name, why in shared.copies.items():
@@ -294,7 +302,8 @@ class _Inference:
             and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise
         ):
             why = "a hash that is different in (nearly) every row"
-            if may_be_time(self._sample, profile):
+            is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
+            if not is_id and may_be_time(self._sample, profile):
                 why = "it looks like a time; if it is the row's own, name it in features.timestamp"
             self._exclude(profile.name, why, True)
         elif (
@@ -340,19 +349,33 @@ class _Inference:
     def _add_time_parts(self, name: str, time_format: TimeFormat) -> None:
         """Parts of the event's time that come back; the time itself never does."""
         seconds = to_seconds(self._sample[name], time_format)
-        for part, period, cycle in (("hour", 3600, 24), ("weekday", 86_400, 7)):
-            if len(np.unique(seconds[np.isfinite(seconds)] // period % cycle)) > 1:
-                self._fields.append(
-                    FieldSpec.model_validate(
-                        {
-                            "name": self._unused(f"{name}.{part}"),
-                            "column": name,
-                            "derive": part,
-                            "time_format": time_format,
-                            "why": f"{part} of the time of the row",
-                        }
-                    )
-                )
+        for part in _TIME_PARTS:
+            codes = time_part(seconds, part)
+            if len(np.unique(codes[np.isfinite(codes)])) > 1:
+                why = f"{part} of the time of the row"
+                self._fields.append(self._time_part(name, part, time_format, why))
+
+    def _add_date_parts(self, spec: FieldSpec) -> None:
+        """Parts of another date that come back, where they tell the label."""
+        seconds = to_seconds(self._sample[spec.source], spec.time_format)
+        noise = auc_noise(int((self._labels > 0).sum()))
+        half = halves(len(seconds))
+        for part in _DATE_PARTS:
+            codes = np.nan_to_num(time_part(seconds, part) + 1).astype(np.int64)
+            strength = held_out_auc(codes, self._labels, half)
+            if strength > 0.5 + 2 * noise and not (part == "month" and _within_a_year(seconds)):
+                why = f"{part} of a date, held-out AUC {strength:.3f}"
+                field = self._time_part(spec.source, part, spec.time_format, why)
+                self._fields.append(field.model_copy(update={"entity": spec.entity}))
+
+    def _time_part(self, name: str, part: TimePart, time_format: TimeFormat, why: str) -> FieldSpec:
+        return FieldSpec(
+            name=self._unused(f"{name}.{part}"),
+            column=name,
+            derive=part,
+            time_format=time_format,
+            why=why,
+        )
 
     def _unused(self, name: str) -> str:
         """`name`, or one like it that is no column of the table."""
@@ -369,6 +392,8 @@ class _Inference:
             if spec.kind == "numeric" and not spec.derive and profile.name in self._commas:
                 changed["decimal"] = ","
             self._fields.append(spec.model_copy(update=changed))
+            if spec.derive == "epoch_days":
+                self._add_date_parts(self._fields[-1])
 
     def _limit_buckets(self) -> None:
         """Buckets for the numbers that tell most of the label only."""
@@ -378,6 +403,12 @@ class _Inference:
             f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
             for f in self._fields
         ]
+
+
+def _within_a_year(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether no month comes back."""
+    known = seconds[np.isfinite(seconds)]
+    return not len(known) or bool(known.max() - known.min() < _YEAR_S)
 
 
 def unusable_type(error: pa.ArrowException) -> str:

@@ -67,7 +67,7 @@ class MultiValuedEncoder(FieldEncoder):
             self.dense = (spec.name + LENGTH_SUFFIX,)
 
     def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
-        values, lengths = split_lists(column, self.spec.separator)
+        values, lengths = split_lists(column, self.spec.separator, fold=self.spec.fold_words)
         flat = self.vocabulary.encode(values)
         known = flat != MISSING
         rows = np.repeat(np.arange(len(lengths)), lengths)[known]
@@ -129,7 +129,7 @@ class MultiValuedEncoder(FieldEncoder):
 
     def _as_list(self, value: Any) -> Sequence[Any]:
         if isinstance(value, str):
-            return split_text(value, self.spec.separator)
+            return split_text(value, self.spec.separator, fold=self.spec.fold_words)
         if isinstance(value, (list, tuple)):
             return value
         if isinstance(value, np.ndarray):

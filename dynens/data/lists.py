@@ -21,6 +21,7 @@ _SCRIPTS = (
     *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF)),
     *((0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2FFFF)),
 )
+_AROUND_WORDS = " .,;:!?\"'`()[]{}<>|*_-–—…«»“”‘’„¡¿、。，！？・「」"
 _UNSPACED = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _SCRIPTS) + "]")
 
 
@@ -37,12 +38,17 @@ def unbracketed_column(texts: pa.Array) -> pa.Array:
     return pc.if_else(lists, pc.replace_substring_regex(texts, _BRACKETS, ""), texts)
 
 
-def split_text(text: str, separator: str | None) -> list[str]:
+def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[str]:
     """The values of a list given as text, as `split_lists` reads them."""
     text = unbracketed(text)
+    if fold:
+        # Python knows capitals of more letters than Arrow does.
+        text = text.lower() if text.isascii() else pc.utf8_lower(text).as_py()
     if separator == CHARACTERS:
-        return _UNSPACED.sub(r" \g<0> ", text).split()
-    return text.split(separator)
+        values = _UNSPACED.sub(r" \g<0> ", text).split()
+    else:
+        values = text.split(separator)
+    return [value.strip(_AROUND_WORDS) for value in values] if fold else values
 
 
 def spaced_column(texts: pa.Array) -> pa.Array:
@@ -51,7 +57,7 @@ def spaced_column(texts: pa.Array) -> pa.Array:
 
 
 def split_lists(
-    column: pa.Array | pa.ChunkedArray, separator: str | None
+    column: pa.Array | pa.ChunkedArray, separator: str | None, *, fold: bool = False
 ) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """A column of lists as (all values end to end, (B,) lengths); a missing list has length 0.
 
@@ -59,11 +65,15 @@ def split_lists(
         column: lists, or texts to split (in brackets or not), or plain values (lists of one).
         separator: of texts; None: runs of white space; `CHARACTERS`: those, and every character
             of a script that leaves no space between words is a value.
+        fold: whether texts are read in lower case, without punctuation around their values; a value
+            of nothing else becomes an empty text, which is missing.
     """
     column = plain(column)
     kind = column.type
-    if pa.types.is_string(kind):
+    is_text = pa.types.is_string(kind)
+    if is_text:
         column = unbracketed_column(column)
+        column = pc.utf8_lower(column) if fold else column
         if separator == CHARACTERS:
             column, separator = spaced_column(column), None
         if separator is None:
@@ -77,4 +87,7 @@ def split_lists(
         known = column.is_valid().to_numpy(zero_copy_only=False)
         return column.drop_null(), known.astype(np.int64)
     lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-    return plain(column.flatten()), lengths.astype(np.int64)
+    values = plain(column.flatten())
+    if fold and is_text:
+        values = pc.utf8_trim(values, characters=_AROUND_WORDS)
+    return values, lengths.astype(np.int64)

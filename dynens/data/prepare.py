@@ -22,7 +22,7 @@ from dynens.data.cache import remove_abandoned
 from dynens.data.columns import unified_schema
 from dynens.data.encoders import RowEncoder
 from dynens.data.entities import EncodedEntity, RawEntity, load_entities
-from dynens.data.fitting import FieldFitter, share_vocabularies
+from dynens.data.fitting import FieldFitter, tie_fields
 from dynens.data.infer import unusable_type, with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
@@ -215,7 +215,7 @@ class _Preparation:
             for mine, other in zip(fitters, fitted, strict=bool(fitters)):
                 mine.merge(other)
             fitters = fitters or fitted
-        share_vocabularies(fitters)
+        tie_fields(fitters)
         encoders = [fitter.finish() for fitter in fitters]
         self.warnings += [text for fitter in fitters if (text := fitter.warning())]
         bare = RowEncoder(encoders, (), self.features.user_key, self.features.item_key)

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from dynens.data.evidence import Labels
 from dynens.data.fitting import MAX_LEN
-from dynens.data.lists import CHARACTERS, split_lists
+from dynens.data.lists import split_lists
 from dynens.data.values import canonical_codes
 from dynens.schema import FieldSpec
 
@@ -122,6 +122,7 @@ def shared_values(
     meetings = [
         meeting
         for a, b in _overlapping(values)
+        if a.spec.source != b.spec.source
         if (meeting := _meeting(a, b, labels, users)) is not None
     ]
     return _assigned(fields, sorted(meetings, key=lambda m: -abs(m.error)))
@@ -172,11 +173,11 @@ def _sides(meeting: _Meeting, owner_of: Mapping[str, str]) -> tuple[str, str] | 
 
 
 def _values_of(fields: Sequence[FieldSpec], sample: pa.Table) -> list[_Values]:
-    """The values of the fields that may share some; texts do not, whose words are their own."""
+    """The values of the fields that may share some."""
     texts: dict[str, int] = {}
     result = []
     for spec in fields:
-        if spec.kind == "multi_valued" and spec.separator not in (None, CHARACTERS):
+        if spec.kind == "multi_valued":
             column, rows, lengths = _list_values(sample[spec.source], spec)
         elif spec.kind == "categorical" and spec.derive is None:
             column, rows, lengths = sample[spec.source], np.arange(len(sample)), None
@@ -199,7 +200,7 @@ def _list_values(column: pa.ChunkedArray, spec: FieldSpec) -> tuple[pa.Array, Co
     """
     _, lengths = split_lists(column.slice(0, _ROWS // 20), spec.separator)
     few = max(int(_LISTED / max(float(lengths.mean()) if len(lengths) else 1.0, 1.0)), 1)
-    values, lengths = split_lists(column.slice(0, few), spec.separator)
+    values, lengths = split_lists(column.slice(0, few), spec.separator, fold=spec.fold_words)
     rows = np.repeat(np.arange(len(lengths)), lengths)
     place = np.arange(len(rows)) - (np.cumsum(lengths) - lengths)[rows]
     if spec.keep == "last":

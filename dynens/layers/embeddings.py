@@ -25,7 +25,7 @@ from dynens.batch import SparseField
 
 _TABLE = "fields"
 _TABLE_WEIGHT = f"embedding_bags.{_TABLE}.weight"
-_INIT_STD = 0.01
+INITIAL_STD = 0.01
 
 
 def field_offsets(fields: Sequence[SparseField]) -> list[int]:
@@ -126,13 +126,19 @@ class SparseEmbeddings(nn.Module):
         embedding_dim: E.
         fused: update the table in the backward pass (TorchRec's table-batched kernels); None leaves
             gradients to an optimiser.
+        initial_std: deviation of the weights at the start.
     """
 
     def __init__(
-        self, fields: Sequence[SparseField], embedding_dim: int, fused: FusedUpdate | None = None
+        self,
+        fields: Sequence[SparseField],
+        embedding_dim: int,
+        fused: FusedUpdate | None = None,
+        initial_std: float = INITIAL_STD,
     ) -> None:
         super().__init__()
         self.fields = tuple(fields)
+        self.initial_std = initial_std
         self.embedding_dim = embedding_dim
         self.index = FlatIndex(fields)
         self.fused = fused if fields else None
@@ -163,11 +169,11 @@ class SparseEmbeddings(nn.Module):
         return self.collection.get_parameter(_TABLE_WEIGHT)
 
     def reset_parameters(self) -> None:
-        """Normal(0, 0.01), zero for padding rows."""
+        """Normal(0, `initial_std`), zero for padding rows."""
         if not self.fields:
             return
         with torch.no_grad():
-            self.weight.normal_(0.0, _INIT_STD)
+            self.weight.normal_(0.0, self.initial_std)
             self.weight[torch.tensor(field_offsets(self.fields)) - 1] = 0.0
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from dynens.config.learner import Device, LearnerConfig, OptimizerConfig, TreesC
 from dynens.errors import ConfigError
 
 _STRONGEST_L2 = 3e-3
-_ROWS_PER_ID = 30
+_ROWS_PER_ID, _KNOWN_ROWS_PER_ID = 30, 10
+_SMALL_TABLE_ROWS, _SMALL_TABLE_STD, _LARGE_TABLE_STD = 100_000, 0.14, 0.01
 _SHALLOW_TREE_ROWS = 10_000
 _SMALL_STEP_ROWS = 20_000
 _WIDE_INPUT, _LOW_RANK = 512, 64
@@ -42,6 +43,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             default_embedding_optimizer(layout, config.embedding_dim) if device == "cpu" else "adam"
         )
     resolved: OptimizerConfig = optimizer.model_copy(update=updates)
+    std = config.embedding_std or default_embedding_std(layout, num_rows)
     dropout = default_dropout(num_rows) if config.dropout is None else config.dropout
     rank = default_rank(layout, config.embedding_dim) if config.rank is None else config.rank
     use_stats = (
@@ -52,6 +54,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             "device": device,
             "optimizer": resolved,
             "dropout": dropout,
+            "embedding_std": std,
             "use_stats": use_stats,
             "rank": rank,
             "trees": resolve_trees(config.trees, num_rows),
@@ -100,6 +103,22 @@ def default_batch_size(num_rows: int) -> int:
     return min(max(power, 64), 1024)
 
 
+def default_embedding_std(layout: FeatureLayout, num_rows: int) -> float:
+    """0.14 below 100,000 rows, ten of them per id of the largest vocabulary, else 0.01.
+
+    Products of small embeddings have gradients as small: where an epoch has a few dozen steps, what
+    users and items have in common is not found before validation stops training. Of an id with
+    few rows a large embedding stays what it was drawn as, which is noise.
+    """
+    is_small = num_rows < _SMALL_TABLE_ROWS
+    is_known = num_rows >= _KNOWN_ROWS_PER_ID * _largest_vocabulary(layout)
+    return _SMALL_TABLE_STD if is_small and is_known else _LARGE_TABLE_STD
+
+
+def _largest_vocabulary(layout: FeatureLayout) -> int:
+    return max((field.num_embeddings for field in layout.fields), default=1)
+
+
 def default_embedding_l2(num_rows: int) -> float:
     """600 rows' worth of shrinkage, spread over the table.
 
@@ -133,8 +152,7 @@ def default_use_stats(layout: FeatureLayout, num_rows: int) -> bool:
 
     There, embeddings learn too little about an id, and its smoothed click rate says more.
     """
-    largest = max((field.num_embeddings for field in layout.fields), default=1)
-    return num_rows < _ROWS_PER_ID * largest
+    return num_rows < _ROWS_PER_ID * _largest_vocabulary(layout)
 
 
 def default_rank(layout: FeatureLayout, embedding_dim: int) -> int:

@@ -14,7 +14,8 @@ from dynens.batch import FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
-from dynens.layers.embeddings import FlatIndex, FusedUpdate, SparseEmbeddings
+from dynens.layers.embeddings import INITIAL_STD, FlatIndex, FusedUpdate, SparseEmbeddings
+from dynens.layers.gaps import gaps
 from dynens.layers.matches import matches
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
@@ -213,7 +214,7 @@ def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
 
 
 class CTRNetwork(nn.Module):
-    """Embeddings, matches of fields that share a vocabulary, optional statistics and a head.
+    """Embeddings, matches and gaps of fields that belong together, optional statistics and a head.
 
     Args:
         layout: the encoded rows.
@@ -248,11 +249,14 @@ class CTRNetwork(nn.Module):
             StatInputs(selection, selection.table(stats)) if use_stats and stats else None
         )
         num_dense = len(selection.dense_columns) + len(selection.shared_values)
+        num_dense += len(selection.gaps)
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
         fused = None if config.random_features else fused_update(config.optimizer)
-        self.embeddings: nn.Module = SparseEmbeddings(selection.fields, width, fused)
+        self.embeddings: nn.Module = SparseEmbeddings(
+            selection.fields, width, fused, config.embedding_std or INITIAL_STD
+        )
         self.embedding_dropout = ByteDropout(config.embedding_dropout)
         self.head = head_class(self.shape, config)
         if config.random_features:
@@ -293,6 +297,8 @@ class CTRNetwork(nn.Module):
         """What the head takes."""
         pairs = self.selection.shared_values
         more = [matches(ids, ids, pairs)] if pairs else []
+        if self.selection.gaps:
+            more.append(gaps(dense, dense, self.selection.gaps))
         if not self.selects_all:
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from dynens.batch import FeatureLayout, FloatArray, SparseField
 from dynens.data.list_field import LENGTH_SUFFIX
 from dynens.errors import ConfigError
+from dynens.layers.gaps import ApartColumns
 from dynens.layers.matches import SharedValues
 from dynens.models.base import StatSource
 
@@ -51,6 +52,8 @@ class FeatureSelection:
     """How many of the first selected dense features and fields candidates share."""
     shared_values: tuple[SharedValues, ...] = ()
     """Selected fields that share a vocabulary, those of the context first."""
+    gaps: tuple[ApartColumns, ...] = ()
+    """Selected dense features that measure the same, those of the context first."""
 
     def groups(self) -> tuple[FeatureGroup, ...]:
         """What candidates share and the rest; one group where one side is empty."""
@@ -119,7 +122,19 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
         context_dense=sum(i < layout.context_dense for i in dense),
         context_fields=sum(i < layout.context_fields for i in positions),
         shared_values=_shared_values(layout, fields, columns_of),
+        gaps=_gaps(layout, dense),
     )
+
+
+def _gaps(layout: FeatureLayout, chosen: Collection[int]) -> tuple[ApartColumns, ...]:
+    place = {layout.dense[i]: i for i in chosen}
+    found = []
+    for gap in layout.gaps:
+        if gap.taker in place and gap.owner in place:
+            taker, owner = place[gap.taker], place[gap.owner]
+            shared = (at < layout.context_dense for at in (taker, owner))
+            found.append(ApartColumns(taker, owner, gap.middle, gap.scale, *shared))
+    return tuple(sorted(found, key=lambda pair: pair.sides))
 
 
 def _shared_values(

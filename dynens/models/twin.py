@@ -7,16 +7,20 @@ caller says so (`context_rows` = 1), and for every row otherwise. One graph serv
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dynens.layers.columns import Block, Columns, take_columns
 from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
-from dynens.layers.matches import matches
+from dynens.layers.gaps import ApartColumns, gaps
+from dynens.layers.matches import SharedValues, matches
 from dynens.models.network import CTRNetwork, HeadInputs, StatInputs
 from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection
+
+Pair = TypeVar("Pair", SharedValues, ApartColumns)
 
 
 class GroupInputs(nn.Module):
@@ -63,28 +67,45 @@ def in_order(groups: Sequence[FeatureGroup], kinds: Sequence[Sequence[Tensor]]) 
     return Columns(tuple(blocks))
 
 
-def match_kinds(
+def pair_kinds(
     selection: FeatureSelection,
     denses: Sequence[Tensor],
+    dense: Tensor,
     ids: Tensor,
     context_rows: Tensor | None,
 ) -> list[list[Tensor]]:
-    """Groups' (M, p) matches, (N, W) `ids` being the rows; nothing where no fields share values.
+    """Groups' (M, p) matches and gaps; nothing where no fields belong together.
 
-    A match is the context's where both fields are, and every row's own otherwise.
+    Args:
+        selection: the pairs.
+        denses: the groups' dense features.
+        dense: (N, D) rows.
+        ids: (N, W) rows.
+        context_rows: how many of them stand for the context.
     """
-    pairs = selection.shared_values
-    if not pairs:
-        return []
+    kinds = []
+    if selection.shared_values:
+        kinds.append(_pair_kind(matches, selection.shared_values, denses, ids, context_rows))
+    if selection.gaps:
+        kinds.append(_pair_kind(gaps, selection.gaps, denses, dense, context_rows))
+    return kinds
+
+
+def _pair_kind(
+    function: Callable[[Tensor, Tensor, Sequence[Pair]], Tensor],
+    pairs: Sequence[Pair],
+    denses: Sequence[Tensor],
+    rows: Tensor,
+    context_rows: Tensor | None,
+) -> list[Tensor]:
+    """What pairs say is the context's where both sides are, and every row's own otherwise."""
     if len(denses) == 1:
-        return [[matches(ids, ids, pairs)]]
-    context = ids if context_rows is None else ids[:context_rows]
+        return [function(rows, rows, pairs)]
+    context = rows if context_rows is None else rows[:context_rows]
     parts = ([p for p in pairs if p.is_context], [p for p in pairs if not p.is_context])
     return [
-        [
-            matches(ids, context, part) if part else dense[:, :0]
-            for part, dense in zip(parts, denses, strict=True)
-        ]
+        function(rows, context, part) if part else dense[:, :0]
+        for part, dense in zip(parts, denses, strict=True)
     ]
 
 
@@ -135,7 +156,7 @@ class InferenceTwin(nn.Module):
         denses, vectors = zip(
             *(group(dense, ids, context_rows) for group in self.groups), strict=True
         )
-        kinds = [denses, *match_kinds(self.selection, denses, ids, context_rows)]
+        kinds = [denses, *pair_kinds(self.selection, denses, dense, ids, context_rows)]
         if self.folds_stats:
             stats = [StatInputs.bounded(v[:, :, self.embedding_dim :]) for v in vectors]
             kinds += stat_kinds(stats)

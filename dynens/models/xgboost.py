@@ -1,7 +1,7 @@
 """Gradient-boosted trees on target and count encodings beside the dense features (XGBoost).
 
 `logit(x) = logit(rate) + Σ_t f_t(x)` over trees `f_t`, with
-`x = [dense, matches, target and count encoding of every sparse field]`. Training rows bring
+`x = [dense, matches, gaps, target and count encoding of every sparse field]`. Training rows bring
 leakage-free encodings; every other row reads the frozen tables, which the exported graph holds as
 Gathers in front of its `TreeEnsembleRegressor`.
 
@@ -45,7 +45,7 @@ from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import LEARNER_FILE, SavedStats
 from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module
 from dynens.models.selection import FeatureSelection, select_features
-from dynens.models.twin import GroupInputs, group_tables, in_order, match_kinds, stat_kinds
+from dynens.models.twin import GroupInputs, group_tables, in_order, pair_kinds, stat_kinds
 from dynens.run import intact
 
 BOOSTER_FILE = "booster.json"
@@ -70,7 +70,7 @@ def exact_sums(table: FloatArray, max_values: int) -> FloatArray:
 class TreeInputs(nn.Module):
     """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + P + 2F) float32.
 
-    D' selected dense features, matches of P pairs of fields that share a vocabulary, then the
+    D' selected dense features, matches and gaps of P pairs of fields that belong together, then the
     encodings, which training rows bring along (`stats`).
     """
 
@@ -95,7 +95,7 @@ class TreeInputs(nn.Module):
         denses, vectors = zip(
             *(group(dense, ids, context_rows) for group in self.groups), strict=True
         )
-        kinds = [denses, *match_kinds(self.selection, denses, ids, context_rows)]
+        kinds = [denses, *pair_kinds(self.selection, denses, dense, ids, context_rows)]
         if stats is None:
             return in_order(self.feature_groups, [*kinds, *stat_kinds(vectors)]).whole()
         inputs = in_order(self.feature_groups, kinds).whole()
@@ -193,7 +193,7 @@ class XGBoostLearner:
     def tree_inputs(self, batch: EncodedBatch) -> FloatArray:
         """(B, D' + P + 2F) inputs; the encodings are the batch's own where it brings them."""
         num_inputs = len(self.selection.dense_columns) + len(self.selection.stat_columns)
-        num_inputs += len(self.selection.shared_values)
+        num_inputs += len(self.selection.shared_values) + len(self.selection.gaps)
         inputs = np.empty((len(batch), num_inputs), dtype=np.float32)
         columns = list(self.selection.stat_columns)
         for rows, dense, ids in prediction_batches(batch):

@@ -338,3 +338,37 @@ def test_texts_that_come_first_are_no_more_than_others(tmp_path, texts, warnings
         found = infer_schema(tmp_path / "t.parquet", "y")
         assert found.dataset.features.field("m").kind == "categorical"
         assert len(found.warnings) == warnings
+
+
+def test_parts_of_a_date_that_tell_the_label(tmp_path):
+    rng = np.random.default_rng(0)
+    arrives, booked = rng.integers(0, 700, (2, 4000))
+    day = np.datetime64("2023-01-02")  # a Monday
+    months = (day + arrives).astype("datetime64[M]").astype(int) % 12
+    chance = 0.2 + 0.3 * (arrives % 7 >= 5) + 0.3 * (months == 6)
+    table = {
+        "arrives": day + arrives,
+        "booked": day + booked,
+        "y": (rng.random(4000) < chance).astype(int),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    found = [(f.name, f.kind, f.derive) for f in fields]
+    assert found == [
+        ("arrives", "numeric", "epoch_days"),
+        ("arrives.weekday", "categorical", "weekday"),
+        ("arrives.month", "categorical", "month"),
+        ("booked", "numeric", "epoch_days"),
+    ]
+
+
+@pytest.mark.parametrize(("name", "words"), [("id", "a hash that is"), ("seen", "like a time")])
+def test_an_id_is_no_time_whatever_its_size(tmp_path, name, words):
+    rng = np.random.default_rng(0)
+    table = {
+        name: 10**18 + 10**12 * rng.permutation(3000),
+        "x": rng.integers(0, 3, 3000),
+        "y": rng.integers(0, 2, 3000),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    assert words in infer_schema(tmp_path / "t.parquet", "y").excluded[name]

@@ -9,15 +9,16 @@ from dynens.data.lists import split_lists
 from dynens.data.vocabulary import Vocabulary
 from dynens.schema import FieldSpec
 
-ALPHABET = "ab[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
+ALPHABET = "abABİΣ.?[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
+@pytest.mark.parametrize("fold", [False, True])
 @pytest.mark.parametrize("separator", [None, ",", "|", " ", ""])
 @example(texts=["\u2003[a]", "\x0b[b]"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
-def test_texts_are_split_alike_alone_and_in_a_column(separator, texts):
-    spec = FieldSpec(name="t", kind="multi_valued", separator=separator)
-    vocabulary = Vocabulary(pa.array(["a", "b", "ab", "ba", "好", "ご"]))
+def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
+    spec = FieldSpec(name="t", kind="multi_valued", separator=separator, fold_words=fold)
+    vocabulary = Vocabulary(pa.array(["a", "b", "ab", "ba", "A", "i", "σ", "好", "ご"]))
     encoder = MultiValuedEncoder(spec, vocabulary, 6, LengthScale(0.0, 1.0))
     alone, together = np.zeros((2, len(texts), 6), np.int32)
     lengths, lengths_together = np.zeros((2, len(texts), 1), np.float32)
@@ -48,3 +49,15 @@ def test_characters_are_words_where_a_script_has_no_spaces():
     assert flat.to_pylist() == ["iPhone", "15", "手", "机", "壳", "と", "て", "も", "[x]"]
     assert lengths.tolist() == [5, 4, 0]
     assert split_lists(column, None)[0].to_pylist() == ["iPhone", "15", "手机壳", "とても[x]"]
+
+
+def test_folded_words_know_no_capitals_and_no_punctuation_around_them():
+    column = pa.array(["Red Shoes, (kids') - C++!", "ÄRMEL|", None])
+    flat, lengths = split_lists(column, None, fold=True)
+    assert flat.to_pylist() == ["red", "shoes", "kids", "", "c++", "ärmel"]
+    assert lengths.tolist() == [5, 1, 0]
+    spec = FieldSpec(name="t", kind="multi_valued", separator=None, fold_words=True)
+    encoder = MultiValuedEncoder(spec, Vocabulary(pa.array(["c++", "kids", "red"])), 5)
+    ids = np.zeros((1, 5), np.int32)
+    encoder.encode(column.slice(0, 1), np.zeros((1, 0), np.float32), ids)
+    assert ids.tolist() == [[4, 0, 3, 2, -1]]  # a word of punctuation alone is none

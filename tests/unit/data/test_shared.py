@@ -174,3 +174,42 @@ def test_equal_values_have_equal_ids(tmp_path):
     values = {"watched": [["c", "a"]], "last": ["a"], "item": ["a"]}
     first, second, last, item = data.encoder.encode_columns(values).ids[0]
     assert first != second == last == item
+
+
+def searches(seed, told_by):
+    """Queries, titles with some of their words in capitals, and clicks."""
+    rng = np.random.default_rng(seed)
+    words = np.array([f"word{i}" for i in range(80)])
+    popular = rng.dirichlet(np.full(80, 0.5))
+    worth = rng.normal(0, 0.8, 80)
+    queries = [rng.choice(80, rng.integers(1, 4), p=popular) for _ in range(400)]
+    query = rng.integers(0, 400, ROWS)
+    logit = np.full(ROWS, -1.0)
+    titles = []
+    for row in range(ROWS):
+        own = queries[query[row]]
+        title = rng.choice(80, rng.integers(3, 7), p=popular)
+        if rng.random() < 0.5:
+            title[0] = own[0]
+        titles.append(" ".join(words[title]).title())
+        told = np.isin(own, title).any() if told_by == "meeting" else worth[title].mean()
+        logit[row] += 2 * told
+    return pa.table(
+        {
+            "query": [" ".join(words[queries[i]]) for i in query],
+            "title": titles,
+            "click": (rng.random(ROWS) < 1 / (1 + np.exp(-logit))).astype(int),
+        }
+    )
+
+
+def test_words_of_a_query_and_a_title_meet(tmp_path):
+    assert shared(searches(0, "meeting"), tmp_path) in (
+        {"query.words": "title"},
+        {"title": "query.words"},
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_words_that_tell_by_themselves_do_not_meet(tmp_path, seed):
+    assert shared(searches(seed, "words"), tmp_path) == {}

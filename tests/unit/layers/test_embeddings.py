@@ -112,3 +112,14 @@ def test_fm_equals_the_sum_over_pairs() -> None:
 def test_inner_products_in_order_of_pairs() -> None:
     v = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]]])
     assert PairwiseInnerProducts(3)(Columns.of(v)).whole().tolist() == [[2.0, 0.0, 3.0]]
+
+
+def test_the_deviation_at_the_start_is_as_asked() -> None:
+    fields = (SparseField("user", 4000),)
+    weights = [SparseEmbeddings(fields, 4, initial_std=std).weight for std in (0.01, 0.3)]
+    torch.testing.assert_close(
+        torch.tensor([float(w.detach().std()) for w in weights]),
+        torch.tensor([0.01, 0.3]),
+        rtol=0.05,
+        atol=0,
+    )

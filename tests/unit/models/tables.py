@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynens.batch import MISSING, PADDING, EncodedBatch, FeatureLayout, SparseField
+from dynens.batch import MISSING, PADDING, DenseGap, EncodedBatch, FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 
 
@@ -36,12 +36,14 @@ def tiny_table(
     seed: int = 0,
     context: tuple[int, int] = (0, 0),
     shared: int | None = None,
+    apart: tuple[tuple[int, int], ...] = (),
 ) -> TinyTable:
     """Rows whose click rate depends on dense features and on an effect of every id.
 
     The first `context` dense features and fields are what candidates of a request share; with
     `multi_valued` the last field holds lists, and the first one too where it is shared. With
-    `shared` all fields have the vocabulary of that one, and a value in common makes clicks.
+    `shared` all fields have the vocabulary of that one, and a value in common makes clicks. Pairs
+    of dense features that are `apart` nearly agree, and how far they do not makes clicks, too.
     """
     rng = np.random.default_rng(seed)
     lists = {num_fields - 1} | ({0} if context[1] else set())
@@ -53,10 +55,15 @@ def tiny_table(
         owner = fields[shared]
         takers = (SparseField(f.name, 9 + i, f.width, owner.name) for i, f in enumerate(fields))
         fields = tuple(owner if f.name == owner.name else f for f in takers)
-    layout = FeatureLayout(tuple(f"x{i}" for i in range(num_dense)), fields, *context)
+    gaps = tuple(DenseGap(f"x{i}", f"x{j}", 0.1, 5.0) for i, j in apart)
+    layout = FeatureLayout(tuple(f"x{i}" for i in range(num_dense)), fields, *context, gaps)
     dense = rng.normal(size=(2 * rows, num_dense)).astype(np.float32)
+    for i, j in apart:
+        dense[:, i] = dense[:, j] + 0.2 * dense[:, i]
     ids, logit = _random_ids(layout, 2 * rows, rng)
     logit = logit + dense.sum(axis=1)
+    for i, j in apart:
+        logit += 10 * (dense[:, i] - dense[:, j])
     if shared is not None:
         columns = [ids[:, at] for _, at in layout.columns()]
         owners = columns.pop(shared)

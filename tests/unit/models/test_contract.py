@@ -27,6 +27,7 @@ TABLES = {
     "multi-valued": tiny_table(multi_valued=True),
     "one field": tiny_table(num_dense=0, num_fields=1),
     "shared values": tiny_table(num_fields=4, multi_valued=True, shared=3),
+    "apart": tiny_table(num_dense=3, apart=((2, 1), (0, 2))),
 }
 
 CONTEXT_TABLES = {
@@ -38,6 +39,12 @@ CONTEXT_TABLES = {
     "no sparse": tiny_table(num_fields=0, num_dense=3, context=(2, 0)),
     "shared values": tiny_table(num_fields=4, multi_valued=True, shared=3, context=(1, 2)),
     "shared values of the context": tiny_table(num_fields=4, shared=0, context=(1, 2)),
+    "apart on both sides": tiny_table(num_dense=4, context=(2, 1), apart=((2, 1), (1, 0), (3, 2))),
+    "apart in the context": tiny_table(num_dense=3, context=(2, 1), apart=((0, 1),)),
+    "an owner of the candidates": tiny_table(num_dense=2, context=(1, 1), apart=((0, 1),)),
+    "apart and shared": tiny_table(
+        num_dense=3, num_fields=4, shared=3, context=(1, 2), apart=((1, 0), (2, 1))
+    ),
 }
 
 # "dnn x3" is a dnn of three branches.

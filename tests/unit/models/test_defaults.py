@@ -28,3 +28,14 @@ def test_matrices_of_wide_tables_have_a_low_rank():
         for rank, layout in ((None, wide), (None, narrow), (0, wide), (8, narrow))
     ]
     assert ranks == [64, 0, 0, 8]
+
+
+def test_embeddings_of_small_tables_start_large():
+    layout = FeatureLayout((), (SparseField("user", 1000),))
+    config = LearnerConfig(model="dnn")
+    stds = [
+        resolve_config(config, layout, n).embedding_std for n in (9_999, 10_000, 99_999, 100_000)
+    ]
+    assert stds == [0.01, 0.14, 0.14, 0.01]
+    given = LearnerConfig(model="dnn", embedding_std=0.3)
+    assert resolve_config(given, layout, 1000).embedding_std == 0.3

@@ -1,0 +1,73 @@
+"""How far apart two numbers of a row are that measure the same: two dates, two coordinates, a
+balance and its limit.
+
+Both stand on one scale. For numbers x and y, whose differences have the median m and the median
+deviation d from it,
+
+    gap = g / (1 + |g|),   g = (x - y - m) / d,
+
+which keeps small differences apart however far the numbers themselves are spread, never reaches 1,
+and comes out the same to the last bit in every runtime, as thresholds of trees demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from dynens.layers.columns import take_columns
+
+
+@dataclass(frozen=True)
+class ApartColumns:
+    """Two dense columns on one scale.
+
+    Attributes:
+        taker, owner: the columns of `dense`.
+        middle, scale: m and 1 / d of the module's equation.
+        taker_is_context, owner_is_context: whether the candidates of a ranking request share them.
+    """
+
+    taker: int
+    owner: int
+    middle: float
+    scale: float
+    taker_is_context: bool = False
+    owner_is_context: bool = False
+
+    @property
+    def is_context(self) -> bool:
+        """Whether candidates share both."""
+        return self.taker_is_context and self.owner_is_context
+
+    @property
+    def sides(self) -> tuple[bool, bool]:
+        """Of which of the two candidates have values of their own."""
+        return not self.taker_is_context, not self.owner_is_context
+
+
+def gaps(dense: Tensor, context: Tensor, pairs: Sequence[ApartColumns]) -> Tensor:
+    """The gaps of P > 0 pairs of columns, neighbours with equal `sides` at once.
+
+    Args:
+        dense: (N, D).
+        context: (1 or N, D), where columns are read that candidates share.
+        pairs: the columns.
+
+    Returns:
+        (N or 1, P) float32.
+    """
+    columns = []
+    for (taker_is_own, owner_is_own), group in groupby(pairs, lambda pair: pair.sides):
+        same = list(group)
+        taker = take_columns(dense if taker_is_own else context, [p.taker for p in same])
+        owner = take_columns(dense if owner_is_own else context, [p.owner for p in same])
+        middle = torch.tensor([p.middle for p in same], device=dense.device)
+        scale = torch.tensor([p.scale for p in same], device=dense.device)
+        apart = (taker - owner - middle) * scale
+        columns.append(apart / (apart.abs() + 1.0))
+    return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
