@@ -12,6 +12,7 @@ from dynens.config.base import FrozenConfig, apply_overrides, load_yaml, merged,
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.config.serving import ServingConfig
+from dynens.errors import ConfigError
 
 WeightMethod = Literal["uniform", "greedy", "bayes", "stacking"]
 CalibrationMethod = Literal["platt", "temperature", "auto"]
@@ -202,13 +203,24 @@ class RunConfig(FrozenConfig):
         return merged(default_student().model_dump(), given)
 
     def for_rows(self, num_rows: int) -> RunConfig:
-        """The same without the learners that are not meant for so many (informative) rows."""
+        """The same without the learners that are not meant for so many (informative) rows.
+
+        Raises:
+            ConfigError: hints are asked of one of them.
+        """
         kept = {
             name: learner
             for name, learner in self.learners.items()
             if learner.max_rows is None or num_rows <= learner.max_rows
         }
-        return self.model_copy(update={"learners": kept})
+        config = self.model_copy(update={"learners": kept})
+        try:
+            config._check_hints()
+        except ValueError as e:
+            raise ConfigError(
+                f"{e} (learners whose max_rows is below the table's {num_rows} are left out)."
+            ) from e
+        return config
 
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
@@ -236,6 +248,7 @@ class RunConfig(FrozenConfig):
         self._check_hints()
         self._check_gating()
         self._check_branches()
+        self._check_exits()
         return self
 
     def _check_branches(self) -> None:
@@ -248,6 +261,14 @@ class RunConfig(FrozenConfig):
                     f"distill.{name} is {getattr(distill, name)} but student.branches is 1; "
                     "give the student two branches or more"
                 )
+
+    def _check_exits(self) -> None:
+        units = list(self.student.hidden_units)
+        if self.distill.exits > 0 and len(units) < 2:
+            raise ValueError(
+                f"distill.exits is {self.distill.exits} but student.hidden_units is {units}, so "
+                "nothing lies below the last hidden layer; give two or more"
+            )
 
     def _check_hints(self) -> None:
         hints = self.distill.hints

@@ -51,7 +51,7 @@ def choose_members(
     if len(names) < size:
         raise ConfigError(
             f"the pool has {len(names)} learners and the ensemble needs {size}; "
-            "add learners under pool.learners."
+            "add some under learners."
         )
     scored = []
     for members in combinations(names, size):

@@ -81,6 +81,10 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
             ["distill.gating=true", "ensemble.size=1", "learners={a: {model: dnn}}"],
             "gating is on but learners has one entry",
         ),
+        (
+            ["distill.exits=0.5", "student.hidden_units=[8]"],
+            r"distill.exits is 0.5 but student.hidden_units is .8., so nothing lies below",
+        ),
     ],
 )
 def test_mistakes_name_key_value_and_rule(settings: list[str], sentence: str) -> None:
@@ -119,3 +123,10 @@ def test_learners_for_small_tables_are_left_out_of_large_ones():
     config = RunConfig()
     assert "lr" in config.for_rows(1_000).learners
     assert list(config.for_rows(1_000_000).learners) == ["finalmlp", "dcnv2", "ipnn", "xgboost"]
+
+
+def test_hints_of_a_learner_that_the_table_leaves_out_are_refused_before_training():
+    config = load_run_config(None, ["distill.hints={weight: 1, learner: lr}"])
+    assert config.for_rows(1_000).distill.hints.learner == "lr"
+    with pytest.raises(ConfigError, match=r"'lr', which is no learner .* below .* 30000"):
+        config.for_rows(30_000)
