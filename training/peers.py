@@ -12,9 +12,9 @@ from ray.exceptions import RayTaskError
 from dynens.batch import FloatArray
 from dynens.config.run import RunConfig
 from dynens.distill.peers import Exchange, LocalBoard, News
-from dynens.errors import TrainingError
 from dynens.models.base import FitReport
 from training.pipeline import cluster
+from training.plan import check_cores
 
 # Trains one peer and saves it in the folder.
 TrainPeer = Callable[[Exchange, Path], FitReport]
@@ -56,16 +56,12 @@ def train_peers(config: RunConfig, train: TrainPeer, folder: Path) -> tuple[Path
         folder: holds a folder for every peer.
 
     Raises:
-        TrainingError: the cluster has fewer cores than there are peers.
+        ConfigError: the cluster has fewer cores than there are peers.
         DynensError: whatever ended a peer ends the others.
     """
     peers = config.distill.peers
     with cluster(config.ray) as cores:
-        if cores < peers.count:
-            raise TrainingError(
-                f"distill.peers.count is {peers.count} but Ray has {cores} cores, and every peer "
-                "needs one; lower it or raise ray.num_cpus."
-            )
+        check_cores(config, cores)
         shared: Any = ray.remote(num_cpus=0)(LocalBoard)
         board = RayBoard(shared.remote(peers.count))
         task = _train_peer.options(max_retries=config.ray.max_retries)

@@ -30,6 +30,7 @@ from training.plan import (
     LEARNER_PREFIX,
     PREPARE,
     StageSpec,
+    check_cores,
     finished_stages,
     is_complete,
     plan,
@@ -40,7 +41,10 @@ POLL_S = 0.3
 PROGRESS_FILE = "progress.jsonl"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_MEMORY = "can't allocate memory"  # torch's allocator raises a plain RuntimeError
-_LESS_MEMORY = "lower ray.num_cpus (fewer learners side by side) or the batch size"
+_LESS_MEMORY = (
+    "lower ray.num_cpus (fewer learners side by side) and continue with --resume, or start anew "
+    "with a smaller batch size"
+)
 FEW_OF_A_CLASS = 10  # in a half of the validation rows: an AUC is off by some 0.1
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
@@ -71,8 +75,9 @@ def fit(
         dataset: the table.
         config: everything else.
         out: the run directory; must be new unless `resume`.
-        resume: continue from the stages that are complete; refused where the source files have
-            changed since, while files that are gone are only warned of.
+        resume: continue from the stages that are complete; refused where the source files or
+            settings have changed since (but for those of `ray`, which say where a run trains, not
+            what), while files that are gone are only warned of.
         watcher: told about progress.
 
     Raises:
@@ -88,12 +93,13 @@ def fit(
             _prepare_here(run, config, watcher or Watcher())
             config = config.for_rows(open_prepared(run.data).informative_rows)
             with cluster(config.ray) as num_cpus:
+                check_cores(config, num_cpus)
                 _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
         except BundleError:
             raise  # a file of the run was damaged meanwhile; the others are good
         except BadInputError:
-            if is_new:
-                _clear(run.root)
+            if is_new and not any(run.learners.glob(f"*/{DONE}")):
+                _clear(run.root)  # not where learners were trained, which may have taken hours
             raise
     shutil.rmtree(run.work, ignore_errors=True)
     warn_of_ranking(run, watcher or Watcher())
@@ -123,8 +129,12 @@ def read_settings(settings: Mapping[str, Any], source: str) -> tuple[DatasetConf
 
 
 def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal for a run to go on."""
     dataset, config = read_settings(settings, "config.yaml")
-    return {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
+    return {
+        "data": dataset.model_dump(mode="json"),
+        **config.model_dump(mode="json", exclude={"ray"}),
+    }
 
 
 def _clear(root: Path) -> None:
@@ -271,9 +281,7 @@ def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
             raise TrainingError(f"stage {stage.name} failed: {cause}.") from e
         raise TrainingError(f"stage {stage.name} failed: {cause or e}") from e
     except OutOfMemoryError as e:
-        raise TrainingError(
-            f"stage {stage.name} ran out of memory; {_LESS_MEMORY}, and continue with --resume."
-        ) from e
+        raise TrainingError(f"stage {stage.name} ran out of memory; {_LESS_MEMORY}.") from e
     except WorkerCrashedError as e:
         raise TrainingError(
             f"stage {stage.name}: its worker died {config.ray.max_retries + 1} times; look for a "
@@ -351,9 +359,7 @@ def explained(stage: str, root: Path) -> Iterator[None]:
                 f"stage {stage}: the disk of {root} is full; make room and continue with --resume."
             ) from e
         if any(isinstance(c, MemoryError) or _NO_MEMORY in str(c) for c in chain):
-            raise TrainingError(
-                f"stage {stage} ran out of memory; {_LESS_MEMORY}, and continue with --resume."
-            ) from e
+            raise TrainingError(f"stage {stage} ran out of memory; {_LESS_MEMORY}.") from e
         raise
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from dynens.config.run import RunConfig
+from dynens.errors import ConfigError
 from dynens.run import RunDirectory
 
 DONE = "stage.json"
@@ -56,6 +57,20 @@ def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageS
     ]
 
 
+def check_cores(config: RunConfig, cluster_cpus: int) -> None:
+    """Refuse peers that could never train side by side.
+
+    Raises:
+        ConfigError: the cluster has fewer cores than there are peers.
+    """
+    count = config.distill.peers.count
+    if cluster_cpus < count:
+        raise ConfigError(
+            f"distill.peers.count is {count} but Ray has {cluster_cpus} cores, and every peer "
+            "needs one; lower it or raise ray.num_cpus."
+        )
+
+
 def ready(
     stages: list[StageSpec], finished: Collection[str], started: Collection[str]
 ) -> list[StageSpec]:
@@ -81,8 +96,3 @@ def finished_stages(stages: list[StageSpec]) -> set[str]:
         if is_complete(stage) and all(need in finished for need in stage.needs):
             finished.add(stage.name)
     return finished
-
-
-def total_progress(fractions: Mapping[str, float], stages: list[StageSpec]) -> float:
-    """Share of the run that is done, every stage weighing the same."""
-    return sum(fractions.get(stage.name, 0.0) for stage in stages) / max(len(stages), 1)

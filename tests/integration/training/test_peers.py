@@ -11,7 +11,7 @@ import pytest
 from dynens.config.base import validate
 from dynens.config.run import RunConfig
 from dynens.distill.peers import Exchange
-from dynens.errors import TrainingError
+from dynens.errors import ConfigError, TrainingError
 from dynens.models.base import FitReport
 from training.peers import train_peers
 
@@ -49,7 +49,7 @@ def test_peers_meet_and_one_that_dies_comes_back(tmp_path: Path) -> None:
 
 
 def test_every_peer_needs_a_core(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"peers.count is 2 but Ray has 1 cores.* lower it"):
+    with pytest.raises(ConfigError, match=r"peers.count is 2 but Ray has 1 cores.* lower it"):
         train_peers(config_of(1), train, tmp_path)
 
 

@@ -1,5 +1,6 @@
 """How a run starts and resumes, and what a stage that cannot go on says."""
 
+import contextlib
 import errno
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dynens.config.run import RunConfig
-from dynens.errors import BadInputError, BundleError, DataError, TrainingError
+from dynens.config.base import validate
+from dynens.config.run import RayConfig, RunConfig
+from dynens.errors import BadInputError, BundleError, ConfigError, DataError, TrainingError
 from dynens.models.training import save_tensors
 from dynens.rules import LabelRule
 from dynens.run import RunDirectory
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 from training import pipeline
 from training.pipeline import Watcher, _prepare_here, explained, fit
+from training.plan import DONE
 
 ROOT = Path("runs/clicks")
 FEATURES = FeatureSchema(label=LabelRule(column="y"), fields=(FieldSpec(name="c"),))
@@ -104,6 +107,55 @@ def test_a_file_damaged_on_the_way_does_not_undo_the_run(
     with pytest.raises(BundleError, match="damaged"):
         fit(dataset_of(table), RunConfig(), tmp_path / "run")
     assert (tmp_path / "run" / "data" / "train.arrow").is_file()
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_bad_input_that_a_late_stage_finds_leaves_what_was_trained(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: bool
+) -> None:
+    mark = tmp_path / "run" / "learners" / "dnn" / DONE
+
+    def refuses(*_: object) -> None:
+        mark.parent.mkdir(parents=True)
+        if trained:
+            mark.touch()
+        raise ConfigError("no 3 learners cost at most 0.1 µs")
+
+    monkeypatch.setattr(pipeline, "cluster", lambda _: contextlib.nullcontext(2))
+    monkeypatch.setattr(pipeline, "_execute", refuses)
+    with pytest.raises(ConfigError, match="no 3 learners"):
+        fit(dataset_of(table), RunConfig(), tmp_path / "run")
+    assert mark.exists() == trained
+    assert (tmp_path / "run" / "config.yaml").exists() == trained
+
+
+def test_peers_without_cores_are_refused_before_training(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = validate(RunConfig, {"distill": {"peers": {"count": 3}}}, "test")
+    monkeypatch.setattr(pipeline, "cluster", lambda _: contextlib.nullcontext(2))
+    with pytest.raises(ConfigError, match=r"peers.count is 3 but Ray has 2 cores"):
+        fit(dataset_of(table), config, tmp_path / "run")
+
+
+def test_a_run_may_go_on_with_fewer_cores_but_not_with_other_settings(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int | None] = []
+
+    def stopped(config: RayConfig) -> None:
+        given.append(config.num_cpus)
+        raise TrainingError("stopped")
+
+    monkeypatch.setattr(pipeline, "cluster", stopped)
+    dataset, out = dataset_of(table), tmp_path / "run"
+    with pytest.raises(TrainingError):
+        fit(dataset, RunConfig(), out)
+    with pytest.raises(TrainingError):
+        fit(dataset, RunConfig(ray=RayConfig(num_cpus=1)), out, resume=True)
+    assert given == [None, 1]
+    with pytest.raises(BadInputError, match="differs from the configuration given now"):
+        fit(dataset, RunConfig(seed=2), out, resume=True)
 
 
 def test_bad_input_leaves_an_earlier_run_alone(table: Path, tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
+from dynens.config.base import validate
 from dynens.config.run import RunConfig, StudentSearchConfig
+from dynens.errors import ConfigError
 from dynens.run import RunDirectory
-from training.plan import DONE, finished_stages, plan, ready, total_progress
+from training.plan import DONE, check_cores, finished_stages, plan, ready
 
 
 def stages(tmp_path: Path):
@@ -60,7 +64,8 @@ def test_a_directory_without_its_mark_is_unfinished(tmp_path: Path) -> None:
     assert finished_stages(specs) == set()
 
 
-def test_total_progress_weighs_stages_alike(tmp_path: Path) -> None:
-    specs = stages(tmp_path)
-    done = {specs[0].name: 1.0, specs[1].name: 0.5}
-    assert total_progress(done, specs) == 1.5 / len(specs)
+def test_every_peer_needs_a_core() -> None:
+    config = validate(RunConfig, {"distill": {"peers": {"count": 3}}}, "test")
+    check_cores(config, 3)
+    with pytest.raises(ConfigError, match=r"peers.count is 3 but Ray has 2 cores.* lower it"):
+        check_cores(config, 2)
