@@ -79,13 +79,16 @@ def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -
         numbers = np.array(values, np.float64)
         return _from_numbers(np.where(np.isfinite(numbers), numbers, np.nan), time_format)
     if kinds == {str}:
-        new = [text for text in dict.fromkeys(values) if (text, time_format) not in _known]
+        # Apart from `_known`, which may be emptied here or by another thread meanwhile.
+        found = {text: _known.get((text, time_format)) for text in values}
+        new = [text for text, seconds in found.items() if seconds is None]
         if new:
             if len(_known) + len(new) > _MAX_KNOWN:
                 _known.clear()
             read = to_seconds(pa.array(new, pa.string()), time_format).tolist()
+            found.update(zip(new, read, strict=True))
             _known.update(zip(((text, time_format) for text in new), read, strict=True))
-        return np.array([_known[text, time_format] for text in values])
+        return np.array([found[text] for text in values], np.float64)
     return np.array([seconds_of(value, time_format) for value in values])
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dynens.data import times
 from dynens.data.times import seconds_of, seconds_of_values, text_format, time_part, to_seconds
 from dynens.schema import TimeFormat
 
@@ -145,3 +146,14 @@ def test_a_few_other_texts_hide_no_times(first, rest, time_format):
     texts = [f"ab:{i:02x}:cd" for i in range(first)] + ["2022-05-03"] * rest
     assert text_format(pa.array(texts)) == time_format
     assert text_format(pa.array(texts[::-1])) == time_format
+
+
+def test_known_and_new_texts_are_read_together_when_memory_of_them_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(times, "_known", {})
+    monkeypatch.setattr(times, "_MAX_KNOWN", 2)
+    days = [f"1970-01-0{day}" for day in range(1, 5)]
+    seconds_of_values(days[:2])
+    assert seconds_of_values(days).tolist() == [0, 86_400, 2 * 86_400, 3 * 86_400]
+    assert np.isnan(seconds_of_values(["x", days[3]])).tolist() == [True, False]
