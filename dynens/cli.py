@@ -170,7 +170,9 @@ def serve(
     latency_budget_ms: Annotated[
         float | None, typer.Option(help="Default budget of a request, in ms.", min=0.1)
     ] = None,
-    system: Annotated[SystemName, typer.Option(help="Who answers.")] = SystemName.dynamic,
+    system: Annotated[
+        SystemName | None, typer.Option(help="Who answers; the run's serving.system if absent.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="One serving setting, as key=value.")
     ] = None,
@@ -184,11 +186,12 @@ def serve(
 
     directory = RunDirectory.open(run)
     given: dict[str, Any] = run_config(directory).serving.model_dump(mode="json")
-    given["system"] = system.value
-    if replicas is not None:
-        given["replicas"] = replicas
-    if latency_budget_ms is not None:
-        given["latency_budget_ms"] = latency_budget_ms
+    options = {
+        "system": system and system.value,
+        "replicas": replicas,
+        "latency_budget_ms": latency_budget_ms,
+    }
+    given |= {name: value for name, value in options.items() if value is not None}
     given = apply_overrides(given, settings or [])
     serve_run(
         run,
@@ -355,6 +358,8 @@ def _dataset(
             raise ConfigError("--valid, --test and --label go with --train, not with --data.")
         return dataset_for(data, data_dir)
     assert train is not None
+    if data_dir is not None:
+        raise ConfigError("--dir is the folder of a preset, which --data names.")
     if label is None:
         raise ConfigError("--train needs --label COL, the column that says clicked or not.")
     return dataset_from_files(train, valid or (), test or (), label=label)

@@ -81,7 +81,8 @@ def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> C
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
         if first["type"] == "extra_forbidden":
             raise ConfigError(
-                f"{origin}: unknown key {key!r}; see the configuration reference in docs."
+                f"{origin}: unknown key {key!r}; dynens/config has the keys of a run, and "
+                "dynens/schema.py those of a dataset."
             ) from e
         reason = first["msg"].removeprefix("Value error, ")
         given = "" if first["type"] == "value_error" else f" (given {first['input']!r})"

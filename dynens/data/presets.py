@@ -10,7 +10,7 @@ from pathlib import Path
 from dynens.data import adlogs, kuairand, movielens, synthetic
 from dynens.data.infer import label_rule
 from dynens.data.sources import expand, file_schema
-from dynens.errors import DataError
+from dynens.errors import ConfigError, DataError
 from dynens.schema import (
     DEFAULT_SOURCE,
     DEFAULT_SPLIT,
@@ -119,6 +119,10 @@ def dataset_for(
     if name in PRESETS:
         return PRESETS[name].config(fetch(name, data_dir, progress))
     if name.lower().endswith((".yaml", ".yml")) or os.sep in name:
+        if data_dir is not None:
+            raise ConfigError(
+                f"--dir is the folder of a preset, and {name} names its files itself."
+            )
         return load_dataset(Path(name))
     raise DataError(f"there is no preset {name!r}; {_choices()}, or give a dataset.yaml.")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynens import cli
+from dynens.config.serving import ServingConfig
 from dynens.run import RunDirectory
 
 Ran = Callable[..., tuple[int | str | None, str]]
@@ -55,3 +56,35 @@ def test_a_mistake_is_one_line_and_two(ran: Ran) -> None:
     code, said = ran("fit", "--out", "run", "--train", "t.csv")
     assert code == 2
     assert said == "dynens: --train needs --label COL, the column that says clicked or not.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--train", "t.csv", "--label", "y"],
+            "--dir is the folder of a preset, which --data names.",
+        ),
+        (
+            ["--data", "t.yaml"],
+            "--dir is the folder of a preset, and t.yaml names its files itself.",
+        ),
+    ],
+)
+def test_a_folder_goes_with_a_preset_only(ran: Ran, arguments: list[str], sentence: str) -> None:
+    code, said = ran("fit", "--out", "run", "--dir", "data", *arguments)
+    assert (code, said) == (2, f"dynens: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "system"), [([], "student"), (["--system", "ensemble"], "ensemble")]
+)
+def test_the_run_says_who_answers_unless_the_option_does(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], system: str
+) -> None:
+    RunDirectory(tmp_path).start({"serving": {"system": "student", "replicas": 2}}, resume=False)
+    served: list[ServingConfig] = []
+    monkeypatch.setattr("serving.server.serve", lambda *_, config, **__: served.append(config))
+    ran("serve", str(tmp_path), "--latency-budget-ms", "5", *options)
+    (config,) = served
+    assert (config.system, config.replicas, config.latency_budget_ms) == (system, 2, 5.0)
