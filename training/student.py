@@ -126,7 +126,6 @@ class StudentLearner:
             "learning_rate": faithful.learning_rate,
             "max_epochs": epochs,
             "embedding_l2": 0.0,
-            "snapshots": 0,
         }
         taught = {"alpha": ScheduleConfig(start=1.0), "reuse": faithful.reuse, "guard": 0.0}
         distill = self._distill.model_copy(update=taught)

@@ -232,6 +232,11 @@ class RunConfig(FrozenConfig):
             )
         if self.student.model == "xgboost":
             raise ValueError("student.model is xgboost; the student must be a neural model")
+        if self.student.optimizer.snapshots > 1:
+            raise ValueError(
+                f"student.optimizer.snapshots is {self.student.optimizer.snapshots}; the student "
+                "is served as one network, so set it to 0"
+            )
         undecided = [name for name, learner in self.learners.items() if learner.model == "auto"]
         if undecided:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from dynens.config.base import FrozenConfig
 
@@ -27,7 +27,7 @@ class EngineConfig(FrozenConfig):
     chunk_ms: float = Field(default=3.0, gt=0)
     max_chunk_rows: int = Field(default=512, ge=1)
     safety_margin: float = Field(default=0.15, ge=0)
-    warm_up_rows: tuple[int, ...] = (1, 8, 32, 64, 100, 200)
+    warm_up_rows: tuple[PositiveInt, ...] = Field(default=(1, 8, 32, 64, 100, 200), min_length=1)
     warm_up_repeats: int = Field(default=7, ge=1)
 
 

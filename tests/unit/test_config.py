@@ -39,6 +39,10 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
         (["ensemble.size=5"], "learners has 4 entries without max_rows and ensemble.size is 5"),
         (["student.model=xgboost"], "the student must be a neural model"),
         (
+            ["student.optimizer.snapshots=3"],
+            "student.optimizer.snapshots is 3; the student is served as one network",
+        ),
+        (
             ["router.hard_fraction=0.1", "router.mean_cost_us_per_row=3"],
             "hard_fraction 0.1 and mean_cost_us_per_row 3.0 are both given",
         ),
