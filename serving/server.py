@@ -174,20 +174,6 @@ def running_variants(
         yield up
 
 
-@contextmanager
-def running_noop(host: str, port: int) -> Iterator[Running]:
-    """The no-op application behind the same HAProxy and Ray Serve: the floor of latencies."""
-
-    def start(runtime: Runtime) -> None:
-        del runtime
-        from serving.noop import Noop
-
-        _run_application(Noop.bind(), "noop")  # type: ignore[attr-defined]
-
-    with _ray_serve(host, port, ServingConfig(), start, None) as up:
-        yield up
-
-
 @dataclass(frozen=True)
 class Running:
     """A server that answers.

@@ -8,12 +8,10 @@ part of the body ends; the raw tensors follow in the order of the inputs that de
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 
 from dynens.config.serving import LimitsConfig
@@ -291,15 +289,3 @@ def model_metadata(fields: Mapping[str, Field], version: str) -> dict[str, Any]:
             {"name": name, "datatype": _DATATYPES[name], "shape": [-1]} for name in OUTPUTS
         ],
     }
-
-
-def pack_texts(values: list[str]) -> bytes:
-    """The binary form of a BYTES tensor (for clients and tests)."""
-    encoded = [value.encode() for value in values]
-    return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
-
-
-def pack_numbers(values: list[float], datatype: str) -> bytes:
-    """The binary form of a numeric tensor (for clients and tests)."""
-    dtypes = {"FP32": "<f4", "FP64": "<f8", "INT32": "<i4", "INT64": "<i8"}
-    return np.array(values, dtypes[datatype]).tobytes()

@@ -13,8 +13,6 @@ from dynens.data.prepared import PreparedData, open_prepared
 from dynens.run import RunDirectory
 from dynens.schema import DatasetConfig
 
-ProgressLine = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class StageContext:

@@ -5,7 +5,6 @@ No Ray here: `training/pipeline.py` decides where and when a stage runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +48,6 @@ def valid_roles(config: RunConfig, valid: EncodedBatch) -> ValidRoles:
         return ValidRoles(everything, everything)
     select = select_mask(len(valid), config.router.select_share, config.seed)
     return ValidRoles(select, ~select)
-
-
-Stage = Callable[[StageContext], None]
 
 
 def learner_seed(config: RunConfig, name: str) -> int:

@@ -158,7 +158,7 @@ def profile_column(
     }
     numbers, unit = (None, None) if is_temporal else _numbers(array)
     known = array.is_valid().to_numpy(zero_copy_only=False)
-    if numbers is not None and _mostly_numbers(numbers, known):
+    if numbers is not None and _mostly_numbers(numbers):
         known = np.isfinite(numbers.values)
         facts |= _number_facts(numbers.values[known]) | {"unit": unit}
         codes = np.full(len(array), -1, np.int64)
@@ -237,7 +237,7 @@ def _numbers(array: pa.Array) -> tuple[Numbers | None, str | None]:
     return to_numbers(array, unit=unit), unit
 
 
-def _mostly_numbers(numbers: Numbers, known: npt.NDArray[np.bool_]) -> bool:
+def _mostly_numbers(numbers: Numbers) -> bool:
     """Whether nearly all values that are there (the odd typing error aside) are numbers."""
     finite = int(np.isfinite(numbers.values).sum())
     return finite > 0 and numbers.num_unreadable <= 0.01 * finite

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
+import numpy as np
 import orjson
 
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from serving.application import Application
 from serving.metrics import SnapshotFolder
-from serving.v2 import pack_numbers, pack_texts
 from tests.asgi import Answer
 
 INFER = "/v2/models/dynens/infer"
 RANK = "/v1/rank"
+
+
+def pack_texts(values: list[str]) -> bytes:
+    """The binary form of a BYTES tensor."""
+    encoded = [value.encode() for value in values]
+    return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
+
+
+def pack_numbers(values: list[float], datatype: str) -> bytes:
+    """The binary form of a numeric tensor."""
+    dtypes = {"FP32": "<f4", "FP64": "<f8", "INT32": "<i4", "INT64": "<i8"}
+    return np.array(values, dtypes[datatype]).tobytes()
 
 
 def tensor(name: str, datatype: str, data: list[Any], shape: list[int] | None = None) -> Any:

@@ -10,9 +10,17 @@ import pytest
 from serving.application import Application
 from serving.errors import RequestError
 from serving.tensors import MAX_WIDTH, Field, column_from_bytes, column_from_json, tensor_spec
-from serving.v2 import pack_texts
 from tests.asgi import call
-from tests.unit.serving.bodies import BINARY, INFER, RANK, ROWS, binary_request, outputs, tensor
+from tests.unit.serving.bodies import (
+    BINARY,
+    INFER,
+    RANK,
+    ROWS,
+    binary_request,
+    outputs,
+    pack_texts,
+    tensor,
+)
 
 
 def test_binary_tensors_mean_what_json_means(app: Application) -> None:
