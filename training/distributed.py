@@ -148,6 +148,18 @@ def _check(config: LearnerConfig, spread: DistributedConfig) -> None:
             f"branches is {config.branches}; workers would train the branches' average and not "
             "each of them. Set branches to 1 or train in one process."
         )
+    options = config.optimizer
+    ignored = {
+        "bootstrap": config.bootstrap,
+        "optimizer.snapshots": options.snapshots > 1,
+        "optimizer.schedule": options.schedule != "plateau",
+        "optimizer.evaluations_per_epoch": options.evaluations_per_epoch > 1,
+    }
+    for name in (name for name, is_asked in ignored.items() if is_asked):
+        raise TrainingError(
+            f"{config.display_name}: several workers do not know {name}; leave it at its default "
+            "or train in one process."
+        )
     width = learner.head_class.embedding_width(config)
     if spread.sharding == "column_wise" and width % (4 * spread.num_workers):
         raise TrainingError(
