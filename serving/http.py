@@ -29,8 +29,8 @@ class Response:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
     @classmethod
-    def json(cls, document: Any, status: int = 200) -> Response:
-        return cls(status, orjson.dumps(document))
+    def json(cls, document: Any) -> Response:
+        return cls(200, orjson.dumps(document))
 
     @classmethod
     def error(cls, error: RequestError) -> Response:

@@ -329,11 +329,9 @@ def peak_search(start_qps: float, *, precision: float = 0.05) -> PeakSearch:
     return low
 
 
-def find_peak(
-    trial: Callable[[float], bool], start_qps: float, *, precision: float = 0.05
-) -> float:
+def find_peak(trial: Callable[[float], bool], start_qps: float) -> float:
     """The highest rate in requests per second that `trial` accepts; see `peak_search`."""
-    search = peak_search(start_qps, precision=precision)
+    search = peak_search(start_qps)
     rate = next(search)
     while True:
         try:
@@ -351,8 +349,6 @@ def find_server_peak(
     *,
     start_qps: float = 100.0,
     trial_s: float = 10.0,
-    elastic: bool = False,
-    options: LoadOptions = DEFAULTS,
     on_trial: Callable[[LoadResult, bool], None] | None = None,
 ) -> tuple[float, list[LoadResult]]:
     """The highest rate at which a server keeps its promise (`keeps_promise`), and all trials.
@@ -364,19 +360,17 @@ def find_server_peak(
         rows_per_request: candidates of each request.
         start_qps: first rate tried.
         trial_s: seconds of each trial, more where the rate is low (`trial_seconds`).
-        elastic: let the hard share shrink.
-        options: details of each trial.
         on_trial: told about each trial, for progress.
     """
     prepared = open_run_data(run)
-    path, bodies = _bodies(prepared, rows_per_request, options)
+    path, bodies = _bodies(prepared, rows_per_request, DEFAULTS)
     results: list[LoadResult] = []
 
     def trial(rate: float) -> bool:
         seconds = trial_seconds(rate, trial_s)
-        result = send_load(url.rstrip("/") + path, bodies, rate, seconds, rows_per_request, options)
+        result = send_load(url.rstrip("/") + path, bodies, rate, seconds, rows_per_request)
         results.append(result)
-        kept = keeps_promise(result, budget_ms, elastic=elastic)
+        kept = keeps_promise(result, budget_ms)
         if on_trial is not None:
             on_trial(result, kept)
         return kept

@@ -25,7 +25,6 @@ class ConsoleWatcher(Watcher):
         self._started = time.monotonic()
         self._tasks: dict[str, TaskID] = {}
         self._notes: dict[str, str] = {}
-        self.seconds: dict[str, float] = {}
         self._progress = Progress(
             TextColumn("{task.description:<18}"),
             BarColumn(bar_width=24),
@@ -58,7 +57,6 @@ class ConsoleWatcher(Watcher):
         self._progress.update(self._tasks[stage.name], completed=fraction, note=note)
 
     def finished(self, stage: StageSpec, seconds: float, reused: bool) -> None:
-        self.seconds[stage.name] = seconds
         if stage.name in self._tasks:
             self._progress.update(self._tasks[stage.name], completed=1.0)
         if not self._console.is_terminal:
