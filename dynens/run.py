@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -104,6 +105,27 @@ class RunDirectory:
             raise BadInputError(
                 f"{self.root} cannot be written ({e.strerror}); choose another --out directory."
             ) from e
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """A block that no other process runs on this run meanwhile; killed ones do not count.
+
+        Raises:
+            BadInputError: another process has it.
+        """
+        handle = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise BadInputError(
+                f"another dynens works on {self.root}; wait for its end, or end it and resume."
+            ) from e
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     def _is_there(
         self, text: str, resume: bool, normalised: Callable[[Mapping[str, Any]], Any]

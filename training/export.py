@@ -26,6 +26,7 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
 
     Raises:
         BundleError: the run is not finished.
+        BadInputError: another process works on it.
     """
     _, config = read_settings(run.read_config(), str(run.config))
     config = config.for_rows(open_prepared(run.data).informative_rows)
@@ -37,16 +38,17 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
             "`dynens fit … --resume`."
         )
     directories = [*(run.learner(name) for name in config.learners), run.baseline]
-    for directory in directories:
-        served = directory / MODEL_ONNX
-        if not is_int8(served):
-            fresh = served.with_name(f"{served.name}.new")
-            load_learner(directory).export_onnx(fresh)
-            os.replace(fresh, served)
-    for stage in stages:
-        if stage.name in _AGAIN:
-            watcher.started(stage)
-            start = time.monotonic()
-            run_stage(stage.name, stage.directory, run)
-            watcher.finished(stage, time.monotonic() - start, reused=False)
+    with run.locked():
+        for directory in directories:
+            served = directory / MODEL_ONNX
+            if not is_int8(served):
+                fresh = served.with_name(f"{served.name}.new")
+                load_learner(directory).export_onnx(fresh)
+                os.replace(fresh, served)
+        for stage in stages:
+            if stage.name in _AGAIN:
+                watcher.started(stage)
+                start = time.monotonic()
+                run_stage(stage.name, stage.directory, run)
+                watcher.finished(stage, time.monotonic() - start, reused=False)
     warn_of_ranking(run, watcher)

@@ -81,7 +81,7 @@ def fit(
         watcher: told about progress.
 
     Raises:
-        BadInputError: the data or the directory cannot be used.
+        BadInputError: the data or the directory cannot be used, or another process is using it.
         TrainingError: a stage failed.
     """
     run = RunDirectory(out.resolve())
@@ -89,19 +89,20 @@ def fit(
     with no_empty_folders(run.root):
         is_new = not os.path.exists(run.config)
         run.start(settings, resume=resume, normalised=_normalised)
-        try:
-            _prepare_here(run, config, watcher or Watcher())
-            config = config.for_rows(open_prepared(run.data).informative_rows)
-            with cluster(config.ray) as num_cpus:
-                check_cores(config, num_cpus)
-                _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
-        except BundleError:
-            raise  # a file of the run was damaged meanwhile; the others are good
-        except BadInputError:
-            if is_new and not any(run.learners.glob(f"*/{DONE}")):
-                _clear(run.root)  # not where learners were trained, which may have taken hours
-            raise
-    shutil.rmtree(run.work, ignore_errors=True)
+        with run.locked():
+            try:
+                _prepare_here(run, config, watcher or Watcher())
+                config = config.for_rows(open_prepared(run.data).informative_rows)
+                with cluster(config.ray) as num_cpus:
+                    check_cores(config, num_cpus)
+                    _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
+            except BundleError:
+                raise  # a file of the run was damaged meanwhile; the others are good
+            except BadInputError:
+                if is_new and not any(run.learners.glob(f"*/{DONE}")):
+                    _clear(run.root)  # not where learners were trained, which may take hours
+                raise
+            shutil.rmtree(run.work, ignore_errors=True)
     warn_of_ranking(run, watcher or Watcher())
     return run
 

@@ -33,6 +33,14 @@ def test_a_run_is_not_overwritten_and_resumes_only_with_the_same_configuration(
         run.start({"seed": 2}, resume=True)
 
 
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with run.locked(), pytest.raises(BadInputError, match="another dynens works on"), run.locked():
+        pass
+    with run.locked():
+        assert tmp_path.is_dir()
+
+
 def test_what_a_later_version_added_is_no_change(tmp_path: Path) -> None:
     def normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {"added": 5, **settings}

@@ -158,6 +158,14 @@ def test_a_run_may_go_on_with_fewer_cores_but_not_with_other_settings(
         fit(dataset, RunConfig(seed=2), out, resume=True)
 
 
+def test_a_run_that_another_process_works_on_is_left_alone(table: Path, tmp_path: Path) -> None:
+    dataset, out = dataset_of(table), tmp_path / "run"
+    started(dataset, out, resume=False)
+    with RunDirectory(out).locked(), pytest.raises(BadInputError, match="another dynens works on"):
+        fit(dataset, RunConfig(), out, resume=True)
+    assert (out / "data" / "train.arrow").is_file()
+
+
 def test_bad_input_leaves_an_earlier_run_alone(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     started(dataset_of(table), out, resume=False)
