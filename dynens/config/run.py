@@ -268,11 +268,12 @@ class RunConfig(FrozenConfig):
                 )
 
     def _check_exits(self) -> None:
-        units = list(self.student.hidden_units)
-        if self.distill.exits > 0 and len(units) < 2:
+        model, units = self.student.model, list(self.student.hidden_units)
+        if self.distill.exits > 0 and (len(units) < 2 or model in ("lr", "fm")):
             raise ValueError(
-                f"distill.exits is {self.distill.exits} but student.hidden_units is {units}, so "
-                "nothing lies below the last hidden layer; give two or more"
+                f"distill.exits is {self.distill.exits} but a student of model {model} with "
+                f"hidden_units {units} has a single hidden layer, so nothing lies below its last; "
+                "give a perceptron two or more"
             )
 
     def _check_hints(self) -> None:

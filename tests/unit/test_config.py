@@ -87,8 +87,9 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
         ),
         (
             ["distill.exits=0.5", "student.hidden_units=[8]"],
-            r"distill.exits is 0.5 but student.hidden_units is .8., so nothing lies below",
+            r"distill.exits is 0.5 but a student of model auto with hidden_units .8. has a single",
         ),
+        (["distill.exits=0.5", "student.model=lr"], "exits is 0.5 but a student of model lr with"),
     ],
 )
 def test_mistakes_name_key_value_and_rule(settings: list[str], sentence: str) -> None:
