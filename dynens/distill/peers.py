@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from dynens.batch import FloatArray
 
-# A peer that has not been heard of for so long is not waited for.
-PATIENCE_S = 300.0
+# A peer that has not been heard of for so long, or for so many of the longest epochs, is not waited
+# for.
+PATIENCE_S, PATIENCE_EPOCHS = 300.0, 3
 _POLL_S = 0.1
 
 
@@ -35,12 +36,14 @@ class News:
 
     Attributes:
         epochs: that each of the others has finished, by peer; infinite for one that ended.
-        silent_s: seconds since each of them was heard of.
+        silent_s: seconds since each of them published or asked for news.
+        patience_s: seconds of silence after which a peer is not waited for.
         answers: (N,) mean of their answers, NaN where none has answered a row; None: no news.
     """
 
     epochs: dict[int, float]
     silent_s: dict[int, float]
+    patience_s: float
     answers: FloatArray | None
 
 
@@ -76,9 +79,12 @@ class LocalBoard:
     def __post_init__(self) -> None:
         self._epochs = dict.fromkeys(range(self.count), 0.0)
         self._heard_s = dict.fromkeys(range(self.count), self.clock())
+        self._longest_epoch_s = 0.0
 
     def publish(self, peer: int, epoch: float, answers: FloatArray) -> None:
-        self._epochs[peer], self._heard_s[peer] = epoch, self.clock()
+        now = self.clock()
+        self._longest_epoch_s = max(self._longest_epoch_s, now - self._heard_s[peer])
+        self._epochs[peer], self._heard_s[peer] = epoch, now
         self._answers[peer] = answers
 
     def end(self, peer: int) -> None:
@@ -86,11 +92,12 @@ class LocalBoard:
 
     def news(self, peer: int, *, with_answers: bool) -> News:
         others = [other for other in range(self.count) if other != peer]
-        now = self.clock()
+        now = self._heard_s[peer] = self.clock()
         known = [self._answers[other] for other in others if other in self._answers]
         return News(
             {other: self._epochs[other] for other in others},
             {other: now - self._heard_s[other] for other in others},
+            max(PATIENCE_S, PATIENCE_EPOCHS * self._longest_epoch_s),
             mean_of_known(known) if with_answers and known else None,
         )
 
@@ -128,7 +135,7 @@ class Exchange:
 
     def _is_ahead(self, epoch: float, news: News) -> bool:
         return any(
-            other < epoch - self.staleness and news.silent_s[peer] < PATIENCE_S
+            other < epoch - self.staleness and news.silent_s[peer] < news.patience_s
             for peer, other in news.epochs.items()
         )
 

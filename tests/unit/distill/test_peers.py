@@ -77,10 +77,26 @@ def test_nobody_waits_for_a_peer_that_ended_or_fell_silent() -> None:
     board = LocalBoard(2, clock)
     exchange = Exchange(board, 0, 0)
     clock.now_s = PATIENCE_S
+    board.news(0, with_answers=False)
     assert exchange.swap(1, MORE) is None  # silent from the start
     board.publish(1, 1, ANSWERS)
     board.end(1)
     np.testing.assert_array_equal(exchange.swap(9, MORE), ANSWERS)
+
+
+def test_long_epochs_are_waited_for_and_waiting_is_no_epoch() -> None:
+    clock = Clock()
+    board = LocalBoard(2, clock)
+    assert board.news(0, with_answers=False).patience_s == PATIENCE_S
+    clock.now_s = 200.0
+    board.publish(0, 1, MORE)
+    clock.now_s = 900.0
+    news = board.news(0, with_answers=False)
+    assert (news.silent_s, news.patience_s) == ({1: 900.0}, 600.0)
+    clock.now_s = 1000.0
+    assert board.news(1, with_answers=False).silent_s == {0: 100.0}  # it asked, so it lives
+    board.publish(0, 2, MORE)
+    assert board.news(0, with_answers=False).patience_s == 600.0
 
 
 def test_a_row_is_drawn_to_what_the_others_said_of_it() -> None:
