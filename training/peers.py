@@ -75,6 +75,9 @@ def train_peers(config: RunConfig, train: TrainPeer, folder: Path) -> tuple[Path
         except RayTaskError as e:
             raise getattr(e, "cause", None) or e from e
         finally:
-            for reference in references:
+            # Only what still runs: to cancel a task by force that has just ended can end this
+            # process (Ray 2.60).
+            _, running = ray.wait(references, num_returns=len(references), timeout=0)
+            for reference in running:
                 ray.cancel(reference, force=True)
     return max(zip(folders, reports, strict=True), key=lambda peer: peer[1].best_score)
