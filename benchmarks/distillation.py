@@ -61,6 +61,7 @@ VARIANTS: dict[str, list[str]] = {
     "temperature 20 halving": [
         "distill.temperature={kind: halving, start: 20, end: 1, every_epochs: 10}"
     ],
+    "temperature 3 to 1 by certainty": ["distill.temperature={kind: adaptive, start: 3, end: 1}"],
     "teacher pool": ["distill.teacher=pool"],
     "teacher trio": ["distill.teacher=ensemble"],
     "stop on labels": ["distill.stop_on=labels"],
@@ -121,6 +122,7 @@ REPORTED = (
     "alpha 0.9",
     "alpha 1",
     "temperature 2",
+    "temperature 3 to 1 by certainty",
     "stop on labels",
     "field swap",
     "two made-up rows per row",

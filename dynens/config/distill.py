@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dynens.config.base import FrozenConfig
 
-ScheduleKind = Literal["constant", "linear", "halving", "step"]
+ScheduleKind = Literal["constant", "linear", "halving", "step", "adaptive"]
 AugmentationKind = Literal[
     "field_swap", "entity_swap", "field_mask", "cutmix", "feature_noise", "id_dropout"
 ]
@@ -19,7 +19,9 @@ class ScheduleConfig(FrozenConfig):
 
     Attributes:
         kind: `constant`; `linear` from start to end over the run; `halving` from start down to
-            end, halved every `every_epochs`; `step` jumps from start to end after `every_epochs`.
+            end, halved every `every_epochs`; `step` jumps from start to end after `every_epochs`;
+            `adaptive` (temperatures only) from start for rows of which the teacher is certain to
+            end for those of which it knows nothing.
         start: value at the beginning.
         end: value at the end (ignored by `constant`).
         every_epochs: epochs between halvings, or before the step.
@@ -211,6 +213,8 @@ class DistillConfig(FrozenConfig):
         for end in (self.alpha.start, self.alpha.end):
             if not 0 <= end <= 1:
                 raise ValueError(f"alpha {end} must lie in [0, 1]")
+        if self.alpha.kind == "adaptive":
+            raise ValueError("alpha.kind is adaptive, which only a temperature can be; see guard")
         for end in (self.temperature.start, self.temperature.end):
             if end <= 0:
                 raise ValueError(f"temperature {end} must be positive")

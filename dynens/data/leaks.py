@@ -38,10 +38,12 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
         why = f"its name speaks of what follows the outcome, and it tells it (AUC {auc:.3f})"
         return Leak(why, True)
     if auc >= _LEAK_AUC or profile.implies_label:
-        where = "by itself" if auc >= _LEAK_AUC else "wherever it has not its usual value"
+        where = f"by itself (held-out AUC {auc:.3f})"
+        if auc < _LEAK_AUC:
+            where = f"wherever it has not its usual value (AUC of all rows {auc:.3f})"
         return Leak(
-            f"{profile.name} nearly tells the label {where} (held-out AUC {auc:.3f}); leave it out "
-            "if it is only known afterwards",
+            f"{profile.name} nearly tells the label {where}; leave it out if it is only known "
+            "afterwards",
             False,
         )
     if named:

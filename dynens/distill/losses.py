@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 
-def soft_label_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def soft_label_kl(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
     """T² KL(p_teacher^T ‖ p_student^T) per row, over the pair (σ(z/T), 1 - σ(z/T)).
 
     Args:
         student, teacher: (B,) logits.
-        temperature: T > 0.
+        temperature: T > 0, one or (B,).
 
     Returns:
         (B,) values ≥ 0, zero where the logits agree.
@@ -26,13 +26,13 @@ def soft_label_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
     return temperature**2 * divergence
 
 
-def probability_kl(student: Tensor, target: Tensor, temperature: float) -> Tensor:
+def probability_kl(student: Tensor, target: Tensor, temperature: float | Tensor) -> Tensor:
     """T² KL(target ‖ σ(z/T)) per row, for targets that are probabilities and no logit's own.
 
     Args:
         student: (B,) logits z.
         target: (B,) in [0, 1], already softened.
-        temperature: T > 0.
+        temperature: T > 0, one or (B,).
 
     Returns:
         (B,) values ≥ 0.
@@ -52,7 +52,7 @@ def response_loss(
     weight: Tensor,
     *,
     alpha: float | Tensor,
-    temperature: float,
+    temperature: float | Tensor,
 ) -> Tensor:
     """Response distillation: α T² KL + (1-α) BCE on labelled rows, T² KL alone on the others.
 
@@ -62,7 +62,7 @@ def response_loss(
         has_label: (B,) in {0, 1}.
         weight: (B,) row weights.
         alpha: weight of the soft label on labelled rows, one or (B,).
-        temperature: T > 0.
+        temperature: T > 0, one or (B,).
 
     Returns:
         The weighted mean over rows, a scalar.

@@ -1,6 +1,11 @@
-"""Values that change over a training run, as pure functions of the epoch."""
+"""Values that change over a training run or from row to row, as pure functions."""
 
 from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
 
 from dynens.config.distill import ScheduleConfig
 
@@ -16,3 +21,24 @@ def schedule_value(config: ScheduleConfig, epoch: float, max_epochs: float) -> f
     if config.kind == "step":
         return config.start if epoch < config.every_epochs else config.end
     return config.start
+
+
+def adaptive_temperature(config: ScheduleConfig, teacher: Tensor) -> Tensor:
+    """`start + (end - start) · H(p) / ln 2` of the teacher's probability p, row by row.
+
+    With start above end, answers that are near 0 or 1, whose differences vanish, are softened most.
+
+    Args:
+        config: of kind `adaptive`.
+        teacher: (B,) logits.
+
+    Returns:
+        (B,) temperatures between start and end.
+
+    References:
+        Li et al., "Curriculum Temperature for Knowledge Distillation", AAAI 2023 (temperatures of
+        single rows; theirs are learned against the student, these follow the teacher's entropy).
+    """
+    p = torch.sigmoid(teacher)
+    entropy = torch.nn.functional.softplus(teacher) - p * teacher
+    return config.start + (config.end - config.start) * entropy / math.log(2)

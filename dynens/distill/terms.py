@@ -62,7 +62,8 @@ class Step:
         labels: (R,) in {0, 1}, 0 on made-up rows.
         has_label: (R,) 1 on logged rows, 0 on made-up ones.
         weight: (R,) row weights.
-        alpha, temperature: the schedules' values.
+        alpha: the schedule's value.
+        temperature: the schedule's value, or (R,) where every row has its own.
         base_logit: log-odds of the click rate.
         seed: (seed of the run, number of the step), for terms that draw.
         precision: arithmetic of the student's passes.
@@ -86,7 +87,7 @@ class Step:
     has_label: Tensor
     weight: Tensor
     alpha: float
-    temperature: float
+    temperature: float | Tensor
     base_logit: float
     seed: tuple[int, int]
     precision: Precision
@@ -259,6 +260,9 @@ def view_loss(step: Step) -> Tensor:
     rows = len(step.batch)
     weight, teacher = step.weight[:rows], step.teacher[:rows]
     labels, has_label = step.labels[:rows], step.has_label[:rows]
+    temperature = step.temperature
+    if isinstance(temperature, Tensor):
+        temperature = temperature[:rows]
     answers = [torch.sigmoid(view.detach()) for view in step.views]
     responses = [
         response_loss(
@@ -268,7 +272,7 @@ def view_loss(step: Step) -> Tensor:
             has_label,
             weight,
             alpha=step.alpha,
-            temperature=step.temperature,
+            temperature=temperature,
         )
         for view in step.views
     ]

@@ -18,7 +18,7 @@ from dynens.distill.gating import TeacherGate
 from dynens.distill.hints import HintAdapter, TeacherFeatures, masked
 from dynens.distill.memory import AnswerMemory
 from dynens.distill.peers import Exchange, PeerAnswers
-from dynens.distill.schedules import schedule_value
+from dynens.distill.schedules import adaptive_temperature, schedule_value
 from dynens.distill.teacher import LabelledRows, RowFactory
 from dynens.distill.terms import Step, TermModules, active_terms
 from dynens.distill.views import ViewBalance, Views
@@ -218,7 +218,7 @@ class DistillTrainer(Trainer):
             has_label=has_label,
             weight=weight,
             alpha=schedule_value(distill.alpha, epoch, options.max_epochs),
-            temperature=schedule_value(distill.temperature, epoch, options.max_epochs),
+            temperature=self._temperature(epoch, teacher),
             base_logit=self._base_logit,
             seed=(self.seed, self.state.step),
             precision=options.precision,
@@ -227,6 +227,13 @@ class DistillTrainer(Trainer):
             noised=self._noised(batch) if distill.hints.noise > 0 else None,
             views=self._view_logits(batch) if distill.views > 0 else None,
         )
+
+    def _temperature(self, epoch: float, teacher: Tensor) -> float | Tensor:
+        """The schedule's value, or (R,) that follow the teacher's certainty."""
+        schedule = self._distill.temperature
+        if schedule.kind == "adaptive":
+            return adaptive_temperature(schedule, teacher)
+        return schedule_value(schedule, epoch, self.options.max_epochs)
 
     def _student(
         self, batch: TensorBatch, made: LabelledRows | None

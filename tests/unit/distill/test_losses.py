@@ -6,14 +6,16 @@ import pytest
 import torch
 from scipy.special import expit, rel_entr
 
-from dynens.config.distill import ScheduleConfig
+from dynens.config.base import validate
+from dynens.config.distill import DistillConfig, ScheduleConfig
 from dynens.distill.losses import (
     probability_kl,
     response_loss,
     soft_label_kl,
     teacher_trust,
 )
-from dynens.distill.schedules import schedule_value
+from dynens.distill.schedules import adaptive_temperature, schedule_value
+from dynens.errors import ConfigError
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -114,3 +116,29 @@ def test_response_loss_takes_an_alpha_for_each_row() -> None:
 )
 def test_schedules(config: ScheduleConfig, epoch: float, expected: float) -> None:
     assert schedule_value(config, epoch, max_epochs=10) == pytest.approx(expected)
+
+
+def test_a_temperature_follows_the_teachers_entropy() -> None:
+    config = ScheduleConfig(kind="adaptive", start=3.0, end=1.0)
+    found = adaptive_temperature(config, torch.tensor([0.0, 2.0, -2.0, 60.0]))
+    p = 1 / (1 + math.exp(-2.0))
+    entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    middle = 3.0 - 2.0 * entropy / math.log(2)
+    assert found.tolist() == pytest.approx([1.0, middle, middle, 3.0], rel=1e-5)
+
+
+def test_an_adaptive_alpha_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"alpha.kind is adaptive, which only a temperature can"):
+        validate(DistillConfig, {"alpha": {"kind": "adaptive"}}, "test")
+
+
+def test_response_loss_takes_a_temperature_for_each_row() -> None:
+    z, t, y = torch.tensor([1.0, -0.5]), torch.tensor([0.0, 2.0]), torch.ones(2)
+    own = torch.tensor([1.0, 3.0])
+
+    def loss(rows: slice, temperature: float | torch.Tensor) -> float:
+        part = (z[rows], t[rows], y[rows], y[rows], torch.ones_like(y[rows]))
+        return response_loss(*part, alpha=1.0, temperature=temperature).item()
+
+    apart = [loss(slice(k, k + 1), own[k].item()) for k in range(2)]
+    assert loss(slice(0, 2), own) == pytest.approx(sum(apart) / 2, rel=1e-6)

@@ -42,6 +42,7 @@ EVERYTHING = {
     "ema": 0.5,
     "memory": {"weight": 0.5, "beta": 0.5},
     "peers": {"count": 2},
+    "temperature": {"kind": "adaptive", "start": 2},
     "views": 0.5,
     "mixup": {"weight": 0.5, "beta": 0.4},
     "guard": 0.5,
