@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -231,24 +231,21 @@ def averaged(run: RunDirectory, logits: list[FloatArray]) -> dict[str, float]:
 def summary(results: list[dict[str, Any]]) -> str:
     """Mean ± standard deviation over seeds per variant as a Markdown table.
 
-    The difference to the run's own settings is taken between students of the same seed, and of the
-    same commit where there are such.
+    The difference to the run's own settings is taken between students of the same seed; see
+    `configured_beside`.
     """
     columns = (
         *("variant", "correlation", "route AUC", "test AUC", "− as configured"),
         *("items unknown", "seconds"),
     )
     rows = []
-    configured = {}
-    for r in results:
-        if r["variant"] == CONFIGURED:
-            configured |= {r["seed"]: r["test"], (r["seed"], r.get("commit")): r["test"]}
+    references = configured_beside(results)
     for name in dict.fromkeys(r["variant"] for r in results):
         own = [r for r in results if r["variant"] == name]
         differences = [
-            r["test"] - configured.get((r["seed"], r.get("commit")), configured[r["seed"]])
-            for r in own
-            if r["seed"] in configured
+            r["test"] - reference
+            for r, reference in zip(results, references, strict=True)
+            if r["variant"] == name and reference is not None
         ]
         rows.append(
             (
@@ -266,6 +263,21 @@ def summary(results: list[dict[str, Any]]) -> str:
         "test AUC where no item's id is known (not measured at first)."
     )
     return f"{markdown_table(columns, rows)}\n\n{note}"
+
+
+def configured_beside(results: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Of every student, the test AUC of the one as configured that it is compared with: of its seed
+    and commit, or else the latest of its seed that was trained before it."""
+    of_commit = {
+        (r["seed"], r.get("commit")): r["test"] for r in results if r["variant"] == CONFIGURED
+    }
+    latest: dict[int, float] = {}
+    found = []
+    for r in results:
+        if r["variant"] == CONFIGURED:
+            latest[r["seed"]] = r["test"]
+        found.append(of_commit.get((r["seed"], r.get("commit")), latest.get(r["seed"])))
+    return found
 
 
 def markdown(report: Mapping[str, Any]) -> str:

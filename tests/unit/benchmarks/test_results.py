@@ -138,11 +138,14 @@ def test_students_are_compared_with_those_of_their_commit_and_their_average_is_t
         student("hints", "a", 0.81),
         student("as configured", "b", 0.90),
         student("exits", "b", 0.92),
+        student("guard", "c", 0.93),
+        student("as configured", "d", 0.95),
     ]
     together = {"students": 3, "alone": 0.85, "together": 0.8512}
     text = distillation.markdown({"results": students, "averaged": together})
     assert "| 0.8100 ± 0.0000 | +0.0100 ± 0.0000 | – | 30 |" in text
     assert "| 0.9200 ± 0.0000 | +0.0200 ± 0.0000 | – | 30 |" in text
+    assert "+0.0300 ± 0.0000 | – | 30 |" in text  # the latest before it, not that of later pools
     assert "3 students as configured: test AUC 0.8512, alone 0.8500 on average" in text
 
 
