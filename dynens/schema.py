@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dynens.config.base import FrozenConfig, load_yaml, validate
 from dynens.errors import SchemaError
 from dynens.rules import LabelRule
+from dynens.ties import check_apart, check_shared
 
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
@@ -147,8 +148,8 @@ class FeatureSchema(FrozenConfig):
         if twice:
             raise ValueError(f"field {min(twice)!r} is declared twice; names must be unique")
         outcome = self.label.outcome_columns()
-        self._check_shared()
-        self._check_apart()
+        check_shared(self.fields)
+        check_apart(self.fields)
         for spec in self.fields:
             if spec.source in outcome:
                 raise ValueError(
@@ -163,68 +164,6 @@ class FeatureSchema(FrozenConfig):
                     "request has; leave the field out"
                 )
         return self
-
-    def _check_shared(self) -> None:
-        """Vocabularies are those of other fields, the last of which has its own."""
-        by_name = {spec.name: spec for spec in self.fields}
-        for spec in self.fields:
-            if spec.vocabulary_of is None:
-                continue
-            owner = by_name.get(spec.vocabulary_of)
-            if owner is None:
-                raise ValueError(
-                    f"field {spec.name!r} takes the vocabulary of {spec.vocabulary_of!r}, which "
-                    "is no field"
-                )
-            above, seen = spec, set()
-            while above.name not in seen and above.vocabulary_of in by_name:
-                seen.add(above.name)
-                above = by_name[above.vocabulary_of]
-            if above.name in seen:
-                raise ValueError(
-                    f"field {spec.name!r} takes, by way of others, its own vocabulary; one of "
-                    f"{sorted(seen)} must have its own"
-                )
-            if spec.vocabulary.hash_buckets is not None:
-                raise ValueError(
-                    f"field {spec.name!r} takes the vocabulary of {owner.name!r} and cannot hash "
-                    "values itself; give hash_buckets there"
-                )
-            if {spec.kind, owner.kind} - {"categorical", "multi_valued"}:
-                raise ValueError(
-                    f"fields {spec.name!r} and {owner.name!r} share a vocabulary, which "
-                    "categorical and multi-valued fields have"
-                )
-
-    def _check_apart(self) -> None:
-        """Scales are those of other numeric fields, the last of which has its own."""
-        by_name = {spec.name: spec for spec in self.fields}
-        for spec in self.fields:
-            if spec.apart_from is None:
-                continue
-            owner = by_name.get(spec.apart_from)
-            if owner is None:
-                raise ValueError(
-                    f"field {spec.name!r} is apart from {spec.apart_from!r}, which is no field"
-                )
-            if {spec.kind, owner.kind} != {"numeric"}:
-                raise ValueError(
-                    f"field {spec.name!r} is apart from {owner.name!r}, which numeric fields can be"
-                )
-            if spec.transform != owner.transform or spec.transform not in ("standard", "log"):
-                raise ValueError(
-                    f"field {spec.name!r} is apart from {owner.name!r}, but their transforms are "
-                    f"{spec.transform!r} and {owner.transform!r}; make both standard or both log"
-                )
-            above, seen = spec, set()
-            while above.name not in seen and above.apart_from in by_name:
-                seen.add(above.name)
-                above = by_name[above.apart_from]
-            if above.name in seen:
-                raise ValueError(
-                    f"field {spec.name!r} is, by way of others, apart from itself; one of "
-                    f"{sorted(seen)} must have its own scale"
-                )
 
     def outcome_columns(self) -> set[str]:
         """The columns that tell of a row's outcome and weight, which no request has."""

@@ -9,7 +9,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Lowest first. A module may import from its own layer and from lower ones.
 LAYERS = (
-    ("dynens.errors", "dynens.config", "dynens.rules", "dynens.schema", "dynens.batch"),
+    (
+        "dynens.errors",
+        "dynens.config",
+        "dynens.rules",
+        "dynens.ties",
+        "dynens.schema",
+        "dynens.batch",
+    ),
     ("dynens.data", "dynens.layers", "dynens.metrics", "dynens.bootstrap", "dynens.run"),
     ("dynens.models",),
     ("dynens.ensemble", "dynens.distill", "dynens.routing"),
@@ -24,6 +31,7 @@ BASE = (
     "dynens.errors",
     "dynens.config",
     "dynens.rules",
+    "dynens.ties",
     "dynens.schema",
     "dynens.batch",
     "dynens.data",

@@ -1,0 +1,87 @@
+"""Fields that are tied to other fields: by a vocabulary that they share, or by a common scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from dynens.schema import FieldSpec
+
+
+def check_shared(fields: Sequence[FieldSpec]) -> None:
+    """Vocabularies are those of other fields, the last of which has its own.
+
+    Raises:
+        ValueError: they are not.
+    """
+    by_name = {spec.name: spec for spec in fields}
+    for spec in fields:
+        if spec.vocabulary_of is None:
+            continue
+        owner = by_name.get(spec.vocabulary_of)
+        if owner is None:
+            raise ValueError(
+                f"field {spec.name!r} takes the vocabulary of {spec.vocabulary_of!r}, which is no "
+                "field"
+            )
+        circle = _circle(spec, by_name, "vocabulary_of")
+        if circle:
+            raise ValueError(
+                f"field {spec.name!r} takes, by way of others, its own vocabulary; one of {circle} "
+                "must have its own"
+            )
+        if spec.vocabulary.hash_buckets is not None:
+            raise ValueError(
+                f"field {spec.name!r} takes the vocabulary of {owner.name!r} and cannot hash "
+                "values itself; give hash_buckets there"
+            )
+        if {spec.kind, owner.kind} - {"categorical", "multi_valued"}:
+            raise ValueError(
+                f"fields {spec.name!r} and {owner.name!r} share a vocabulary, which categorical "
+                "and multi-valued fields have"
+            )
+
+
+def check_apart(fields: Sequence[FieldSpec]) -> None:
+    """Scales are those of other numeric fields, the last of which has its own.
+
+    Raises:
+        ValueError: they are not.
+    """
+    by_name = {spec.name: spec for spec in fields}
+    for spec in fields:
+        if spec.apart_from is None:
+            continue
+        owner = by_name.get(spec.apart_from)
+        if owner is None:
+            raise ValueError(
+                f"field {spec.name!r} is apart from {spec.apart_from!r}, which is no field"
+            )
+        if {spec.kind, owner.kind} != {"numeric"}:
+            raise ValueError(
+                f"field {spec.name!r} is apart from {owner.name!r}, which numeric fields can be"
+            )
+        if spec.transform != owner.transform or spec.transform not in ("standard", "log"):
+            raise ValueError(
+                f"field {spec.name!r} is apart from {owner.name!r}, but their transforms are "
+                f"{spec.transform!r} and {owner.transform!r}; make both standard or both log"
+            )
+        circle = _circle(spec, by_name, "apart_from")
+        if circle:
+            raise ValueError(
+                f"field {spec.name!r} is, by way of others, apart from itself; one of {circle} "
+                "must have its own scale"
+            )
+
+
+def _circle(
+    spec: FieldSpec, by_name: Mapping[str, FieldSpec], tie: Literal["vocabulary_of", "apart_from"]
+) -> list[str]:
+    """The fields that ties lead through from one, if they never end."""
+    seen: set[str] = set()
+    above: FieldSpec | None = spec
+    while above is not None and above.name not in seen:
+        seen.add(above.name)
+        above = by_name.get(getattr(above, tie) or "")
+    return [] if above is None else sorted(seen)
