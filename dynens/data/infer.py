@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.apart import apart_fields
@@ -16,7 +14,7 @@ from dynens.data.columns import check_types
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
-from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
+from dynens.data.evidence import Labels
 from dynens.data.labels import LabelReader
 from dynens.data.leaks import find_leak
 from dynens.data.profile import ColumnProfile, profile_column
@@ -32,7 +30,8 @@ from dynens.data.roles import (
 )
 from dynens.data.shared import shared_values
 from dynens.data.sources import read_sample, with_decimal
-from dynens.data.times import text_format, time_part, to_seconds
+from dynens.data.time_fields import date_fields, row_time_fields
+from dynens.data.times import text_format
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 from dynens.schema import (
@@ -42,8 +41,6 @@ from dynens.schema import (
     FeatureSchema,
     FieldSpec,
     SourceOptions,
-    TimeFormat,
-    TimePart,
     dump_dataset,
 )
 
@@ -51,9 +48,6 @@ SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _MANY_LINES = 20
 _MANY_VALUES = 50
-_YEAR_S = 365 * 86_400
-_TIME_PARTS: tuple[TimePart, ...] = ("hour", "weekday")
-_DATE_PARTS: tuple[TimePart, ...] = ("hour", "weekday", "month")
 
 
 @dataclass
@@ -212,7 +206,7 @@ class _Inference:
                     name, "it ties the rows of one request together (features.request_id)"
                 )
             elif name == timestamp:
-                self._add_time_parts(name, time_format)
+                self._add_parts(row_time_fields(name, time_format, self._sample[name]))
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):
                 self._add(profile, user, item)
         self._limit_buckets()
@@ -346,36 +340,10 @@ class _Inference:
             return "user"
         return "item" if name == item or name.lower().startswith("item_") else "context"
 
-    def _add_time_parts(self, name: str, time_format: TimeFormat) -> None:
-        """Parts of the event's time that come back; the time itself never does."""
-        seconds = to_seconds(self._sample[name], time_format)
-        for part in _TIME_PARTS:
-            codes = time_part(seconds, part)
-            if len(np.unique(codes[np.isfinite(codes)])) > 1:
-                why = f"{part} of the time of the row"
-                self._fields.append(self._time_part(name, part, time_format, why))
-
-    def _add_date_parts(self, spec: FieldSpec) -> None:
-        """Parts of another date that come back, where they tell the label."""
-        seconds = to_seconds(self._sample[spec.source], spec.time_format)
-        noise = auc_noise(int((self._labels > 0).sum()))
-        half = halves(len(seconds))
-        for part in _DATE_PARTS:
-            codes = np.nan_to_num(time_part(seconds, part) + 1).astype(np.int64)
-            strength = held_out_auc(codes, self._labels, half)
-            if strength > 0.5 + 2 * noise and not (part == "month" and _within_a_year(seconds)):
-                why = f"{part} of a date, held-out AUC {strength:.3f}"
-                field = self._time_part(spec.source, part, spec.time_format, why)
-                self._fields.append(field.model_copy(update={"entity": spec.entity}))
-
-    def _time_part(self, name: str, part: TimePart, time_format: TimeFormat, why: str) -> FieldSpec:
-        return FieldSpec(
-            name=self._unused(f"{name}.{part}"),
-            column=name,
-            derive=part,
-            time_format=time_format,
-            why=why,
-        )
+    def _add_parts(self, parts: Iterable[FieldSpec]) -> None:
+        """Parts of a time, under names that no column has."""
+        for spec in parts:
+            self._fields.append(spec.model_copy(update={"name": self._unused(spec.name)}))
 
     def _unused(self, name: str) -> str:
         """`name`, or one like it that is no column of the table."""
@@ -393,7 +361,8 @@ class _Inference:
                 changed["decimal"] = ","
             self._fields.append(spec.model_copy(update=changed))
             if spec.derive == "epoch_days":
-                self._add_date_parts(self._fields[-1])
+                date = self._fields[-1]
+                self._add_parts(date_fields(date, self._sample[date.source], self._labels))
 
     def _limit_buckets(self) -> None:
         """Buckets for the numbers that tell most of the label only."""
@@ -403,12 +372,6 @@ class _Inference:
             f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
             for f in self._fields
         ]
-
-
-def _within_a_year(seconds: npt.NDArray[np.float64]) -> bool:
-    """Whether no month comes back."""
-    known = seconds[np.isfinite(seconds)]
-    return not len(known) or bool(known.max() - known.min() < _YEAR_S)
 
 
 def unusable_type(error: pa.ArrowException) -> str:
