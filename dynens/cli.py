@@ -225,6 +225,10 @@ def loadtest(
     budget_ms: Annotated[
         float, typer.Option(help="What p99 must stay within, in ms (--find-peak).", min=0.1)
     ] = 8.0,
+    bearer_token_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the token that the server asks for."),
+    ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
     """Replay users and candidates of the test split at a constant arrival rate (k6)."""
@@ -232,14 +236,12 @@ def loadtest(
 
     from dynens.report.console import print_load, trial_line
     from dynens.run import finite
-    from serving.loadcheck import check_server
-    from serving.loadtest import LoadResult, find_server_peak, run_loadtest
+    from serving.loadcheck import bearer_header, check_server
+    from serving.loadtest import LoadOptions, find_server_peak, run_loadtest
 
-    check_server(url, run, rows_per_request)
-
-    def show_trial(result: LoadResult, kept: bool) -> None:
-        typer.echo(trial_line(result.to_dict(), kept), err=True)
-
+    options = LoadOptions(headers=bearer_header(bearer_token_env))
+    check_server(url, run, rows_per_request, options.headers)
+    data: dict[str, Any]
     if find_peak:
         typer.echo(f"trials of {duration_s:g} s, some 10 to 20 of them:", err=True)
         peak, trials = find_server_peak(
@@ -249,22 +251,18 @@ def loadtest(
             rows_per_request,
             start_qps=rate,
             trial_s=duration_s,
-            on_trial=show_trial,
+            on_trial=lambda result, kept: typer.echo(trial_line(result.to_dict(), kept), err=True),
+            options=options,
         )
         data = {"peak_qps": peak, "budget_ms": budget_ms, "trials": [t.to_dict() for t in trials]}
-        typer.echo(
-            json.dumps(finite(data), indent=1)
-            if output is Format.json
-            else f"peak: {peak:.0f} requests/s with p99 within {budget_ms:g} ms"
-        )
-        return
-    result = run_loadtest(
-        url, run, rate_qps=rate, duration_s=duration_s, rows_per_request=rows_per_request
-    )
-    if output is Format.json:
-        typer.echo(json.dumps(finite(result.to_dict()), indent=1))
     else:
-        print_load(_console(), result.to_dict())
+        data = run_loadtest(url, run, rate, duration_s, rows_per_request, options=options).to_dict()
+    if output is Format.json:
+        typer.echo(json.dumps(finite(data), indent=1))
+    elif find_peak:
+        typer.echo(f"peak: {peak:.0f} requests/s with p99 within {budget_ms:g} ms")
+    else:
+        print_load(_console(), data)
 
 
 @app.command()
