@@ -20,18 +20,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from benchmarks.loads import markdown_table, one_sentence, write_result
 from dynens.batch import EncodedBatch
 from dynens.bootstrap import auc_draws, interval
-from dynens.config.base import apply_overrides
+from dynens.config.run import load_run_config
 from dynens.data.prepared import open_prepared
 from dynens.evaluation.systems import RunSystems, Scored, score_rows
 from dynens.metrics import auc
 from dynens.report.write import run_config
 from dynens.run import RunDirectory, read_json
 from training.pipeline import run_stage
+from training.plan import finished_stages, plan
+from training.reuse import reuse_stages, settings_of
 
 Probabilities = npt.NDArray[np.floating]
 STUDENTS: dict[str, list[str]] = {
@@ -45,19 +46,21 @@ STUDENTS: dict[str, list[str]] = {
     "embeddings of 2": ["student.embedding_dim=2", "student.hidden_units=[16]"],
 }
 FRACTIONS = (0.1, 0.2, 0.3)
-_SHARED = ("data", "learners", "ensemble", "baseline", "environment.json")
-_STAGES = ("architecture", "student", "router", "bundle")
 
 
 def with_student(run: RunDirectory, settings: list[str], root: Path) -> RunDirectory:
     """A run in `root` that has the pool of another, and a student, router and bundle of its own."""
-    for name in _SHARED:
-        (root / name).symlink_to((run.root / name).resolve())
-    config = apply_overrides(run.read_config(), settings)
-    (root / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     other = RunDirectory(root)
-    for stage in _STAGES:
-        run_stage(stage, root / stage, other)
+    dataset, given = settings_of(run.root)
+    config = load_run_config(None, settings, given)
+    given = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
+    other.start(given, resume=False)
+    reuse_stages(other, config, run.root)
+    stages = plan(config.for_rows(open_prepared(other.data).informative_rows), other, 1)
+    done = finished_stages(stages)
+    for stage in stages:
+        if stage.name not in done:
+            run_stage(stage.name, stage.directory, other)
     return other
 
 
