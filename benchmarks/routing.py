@@ -4,7 +4,7 @@
 
 A distilled student that ranks as well as its teachers leaves nothing to route. So the pool, the
 trio and the data of a finished run get other students here, one that never heard a teacher and
-ones too small to follow theirs. Each has the stages of an ordinary run: it is trained, routes are
+one too small to follow its own. Each has the stages of an ordinary run: it is trained, routes are
 calibrated, the difficulty score and the threshold are chosen on `route` rows, graphs exported. On
 test rows those that it finds hardest go to the ensemble, or as many drawn at random, at fixed
 fractions and at the one that was chosen.
@@ -36,13 +36,11 @@ from training.reuse import reuse_stages, settings_of
 
 Probabilities = npt.NDArray[np.floating]
 STUDENTS: dict[str, list[str]] = {
-    "as configured": [],
     "labels alone": [
         "distill.alpha.start=0",
         "distill.augmented_per_row=0",
         "distill.faithful.below=0",
     ],
-    "embeddings of 4": ["student.embedding_dim=4", "student.hidden_units=[32]"],
     "embeddings of 2": ["student.embedding_dim=2", "student.hidden_units=[16]"],
 }
 FRACTIONS = (0.1, 0.2, 0.3)
@@ -147,7 +145,6 @@ def _cell(name: str, point: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="finished run directories")
-    parser.add_argument("--only", nargs="+", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
@@ -155,8 +152,8 @@ def main() -> None:
         with one_sentence():
             run = RunDirectory.open(directory)
             config = run_config(run)
-        for name in options.only:
-            found = evaluate_routing(run, STUDENTS[name])
+        for name, settings in STUDENTS.items():
+            found = evaluate_routing(run, settings)
             dataset = open_prepared(run.data).name
             results.append({"dataset": dataset, "seed": config.seed, "student": name, **found})
             write_result(options.out, {"results": results})
