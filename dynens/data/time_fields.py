@@ -79,7 +79,8 @@ def age_fields(
         if strength > 0.5 + 2 * noise:
             why = f"age at the time of the row, held-out AUC {strength:.3f}"
             field = _scaled(_field(spec.source, "epoch_days", time_format, why))
-            update = {"entity": spec.entity, "apart_from": row_time.name}
+            update = {"name": f"{spec.source}.age", "entity": spec.entity}
+            update["apart_from"] = row_time.name
             found.append((strength, field.model_copy(update=update)))
         if strength >= LEAK_AUC:
             warnings.append(

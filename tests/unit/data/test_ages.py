@@ -48,8 +48,8 @@ def ages(tmp_path, now, published, clicks):
 def test_an_age_that_tells_is_a_feature(tmp_path, written):
     now, published, clicks = log_of()
     found = ages(tmp_path, as_unix(now), written(published), clicks)
-    assert set(found) == {"published.epoch_days", "timestamp.epoch_days"}
-    assert found["published.epoch_days"].apart_from == "timestamp.epoch_days"
+    assert set(found) == {"published.age", "timestamp.epoch_days"}
+    assert found["published.age"].apart_from == "timestamp.epoch_days"
     assert {(f.derive, f.transform) for f in found.values()} == {("epoch_days", "standard")}
 
 
