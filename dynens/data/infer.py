@@ -29,7 +29,7 @@ from dynens.data.roles import (
     may_be_time,
 )
 from dynens.data.shared import shared_values
-from dynens.data.sources import read_sample, with_decimal
+from dynens.data.sources import not_utf8, read_sample, with_decimal
 from dynens.data.time_fields import date_fields, row_time_fields
 from dynens.data.times import text_format
 from dynens.errors import DataError, SchemaError
@@ -64,11 +64,20 @@ class InferredSchema:
     excluded: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def with_comma_note(self, column: str | None) -> InferredSchema:
-        """The same, saying which column showed that decimals stand behind commas."""
-        if column is not None:
-            text = f"numbers are read with decimal commas, as {column} has them (source.decimal)"
+    def with_notes(self, files: Sequence[str], commas: str | None = None) -> InferredSchema:
+        """The same, saying how texts of the files are read where that is a guess.
+
+        Args:
+            files: names and globs.
+            commas: the column that shows that decimals stand behind commas.
+        """
+        if commas is not None:
+            text = f"numbers are read with decimal commas, as {commas} has them (source.decimal)"
             self.warnings.append(text)
+        if paths := not_utf8(files):
+            self.warnings.append(
+                f"{paths[0]} is not UTF-8 text; values that are not are read as Windows-1252"
+            )
         return self
 
     def to_yaml(self) -> str:
@@ -101,7 +110,7 @@ def infer_schema(
         features=FeatureSchema(label=rule),
         source=options,
     )
-    return infer_fields(draft, sample, distance=distance).with_comma_note(commas)
+    return infer_fields(draft, sample, distance=distance).with_notes(draft.files, commas)
 
 
 def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
@@ -118,7 +127,7 @@ def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
 def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> InferredSchema:
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
-        return InferredSchema(fields_with_commas(config))
+        return InferredSchema(fields_with_commas(config)).with_notes(config.files)
     source, commas = with_decimal(config.files, config.source)
     config = config.model_copy(update={"source": source})
     check_types(config)
@@ -128,7 +137,8 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
         entity_of[entity.key] = entity.entity
         entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
-    return infer_fields(config, sample, entity_of, distance).with_comma_note(commas)
+    inferred = infer_fields(config, sample, entity_of, distance)
+    return inferred.with_notes(config.files, commas)
 
 
 def infer_fields(

@@ -108,3 +108,15 @@ def test_numbers_with_one_unit_are_numbers(tmp_path):
     kinds = {f.name: f.kind for f in features.fields if f.name == f.source}
     assert (kinds["driven"], kinds["pack"]) == ("numeric", "categorical")
     assert "numeric" in [f.kind for f in features.fields if f.source == "opens"]
+
+
+def test_texts_that_are_not_utf8_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    towns = rng.choice(["Nîmes", "Köln", "Lyon"], 300)
+    lines = [
+        f"{town};{int(label)}" for town, label in zip(towns, rng.random(300) < 0.4, strict=True)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["town;y", *lines]), encoding="windows-1252")
+    inferred = infer_schema(tmp_path / "t.csv", "y")
+    assert any("not UTF-8" in warning for warning in inferred.warnings)
+    assert [f.name for f in inferred.dataset.features.fields] == ["town"]
