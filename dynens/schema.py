@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dynens.config.base import FrozenConfig, load_yaml, validate
 from dynens.errors import SchemaError
 from dynens.rules import LabelRule
-from dynens.ties import check_apart, check_shared
+from dynens.ties import check_apart, check_crossed, check_shared
 
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
@@ -60,6 +60,8 @@ class FieldSpec(FrozenConfig):
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
         decimal: of numeric fields given as texts, what stands before the decimals.
+        crossed: of categorical fields, two others whose pairs of values are the categories (a
+            route: where it starts and where it ends); nothing is read from a column then.
         unit: of the same, what may stand behind a number and a space (`km`).
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
@@ -82,11 +84,12 @@ class FieldSpec(FrozenConfig):
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
     unit: str | None = Field(default=None, pattern=r"^[a-zµ°][a-zµ°²³/.]*$")
+    crossed: tuple[str, str] | None = None
     why: str | None = None
 
     @property
     def source(self) -> str:
-        """The column this feature is read from."""
+        """The column this feature is read from; of crossed fields no column, but their name."""
         return self.column or self.name
 
     @model_validator(mode="after")
@@ -150,6 +153,7 @@ class FeatureSchema(FrozenConfig):
         outcome = self.label.outcome_columns()
         check_shared(self.fields)
         check_apart(self.fields)
+        check_crossed(self.fields)
         for spec in self.fields:
             if spec.source in outcome:
                 raise ValueError(

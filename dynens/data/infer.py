@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dynens.data.apart import apart_fields
 from dynens.data.columns import check_types
+from dynens.data.crossed import crossed_fields
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
@@ -235,9 +236,12 @@ class _Inference:
         self._result.warnings += shared.warnings
         for name, why in shared.copies.items():
             self._exclude(name, why, True)
+        crossed = shared.fields
+        if not self._config.entities:
+            crossed = crossed_fields(crossed, self._sample, self._labels, self._distance)
         updated = features.model_copy(
             update={
-                "fields": tuple(shared.fields),
+                "fields": tuple(crossed),
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,
