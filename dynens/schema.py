@@ -17,7 +17,7 @@ from dynens.ties import check_apart, check_crossed, check_shared
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
 TimePart = Literal["hour", "weekday", "day", "month", "epoch_days"]
-TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd"]
+TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd", "count"]
 Transform = Literal["quantile", "standard", "log", "none"]
 Decimal = Literal[".", ","]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
 from dynens.data.evidence import Labels
+from dynens.data.inferred import InferredSchema
 from dynens.data.labels import LabelReader
 from dynens.data.leaks import find_leak
 from dynens.data.profile import ColumnProfile, profile_column
@@ -28,11 +28,12 @@ from dynens.data.roles import (
     find_key,
     find_timestamp,
     may_be_time,
+    passing_values,
 )
 from dynens.data.shared import shared_values
-from dynens.data.sources import not_utf8, read_sample, with_decimal
+from dynens.data.sources import read_sample, with_decimal
 from dynens.data.time_fields import date_fields, row_time_fields
-from dynens.data.times import text_format
+from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 from dynens.schema import (
@@ -42,51 +43,13 @@ from dynens.schema import (
     FeatureSchema,
     FieldSpec,
     SourceOptions,
-    dump_dataset,
+    TimeFormat,
 )
 
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _MANY_LINES = 20
 _MANY_VALUES = 50
-
-
-@dataclass
-class InferredSchema:
-    """A dataset description with the reasons for it.
-
-    Attributes:
-        dataset: ready to be prepared or written as YAML; every field says why it is so.
-        excluded: columns left out, with the reason.
-        warnings: likely leaks and other things to look at.
-    """
-
-    dataset: DatasetConfig
-    excluded: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def with_notes(self, files: Sequence[str], commas: str | None = None) -> InferredSchema:
-        """The same, saying how texts of the files are read where that is a guess.
-
-        Args:
-            files: names and globs.
-            commas: the column that shows that decimals stand behind commas.
-        """
-        if commas is not None:
-            text = f"numbers are read with decimal commas, as {commas} has them (source.decimal)"
-            self.warnings.append(text)
-        if paths := not_utf8(files):
-            self.warnings.append(
-                f"{paths[0]} is not UTF-8 text; values that are not are read as Windows-1252"
-            )
-        return self
-
-    def to_yaml(self) -> str:
-        """`dataset.yaml`, warnings and excluded columns as comments at the top."""
-        lines = ["Inferred; correct what is wrong."]
-        lines += [f"WARNING: {warning}" for warning in self.warnings]
-        lines += [f"left out: {name}: {why}" for name, why in self.excluded.items()]
-        return dump_dataset(self.dataset, "\n".join(lines))
 
 
 def infer_schema(
@@ -219,7 +182,10 @@ class _Inference:
             elif name == timestamp:
                 self._add_parts(row_time_fields(name, time_format, self._sample[name]))
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):
-                self._add(profile, user, item)
+                if name not in (user, item) and self._passes(profile, timestamp, time_format):
+                    self._exclude(name, "its values do not come back as time goes on", True)
+                else:
+                    self._add(profile, user, item)
         self._limit_buckets()
         if timestamp is None:
             self._ask_about_dates()
@@ -327,6 +293,17 @@ class _Inference:
         else:
             return False
         return True
+
+    def _passes(
+        self, profile: ColumnProfile, timestamp: str | None, time_format: TimeFormat
+    ) -> bool:
+        """Whether a column is an id of what is over soon, such as one visit."""
+        is_id = ID_NAME.fullmatch(profile.name.lower()) and not profile.is_list
+        is_code = profile.mean_words == 1 and self._is_unique_text(profile)
+        if timestamp is None or not (is_id or is_code):
+            return False
+        times = to_seconds(self._sample[timestamp], time_format)
+        return passing_values(self._sample[profile.name], times)
 
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (

@@ -17,7 +17,7 @@ from dynens.data.values import canonical_texts, plain
 from dynens.schema import TimeFormat, TimePart
 
 TEXT_FORMATS: tuple[TimeFormat, ...] = ("auto", "day_first")
-NUMBER_FORMATS: tuple[TimeFormat, ...] = ("yyyymmddhh", "auto", "yymmddhh")
+NUMBER_FORMATS: tuple[TimeFormat, ...] = ("yyyymmddhh", "auto", "yymmddhh", "count")
 """The strictest first: yyyymmddhh would pass for Unix times of the year 2034."""
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +38,8 @@ def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "au
     `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES` and `_CLOCKS`, months
     (2015-12, Dec-2015, 12/2015), integers of 1900 to 2100 that begin with yyyymmdd, followed by
     nothing or hhmm, hhmmss or these and milliseconds, and Unix times in s, ms, us or ns, told apart
-    by size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise.
+    by size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise. `count` is
+    numbers of any unit from any start, which tell an order.
     """
     column = plain(column)
     kind = column.type
@@ -103,6 +104,8 @@ def unreadable_times(column: pa.Array | pa.ChunkedArray, seconds: Floats) -> tup
 
 
 def _from_numbers(numbers: Floats, time_format: TimeFormat) -> Floats:
+    if time_format == "count":
+        return numbers
     if time_format == "yymmddhh":
         return _from_clock(numbers + 2_000_000_000, 100, 1)
     if time_format == "yyyymmddhh":
