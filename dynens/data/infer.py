@@ -298,9 +298,9 @@ class _Inference:
         self, profile: ColumnProfile, timestamp: str | None, time_format: TimeFormat
     ) -> bool:
         """Whether a column is an id of what is over soon, such as one visit."""
-        is_id = ID_NAME.fullmatch(profile.name.lower()) and not profile.is_list
+        is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
         is_code = profile.mean_words == 1 and self._is_unique_text(profile)
-        if timestamp is None or not (is_id or is_code):
+        if timestamp is None or profile.is_list or not (is_id or is_code):
             return False
         times = to_seconds(self._sample[timestamp], time_format)
         return passing_values(self._sample[profile.name], times)
