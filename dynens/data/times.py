@@ -150,6 +150,15 @@ _CLOCK_DIGITS: dict[int, Callable[[Floats], Floats]] = {
 }
 
 
+def are_yyyymmdd(column: pa.ChunkedArray) -> bool:
+    """Whether (nearly) all numbers of a column are days of 1900 to 2100, as yyyymmdd."""
+    numbers = to_numbers(column).values
+    numbers = numbers[np.isfinite(numbers)]
+    in_range = (numbers >= 19_000_101) & (numbers < 21_001_232)
+    is_day = in_range & np.isfinite(_from_yyyymmdd(np.where(in_range, numbers, np.nan)))
+    return len(numbers) > 0 and bool(is_day.mean() > 1 - MAX_UNREADABLE_SHARE)
+
+
 def _from_yyyymmdd(numbers: Floats) -> Floats:
     known = np.abs(numbers) < 10**9
     whole = np.where(known, numbers, 19_700_101).astype(np.int64)

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.infer import infer_schema
+from dynens.data.lists import split_lists, split_text
 
 ROWS = 3000
 
@@ -120,3 +121,32 @@ def test_texts_that_are_not_utf8_are_told(tmp_path):
     inferred = infer_schema(tmp_path / "t.csv", "y")
     assert any("not UTF-8" in warning for warning in inferred.warnings)
     assert [f.name for f in inferred.dataset.features.fields] == ["town"]
+
+
+def fields_of(tmp_path, texts, seed=1):
+    rng = np.random.default_rng(seed)
+    table = {"link": texts, "x": rng.normal(size=len(texts)), "y": rng.random(len(texts)) < 0.3}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    return [f for f in fields if f.source == "link"]
+
+
+def test_what_an_address_asks_for_is_a_part(tmp_path):
+    rng = np.random.default_rng(0)
+    links = [
+        f"https://a.example/p/{rng.integers(40)}?source=s{rng.integers(5)}&click={i:x}#top"
+        for i in range(ROWS)
+    ]
+    (parts,) = fields_of(tmp_path, links)
+    values, lengths = split_lists(pa.array(links[:1]), parts.separator)
+    assert values.to_pylist() == split_text(links[0], parts.separator)
+    assert [v.split("=")[0] for v in values.to_pylist()[-3:]] == ["source", "click", "top"]
+    assert lengths.tolist() == [8]
+
+
+def test_addresses_that_repeat_are_categories_and_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    links = [f"shop/{i % 30}/{i}" for i in rng.integers(0, ROWS // 2, ROWS)]
+    whole, parts = fields_of(tmp_path, links)
+    assert (whole.name, whole.kind) == ("link", "categorical")
+    assert (parts.name, parts.kind, parts.separator) == ("link.parts", "multi_valued", "/")
