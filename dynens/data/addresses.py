@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
-from dynens.data.lists import ADDRESS, split_texts
+from dynens.data.lists import ADDRESS, PREFIXES, split_texts
 
 _MAX_TEXTS = 20_000
 _OFTEN = 5
@@ -24,7 +24,7 @@ def parts_separator(
     """The separator that splits texts into parts most of which occur often, or None.
 
     Where it is none of URLs and e-mail addresses, one of the first parts, or the last one, must
-    tell the label.
+    tell the label. `PREFIXES` where none splits them and their beginnings do.
 
     Args:
         texts: distinct ones.
@@ -43,6 +43,8 @@ def parts_separator(
         often = counts[counts >= _OFTEN].sum() > 0.4 * counts.sum()
         if often and (separator in addresses or _tell(texts, separator, codes, labels)):
             return separator
+    if _tell(texts, PREFIXES, codes, labels):
+        return PREFIXES
     return None
 
 

@@ -6,7 +6,7 @@ import re
 
 import pyarrow as pa
 
-from dynens.data.lists import CHARACTERS
+from dynens.data.lists import CHARACTERS, PREFIXES
 from dynens.data.profile import ColumnProfile
 from dynens.data.times import are_yyyymmdd, text_format
 from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
@@ -101,6 +101,8 @@ def _parts_fields(profile: ColumnProfile) -> list[FieldSpec]:
         vocabulary=_WORDS,
         why=f"texts that seldom repeat: their parts, between {profile.parts!r}",
     )
+    if profile.parts == PREFIXES:
+        parts = parts.model_copy(update={"why": "codes that seldom repeat: their beginnings"})
     if profile.repeats < _REPEATS:
         return [parts]
     beside = {"name": f"{profile.name}.parts", "column": profile.name}

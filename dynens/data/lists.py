@@ -18,6 +18,9 @@ CHARACTERS = ""
 """The separator of texts in scripts that leave no space between words."""
 ADDRESS = "/?&#"
 """The separator of addresses with queries: each of these characters is one."""
+PREFIXES = "^"
+"""The separator of codes whose beginnings tell: their first one to four characters are values."""
+_LONGEST_PREFIX = 4
 # Thai to Myanmar, Khmer, Japanese and Chinese
 _SCRIPTS = (
     *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF)),
@@ -50,6 +53,8 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
         values = _UNSPACED.sub(r" \g<0> ", text).split()
     elif separator == ADDRESS:
         values = re.split(f"[{ADDRESS}]", text)
+    elif separator == PREFIXES:
+        values = [text[:length] for length in range(1, _LONGEST_PREFIX + 1)]
     else:
         values = text.split(separator)
     return [value.strip(_AROUND_WORDS) for value in values] if fold else values
@@ -64,6 +69,12 @@ def split_texts(texts: pa.Array, separator: str) -> pa.Array:
     """Texts split at a separator, as lists."""
     if separator == ADDRESS:
         return pc.split_pattern_regex(texts, f"[{ADDRESS}]")
+    if separator == PREFIXES:
+        lengths = range(1, _LONGEST_PREFIX + 1)
+        parts = pa.concat_arrays([pc.utf8_slice_codeunits(texts, 0, k) for k in lengths])
+        order = np.arange(len(parts)).reshape(_LONGEST_PREFIX, -1).T.ravel()
+        offsets = pa.array(np.arange(len(texts) + 1, dtype=np.int32) * _LONGEST_PREFIX)
+        return pa.ListArray.from_arrays(offsets, parts.take(pa.array(order)), mask=texts.is_null())
     return pc.split_pattern(texts, pattern=separator)
 
 
@@ -76,7 +87,7 @@ def split_lists(
         column: lists, or texts to split (in brackets or not), or plain values (lists of one).
         separator: of texts; None: runs of white space; `CHARACTERS`: those, and every character
             of a script that leaves no space between words is a value; `ADDRESS`: each of its
-            characters.
+            characters; `PREFIXES`: texts are not split, but their beginnings are the values.
         fold: whether texts are read in lower case, without punctuation around their values; a value
             of nothing else becomes an empty text, which is missing.
     """

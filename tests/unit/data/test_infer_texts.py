@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.infer import infer_schema
-from dynens.data.lists import split_lists, split_text
+from dynens.data.lists import PREFIXES, split_lists, split_text
 
 ROWS = 3000
 
@@ -150,3 +150,26 @@ def test_addresses_that_repeat_are_categories_and_parts(tmp_path):
     whole, parts = fields_of(tmp_path, links)
     assert (whole.name, whole.kind) == ("link", "categorical")
     assert (parts.name, parts.kind, parts.separator) == ("link.parts", "multi_valued", "/")
+
+
+def test_codes_whose_beginnings_tell(tmp_path):
+    rng = np.random.default_rng(0)
+    letters = rng.choice(list("ABCDEFGH"), (ROWS, 2))
+    codes = [f"{a}{b}{i:05d}" for i, (a, b) in enumerate(letters)]
+    clicks = rng.random(ROWS) < np.where(np.isin(letters[:, 1], list("ABCD")), 0.6, 0.2)
+    table = {"code": codes, "x": rng.normal(size=ROWS), "y": clicks}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    (code, _) = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert (code.kind, code.separator) == ("multi_valued", PREFIXES)
+    table["y"] = rng.permutation(clicks)
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    assert list(infer_schema(tmp_path / "t.parquet", "y").excluded) == ["code"]
+
+
+def test_beginnings_of_codes():
+    texts = ["AB123", "é", None, "xyz"]
+    values, lengths = split_lists(pa.array(texts), PREFIXES)
+    assert lengths.tolist() == [4, 4, 0, 4]
+    read = [split_text(text, PREFIXES) for text in texts if text is not None]
+    assert values.to_pylist() == [value for row in read for value in row]
+    assert read[0] == ["A", "AB", "AB1", "AB12"]
