@@ -91,22 +91,27 @@ def crossed_fields(
             break
         best = int(np.argmax(scores))
         first, second, cells = pairs.pop(best)
-        result = _with_pair(result, first.spec, second.spec, scores[best])
+        why = f"together they tell what neither tells alone (z {scores[best]:.0f})"
+        result = _with_pair(result, first.spec, second.spec, why, sample.column_names)
         model.add(cells, _CELL_RIDGE)
         model.fit()
     return result
 
 
 def _with_pair(
-    fields: Sequence[FieldSpec], first: FieldSpec, second: FieldSpec, score: float
+    fields: Sequence[FieldSpec],
+    first: FieldSpec,
+    second: FieldSpec,
+    why: str,
+    columns: Sequence[str],
 ) -> list[FieldSpec]:
-    """The fields and the pair, numbers having a category beside them."""
+    """The fields and the pair, numbers having a category beside them; no name is a column's."""
     result, names = list(fields), []
     for spec in (first, second):
         twin = spec
         if spec.kind == "numeric":
             twin = FieldSpec(
-                name=f"{spec.name}.value",
+                name=_unused(f"{spec.name}.value", columns),
                 column=spec.source,
                 entity=spec.entity,
                 why="its value, beside its size",
@@ -118,14 +123,20 @@ def _with_pair(
     entity = next(iter(entities)) if len(entities) == 1 else "context"
     result.append(
         FieldSpec(
-            name=" × ".join(names),
+            name=_unused(" × ".join(names), columns),
             crossed=(names[0], names[1]),
             entity="item" if "item" in entities else entity,
             vocabulary=_POLICY,
-            why=f"together they tell what neither tells alone (z {score:.0f})",
+            why=why,
         )
     )
     return result
+
+
+def _unused(name: str, columns: Sequence[str]) -> str:
+    while name in columns:
+        name += "_"
+    return name
 
 
 def _side(spec: FieldSpec, sample: pa.Table) -> _Side | None:

@@ -55,12 +55,18 @@ def test_few_numbers_are_values_too(tmp_path):
     rng = np.random.default_rng(5)
     topic, slot = rng.integers(0, 25, ROWS), rng.integers(0, 12, ROWS)
     logit = rng.normal(0, 1.2, (25, 12))[topic, slot] + 0.05 * topic
-    table = {"topic": topic, "item_slot": slot, "y": (rng.random(ROWS) < 1 / (1 + np.exp(-logit)))}
+    table = {
+        "topic": topic,
+        "item_slot": slot,
+        "topic.value": rng.normal(size=ROWS),
+        "y": (rng.random(ROWS) < 1 / (1 + np.exp(-logit))),
+    }
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     (pair,) = crossed_in(tmp_path / "t.parquet").values()
     assert pair.entity == "item"  # one of the two is
     fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
     columns = {f.name: f.source for f in fields}
+    assert len(columns) == len(fields)
     assert {columns[side] for side in pair.crossed} == {"topic", "item_slot"}
 
 
