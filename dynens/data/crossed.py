@@ -28,15 +28,16 @@ from dynens.data.values import canonical_codes
 from dynens.schema import FieldSpec, VocabularyPolicy
 
 _ROWS = 60_000
-_MAX_FIELDS = 60
-_MAX_FOUND = 6
+_MAX_FIELDS = 40
+_MAX_TRIED, _MAX_FOUND = 30, 6
 _CERTAIN = 6.0  # z
 _FEWEST, _MOST = 3, 5000  # values of a field; two are left to the learners
 _FEW_NUMBERS = 60  # values of a number that is looked at as a category, too
 _ROWS_PER_VALUE, _ROWS_PER_CELL = 20, 5.0
 _MIN_FREEDOM = 4  # cells beyond what the single values span
 _RANGES = 20
-_ROUNDS = 6
+_WIDEST = 1_000_000  # cells that are counted without looking which there are
+_ROUNDS, _MORE_ROUNDS = 6, 3
 _RIDGE, _CELL_RIDGE = 0.1, 2.0  # of p(1 - p) summed over rows
 _STEP = 2.0  # logits a value moves at most in one round
 _POLICY = VocabularyPolicy(min_count=5)
@@ -52,10 +53,29 @@ class _Side:
     Attributes:
         spec: the field.
         codes: (N,) its values, 0 where missing.
+        size: distinct codes.
     """
 
     spec: FieldSpec
     codes: Codes
+    size: int
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two fields."""
+
+    first: _Side
+    second: _Side
+
+    def cells(self) -> Codes:
+        """(N,) the cell of each row."""
+        stride = int(self.second.codes.max()) + 1
+        cells = self.first.codes * stride + self.second.codes
+        if int(self.first.codes.max()) * stride < _WIDEST:
+            return cells
+        places: Codes = np.unique(cells, return_inverse=True)[1].astype(np.int64)
+        return places
 
 
 def crossed_fields(
@@ -72,30 +92,37 @@ def crossed_fields(
     step = -(-len(labels) // _ROWS)
     kept = np.arange(0, len(labels), step)
     sample, labels = sample.take(pa.array(kept)), labels[kept]
-    distance *= step
-    sides = [side for spec in fields if (side := _side(spec, sample)) is not None]
-    sides = [side for side in sides if side.codes.max() * _ROWS_PER_VALUE < len(labels)]
+    sides = _sides(fields, sample)
+    result, half = list(fields), halves(len(labels))
+    if len(sides) < 2:
+        return result
+    model = _single_fields(fields, sides, sample, labels)
+    pairs = _telling(sides[:_MAX_FIELDS], model.rest, half, distance * step)
+    while pairs and len(result) < len(fields) + _MAX_FOUND:
+        scores = [_score(pair.cells(), model.rest, half) for pair in pairs]
+        best = int(np.argmax(scores))
+        if scores[best] < _CERTAIN:
+            break
+        pair = pairs.pop(best)
+        why = f"together they tell what neither tells alone (z {scores[best]:.0f})"
+        result = _with_pair(result, pair.first.spec, pair.second.spec, why, sample.column_names)
+        model.add(pair.cells(), _CELL_RIDGE)
+        model.fit(_MORE_ROUNDS)
+    return result
+
+
+def _single_fields(
+    fields: Sequence[FieldSpec], sides: Sequence[_Side], sample: pa.Table, labels: Labels
+) -> _Additive:
+    """A model of each category and each range of a number for itself."""
     model = _Additive(labels)
     for side in sides:
         model.add(side.codes, _RIDGE)
     for spec in fields:
         if spec.kind == "numeric" and spec.derive in (None, "epoch_days"):
             model.add(_ranges(spec, sample), _RIDGE)
-    model.fit()
-    result = list(fields)
-    pairs = _pairs(sides[:_MAX_FIELDS], distance)
-    half = halves(len(labels))
-    while pairs and len(result) < len(fields) + _MAX_FOUND:
-        scores = [_score(cells, model.rest, half) for *_, cells in pairs]
-        if max(scores) < _CERTAIN:
-            break
-        best = int(np.argmax(scores))
-        first, second, cells = pairs.pop(best)
-        why = f"together they tell what neither tells alone (z {scores[best]:.0f})"
-        result = _with_pair(result, first.spec, second.spec, why, sample.column_names)
-        model.add(cells, _CELL_RIDGE)
-        model.fit()
-    return result
+    model.fit(_ROUNDS)
+    return model
 
 
 def _with_pair(
@@ -139,6 +166,13 @@ def _unused(name: str, columns: Sequence[str]) -> str:
     return name
 
 
+def _sides(fields: Sequence[FieldSpec], sample: pa.Table) -> list[_Side]:
+    """The fields that may be one of a pair, each column once."""
+    sides = [side for spec in fields if (side := _side(spec, sample)) is not None]
+    sources = {side.spec.source for side in sides if side.spec.kind == "categorical"}
+    return [s for s in sides if s.spec.kind == "categorical" or s.spec.source not in sources]
+
+
 def _side(spec: FieldSpec, sample: pa.Table) -> _Side | None:
     """The values of a field, if it may be one of a pair."""
     if spec.kind == "categorical":
@@ -153,7 +187,8 @@ def _side(spec: FieldSpec, sample: pa.Table) -> _Side | None:
         codes[known] = places + 1
     else:
         return None
-    return _Side(spec, codes) if _FEWEST <= codes.max() <= _MOST else None
+    is_usable = _FEWEST <= codes.max() <= _MOST and codes.max() * _ROWS_PER_VALUE < len(codes)
+    return _Side(spec, codes, len(np.unique(codes))) if is_usable else None
 
 
 def _ranges(spec: FieldSpec, sample: pa.Table) -> Codes:
@@ -169,22 +204,24 @@ def _ranges(spec: FieldSpec, sample: pa.Table) -> Codes:
     return np.where(known, np.searchsorted(edges, numbers) + 1, 0)
 
 
-def _pairs(sides: Sequence[_Side], distance: float) -> list[tuple[_Side, _Side, Codes]]:
-    """Pairs of fields with enough rows per cell; (first, second, cell of each row)."""
-    sources = {s.spec.source for s in sides if s.spec.kind == "categorical"}
-    sides = [s for s in sides if s.spec.kind == "categorical" or s.spec.source not in sources]
-    pairs = []
+def _telling(
+    sides: Sequence[_Side], rest: Floats, half: npt.NDArray[np.bool_], distance: float
+) -> list[_Pair]:
+    """The pairs with enough rows per cell that tell most, one by one."""
+    scored = []
     for first, second in combinations(sides, 2):
         if first.spec.source == second.spec.source:
             continue
-        cells = first.codes * (second.codes.max() + 1) + second.codes
-        counts = np.bincount(cells)
-        counts = counts[counts > 0]
-        sizes = [len(np.unique(side.codes)) for side in (first, second)]
-        freedom = len(counts) - sum(sizes) + 1
-        if freedom >= _MIN_FREEDOM and len(cells) * distance >= _ROWS_PER_CELL * len(counts):
-            pairs.append((first, second, np.unique(cells, return_inverse=True)[1]))
-    return pairs
+        pair = _Pair(first, second)
+        cells = pair.cells()
+        number = int(np.count_nonzero(np.bincount(cells)))
+        freedom = number - first.size - second.size + 1
+        if freedom >= _MIN_FREEDOM and len(cells) * distance >= _ROWS_PER_CELL * number:
+            score = _score(cells, rest, half)
+            if score >= _CERTAIN:
+                scored.append((score, pair))
+    scored.sort(key=lambda item: -item[0])
+    return [pair for _, pair in scored[:_MAX_TRIED]]
 
 
 def _score(cells: Codes, rest: Floats, half: npt.NDArray[np.bool_]) -> float:
@@ -213,9 +250,9 @@ class _Additive:
         """Let the model know of codes."""
         self._codes.append((codes, ridge))
 
-    def fit(self) -> None:
-        """A few Newton steps along each of the codes in turn."""
-        for _ in range(_ROUNDS):
+    def fit(self, rounds: int) -> None:
+        """Newton steps along each of the codes in turn."""
+        for _ in range(rounds):
             for codes, ridge in self._codes:
                 p = 1 / (1 + np.exp(-self._logits))
                 slope = np.bincount(codes, self._labels - p)
