@@ -199,9 +199,17 @@ def with_decimal(
 
 
 def not_utf8(patterns: Sequence[str]) -> list[Path]:
-    """Text files whose texts are not all UTF-8, by their beginnings."""
-    texts = [path for path in expand(patterns) if file_format(path) == "csv"]
-    return [path for path in texts if not begins_as_utf8(path)]
+    """Text files whose texts are not all UTF-8, by their beginnings.
+
+    Raises:
+        DataError: a file is missing or unreadable.
+    """
+    found = []
+    for path in expand(patterns):
+        with _explained(path):
+            if file_format(path) == "csv" and not begins_as_utf8(path):
+                found.append(path)
+    return found
 
 
 def _every(table: pa.Table, first: int, step: int) -> pa.Table:

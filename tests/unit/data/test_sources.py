@@ -179,6 +179,10 @@ def test_older_encodings(tmp_path):
         assert not_utf8([str(path)]) == ([] if encoding == "utf-8" else [path])
     path.write_bytes(b"a,y\n\x81,1\nN\xc3\xaemes,0\nN\xeemes,0\n")  # both, and what neither has
     assert read_table([str(path)])["a"].to_pylist() == ["\x81", "Nîmes", "Nîmes"]
+    damaged = tmp_path / "t.csv.gz"
+    damaged.write_bytes(gzip.compress(np.random.default_rng(0).bytes(99_999))[:5000])
+    with pytest.raises(DataError, match="truncated"):
+        not_utf8([str(damaged)])
 
 
 def broken(tmp_path, name, content):
