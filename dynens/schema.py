@@ -12,12 +12,12 @@ from pydantic import Field, field_validator, model_validator
 from dynens.config.base import FrozenConfig, load_yaml, validate
 from dynens.errors import SchemaError
 from dynens.rules import LabelRule
-from dynens.ties import check_apart, check_shared
+from dynens.ties import check_apart, check_crossed, check_shared
 
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
 TimePart = Literal["hour", "weekday", "day", "month", "epoch_days"]
-TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd"]
+TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd", "count"]
 Transform = Literal["quantile", "standard", "log", "none"]
 Decimal = Literal[".", ","]
 
@@ -48,7 +48,8 @@ class FieldSpec(FrozenConfig):
         vocabulary: policy of categorical and multi-valued fields.
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
-        separator: between values given as text; None: white space; "": characters (no spaces).
+        separator: between values given as text; None: white space; "": characters (no spaces);
+            "/?&#": each of these; "^": the first one to four characters of a text are the values.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
@@ -62,6 +63,8 @@ class FieldSpec(FrozenConfig):
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
         decimal: of numeric fields given as texts, what stands before the decimals.
+        crossed: of categorical fields, two others whose pairs of values are the categories (a
+            route: where it starts and where it ends); nothing is read from a column then.
         unit: of the same, what may stand behind a number and a space (`km`).
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
@@ -85,11 +88,12 @@ class FieldSpec(FrozenConfig):
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
     unit: str | None = Field(default=None, pattern=r"^[a-zµ°][a-zµ°²³/.]*$")
+    crossed: tuple[str, str] | None = None
     why: str | None = None
 
     @property
     def source(self) -> str:
-        """The column this feature is read from."""
+        """The column this feature is read from; of crossed fields no column, but their name."""
         return self.column or self.name
 
     @model_validator(mode="after")
@@ -157,6 +161,7 @@ class FeatureSchema(FrozenConfig):
         outcome = self.label.outcome_columns()
         check_shared(self.fields)
         check_apart(self.fields)
+        check_crossed(self.fields)
         for spec in self.fields:
             if spec.source in outcome:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Fields that are tied to other fields: by a vocabulary that they share, or by a common scale."""
+"""Fields that are tied to others: by a vocabulary, a common scale, or as pairs of their values."""
 
 from __future__ import annotations
 
@@ -79,6 +79,42 @@ def check_apart(fields: Sequence[FieldSpec]) -> None:
                 f"field {spec.name!r} is, by way of others, apart from itself; one of {circle} "
                 "must have its own scale"
             )
+
+
+def check_crossed(fields: Sequence[FieldSpec]) -> None:
+    """Crossed fields are pairs of two other categorical fields, which have vocabularies.
+
+    Raises:
+        ValueError: they are not.
+    """
+    by_name = {spec.name: spec for spec in fields}
+    for spec in fields:
+        if spec.crossed is None:
+            continue
+        if {spec.kind} != {"categorical"} or spec.column or spec.derive or spec.vocabulary_of:
+            raise ValueError(
+                f"field {spec.name!r} is crossed; such fields are categorical and have no column, "
+                "derive or vocabulary_of"
+            )
+        if spec.vocabulary.hash_buckets is not None:
+            raise ValueError(f"field {spec.name!r} is crossed and cannot hash values")
+        for name in spec.crossed:
+            side = by_name.get(name)
+            if side is None or side.kind != "categorical" or side.crossed is not None:
+                raise ValueError(
+                    f"field {spec.name!r} is crossed from {name!r}, which is no categorical field "
+                    "with a column of its own"
+                )
+            if side.vocabulary.hash_buckets is not None:
+                raise ValueError(
+                    f"field {spec.name!r} is crossed from {name!r}, whose values are hashed; give "
+                    "it a vocabulary"
+                )
+            if side.entity == "item" and spec.entity != "item":
+                raise ValueError(
+                    f"field {spec.name!r} is crossed from the item's {name!r}; its entity must be "
+                    "item, too"
+                )
 
 
 def _circle(

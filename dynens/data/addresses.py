@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
+from dynens.data.lists import ADDRESS, PREFIXES, split_texts
 
 _MAX_TEXTS = 20_000
 _OFTEN = 5
 _PLACES = 3
+_QUERIES = 0.2  # of the texts
 _ADDRESSES = ("/", "@")
 _OTHERS = (".", "-", ":", "_", " ")  # of IP addresses and codes; phone numbers have them too
 
@@ -22,21 +24,27 @@ def parts_separator(
     """The separator that splits texts into parts most of which occur often, or None.
 
     Where it is none of URLs and e-mail addresses, one of the first parts, or the last one, must
-    tell the label.
+    tell the label. `PREFIXES` where none splits them and their beginnings do.
 
     Args:
         texts: distinct ones.
         codes: (B,) each row's text, -1 where missing.
         labels: (B,).
     """
-    for separator in (*_ADDRESSES, *_OTHERS):
-        pieces = pc.split_pattern(texts.slice(0, _MAX_TEXTS), pattern=separator)
+    sample = texts.slice(0, _MAX_TEXTS)
+    asks = pc.match_substring_regex(sample, "/.*[?]").cast(pa.float64())
+    queries = float(pc.mean(asks).as_py())
+    addresses: tuple[str, ...] = _ADDRESSES if queries < _QUERIES else (ADDRESS, *_ADDRESSES)
+    for separator in (*addresses, *_OTHERS):
+        pieces = split_texts(sample, separator)
         if pc.mean(pc.list_value_length(pieces)).as_py() < 2:
             continue
         counts = pc.value_counts(pieces.flatten()).field("counts").to_numpy()
         often = counts[counts >= _OFTEN].sum() > 0.4 * counts.sum()
-        if often and (separator in _ADDRESSES or _tell(texts, separator, codes, labels)):
+        if often and (separator in addresses or _tell(texts, separator, codes, labels)):
             return separator
+    if _tell(texts, PREFIXES, codes, labels):
+        return PREFIXES
     return None
 
 
@@ -47,7 +55,7 @@ def _tell(
     if labels is None:
         return False
     half, enough = halves(len(codes)), 0.5 + 2 * auc_noise(int(labels.sum()))
-    pieces = pc.split_pattern(texts, pattern=separator)
+    pieces = split_texts(texts, separator)
     starts, ends = pieces.offsets.to_numpy()[:-1], pieces.offsets.to_numpy()[1:]
     for at in (*(starts + place for place in range(_PLACES)), ends - 1):
         part = pieces.values.take(pa.array(at, mask=at >= ends)).dictionary_encode()

@@ -29,7 +29,8 @@ _ROLES = (
 
 def needed_columns(features: FeatureSchema) -> dict[str, str]:
     """Every raw column the schema asks for, with what for."""
-    needed = {spec.source: f"field {spec.name!r}" for spec in features.fields}
+    read = (spec for spec in features.fields if spec.crossed is None)
+    needed = {spec.source: f"field {spec.name!r}" for spec in read}
     for column in sorted(features.label.columns()):
         needed.setdefault(column, "the label rule")
     for role in _ROLES:

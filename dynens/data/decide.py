@@ -6,9 +6,9 @@ import re
 
 import pyarrow as pa
 
-from dynens.data.lists import CHARACTERS
+from dynens.data.lists import CHARACTERS, PREFIXES
 from dynens.data.profile import ColumnProfile
-from dynens.data.times import text_format
+from dynens.data.times import are_yyyymmdd, text_format
 from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
 BUCKETS = 32
@@ -16,6 +16,7 @@ TEXT_WORDS = 3.0
 _QUERY_WORDS = 2.0  # from here on a category's words are a bag beside it
 _MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 64  # words
 _COMES_BACK = 2.0  # rows per text
+_REPEATS = 1.1
 _WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
 ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
 
@@ -38,7 +39,7 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
     if profile.mean_words >= _QUERY_WORDS and profile.num_distinct > 200:
         return _text_fields(profile)
     if profile.parts is not None and profile.num_distinct > 200:
-        return [_parts_field(profile)]
+        return _parts_fields(profile)
     return [_categorical(profile, "text" if not profile.is_number else "two values")]
 
 
@@ -90,15 +91,22 @@ def _text_length(mean_words: float) -> int | None:
     return int(min(2 * mean_words, _MAX_TEXT_LEN))
 
 
-def _parts_field(profile: ColumnProfile) -> FieldSpec:
-    return FieldSpec(
+def _parts_fields(profile: ColumnProfile) -> list[FieldSpec]:
+    """Lists of parts; texts that repeat at all: categories, too."""
+    parts = FieldSpec(
         name=profile.name,
         kind="multi_valued",
         separator=profile.parts,
         max_len=_MIN_TEXT_LEN,
         vocabulary=_WORDS,
-        why=f"texts that hardly repeat: their parts, between {profile.parts!r}",
+        why=f"texts that seldom repeat: their parts, between {profile.parts!r}",
     )
+    if profile.parts == PREFIXES:
+        parts = parts.model_copy(update={"why": "codes that seldom repeat: their beginnings"})
+    if profile.repeats < _REPEATS:
+        return [parts]
+    beside = {"name": f"{profile.name}.parts", "column": profile.name}
+    return [_categorical(profile, "texts of parts"), parts.model_copy(update=beside)]
 
 
 def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
@@ -160,6 +168,9 @@ def _date_field(name: str, time_format: TimeFormat) -> FieldSpec:
 
 
 def _date_format(profile: ColumnProfile, column: pa.ChunkedArray) -> TimeFormat | None:
-    if profile.is_number or profile.num_distinct < 3 or not 6 <= profile.mean_chars <= 40:
+    if profile.is_number:
+        is_date = profile.is_integer and profile.num_distinct >= 10 and are_yyyymmdd(column)
+        return "yyyymmdd" if is_date else None
+    if profile.num_distinct < 3 or not 6 <= profile.mean_chars <= 40:
         return None
     return text_format(column.slice(0, 1000))

@@ -22,6 +22,7 @@ from dynens.batch import (
 from dynens.data.entities import EncodedEntity
 from dynens.data.fields import CategoricalEncoder, FieldEncoder, NumericEncoder
 from dynens.data.numbers import to_numbers
+from dynens.data.pairs import pairs_of
 from dynens.data.ranking import Ranker
 from dynens.data.store import read_encoder, write_encoder
 from dynens.data.values import canonical_texts
@@ -77,6 +78,9 @@ class RowEncoder:
             if isinstance(encoder, NumericEncoder) and not encoder.spec.derive:
                 encoder.texts_are_missing = encoder.spec.source in spelled
         self._positions = _positions_by_column(self.encoders)
+        self._pairs = pairs_of(
+            ordered, {n: at.start for n, (_, at) in self.field_columns().items()}
+        )
         self._missing_dense, self._missing_ids = self._missing_row()
         self._ranker = Ranker(self) if self.has_item_entity else None
 
@@ -94,6 +98,8 @@ class RowEncoder:
         texts |= {e.spec.source for e in self.encoders if _spells_numbers(e, numeric)}
         for encoder in self.encoders:
             spec = encoder.spec
+            if spec.crossed is not None:
+                continue
             # Dates, and columns that several kinds of field read, travel as categories; numbers
             # that are categories too as numbers, which either field reads, unless the category is
             # a spelling such as 07 that no number keeps.
@@ -136,6 +142,16 @@ class RowEncoder:
             dense_at, ids_at = self._slices[position]
             self.encoders[position].encode_values(values, dense[:, dense_at], ids[:, ids_at])
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether some fields are pairs of others."""
+        return bool(self._pairs)
+
+    def write_pairs(self, ids: IntArray) -> None:
+        """Fill in the fields that are pairs of others, which are there."""
+        for pair in self._pairs:
+            pair.write(ids)
+
     def empty(self, num_rows: int) -> tuple[FloatArray, IntArray]:
         """Rows with every field missing: (dense, ids)."""
         dense = np.empty((num_rows, self.layout.num_dense), np.float32)
@@ -160,10 +176,11 @@ class RowEncoder:
                 with about(f"column {entity.key!r}"):
                     entity.join(table[entity.key], dense, ids)
         for encoder, (dense_at, ids_at) in zip(self.encoders, self._slices, strict=True):
-            if encoder.spec.source in present:
+            if encoder.spec.source in present and encoder.spec.crossed is None:
                 column = table[encoder.spec.source]
                 with about(f"column {encoder.spec.source!r}"):
                     encoder.encode(column, dense[:, dense_at], ids[:, ids_at])
+        self.write_pairs(ids)
         return EncodedBatch(dense, ids)
 
     def encode_columns(self, columns: Mapping[str, Any]) -> EncodedBatch:
@@ -185,6 +202,7 @@ class RowEncoder:
             positions = self._positions.get(name)
             if positions is not None:
                 self._encode_column(values, positions, dense, ids)
+        self.write_pairs(ids)
         return EncodedBatch(dense, ids)
 
     def _encode_column(
@@ -291,7 +309,8 @@ def _positions_by_column(encoders: Sequence[FieldEncoder]) -> dict[str, tuple[in
     positions: dict[str, tuple[int, ...]] = {}
     for i, encoder in enumerate(encoders):
         source = encoder.spec.source
-        positions[source] = (*positions.get(source, ()), i)
+        if encoder.spec.crossed is None:
+            positions[source] = (*positions.get(source, ()), i)
     return positions
 
 

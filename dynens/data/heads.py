@@ -72,10 +72,7 @@ def head_of(path: Path, options: SourceOptions) -> Head:
     """
     found = _found(path, _HEAD[options.quoting])
     line = found["line"].rstrip(b"\r")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path} is not UTF-8 text (byte {e.start} of line 1); convert it.") from e
+    text = decoded(line)
     if text[:1] in ("{", "[") and _JSON.search(path.name.lower()):
         raise DataError(f"{path} is JSON, which is not read; convert it to CSV or Parquet.")
     if not text.strip():
@@ -87,6 +84,16 @@ def head_of(path: Path, options: SourceOptions) -> Head:
         delimiter=options.delimiter or told or _guess_delimiter(path, text, options),
         num_lines=len(_LINE_END.findall(above)),
     )
+
+
+def decoded(text: bytes) -> str:
+    """UTF-8, or where it is none Windows-1252 (Latin-1 where it is not that either)."""
+    for encoding in ("utf-8", "windows-1252"):
+        try:
+            return text.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return text.decode("latin-1")
 
 
 def _found(path: Path, head: re.Pattern[bytes]) -> re.Match[bytes]:

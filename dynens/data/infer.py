@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
 from dynens.data.apart import apart_fields
 from dynens.data.columns import check_types
+from dynens.data.crossed import crossed_fields
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
 from dynens.data.entities import RawEntity
 from dynens.data.evidence import Labels
+from dynens.data.inferred import InferredSchema
 from dynens.data.labels import LabelReader
 from dynens.data.leaks import find_leak
 from dynens.data.profile import ColumnProfile, profile_column
@@ -27,11 +28,12 @@ from dynens.data.roles import (
     find_key,
     find_timestamp,
     may_be_time,
+    passing_values,
 )
 from dynens.data.shared import shared_values
 from dynens.data.sources import read_sample, with_decimal
 from dynens.data.time_fields import age_fields, date_fields, row_time_field, row_time_fields
-from dynens.data.times import text_format
+from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 from dynens.schema import (
@@ -42,42 +44,12 @@ from dynens.schema import (
     FieldSpec,
     SourceOptions,
     TimeFormat,
-    dump_dataset,
 )
 
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _MANY_LINES = 20
 _MANY_VALUES = 50
-
-
-@dataclass
-class InferredSchema:
-    """A dataset description with the reasons for it.
-
-    Attributes:
-        dataset: ready to be prepared or written as YAML; every field says why it is so.
-        excluded: columns left out, with the reason.
-        warnings: likely leaks and other things to look at.
-    """
-
-    dataset: DatasetConfig
-    excluded: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def with_comma_note(self, column: str | None) -> InferredSchema:
-        """The same, saying which column showed that decimals stand behind commas."""
-        if column is not None:
-            text = f"numbers are read with decimal commas, as {column} has them (source.decimal)"
-            self.warnings.append(text)
-        return self
-
-    def to_yaml(self) -> str:
-        """`dataset.yaml`, warnings and excluded columns as comments at the top."""
-        lines = ["Inferred; correct what is wrong."]
-        lines += [f"WARNING: {warning}" for warning in self.warnings]
-        lines += [f"left out: {name}: {why}" for name, why in self.excluded.items()]
-        return dump_dataset(self.dataset, "\n".join(lines))
 
 
 def infer_schema(
@@ -102,7 +74,7 @@ def infer_schema(
         features=FeatureSchema(label=rule),
         source=options,
     )
-    return infer_fields(draft, sample, distance=distance).with_comma_note(commas)
+    return infer_fields(draft, sample, distance=distance).with_notes(draft.files, commas)
 
 
 def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
@@ -119,7 +91,7 @@ def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
 def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> InferredSchema:
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
-        return InferredSchema(fields_with_commas(config))
+        return InferredSchema(fields_with_commas(config)).with_notes(config.files)
     source, commas = with_decimal(config.files, config.source)
     config = config.model_copy(update={"source": source})
     check_types(config)
@@ -129,7 +101,8 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
         entity_of[entity.key] = entity.entity
         entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
-    return infer_fields(config, sample, entity_of, distance).with_comma_note(commas)
+    inferred = infer_fields(config, sample, entity_of, distance)
+    return inferred.with_notes(config.files, commas)
 
 
 def infer_fields(
@@ -209,7 +182,10 @@ class _Inference:
             elif name == timestamp:
                 self._add_parts(row_time_fields(name, time_format, self._sample[name]))
             elif not self._leaks(profile) and not self._useless(profile, (user, item)):
-                self._add(profile, user, item)
+                if name not in (user, item) and self._passes(profile, timestamp, time_format):
+                    self._exclude(name, "its values do not come back as time goes on", True)
+                else:
+                    self._add(profile, user, item)
         self._limit_buckets()
         if timestamp is None:
             self._ask_about_dates()
@@ -224,12 +200,14 @@ class _Inference:
         self._result.warnings += warnings
         shared = shared_values(self._fields, self._sample, self._labels, user)
         self._result.warnings += shared.warnings
-        fields = shared.fields + self._ages(timestamp, time_format)
         for name, why in shared.copies.items():
             self._exclude(name, why, True)
+        crossed = shared.fields
+        if not self._config.entities:
+            crossed = crossed_fields(crossed, self._sample, self._labels, self._distance)
         updated = features.model_copy(
             update={
-                "fields": tuple(fields),
+                "fields": (*crossed, *self._ages(timestamp, time_format)),
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,
@@ -315,6 +293,17 @@ class _Inference:
         else:
             return False
         return True
+
+    def _passes(
+        self, profile: ColumnProfile, timestamp: str | None, time_format: TimeFormat
+    ) -> bool:
+        """Whether a column is an id of what is over soon, such as one visit."""
+        is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
+        is_code = profile.mean_words == 1 and self._is_unique_text(profile)
+        if timestamp is None or profile.is_list or not (is_id or is_code):
+            return False
+        times = to_seconds(self._sample[timestamp], time_format)
+        return passing_values(self._sample[profile.name], times)
 
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (

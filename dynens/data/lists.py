@@ -16,6 +16,11 @@ _BRACKETED = rf"(?s)^{_GAP}\[.*\]{_GAP}$"
 _BRACKETS = r"[\[\]'\"]"
 CHARACTERS = ""
 """The separator of texts in scripts that leave no space between words."""
+ADDRESS = "/?&#"
+"""The separator of addresses with queries: each of these characters is one."""
+PREFIXES = "^"
+"""The separator of codes whose beginnings tell: their first one to four characters are values."""
+_LONGEST_PREFIX = 4
 # Thai to Myanmar, Khmer, Japanese and Chinese
 _SCRIPTS = (
     *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF)),
@@ -46,6 +51,10 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
         text = text.lower() if text.isascii() else pc.utf8_lower(text).as_py()
     if separator == CHARACTERS:
         values = _UNSPACED.sub(r" \g<0> ", text).split()
+    elif separator == ADDRESS:
+        values = re.split(f"[{ADDRESS}]", text)
+    elif separator == PREFIXES:
+        values = [text[:length] for length in range(1, _LONGEST_PREFIX + 1)]
     else:
         values = text.split(separator)
     return [value.strip(_AROUND_WORDS) for value in values] if fold else values
@@ -56,6 +65,19 @@ def spaced_column(texts: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(texts, f"({_UNSPACED.pattern})", r" \1 ")
 
 
+def split_texts(texts: pa.Array, separator: str) -> pa.Array:
+    """Texts split at a separator, as lists."""
+    if separator == ADDRESS:
+        return pc.split_pattern_regex(texts, f"[{ADDRESS}]")
+    if separator == PREFIXES:
+        lengths = range(1, _LONGEST_PREFIX + 1)
+        parts = pa.concat_arrays([pc.utf8_slice_codeunits(texts, 0, k) for k in lengths])
+        order = np.arange(len(parts)).reshape(_LONGEST_PREFIX, -1).T.ravel()
+        offsets = pa.array(np.arange(len(texts) + 1, dtype=np.int32) * _LONGEST_PREFIX)
+        return pa.ListArray.from_arrays(offsets, parts.take(pa.array(order)), mask=texts.is_null())
+    return pc.split_pattern(texts, pattern=separator)
+
+
 def split_lists(
     column: pa.Array | pa.ChunkedArray, separator: str | None, *, fold: bool = False
 ) -> tuple[pa.Array, npt.NDArray[np.int64]]:
@@ -64,7 +86,8 @@ def split_lists(
     Args:
         column: lists, or texts to split (in brackets or not), or plain values (lists of one).
         separator: of texts; None: runs of white space; `CHARACTERS`: those, and every character
-            of a script that leaves no space between words is a value.
+            of a script that leaves no space between words is a value; `ADDRESS`: each of its
+            characters; `PREFIXES`: texts are not split, but their beginnings are the values.
         fold: whether texts are read in lower case, without punctuation around their values; a value
             of nothing else becomes an empty text, which is missing.
     """
@@ -80,7 +103,7 @@ def split_lists(
             # Trimmed: Arrow reads beyond a text that ends in white space of several bytes.
             column = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(column))
         else:
-            column = pc.split_pattern(column, pattern=separator)
+            column = split_texts(column, separator)
     elif pa.types.is_fixed_size_list(kind):
         column = column.cast(pa.list_(kind.value_type))
     elif not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):

@@ -15,6 +15,7 @@ from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray, IntArray
 from dynens.data.encoders import RowEncoder
 from dynens.data.entities import RawEntity
 from dynens.data.fitting import FieldFitter, field_fitter
+from dynens.data.pairs import sources_of, values_of
 from dynens.data.shards import ShardWriter
 from dynens.data.splits import SPLITS, TEST, TRAIN
 from dynens.data.staging import staged_chunks
@@ -83,7 +84,8 @@ def fit_part(
         first_row: training rows of the files before.
     """
     fitters = [field_fitter(spec, first_row) for spec in specs]
-    joined = sorted({spec.source for spec in specs})
+    by_name = {spec.name: spec for spec in specs}
+    joined = sources_of(specs)
     for rows, table in staged_chunks(path):
         mask = train[rows]
         if not mask.all():
@@ -91,7 +93,7 @@ def fit_part(
         for entity in entities:
             table = entity.join(table, joined)
         for fitter in fitters:
-            fitter.add(table[fitter.spec.source])
+            fitter.add(values_of(table, fitter.spec, by_name))
     return fitters
 
 
@@ -115,7 +117,7 @@ def encode_part(
     shards = [ShardWriter(directory / f"{name}.arrow") for name in SPLITS]
     unseen = np.zeros((len(SPLITS), encoder.layout.ids_width), np.int64)
     result = EncodedPart(shards, CountTables(encoder.layout, num_periods), [], unseen)
-    joined = sorted({item.spec.source for item in encoder.encoders})
+    joined = sources_of([item.spec for item in encoder.encoders])
     kept = 0
     for at, table in staged_chunks(rows.path):
         _write_chunk(encoder.encode_table(table), at, rows, result)

@@ -24,7 +24,7 @@ _MIN_KNOWN = 20
 _UNIT_ROWS = 2000
 _FEW_TEXTS = 0.2
 _MAX_TEXTS = 20_000
-_HARDLY_REPEAT = 0.9  # distinct texts per row
+_SELDOM_REPEAT = 0.2  # distinct texts per row
 _EXACT = 2**53  # beyond, a float is not one integer
 
 
@@ -52,7 +52,7 @@ class ColumnProfile:
         mean_chars: characters per text.
         max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
-        parts: a separator (`/` of URLs, `.` of IP addresses) that splits texts which hardly repeat
+        parts: a separator (`/` of URLs, `.` of IP addresses) that splits texts which seldom repeat
             into parts of which many do, or None.
         sequential: whether numbers only grow (or only fall) from row to row.
         span: largest number less the smallest.
@@ -174,7 +174,7 @@ def profile_column(
         known = codes >= 0
         if pa.types.is_string(kind):
             facts |= _text_facts(texts)
-            if len(texts) > _HARDLY_REPEAT * known.sum() and "separator" not in facts:
+            if len(texts) > _SELDOM_REPEAT * known.sum() and "separator" not in facts:
                 facts["parts"] = parts_separator(texts, text_codes, labels)
     num_distinct = len(np.unique(codes[known]))
     if labels is not None and known.any():

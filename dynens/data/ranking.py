@@ -72,7 +72,8 @@ class Ranker:
         if self._users is not None:
             apart &= bool((self._users.ids_columns < first_id).all())
             apart &= bool((self._users.dense_columns < first_dense).all())
-        return layout.has_context and not self._other_keys and own and apart
+        whole = not self._other_keys and not encoder.has_pairs
+        return layout.has_context and whole and own and apart
 
     @staticmethod
     def _is_context(encoder: RowEncoder, position: int) -> bool:
@@ -125,6 +126,7 @@ class Ranker:
             self._write_keys(encoder, position, candidates, range(len(rows)), dense, ids)
         for position in self._key_ids if strangers else ():
             self._write_keys(encoder, position, candidates, strangers, dense, ids)
+        encoder.write_pairs(ids)
         return EncodedBatch(dense, ids)
 
     def _context_row(

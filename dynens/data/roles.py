@@ -12,6 +12,7 @@ import pyarrow as pa
 from dynens.data.numbers import to_numbers
 from dynens.data.profile import ColumnProfile
 from dynens.data.times import NUMBER_FORMATS, text_format, to_seconds
+from dynens.data.values import canonical_codes
 from dynens.schema import TimeFormat
 
 USER = re.compile(
@@ -29,7 +30,10 @@ _TIME = re.compile(  # of the row, whatever order rows stand in
     r"(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
     r"(unix[_ ]?)?epoch([_ ]?(m?s|sec(ond)?s|milli(second)?s))?"
 )
-REQUEST = re.compile(r"(impression|impr|request|req|search|auction|slate)_?(id|key|no)")
+REQUEST = re.compile(
+    r"(impression|impr|request|req|search|srch|auction|slate|display|serp|session|page_?view)"
+    r"_?(id|key|no)"
+)
 DATE = re.compile(  # of the row, or of what it shows
     r"((created|received|invoice)[_ ]?)?(timestamp|date_?time|time|ts|dt|date|at|on)|day|created"
 )
@@ -41,6 +45,8 @@ OUTCOME = re.compile(
 )
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _DAY_S = 86_400
+_NEAR_START = 0.01  # of the last time
+_ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
 
 
 def find_timestamp(
@@ -66,7 +72,7 @@ def find_timestamp(
             seconds = to_seconds(sample[name], time_format)
             ordered = _in_order(seconds)
             if not is_of_our_days(seconds) and not (
-                named and ordered and time_format == "auto" and _from_a_start(seconds)
+                named and ordered and _from_a_start(seconds, time_format)
             ):
                 continue
             if ordered or named:
@@ -96,10 +102,37 @@ def is_of_our_days(seconds: npt.NDArray[np.float64]) -> bool:
     return bool(((seconds > _EARLIEST_S) & (seconds < _LATEST_S)).mean() > 0.99)
 
 
-def _from_a_start(seconds: npt.NDArray[np.float64]) -> bool:
-    """Whether times may be counted from the first of them: they are small, and go on for days."""
-    first, last = np.nanmin(seconds), np.nanmax(seconds)
-    return bool(last - first > _DAY_S and max(-first, last) < _EARLIEST_S)
+def _from_a_start(seconds: npt.NDArray[np.float64], time_format: TimeFormat) -> bool:
+    """Whether times may be counted from the first of them, and go on for days.
+
+    As seconds they are small, as counts of any other unit they begin near 0.
+    """
+    first, last = float(np.nanmin(seconds)), float(np.nanmax(seconds))
+    if time_format == "count":
+        return last - first > _DAY_S and 0 <= first < _NEAR_START * last
+    is_small = max(-first, last) < _EARLIEST_S
+    return time_format == "auto" and last - first > _DAY_S and is_small
+
+
+def passing_values(column: pa.ChunkedArray, seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether values pass by and do not come back: all rows of one stand together in time.
+
+    Args:
+        column: (N,) flat values.
+        seconds: (N,) times of the rows.
+    """
+    codes = canonical_codes(column)[1].astype(np.int64)
+    ordered = codes[np.argsort(seconds, kind="stable")]
+    places = np.flatnonzero(ordered >= 0)
+    ordered = ordered[places]
+    if not len(ordered):
+        return False
+    size = int(ordered.max()) + 1
+    first, last = np.full(size, len(codes)), np.full(size, -1)
+    np.minimum.at(first, ordered, places)
+    np.maximum.at(last, ordered, places)
+    spans = (last - first)[last > first]
+    return len(spans) >= _ENOUGH_VALUES and bool(np.quantile(spans, 0.99) < _TOGETHER * len(codes))
 
 
 def _even_steps(column: pa.ChunkedArray) -> bool:

@@ -28,7 +28,8 @@ from dynens.schema import FieldSpec
 
 _ROWS = 20_000
 _LISTED = 1_000_000  # values of a list column that are looked at
-_MIN_DISTINCT = 10  # whether two of fewer values are equal, any learner finds out by itself
+_MIN_DISTINCT = 10  # two of fewer values are found as a pair of categories (`crossed`)
+_MIN_LISTED = 3
 _MIN_MEETINGS = 20  # rows
 _MIN_OVERLAP = 0.2
 _MAX_PAIRS = 1000
@@ -184,7 +185,7 @@ def _values_of(fields: Sequence[FieldSpec], sample: pa.Table) -> list[_Values]:
         else:
             continue
         distinct, local = canonical_codes(column)
-        if len(distinct) < _MIN_DISTINCT:
+        if len(distinct) < _MIN_LISTED:
             continue
         shared = [texts.setdefault(text, len(texts)) for text in distinct.to_pylist()]
         codes = np.append(np.array(shared, np.int64), -1)[local]
@@ -224,7 +225,8 @@ def _overlapping(values: Sequence[_Values]) -> Iterator[tuple[_Values, _Values]]
     for i, j in combinations(range(len(values)), 2):
         common = int((held[i] & held[j]).sum())
         share = common / max(min(len(distinct[i]), len(distinct[j])), 1)
-        if common >= _MIN_DISTINCT and share >= _MIN_OVERLAP:
+        fewest = _MIN_LISTED if values[i].is_list or values[j].is_list else _MIN_DISTINCT
+        if common >= fewest and share >= _MIN_OVERLAP:
             pairs.append((share, i, j))
     for _, i, j in sorted(pairs, key=lambda pair: -pair[0])[:_MAX_PAIRS]:
         yield values[i], values[j]

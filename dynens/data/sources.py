@@ -22,6 +22,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from dynens.data.decimals import comma_columns
+from dynens.data.decoding import begins_as_utf8, decoded_table
 from dynens.data.flatten import flat, holding
 from dynens.data.heads import BLOCK_BYTES, NO_HEADER, are_numbers, head_of, names_in
 from dynens.data.libsvm import iter_libsvm
@@ -197,6 +198,20 @@ def with_decimal(
     return options.model_copy(update={"decimal": ","}), names[0]
 
 
+def not_utf8(patterns: Sequence[str]) -> list[Path]:
+    """Text files whose texts are not all UTF-8, by their beginnings.
+
+    Raises:
+        DataError: a file is missing or unreadable.
+    """
+    found = []
+    for path in expand(patterns):
+        with _explained(path):
+            if file_format(path) == "csv" and not begins_as_utf8(path):
+                found.append(path)
+    return found
+
+
 def _every(table: pa.Table, first: int, step: int) -> pa.Table:
     if step == 1:
         return table
@@ -308,11 +323,10 @@ def _iter_csv(
         use_threads=False,
     )
     convert = pacsv.ConvertOptions(
-        column_types={name: pa.string() for name in names},
+        column_types={name: pa.binary() for name in names},
         include_columns=wanted,
         null_values=list(null_values),
         strings_can_be_null=True,
-        check_utf8=True,
     )
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
@@ -320,8 +334,7 @@ def _iter_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
             )
             for batch in reader:
-                table = pa.Table.from_batches([batch])
-                yield table
+                yield decoded_table(pa.Table.from_batches([batch]))
     except pa.ArrowInvalid as e:
         # Not by a handler of such rows: Arrow's threads may let go of it when Python is gone.
         ragged = _RAGGED.search(str(e))
@@ -367,6 +380,4 @@ def _explain(path: Path, error: Exception) -> str:
     lowered = detail.lower()
     if "truncated" in lowered or isinstance(error, EOFError) or "unexpected end" in lowered:
         return f"{path} is truncated: its compressed data end too early; copy it again."
-    if "utf8" in lowered or "utf-8" in lowered:
-        return f"{path} is not UTF-8 text; convert it, for instance with iconv."
     return f"{path} cannot be read as a table ({detail[:160]}); give CSV, Parquet or Arrow."

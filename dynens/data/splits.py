@@ -15,6 +15,7 @@ from dynens.schema import SplitConfig, TimeFormat
 SPLITS = ("train", "valid", "test")
 TRAIN, VALID, TEST = range(3)
 _MANY, _FEW, _FEW_ROWS = (0.8, 0.1, 0.1), (0.7, 0.15, 0.15), 10_000
+_LATE = 0.9  # of the training rows, than which later parts are later
 _STREAM = 8191  # keeps the cuts apart from tables that were drawn with the same seed
 Codes = npt.NDArray[np.int8]
 Labels = npt.NDArray[np.float32]
@@ -71,7 +72,7 @@ def split_kind(
     """How rows are cut in the end.
 
     `auto` and `files` mean by time where cut points are given or times can cut the rows into parts
-    with both classes, else at random.
+    with both classes, and parts given as files come later than train, else at random.
 
     Raises:
         DataError: cut points are given but no times.
@@ -88,6 +89,8 @@ def split_kind(
     train = given == TRAIN
     if times is None or np.isfinite(times[train]).sum() < 0.99 * train.sum():
         return "random"
+    if not _follow(times, given):
+        return "random"
     known = train & np.isfinite(times)
     shares = _shares(split, given, labels)
     points = np.cumsum(shares)[:2]
@@ -98,6 +101,13 @@ def split_kind(
     after = np.searchsorted(cuts, times[known], side="right")
     mixed = all(0 < labels[known][after == part].mean() < 1 for part in range(len(cuts) + 1))
     return "time" if mixed else "random"
+
+
+def _follow(times: npt.NDArray[np.float64], given: Codes) -> bool:
+    """Whether the parts given as files, if any, come later than the rows given as train."""
+    known = np.isfinite(times)
+    train, others = times[known & (given == TRAIN)], times[known & (given != TRAIN)]
+    return not len(others) or bool(np.median(others) > np.quantile(train, _LATE))
 
 
 def _shares(split: SplitConfig, given: Codes, labels: Labels) -> npt.NDArray[np.float64]:

@@ -24,7 +24,12 @@ _DATE_PARTS: tuple[TimePart, ...] = ("hour", "weekday", "month")
 def row_time_fields(
     name: str, time_format: TimeFormat, column: pa.ChunkedArray
 ) -> Iterator[FieldSpec]:
-    """Parts of the row's time that come back; the time itself never does."""
+    """Parts of the row's time that come back; the time itself never does.
+
+    Counts of a unit that is not known tell an order, but no hours.
+    """
+    if time_format == "count":
+        return
     seconds = to_seconds(column, time_format)
     for part in _ROW_PARTS:
         codes = time_part(seconds, part)

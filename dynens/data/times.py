@@ -17,7 +17,7 @@ from dynens.data.values import canonical_texts, plain
 from dynens.schema import TimeFormat, TimePart
 
 TEXT_FORMATS: tuple[TimeFormat, ...] = ("auto", "day_first")
-NUMBER_FORMATS: tuple[TimeFormat, ...] = ("yyyymmddhh", "auto", "yymmddhh")
+NUMBER_FORMATS: tuple[TimeFormat, ...] = ("yyyymmddhh", "auto", "yymmddhh", "count")
 """The strictest first: yyyymmddhh would pass for Unix times of the year 2034."""
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +38,8 @@ def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "au
     `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES` and `_CLOCKS`, months
     (2015-12, Dec-2015, 12/2015), integers of 1900 to 2100 that begin with yyyymmdd, followed by
     nothing or hhmm, hhmmss or these and milliseconds, and Unix times in s, ms, us or ns, told apart
-    by size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise.
+    by size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise. `count` is
+    numbers of any unit from any start, which tell an order.
     """
     column = plain(column)
     kind = column.type
@@ -103,6 +104,8 @@ def unreadable_times(column: pa.Array | pa.ChunkedArray, seconds: Floats) -> tup
 
 
 def _from_numbers(numbers: Floats, time_format: TimeFormat) -> Floats:
+    if time_format == "count":
+        return numbers
     if time_format == "yymmddhh":
         return _from_clock(numbers + 2_000_000_000, 100, 1)
     if time_format == "yyyymmddhh":
@@ -145,6 +148,15 @@ _CLOCK_DIGITS: dict[int, Callable[[Floats], Floats]] = {
     10**6: lambda n: _from_clock(n, 10**6, 10**4),
     10**9: lambda n: _from_clock(n // 1000, 10**6, 10**4) + n % 1000 / 1000,
 }
+
+
+def are_yyyymmdd(column: pa.ChunkedArray) -> bool:
+    """Whether (nearly) all numbers of a column are days of 1900 to 2100, as yyyymmdd."""
+    numbers = to_numbers(column).values
+    numbers = numbers[np.isfinite(numbers)]
+    in_range = (numbers >= 19_000_101) & (numbers < 21_001_232)
+    is_day = in_range & np.isfinite(_from_yyyymmdd(np.where(in_range, numbers, np.nan)))
+    return len(numbers) > 0 and bool(is_day.mean() > 1 - MAX_UNREADABLE_SHARE)
 
 
 def _from_yyyymmdd(numbers: Floats) -> Floats:

@@ -18,6 +18,7 @@ from dynens.batch import FIRST_VALUE_ID, MISSING, EncodedBatch
 from dynens.data.encoders import RowEncoder
 from dynens.data.fields import CategoricalEncoder
 from dynens.data.list_field import MultiValuedEncoder
+from dynens.data.pairs import BETWEEN
 from dynens.data.prepared import PreparedData
 from dynens.evaluation.systems import Scored
 from dynens.report import plots
@@ -81,7 +82,7 @@ def value_name(encoder: RowEncoder, field: str, value_id: int) -> str:
             values = item.vocabulary.values
             position = value_id - FIRST_VALUE_ID
             if position < len(values):
-                return str(values[position].as_py())
+                return str(values[position].as_py()).replace(BETWEEN, " × ")
     return f"bucket {value_id - FIRST_VALUE_ID}"
 
 

@@ -1,5 +1,6 @@
 """The command line: exit codes, and the one line that a stopped command leaves."""
 
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,3 +89,11 @@ def test_the_run_says_who_answers_unless_the_option_does(
     ran("serve", str(tmp_path), "--latency-budget-ms", "5", *options)
     (config,) = served
     assert (config.system, config.replicas, config.latency_budget_ms) == (system, 2, 5.0)
+
+
+def test_the_package_runs_as_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dynens", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("dynens", run_name="__main__")
+    assert caught.value.code == 0
+    assert "fit" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import pyarrow as pa
 from dynens.data.encoders import RowEncoder
 from dynens.data.entities import RawEntity
 from dynens.data.fitting import field_fitter
+from dynens.data.pairs import sources_of, values_of
 from dynens.data.prepare import encode_entity
 from dynens.schema import FieldSpec, VocabularyPolicy
 
@@ -24,12 +25,13 @@ SPECS = (
 
 def fit(specs, table, entities=(), **keys):
     encoders = []
+    by_name = {spec.name: spec for spec in specs}
     for spec in specs:
         fitter = field_fitter(spec)
         joined = table
         for entity in entities:
-            joined = entity.join(joined, [spec.source])
-        fitter.add(joined[spec.source])
+            joined = entity.join(joined, sources_of(specs))
+        fitter.add(values_of(joined, spec, by_name))
         encoders.append(fitter.finish())
     bare = RowEncoder(encoders)
     encoded = [encode_entity(bare, entity, table.column_names) for entity in entities]

@@ -372,3 +372,19 @@ def test_an_id_is_no_time_whatever_its_size(tmp_path, name, words):
     }
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     assert words in infer_schema(tmp_path / "t.parquet", "y").excluded[name]
+
+
+def test_numbers_that_are_days(tmp_path):
+    rng = np.random.default_rng(0)
+    start = np.datetime64("2011-01-01")
+    days = [str(start + int(i)).replace("-", "") for i in rng.integers(0, 700, ROWS)]
+    columns = {
+        "joined": [int(day) for day in days],
+        "part": 20_110_000 + rng.integers(0, 700, ROWS),  # not all of them days
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    kinds = {f.name: (f.derive, f.time_format) for f in fields}
+    assert kinds["joined"] == ("epoch_days", "yyyymmdd")
+    assert kinds["part"][0] is None

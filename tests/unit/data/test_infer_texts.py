@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.infer import infer_schema
+from dynens.data.lists import PREFIXES, split_lists, split_text
 
 ROWS = 3000
 
@@ -108,3 +109,67 @@ def test_numbers_with_one_unit_are_numbers(tmp_path):
     kinds = {f.name: f.kind for f in features.fields if f.name == f.source}
     assert (kinds["driven"], kinds["pack"]) == ("numeric", "categorical")
     assert "numeric" in [f.kind for f in features.fields if f.source == "opens"]
+
+
+def test_texts_that_are_not_utf8_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    towns = rng.choice(["Nîmes", "Köln", "Lyon"], 300)
+    lines = [
+        f"{town};{int(label)}" for town, label in zip(towns, rng.random(300) < 0.4, strict=True)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["town;y", *lines]), encoding="windows-1252")
+    inferred = infer_schema(tmp_path / "t.csv", "y")
+    assert any("not UTF-8" in warning for warning in inferred.warnings)
+    assert [f.name for f in inferred.dataset.features.fields] == ["town"]
+
+
+def fields_of(tmp_path, texts, seed=1):
+    rng = np.random.default_rng(seed)
+    table = {"link": texts, "x": rng.normal(size=len(texts)), "y": rng.random(len(texts)) < 0.3}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    return [f for f in fields if f.source == "link"]
+
+
+def test_what_an_address_asks_for_is_a_part(tmp_path):
+    rng = np.random.default_rng(0)
+    links = [
+        f"https://a.example/p/{rng.integers(40)}?source=s{rng.integers(5)}&click={i:x}#top"
+        for i in range(ROWS)
+    ]
+    (parts,) = fields_of(tmp_path, links)
+    values, lengths = split_lists(pa.array(links[:1]), parts.separator)
+    assert values.to_pylist() == split_text(links[0], parts.separator)
+    assert [v.split("=")[0] for v in values.to_pylist()[-3:]] == ["source", "click", "top"]
+    assert lengths.tolist() == [8]
+
+
+def test_addresses_that_repeat_are_categories_and_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    links = [f"shop/{i % 30}/{i}" for i in rng.integers(0, ROWS // 2, ROWS)]
+    whole, parts = fields_of(tmp_path, links)
+    assert (whole.name, whole.kind) == ("link", "categorical")
+    assert (parts.name, parts.kind, parts.separator) == ("link.parts", "multi_valued", "/")
+
+
+def test_codes_whose_beginnings_tell(tmp_path):
+    rng = np.random.default_rng(0)
+    letters = rng.choice(list("ABCDEFGH"), (ROWS, 2))
+    codes = [f"{a}{b}{i:05d}" for i, (a, b) in enumerate(letters)]
+    clicks = rng.random(ROWS) < np.where(np.isin(letters[:, 1], list("ABCD")), 0.6, 0.2)
+    table = {"code": codes, "x": rng.normal(size=ROWS), "y": clicks}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    (code, _) = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert (code.kind, code.separator) == ("multi_valued", PREFIXES)
+    table["y"] = rng.permutation(clicks)
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    assert list(infer_schema(tmp_path / "t.parquet", "y").excluded) == ["code"]
+
+
+def test_beginnings_of_codes():
+    texts = ["AB123", "é", None, "xyz"]
+    values, lengths = split_lists(pa.array(texts), PREFIXES)
+    assert lengths.tolist() == [4, 4, 0, 4]
+    read = [split_text(text, PREFIXES) for text in texts if text is not None]
+    assert values.to_pylist() == [value for row in read for value in row]
+    assert read[0] == ["A", "AB", "AB1", "AB12"]

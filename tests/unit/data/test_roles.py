@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.infer import infer_schema
+from dynens.data.times import to_seconds
 
 ROWS = 3000
 
@@ -201,3 +202,46 @@ def test_numbers_with_a_unit_are_no_times(tmp_path):
     pq.write_table(table, tmp_path / "t.parquet")
     features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
     assert features.timestamp is None
+
+
+def visits(rng, gaps):
+    """Four rows of each of 500 visits, in the order of a count of ms, and what a visit brings."""
+    visit = np.repeat(np.arange(500), 4)
+    ids = rng.permutation(500)[visit]
+    return pa.table(
+        {
+            "timestamp": np.cumsum(rng.integers(1, gaps, 500))[visit],
+            "cart_id": ids,
+            "token": [f"t{i:05x}" for i in ids],
+            "shop_id": rng.integers(0, 20, 2000),
+            "words": [f"red {i} shoes" for i in ids],
+            "y": (rng.random(2000) < 0.3) * 1,
+        }
+    )
+
+
+def test_ids_that_pass_by_are_no_features(tmp_path):
+    table = visits(np.random.default_rng(3), 5_000_000)
+    pq.write_table(table, tmp_path / "t.parquet")
+    inferred = infer_schema(tmp_path / "t.parquet", "y")
+    assert set(inferred.excluded) == {"cart_id", "token"}
+    assert all("do not come back" in why for why in inferred.excluded.values())
+    pq.write_table(table.drop_columns("timestamp"), tmp_path / "t.parquet")
+    assert not infer_schema(tmp_path / "t.parquet", "y").excluded  # no time says that they pass
+
+
+def test_a_count_of_any_unit_tells_the_order(tmp_path):
+    pq.write_table(visits(np.random.default_rng(3), 5_000_000), tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert (features.timestamp, features.time_format) == ("timestamp", "count")
+    assert not [f for f in features.fields if f.source == "timestamp"]
+    seconds = to_seconds(pa.array([0, 20_240_131, 1_500_000_000_000]), "count")
+    assert seconds.tolist() == [0, 20_240_131, 1_500_000_000_000]
+
+
+@pytest.mark.parametrize("name", ["srch_id", "display_id", "session_id"])
+def test_rows_of_one_request(tmp_path, name):
+    table = visits(np.random.default_rng(3), 5_000_000)
+    table = table.rename_columns([name if n == "cart_id" else n for n in table.column_names])
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert infer_schema(tmp_path / "t.parquet", "y").dataset.features.request_id == name

@@ -213,3 +213,13 @@ def test_words_of_a_query_and_a_title_meet(tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_words_that_tell_by_themselves_do_not_meet(tmp_path, seed):
     assert shared(searches(seed, "words"), tmp_path) == {}
+
+
+def test_lists_of_few_values_may_hold_the_items(tmp_path):
+    rng = np.random.default_rng(0)
+    genres = np.array([f"genre {i}" for i in range(5)])
+    likes, genre = rng.random((ROWS, 5)) < 0.4, rng.integers(0, 5, ROWS)
+    clicks = rng.random(ROWS) < np.where(likes[np.arange(ROWS), genre], 0.5, 0.2)
+    likes = ["|".join(genres[row]) for row in likes]
+    table = {"likes": likes, "genre": genres[genre], "click": clicks.astype(int)}
+    assert shared(pa.table(table), tmp_path) == {"likes": "genre"}

@@ -12,6 +12,7 @@ from dynens.data.sources import (
     expand,
     file_schema,
     iter_tables,
+    not_utf8,
     read_sample,
     read_table,
     with_decimal,
@@ -166,6 +167,24 @@ def test_samples_stand_at_even_distances(tmp_path):
     assert whole.num_rows == 3000
 
 
+def test_older_encodings(tmp_path):
+    table = "é,ville,y\n" + "1,Nîmes,0\n2,Köln – €,1\n3,Lyon,\n" * 3
+    path = tmp_path / "t.csv"
+    for encoding in ("utf-8", "windows-1252"):
+        path.write_bytes(table.encode(encoding))
+        read = read_table([str(path)])
+        assert read.column_names == ["é", "ville", "y"]
+        assert read["ville"].to_pylist() == ["Nîmes", "Köln – €", "Lyon"] * 3
+        assert read["y"].to_pylist() == ["0", "1", None] * 3
+        assert not_utf8([str(path)]) == ([] if encoding == "utf-8" else [path])
+    path.write_bytes(b"a,y\n\x81,1\nN\xc3\xaemes,0\nN\xeemes,0\n")  # both, and what neither has
+    assert read_table([str(path)])["a"].to_pylist() == ["\x81", "Nîmes", "Nîmes"]
+    damaged = tmp_path / "t.csv.gz"
+    damaged.write_bytes(gzip.compress(np.random.default_rng(0).bytes(99_999))[:5000])
+    with pytest.raises(DataError, match="truncated"):
+        not_utf8([str(damaged)])
+
+
 def broken(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
@@ -196,7 +215,6 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.jsonl", b'{"a": 1, "y": 0}\n', "is JSON, which is not read"),
         ("t.csv", GOOD.decode().encode("utf-16"), "is UTF-16"),
         ("t.csv", GOOD.replace(b"\n", b"\r"), "end lines with a line feed"),
-        ("t.csv", "a,y\né,1\n".encode("latin-1"), "not UTF-8"),
         (
             "t.csv.gz",
             gzip.compress(np.random.default_rng(0).bytes(9999).hex().encode())[:99],

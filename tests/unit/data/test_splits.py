@@ -117,3 +117,13 @@ def test_auto_tries_the_cuts_that_it_would_make():
     given = np.repeat([0, 2], 500).astype(np.int8)
     labels[:500:7] = 1
     assert split_kind(SplitConfig(), given, TIMES, labels) == "time"
+
+
+def test_parts_given_as_files_are_cut_by_time_where_they_come_later():
+    given = np.repeat(np.array([0, 1, 2], np.int8), (800, 100, 100))
+    shuffled = np.random.default_rng(0).permutation(TIMES)
+    assert split_kind(SplitConfig(), given, TIMES, LABELS) == "time"
+    assert split_kind(SplitConfig(), given, shuffled, LABELS) == "random"
+    given[900:] = 0  # the rest is cut from train, which ends later than what is given
+    assert split_kind(SplitConfig(), given, TIMES, LABELS) == "random"
+    assert split_kind(SplitConfig(), np.zeros(1000, np.int8), shuffled, LABELS) == "time"

@@ -1,0 +1,141 @@
+"""Pairs of categories that tell the label together."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.batch import MISSING, OUT_OF_VOCABULARY
+from dynens.data.encoders import RowEncoder
+from dynens.data.entities import RawEntity
+from dynens.data.infer import infer_schema
+from dynens.errors import ConfigError, SchemaError
+from dynens.schema import FeatureSchema, FieldSpec, VocabularyPolicy
+from tests.unit.data.encoded import fit, same
+
+ROWS = 12_000
+PORTS = [f"port {i}" for i in range(20)]
+
+
+def routes(rng, told_by):
+    """Flights whose delay depends on the route, or on both its ends each for itself."""
+    start, end = rng.integers(0, 20, ROWS), rng.integers(0, 20, ROWS)
+    if told_by == "route":
+        logit = rng.normal(0, 1.2, (20, 20))[start, end]
+    else:
+        logit = rng.normal(0, 1.2, 20)[start] + rng.normal(0, 1.2, 20)[end]
+    distance = rng.normal(0, 1, ROWS)
+    delayed = rng.random(ROWS) < 1 / (1 + np.exp(1 - logit - distance))
+    names = np.array(PORTS)
+    return pa.table(
+        {"start": names[start], "end": names[end], "distance": distance, "y": delayed * 1}
+    )
+
+
+def crossed_in(path):
+    fields = infer_schema(path, "y").dataset.features.fields
+    return {f.name: f for f in fields if f.crossed is not None}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_route_is_where_it_starts_and_ends(tmp_path, seed):
+    pq.write_table(routes(np.random.default_rng(seed), "route"), tmp_path / "t.parquet")
+    found = crossed_in(tmp_path / "t.parquet")
+    assert list(found) == ["start × end"]
+    assert found["start × end"].crossed == ("start", "end")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ends_that_tell_each_for_itself_are_no_route(tmp_path, seed):
+    pq.write_table(routes(np.random.default_rng(seed), "ends"), tmp_path / "t.parquet")
+    assert not crossed_in(tmp_path / "t.parquet")
+
+
+def test_few_numbers_are_values_too(tmp_path):
+    rng = np.random.default_rng(5)
+    topic, slot = rng.integers(0, 25, ROWS), rng.integers(0, 12, ROWS)
+    logit = rng.normal(0, 1.2, (25, 12))[topic, slot] + 0.05 * topic
+    table = {
+        "topic": topic,
+        "item_slot": slot,
+        "topic.value": rng.normal(size=ROWS),
+        "y": (rng.random(ROWS) < 1 / (1 + np.exp(-logit))),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    (pair,) = crossed_in(tmp_path / "t.parquet").values()
+    assert pair.entity == "item"  # one of the two is
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    columns = {f.name: f.source for f in fields}
+    assert len(columns) == len(fields)
+    assert {columns[side] for side in pair.crossed} == {"topic", "item_slot"}
+
+
+def test_pairs_have_ids_by_every_road(tmp_path):
+    table = pa.table(
+        {
+            "a": ["x", "x", "y", "y", None, "x", "y", "x", "new", "rare"],
+            "b": pa.array([1, 1, 2, 2, 1, None, 1, 7, 1, 2]),
+        }
+    )
+    specs = [
+        FieldSpec(name="a"),
+        FieldSpec(name="b"),
+        FieldSpec(name="a × b", crossed=("a", "b"), vocabulary=VocabularyPolicy(min_count=2)),
+    ]
+    encoder = fit(specs, table.slice(0, 8))
+    at = encoder.field_columns()["a × b"][1].start
+    ids = encoder.encode_table(table).ids[:, at].tolist()
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert min(ids[0], ids[2]) >= 2
+    assert ids[4:6] == [MISSING, MISSING]
+    assert ids[6:] == [OUT_OF_VOCABULARY] * 4
+    columns = {name: table[name].to_pylist() for name in ("b", "a")}
+    assert encoder.encode_columns(columns).ids[:, at].tolist() == ids
+    assert encoder.encode_columns({"a": ["x"]}).ids[0, at] == MISSING
+    assert [field.name for field in encoder.input_fields] == ["a", "b"]
+    encoder.save(tmp_path)
+    again = RowEncoder.load(tmp_path)
+    np.testing.assert_array_equal(again.encode_table(table).ids, encoder.encode_table(table).ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crossed": ("a", "c")}, "crossed from 'c', which is no categorical field"),
+        ({"crossed": ("a", "n")}, "crossed from 'n', which is no categorical field"),
+        ({"crossed": ("a", "h")}, "whose values are hashed"),
+        ({"crossed": ("a", "i")}, "its entity must be item"),
+        ({"crossed": ("a", "a2"), "column": "a"}, "have no column"),
+    ],
+)
+def test_pairs_that_cannot_be(changes, message):
+    fields = [
+        {"name": "a"},
+        {"name": "a2"},
+        {"name": "n", "kind": "numeric"},
+        {"name": "h", "vocabulary": {"hash_buckets": 10}},
+        {"name": "i", "entity": "item"},
+        {"name": "pair", **changes},
+    ]
+    with pytest.raises((ConfigError, SchemaError, ValueError), match=message):
+        FeatureSchema.model_validate({"label": {"column": "y"}, "fields": fields})
+
+
+def test_pairs_of_ranking_requests(tmp_path):
+    rng = np.random.default_rng(2)
+    rows = 60
+    table = pa.table({"slot": rng.choice(["p", "q"], rows), "item": rng.choice(["1", "2"], rows)})
+    kinds = pa.table({"item": ["1", "2"], "kind": ["u", "v"]})
+    entity = RawEntity("item", "item", kinds)
+    specs = [
+        FieldSpec(name="item", entity="item"),
+        FieldSpec(name="kind", entity="item"),
+        FieldSpec(name="slot"),
+        FieldSpec(name="slot × kind", crossed=("slot", "kind"), entity="item"),
+    ]
+    encoder = fit(specs, table, [entity], item_key="item")
+    rows = pa.table({"slot": ["q", "q"], "item": ["2", "1"]})
+    same(encoder.encode_rank(None, {"slot": "q"}, ["2", "1"]), encoder.encode_table(rows))
+    at = encoder.field_columns()["slot × kind"][1].start
+    assert encoder.encode_table(rows).ids[:, at].min() >= 2
+    assert encoder.item_table() is None  # a pair is neither the context's nor the item's
