@@ -196,18 +196,10 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
-        self._fields, warnings = apart_fields(self._fields, self._sample, self._labels)
-        self._result.warnings += warnings
-        shared = shared_values(self._fields, self._sample, self._labels, user)
-        self._result.warnings += shared.warnings
-        for name, why in shared.copies.items():
-            self._exclude(name, why, True)
-        crossed = shared.fields
-        if not self._config.entities:
-            crossed = crossed_fields(crossed, self._sample, self._labels, self._distance)
+        self._tie_fields(user)
         updated = features.model_copy(
             update={
-                "fields": tuple(crossed),
+                "fields": tuple(self._fields),
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,
@@ -219,6 +211,17 @@ class _Inference:
         )
         self._result.dataset = self._config.model_copy(update={"features": updated})
         return self._result
+
+    def _tie_fields(self, user: str | None) -> None:
+        """What fields tell together: by their distance, values in common, or as pairs."""
+        fields, warnings = apart_fields(self._fields, self._sample, self._labels)
+        shared = shared_values(fields, self._sample, self._labels, user)
+        self._result.warnings += [*warnings, *shared.warnings]
+        for name, why in shared.copies.items():
+            self._exclude(name, why, True)
+        self._fields = shared.fields
+        if not self._config.entities:
+            self._fields = crossed_fields(self._fields, self._sample, self._labels, self._distance)
 
     def _look_at_texts(self, profile: ColumnProfile) -> None:
         """Warn of texts that are a sign of something else."""
