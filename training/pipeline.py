@@ -18,10 +18,9 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from dynens.bundle import load_bundle
-from dynens.config.base import validate
 from dynens.config.run import RayConfig, RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import BadInputError, BundleError, DataError, DynensError, TrainingError
+from dynens.errors import BadInputError, BundleError, DynensError, TrainingError
 from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
 from dynens.schema import DatasetConfig
 from training.context import StageContext, json_progress, read_settings
@@ -36,7 +35,7 @@ from training.plan import (
     plan,
     ready,
 )
-from training.reuse import reuse_stages
+from training.reuse import compare_files, reuse_stages
 
 POLL_S = 0.3
 PROGRESS_FILE = "progress.jsonl"
@@ -95,7 +94,7 @@ def fit(
         with run.locked():
             try:
                 if reuse is not None and is_new:
-                    _take_over(run, config, reuse)
+                    reuse_stages(run, config, reuse)
                 _prepare_here(run, config, watcher or Watcher())
                 config = config.for_rows(open_prepared(run.data).informative_rows)
                 with cluster(config.ray) as num_cpus:
@@ -132,16 +131,6 @@ def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _take_over(run: RunDirectory, config: RunConfig, other: Path) -> None:
-    """Link the stages of another run, of the same files as they are now."""
-    try:
-        reuse_stages(run, config, other)
-        _compare_files(run, Watcher())
-    except BadInputError:
-        _clear(run.root)
-        raise
-
-
 def _clear(root: Path) -> None:
     """Empty the folder of a run that came to nothing."""
     for path in root.iterdir():
@@ -155,7 +144,7 @@ def _prepare_here(run: RunDirectory, config: RunConfig, watcher: Watcher) -> Non
     """Prepare the data in this process: bad input is found out before a cluster is started."""
     stage = next(s for s in plan(config, run, 1) if s.name == PREPARE)
     if is_complete(stage):
-        _compare_files(run, watcher)
+        compare_files(run, watcher.warned)
         return
     watcher.started(stage)
     start = time.monotonic()
@@ -177,27 +166,6 @@ def _rare_classes(data: PreparedData) -> Iterator[str]:
                 f"the validation part has only {count} {name} rows, so calibration and router rest "
                 "on little; give more rows or a larger validation part"
             )
-
-
-def _compare_files(run: RunDirectory, watcher: Watcher) -> None:
-    """Refuse to go on from encoded rows whose source files have changed.
-
-    Files that are gone are warned of only, for nothing that remains to be done reads them.
-    """
-    from dynens.data.prepare import fingerprint
-
-    data = open_prepared(run.data)
-    dataset = validate(DatasetConfig, run.read_config()["data"], str(run.config))
-    try:
-        current = fingerprint(dataset, data.seed)
-    except DataError as e:
-        watcher.warned(f"the run continues on the rows encoded earlier: {e}")
-        return
-    if current != data.fingerprint:
-        raise DataError(
-            f"the files of dataset {dataset.name!r} have changed since {run.data} was encoded; "
-            f"choose another --out, or remove {run.root} to start anew."
-        )
 
 
 def _prepared_note(data: PreparedData) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dynens.config.base import validate
 from dynens.config.run import RunConfig
 from dynens.data.prepared import open_prepared
-from dynens.errors import BadInputError
+from dynens.errors import BadInputError, DataError
 from dynens.run import RunDirectory, replace_directory
 from dynens.schema import DatasetConfig
 from training.context import read_settings
@@ -61,6 +63,13 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> None:
             f"seed is {config.seed} but {old.seed} in {other}, which decides on everything; give "
             "--data or --train instead of --reuse."
         )
+    try:
+        compare_files(source, lambda _: None)
+    except DataError as e:
+        raise BadInputError(
+            f"the files of {other} have changed since it encoded them; give --data or --train "
+            "instead of --reuse."
+        ) from e
     rows = open_prepared(source.data).informative_rows
     old, config = old.for_rows(rows), config.for_rows(rows)
     before, stages = plan(old, source, 1), plan(config, run, 1)
@@ -72,6 +81,30 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> None:
         if stage.name in directories and stage.name not in lost:
             shutil.copytree(directories[stage.name], linked, copy_function=_link)
             replace_directory(linked, stage.directory)
+
+
+def compare_files(run: RunDirectory, warn: Callable[[str], None]) -> None:
+    """Refuse to go on from encoded rows whose source files have changed.
+
+    Files that are gone are warned of only, for nothing that remains to be done reads them.
+
+    Raises:
+        DataError: they have changed.
+    """
+    from dynens.data.prepare import fingerprint
+
+    data = open_prepared(run.data)
+    dataset = validate(DatasetConfig, run.read_config()["data"], str(run.config))
+    try:
+        current = fingerprint(dataset, data.seed)
+    except DataError as e:
+        warn(f"the run continues on the rows encoded earlier: {e}")
+        return
+    if current != data.fingerprint:
+        raise DataError(
+            f"the files of dataset {dataset.name!r} have changed since {run.data} was encoded; "
+            f"choose another --out, or remove {run.root} to start anew."
+        )
 
 
 def changed_stages(old: RunConfig, new: RunConfig, stages: list[StageSpec]) -> set[str]:

@@ -196,18 +196,12 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
-        self._fields, warnings = apart_fields(self._fields, self._sample, self._labels)
-        self._result.warnings += warnings
-        shared = shared_values(self._fields, self._sample, self._labels, user)
-        self._result.warnings += shared.warnings
-        for name, why in shared.copies.items():
-            self._exclude(name, why, True)
-        crossed = shared.fields
-        if not self._config.entities:
-            crossed = crossed_fields(crossed, self._sample, self._labels, self._distance)
+        self._tie_fields(user)
+        if timestamp is not None:
+            self._add_ages(timestamp, time_format)
         updated = features.model_copy(
             update={
-                "fields": (*crossed, *self._ages(timestamp, time_format)),
+                "fields": tuple(self._fields),
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,
@@ -219,6 +213,17 @@ class _Inference:
         )
         self._result.dataset = self._config.model_copy(update={"features": updated})
         return self._result
+
+    def _tie_fields(self, user: str | None) -> None:
+        """What fields tell together: by their distance, values in common, or as pairs."""
+        fields, warnings = apart_fields(self._fields, self._sample, self._labels)
+        shared = shared_values(fields, self._sample, self._labels, user)
+        self._result.warnings += [*warnings, *shared.warnings]
+        for name, why in shared.copies.items():
+            self._exclude(name, why, True)
+        self._fields = shared.fields
+        if not self._config.entities:
+            self._fields = crossed_fields(self._fields, self._sample, self._labels, self._distance)
 
     def _look_at_texts(self, profile: ColumnProfile) -> None:
         """Warn of texts that are a sign of something else."""
@@ -355,16 +360,14 @@ class _Inference:
                 date = self._fields[-1]
                 self._add_parts(date_fields(date, self._sample[date.source], self._labels))
 
-    def _ages(self, timestamp: str | None, time_format: TimeFormat) -> list[FieldSpec]:
+    def _add_ages(self, timestamp: str, time_format: TimeFormat) -> None:
         """How long before the row its dates are."""
-        if timestamp is None:
-            return []
         now = row_time_field(self._unused(f"{timestamp}.epoch_days"), timestamp, time_format)
         ages, warnings = age_fields(self._fields, now, self._sample, self._labels)
         self._result.warnings += warnings
-        return [age.model_copy(update={"name": self._unused(age.name)}) for age in ages] + (
-            [now] if ages else []
-        )
+        self._add_parts(ages)
+        if ages:
+            self._fields.append(now)
 
     def _limit_buckets(self) -> None:
         """Buckets for the numbers that tell most of the label only."""

@@ -164,10 +164,13 @@ class _Preparation:
             update={"label": rows.reader.resolved()}
         )
         self.split_by = split_kind(self.dataset.split, rows.given, rows.times, rows.labels)
-        if self.split_by == "random" and rows.times is not None and self.dataset.split.by == "auto":
+        is_cut = len(np.unique(rows.given)) < len(SPLITS)
+        is_auto = rows.times is not None and self.dataset.split.by == "auto"
+        if self.split_by == "random" and is_auto and is_cut:
             self.warnings.append(
                 f"rows are cut at random: by {self.features.timestamp} a part would be empty or "
-                "hold one class only, or too many rows have no time"
+                "hold one class only, a part given as a file is no later, or too many rows have no "
+                "time"
             )
         self.say(f"splitting: {self.split_by}")
         split = split_rows(

@@ -41,3 +41,17 @@ def test_what_cannot_be_taken_over_leaves_nothing(workplace: Path, finished: Pat
         assert message in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
         assert not out.exists()
+
+
+def test_other_rows_than_those_encoded_are_not_taken_over(workplace: Path, tmp_path: Path) -> None:
+    table = tmp_path / "clicks.csv"
+    table.write_bytes((workplace / "clicks.csv").read_bytes())
+    old, new = tmp_path / "old", tmp_path / "new"
+    fast = ("--config", workplace / "fast.yaml")
+    done = dynens("fit", "--train", table, "--label", "bought", "--out", old, *fast)
+    assert done.returncode == 0, done.stderr
+    table.write_text(table.read_text() + table.read_text().splitlines()[-1] + "\n")
+    refused = dynens("fit", "--reuse", old, "--out", new)
+    assert refused.returncode == 2
+    assert "have changed since it encoded them" in refused.stderr
+    assert not new.exists()

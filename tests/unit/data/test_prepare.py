@@ -277,3 +277,19 @@ def test_keys_that_a_table_lacks_are_told_where_they_are_many(tmp_path, known, i
     share = (np.asarray(log["uid"]) >= known).mean()
     told = [w for w in warnings if f"{share:.0%} of the rows have a uid that the user table" in w]
     assert bool(told) is is_told
+
+
+def test_parts_given_as_files_are_not_said_to_be_cut(tmp_path):
+    rng = np.random.default_rng(0)
+    names = ("train", "valid", "test")
+    for name in names:
+        times = 1_700_000_000 + rng.integers(0, 10_000_000, 400)
+        columns = {"event_time": times, "x": rng.normal(size=400), "y": rng.integers(0, 2, 400)}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    train, valid, test = (tmp_path / f"{name}.parquet" for name in names)
+    config = dataset_from_files(train, valid=valid, label="y")
+    report = prepare(config, tmp_path / "two", seed=0).report
+    assert any("rows are cut at random" in warning for warning in report["warnings"])
+    whole = dataset_from_files(train, valid=valid, test=test, label="y")
+    report = prepare(whole, tmp_path / "three", seed=0).report
+    assert not any("rows are cut" in warning for warning in report["warnings"])
