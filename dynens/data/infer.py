@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,6 +50,7 @@ SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
 _MANY_LINES = 20
 _MANY_VALUES = 50
+_NAMED = 5  # columns in one warning
 
 
 def infer_schema(
@@ -171,8 +172,8 @@ class _Inference:
         request = features.request_id or find_key(profiles, REQUEST)
         user = features.user_key or find_key(profiles, USER)
         item = features.item_key or find_key(profiles, ITEM)
+        self._look_at_texts(profiles)
         for name, profile in profiles.items():
-            self._look_at_texts(profile)
             if not name:
                 self._exclude("(no name)", "a column without a name, as row numbers have none")
             elif name == request:
@@ -225,17 +226,22 @@ class _Inference:
         if not self._config.entities:
             self._fields = crossed_fields(self._fields, self._sample, self._labels, self._distance)
 
-    def _look_at_texts(self, profile: ColumnProfile) -> None:
+    def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
         """Warn of texts that are a sign of something else."""
-        if profile.max_lines > _MANY_LINES:
+        mixed = []
+        for name, profile in profiles.items():
+            if profile.max_lines > _MANY_LINES:
+                self._warn(
+                    f"{name} holds a text of {profile.max_lines} lines; if a quote is not "
+                    "closed there, rows are lost: set source.quoting to false"
+                )
+            if profile.not_a_number is not None and profile.num_distinct > _MANY_VALUES:
+                mixed.append(f"{name} ({profile.not_a_number!r})")
+        if mixed:
             self._warn(
-                f"{profile.name} holds a text of {profile.max_lines} lines; if a quote is not "
-                "closed there, rows are lost: set source.quoting to false"
-            )
-        if profile.not_a_number is not None and profile.num_distinct > _MANY_VALUES:
-            self._warn(
-                f"{profile.name} holds numbers and texts such as {profile.not_a_number!r}, so that "
-                "its values are categories; leave those texts empty if they mean missing"
+                "numbers and texts stand together in "
+                + ", ".join([*mixed[:_NAMED], *(["…"] if len(mixed) > _NAMED else [])])
+                + ": their values are categories; if such texts mean missing, leave them empty"
             )
 
     def _ask_about_dates(self) -> None:

@@ -148,9 +148,8 @@ def dataset_from_files(
     """
     files = _absolute(train)
     columns = file_schema(expand(files)[0], source).names
-    stem = Path(files[0]).name.split(".")[0]
     return DatasetConfig(
-        name=stem if stem.strip("*?[]") else "dataset",
+        name=_name(Path(files[0])),
         files=files,
         valid_files=_absolute(valid),
         test_files=_absolute(test),
@@ -158,6 +157,14 @@ def dataset_from_files(
         source=source,
         split=split,
     )
+
+
+def _name(file: Path) -> str:
+    """What a table is called: as its file, or as the folder of one that is called train."""
+    stem = file.name.split(".")[0]
+    if not stem.strip("*?[]"):
+        return "dataset"
+    return file.parent.name if stem.lower() == "train" and file.parent.name else stem
 
 
 def _absolute(files: Sequence[str | Path] | str | Path) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ def test_a_few_texts_among_numbers_are_warned_of(tmp_path):
     table = pa.table({"m": values, "x": rng.normal(size=400), "y": rng.integers(0, 2, 400)})
     pacsv.write_csv(table, tmp_path / "t.csv")
     (warning,) = infer_schema(tmp_path / "t.csv", "y").warnings
-    assert "m holds numbers and texts such as 'oops'" in warning
+    assert "numbers and texts stand together in m ('oops'): their values are cat" in warning
 
 
 def test_integers_that_are_categories_keep_their_size(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from dynens.data import movielens, synthetic
 from dynens.data.prepare import prepare
-from dynens.data.presets import PRESETS, dataset_for, fetch, list_presets
+from dynens.data.presets import PRESETS, dataset_for, dataset_from_files, fetch, list_presets
 from dynens.errors import DataError
 
 
@@ -271,3 +271,15 @@ def test_the_cache_is_made_once(tmp_path, monkeypatch):
     assert (folder / "interactions.parquet").stat().st_mtime_ns == stamp
     shutil.rmtree(folder)
     assert (fetch("synthetic") / "users.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("shop/clicks.csv", "clicks"), ("shop/train.csv.gz", "shop"), ("shop/*.csv", "dataset")],
+)
+def test_a_table_is_called_as_its_file_or_the_folder_of_a_train_file(tmp_path, file, name):
+    (tmp_path / "shop").mkdir()
+    target = tmp_path / file.replace("*", "clicks")
+    text = b"x,click\n1,0\n2,1\n"
+    target.write_bytes(gzip.compress(text) if target.suffix == ".gz" else text)
+    assert dataset_from_files(tmp_path / file, label="click").name == name
