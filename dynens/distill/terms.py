@@ -221,7 +221,7 @@ def pruning_loss(step: Step) -> Tensor:
     which carry no gradient, and the whole one's own response loss. 0 before pruning.
 
     References:
-        Zhang et al., "Deep Mutual Learning", CVPR 2018, eq. 2 and 3.
+        Zhang et al., "Deep Mutual Learning", CVPR 2018, section 3.1; its peers both start anew.
     """
     whole = step.unpruned
     if whole is None:

@@ -194,7 +194,7 @@ class DistillTrainer(Trainer):
 
         References:
             Zhuang et al., "Towards Effective Low-bitwidth Convolutional Neural Networks", CVPR
-            2018, section 3.1 (weights first).
+            2018 (its two stages: weights first).
         """
         if self.state.step % self._steps_per_epoch % _STEPS_PER_CALIBRATION == 0:
             simulation.calibrate()

@@ -5,8 +5,9 @@ Zeros scattered over a weight matrix save nothing in ONNX Runtime; fewer rows an
 References:
     Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.1 (the L1 norm);
     Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference",
-    ICLR 2017, eq. 7 and 8 (Taylor), and "Importance Estimation for Neural Network Pruning",
-    CVPR 2019 (its sums over rows).
+    ICLR 2017, section 2.2 (Taylor expansion), and "Importance Estimation for Neural Network
+    Pruning", CVPR 2019. Both cut a few units at a time from the whole network; here every layer
+    loses its share at once, so that the result has a shape that can be trained from scratch, too.
 """
 
 from __future__ import annotations
