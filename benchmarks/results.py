@@ -28,6 +28,7 @@ from benchmarks import (
     floors,
     load_curve,
     peers,
+    routing,
     serving,
     sizes,
     soak,
@@ -50,6 +51,10 @@ def cascade_section(data: Mapping[str, Any]) -> str:
     return cascade.markdown(data["results"])
 
 
+def routing_section(data: Mapping[str, Any]) -> str:
+    return routing.markdown(data["results"])
+
+
 def serving_section(data: Mapping[str, Any]) -> str:
     ready = f"ready after {data['ready_s']:.1f} s; budget {data['budget_ms']:.0f} ms"
     return f"Bundle of `{data['run']}`, {ready}.\n\n```\n{serving.table(data)}\n```"
@@ -66,6 +71,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "A confidence cascade at equal cost",
         "python -m benchmarks.cascade RUN... --out benchmarks/out/cascade.json",
         cascade_section,
+    ),
+    "routing": (
+        "Routing where the student is behind",
+        "python -m benchmarks.routing RUN... --out benchmarks/out/routing.json",
+        routing_section,
     ),
     "distillation": (
         "Ways to make the student",

@@ -77,6 +77,7 @@ def steps(short: bool) -> list[Step]:
     plan = [
         accuracy(data, seeds),
         step("cascade", *(run_of(name, seed) for seed in seeds for name in data)),
+        step("routing", *(run_of(name, seed) for name in data for seed in seeds)),
         # Many students: of a quarter of the users, since each is trained three times.
         accuracy([SAMPLE], ["1"], name="accuracy-sample"),
         step("distillation", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),

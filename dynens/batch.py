@@ -46,7 +46,7 @@ class DenseGap:
 
     Attributes:
         taker, owner: their names.
-        middle, scale: the median of the differences, and 1 / their median deviation from it.
+        middle, scale: the difference around which the input resolves, and 1 / how wide.
     """
 
     taker: str
@@ -67,6 +67,7 @@ class FeatureLayout:
         context_fields: the same for the sparse fields. Both are zero where a table describes only
             one side.
         gaps: pairs of dense features whose differences are inputs too.
+        only_apart: dense features that are no inputs but by way of these differences.
     """
 
     dense: tuple[str, ...]
@@ -74,6 +75,7 @@ class FeatureLayout:
     context_dense: int = 0
     context_fields: int = 0
     gaps: tuple[DenseGap, ...] = ()
+    only_apart: tuple[str, ...] = ()
 
     @property
     def has_context(self) -> bool:
@@ -101,6 +103,10 @@ class FeatureLayout:
             start += field.width
 
     def to_dict(self) -> dict[str, object]:
+        pairs = {
+            "gaps": [list(astuple(gap)) for gap in self.gaps],
+            "only_apart": list(self.only_apart),
+        }
         return {
             "dense": list(self.dense),
             "fields": [
@@ -108,7 +114,7 @@ class FeatureLayout:
                 for f in self.fields
             ],
             "context": [self.context_dense, self.context_fields],
-        } | ({"gaps": [list(astuple(gap)) for gap in self.gaps]} if self.gaps else {})
+        } | {name: values for name, values in pairs.items() if values}
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> FeatureLayout:
@@ -117,14 +123,16 @@ class FeatureLayout:
         assert isinstance(fields, list)
         context = data.get("context", [0, 0])
         assert isinstance(context, list)
-        gaps = data.get("gaps", [])
+        gaps, only_apart = data.get("gaps", []), data.get("only_apart", [])
         assert isinstance(gaps, list)
+        assert isinstance(only_apart, list)
         return cls(
             tuple(dense),
             tuple(SparseField(*field) for field in fields),
             context_dense=context[0],
             context_fields=context[1],
             gaps=tuple(DenseGap(*gap) for gap in gaps),
+            only_apart=tuple(only_apart),
         )
 
 

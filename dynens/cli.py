@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynens import __version__
-from dynens.errors import BadInputError, ConfigError, DynensError, StoppedError
+from dynens.cli_tables import data_app, dataset_of, schema_app, warn
+from dynens.errors import ConfigError, DynensError, StoppedError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,8 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Dynamic ensemble distillation: an ensemble's accuracy at one model's latency and cost.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Datasets that dynens knows.")
-schema_app = typer.Typer(no_args_is_help=True, help="What the columns of a table mean.")
 app.add_typer(data_app, name="data")
 app.add_typer(schema_app, name="schema")
 
@@ -91,15 +90,32 @@ def fit(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a killed run from its finished stages.")
     ] = False,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run whose table and settings this one has, but for --config and --set, and whose "
+            "stages it takes over where these change nothing."
+        ),
+    ] = None,
 ) -> None:
     """Train the pool, distil the student, fit the router and write the bundle."""
     from dynens.config.run import load_run_config
     from dynens.run import RunDirectory
 
-    dataset = _dataset(data, data_dir, train, valid, test, label)
-    run_config = load_run_config(config, settings or [])
+    if reuse is None:
+        dataset = dataset_of(data, data_dir, train, valid, test, label)
+        run_config = load_run_config(config, settings or [])
+    else:
+        from training.reuse import settings_of
+
+        if any((data, data_dir, train, valid, test, label)):
+            raise ConfigError(
+                "--reuse takes the table of the run it names; leave out what names another."
+            )
+        dataset, given = settings_of(reuse)
+        run_config = load_run_config(config, settings or [], given)
     try:
-        run_fit(dataset, run_config, out, resume=resume, console=_console())
+        run_fit(dataset, run_config, out, resume=resume, reuse=reuse, console=_console())
     except KeyboardInterrupt as e:
         if RunDirectory(out).config.is_file():
             raise StoppedError("stopped; the same command with --resume continues.") from e
@@ -107,7 +123,13 @@ def fit(
 
 
 def run_fit(
-    dataset: DatasetConfig, config: RunConfig, out: Path, *, resume: bool, console: Console
+    dataset: DatasetConfig,
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool,
+    console: Console,
+    reuse: Path | None = None,
 ) -> dict[str, Any]:
     """`fit` and the report, with progress on `console`; returns the metrics."""
     from dynens.report.console import print_metrics
@@ -116,7 +138,7 @@ def run_fit(
     from training.pipeline import fit as fit_run
 
     with ConsoleWatcher(console) as watcher:
-        run = fit_run(dataset, config, out, resume=resume, watcher=watcher)
+        run = fit_run(dataset, config, out, resume=resume, reuse=reuse, watcher=watcher)
     with console.status("evaluating"):
         metrics = write_report(run)
     print_metrics(console, metrics)
@@ -139,7 +161,7 @@ def evaluate(
     from dynens.report.write import evaluate_run
     from dynens.run import RunDirectory, finite
 
-    metrics, _, _ = evaluate_run(RunDirectory.open(run), data, _warn)
+    metrics, _, _ = evaluate_run(RunDirectory.open(run), data, warn)
     if output is Format.json:
         typer.echo(json.dumps(finite(metrics), indent=1))
     else:
@@ -157,7 +179,7 @@ def predict(
     from dynens.predict import predict_file
     from dynens.run import RunDirectory
 
-    rows = predict_file(RunDirectory.open(run), source, out, system.value, _warn)
+    rows = predict_file(RunDirectory.open(run), source, out, system.value, warn)
     typer.echo(f"{rows} rows written to {out}")
 
 
@@ -225,6 +247,10 @@ def loadtest(
     budget_ms: Annotated[
         float, typer.Option(help="What p99 must stay within, in ms (--find-peak).", min=0.1)
     ] = 8.0,
+    bearer_token_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the token that the server asks for."),
+    ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
     """Replay users and candidates of the test split at a constant arrival rate (k6)."""
@@ -232,14 +258,12 @@ def loadtest(
 
     from dynens.report.console import print_load, trial_line
     from dynens.run import finite
-    from serving.loadcheck import check_server
-    from serving.loadtest import LoadResult, find_server_peak, run_loadtest
+    from serving.loadcheck import bearer_header, check_server
+    from serving.loadtest import LoadOptions, find_server_peak, run_loadtest
 
-    check_server(url, run, rows_per_request)
-
-    def show_trial(result: LoadResult, kept: bool) -> None:
-        typer.echo(trial_line(result.to_dict(), kept), err=True)
-
+    options = LoadOptions(headers=bearer_header(bearer_token_env))
+    check_server(url, run, rows_per_request, options.headers)
+    data: dict[str, Any]
     if find_peak:
         typer.echo(f"trials of {duration_s:g} s, some 10 to 20 of them:", err=True)
         peak, trials = find_server_peak(
@@ -249,22 +273,18 @@ def loadtest(
             rows_per_request,
             start_qps=rate,
             trial_s=duration_s,
-            on_trial=show_trial,
+            on_trial=lambda result, kept: typer.echo(trial_line(result.to_dict(), kept), err=True),
+            options=options,
         )
         data = {"peak_qps": peak, "budget_ms": budget_ms, "trials": [t.to_dict() for t in trials]}
-        typer.echo(
-            json.dumps(finite(data), indent=1)
-            if output is Format.json
-            else f"peak: {peak:.0f} requests/s with p99 within {budget_ms:g} ms"
-        )
-        return
-    result = run_loadtest(
-        url, run, rate_qps=rate, duration_s=duration_s, rows_per_request=rows_per_request
-    )
-    if output is Format.json:
-        typer.echo(json.dumps(finite(result.to_dict()), indent=1))
     else:
-        print_load(_console(), result.to_dict())
+        data = run_loadtest(url, run, rate, duration_s, rows_per_request, options=options).to_dict()
+    if output is Format.json:
+        typer.echo(json.dumps(finite(data), indent=1))
+    elif find_peak:
+        typer.echo(f"peak: {peak:.0f} requests/s with p99 within {budget_ms:g} ms")
+    else:
+        print_load(_console(), data)
 
 
 @app.command()
@@ -292,81 +312,6 @@ def export(run: RunArgument) -> None:
     with ConsoleWatcher(_console()) as watcher:
         export_run(directory, watcher)
     print_metrics(_console(), write_report(directory))
-
-
-@data_app.command("list")
-def data_list() -> None:
-    """The presets, with where their data comes from."""
-    from dynens.data.presets import list_presets
-
-    for name, about in list_presets():
-        typer.echo(f"{name:<22} {about}")
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="Preset.")],
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where to put it, or a local copy.")
-    ] = None,
-) -> None:
-    """Download a preset's files (or check a local copy) and say where they are."""
-    from dynens.data.presets import fetch
-
-    typer.echo(f"{name}: {fetch(name, directory, lambda line: typer.echo(line, err=True))}")
-
-
-@schema_app.command("infer")
-def schema_infer(
-    file: Annotated[str, typer.Argument(help="Table to look at.")],
-    label: Annotated[str, typer.Option(help="Label column.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Where to write; standard output if absent.")
-    ] = None,
-) -> None:
-    """Write a first dataset.yaml for a table, with the reason for every field."""
-    from dynens.data.infer import infer_schema
-    from dynens.run import write_text
-
-    inferred = infer_schema(file, label)
-    for warning in inferred.warnings:
-        _warn(warning)
-    if out is None:
-        typer.echo(inferred.to_yaml())
-    else:
-        try:
-            write_text(out, inferred.to_yaml())
-        except OSError as e:
-            raise BadInputError(f"--out {out} cannot be written ({e.strerror or e}).") from e
-        typer.echo(f"{out} written; check it, then: dynens fit --data {out} --out RUN")
-
-
-def _dataset(
-    data: str | None,
-    data_dir: Path | None,
-    train: str | None,
-    valid: str | None,
-    test: str | None,
-    label: str | None,
-) -> DatasetConfig:
-    from dynens.data.presets import dataset_for, dataset_from_files
-
-    if (data is None) == (train is None):
-        raise ConfigError("give either --data (a preset or dataset.yaml) or --train with --label.")
-    if data is not None:
-        if label or valid or test:
-            raise ConfigError("--valid, --test and --label go with --train, not with --data.")
-        return dataset_for(data, data_dir)
-    assert train is not None
-    if data_dir is not None:
-        raise ConfigError("--dir is the folder of a preset, which --data names.")
-    if label is None:
-        raise ConfigError("--train needs --label COL, the column that says clicked or not.")
-    return dataset_from_files(train, valid or (), test or (), label=label)
-
-
-def _warn(text: str) -> None:
-    typer.echo(f"warning: {text}", err=True)
 
 
 def _console() -> Console:

@@ -57,6 +57,8 @@ class FieldSpec(FrozenConfig):
         apart_from: of numeric fields, another one that measures the same (the date of a booking and
             that of the stay). This one is then on its scale, which is `standard` or `log`, and how
             far apart the two are in a row is a feature.
+        only_apart: of such numeric fields: they are no feature by themselves, only how far apart
+            they are. Their scale then has no end: the time of the row goes on after training.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
         decimal: of numeric fields given as texts, what stands before the decimals.
@@ -78,6 +80,7 @@ class FieldSpec(FrozenConfig):
     keep: Literal["first", "last"] = "first"
     transform: Transform = "quantile"
     apart_from: str | None = None
+    only_apart: bool = False
     buckets: int | None = Field(default=None, ge=2, le=4096)
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
@@ -97,6 +100,10 @@ class FieldSpec(FrozenConfig):
             raise ValueError(
                 f"field {self.name!r} derives {self.derive!r} but is {self.kind}; "
                 "a part of a date is categorical or numeric"
+            )
+        if self.only_apart and (self.kind != "numeric" or self.buckets):
+            raise ValueError(
+                f"field {self.name!r} is only_apart, which numeric fields without buckets can be"
             )
         if self.fold_words and self.kind != "multi_valued":
             raise ValueError(

@@ -47,10 +47,16 @@ def check_apart(fields: Sequence[FieldSpec]) -> None:
     """Scales are those of other numeric fields, the last of which has its own.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they are not, or a field is nothing but apart, and from none.
     """
     by_name = {spec.name: spec for spec in fields}
+    owners = {spec.apart_from for spec in fields}
     for spec in fields:
+        if spec.only_apart and spec.apart_from is None and spec.name not in owners:
+            raise ValueError(
+                f"field {spec.name!r} is only_apart, but neither has it an apart_from nor is it "
+                "another field's"
+            )
         if spec.apart_from is None:
             continue
         owner = by_name.get(spec.apart_from)

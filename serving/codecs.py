@@ -21,11 +21,25 @@ Request = TypeVar("Request", InferRequest, RankRequest)
 
 @dataclass(frozen=True)
 class Model:
-    """An engine with what requests need to know of it."""
+    """An engine with what requests need to know of it.
+
+    Attributes:
+        engine: what scores.
+        fields: the raw inputs.
+        context_fields: those that candidates of a ranking request share.
+        told_fields: those of them that no table knows, so that a ranking request has to tell them.
+        user_key: the schema's name of the user's key, or None.
+        version: of the bundle.
+        dynens_version: that wrote it.
+        default_budget_ms: of requests that have none.
+        can_rank: whether items are joined from a table.
+        id_columns: which ids are of which field.
+    """
 
     engine: Engine
     fields: dict[str, Field]
     context_fields: dict[str, Field]
+    told_fields: frozenset[str]
     user_key: str | None
     version: str
     dynens_version: str
@@ -37,10 +51,13 @@ class Model:
     def of(cls, engine: Engine) -> Model:
         encoder, manifest = engine.encoder, engine.bundle.manifest
         fields = {f.name: Field(f.name, f.kind, f.entity) for f in encoder.input_fields}
+        joined = {"item"} | {table.entity for table in encoder.entities}
+        told = {n for n, f in fields.items() if f.entity not in joined and n != encoder.user_key}
         return cls(
             engine=engine,
             fields=fields,
             context_fields={n: f for n, f in fields.items() if f.entity != "item"},
+            told_fields=frozenset(told),
             user_key=encoder.user_key,
             version=manifest.bundle_version,
             dynens_version=manifest.dynens_version,
@@ -131,6 +148,9 @@ class RankCodec(Codec[RankRequest]):
         self, request: RankRequest, scores: Scores, model: Model, report: dict[str, Any]
     ) -> Response:
         report["bundle_version"] = model.version
+        if not model.told_fields <= request.context.keys():
+            missing = model.told_fields - request.context.keys()
+            report["missing_fields"] = ",".join(sorted(missing))
         return Response(200, render_rank(request, scores, report))
 
 

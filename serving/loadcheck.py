@@ -4,18 +4,46 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from dynens.errors import BadInputError
 from serving.replay import open_run_data, request_bodies
 
 _TIMEOUT_S = 10.0
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-def check_server(url: str, run: Path, rows_per_request: int) -> None:
+def bearer_header(variable: str | None) -> dict[str, str]:
+    """The header with the token that an environment variable holds; none without its name.
+
+    Raises:
+        BadInputError: the variable is empty.
+    """
+    if variable is None:
+        return {}
+    token = os.environ.get(variable, "")
+    if not token:
+        raise BadInputError(
+            f"the environment variable {variable!r} is empty; put the server's token in it."
+        )
+    return {"Authorization": f"Bearer {token}"}
+
+
+def check_server(
+    url: str, run: Path, rows_per_request: int, headers: Mapping[str, str] = NO_HEADERS
+) -> None:
     """Send one request of the load, to see that somebody answers and understands it.
+
+    Args:
+        url: base address of the server.
+        run: the run whose test rows are sent.
+        rows_per_request: candidates of the request.
+        headers: sent beside the content type.
 
     Raises:
         BadInputError: nobody does, or the request is refused for what it is.
@@ -23,9 +51,10 @@ def check_server(url: str, run: Path, rows_per_request: int) -> None:
     path, bodies = request_bodies(open_run_data(run), rows_per_request, 1)
     address = url.rstrip("/") + path
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no http_proxy
-    headers = {"Content-Type": "application/json"}
     try:
-        request = urllib.request.Request(address, bodies[0], headers)
+        request = urllib.request.Request(
+            address, bodies[0], {"Content-Type": "application/json", **headers}
+        )
         with direct.open(request, timeout=_TIMEOUT_S):
             pass
     except urllib.error.HTTPError as e:

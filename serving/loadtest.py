@@ -350,6 +350,7 @@ def find_server_peak(
     start_qps: float = 100.0,
     trial_s: float = 10.0,
     on_trial: Callable[[LoadResult, bool], None] | None = None,
+    options: LoadOptions = DEFAULTS,
 ) -> tuple[float, list[LoadResult]]:
     """The highest rate at which a server keeps its promise (`keeps_promise`), and all trials.
 
@@ -361,14 +362,16 @@ def find_server_peak(
         start_qps: first rate tried.
         trial_s: seconds of each trial, more where the rate is low (`trial_seconds`).
         on_trial: told about each trial, for progress.
+        options: details of each trial.
     """
     prepared = open_run_data(run)
-    path, bodies = _bodies(prepared, rows_per_request, DEFAULTS)
+    path, bodies = _bodies(prepared, rows_per_request, options)
     results: list[LoadResult] = []
 
     def trial(rate: float) -> bool:
         seconds = trial_seconds(rate, trial_s)
-        result = send_load(url.rstrip("/") + path, bodies, rate, seconds, rows_per_request)
+        address = url.rstrip("/") + path
+        result = send_load(address, bodies, rate, seconds, rows_per_request, options)
         results.append(result)
         kept = keeps_promise(result, budget_ms)
         if on_trial is not None:

@@ -23,6 +23,7 @@ _REPORT = {
     "elapsed_ms": {"type": "number", "description": "From arrival until the scores were ready."},
     "degraded": {"type": ["string", "null"], "enum": [None, "budget", "load"]},
     "bundle_version": {"type": "string"},
+    "missing_fields": {"type": "string", "description": "Fields left out, missing in every row."},
 }
 _BUDGET_PARAMETER = {
     "name": "x-latency-budget-ms",

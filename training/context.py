@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynens.config.base import validate
 from dynens.config.run import RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.run import RunDirectory
@@ -53,3 +54,14 @@ def json_progress(path: Path) -> Callable[[Any], None]:
             file.write(json.dumps(line) + "\n")
 
     return write
+
+
+def read_settings(settings: Mapping[str, Any], source: str) -> tuple[DatasetConfig, RunConfig]:
+    """A run's dataset and configuration, with what this version added at its default.
+
+    Raises:
+        ConfigError: they are not those of a run; the sentence names `source`.
+    """
+    rest = dict(settings)
+    dataset = validate(DatasetConfig, rest.pop("data", {}), source)
+    return dataset, validate(RunConfig, rest, source)

@@ -9,8 +9,9 @@ from dynens.data.prepared import open_prepared
 from dynens.errors import BundleError
 from dynens.models.registry import load_learner
 from dynens.run import RunDirectory
+from training.context import read_settings
 from training.int8 import is_int8
-from training.pipeline import Watcher, read_settings, run_stage, warn_of_ranking
+from training.pipeline import Watcher, run_stage, warn_of_ranking
 from training.plan import finished_stages, plan
 from training.stages import MODEL_ONNX
 

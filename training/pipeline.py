@@ -24,7 +24,7 @@ from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import BadInputError, BundleError, DataError, DynensError, TrainingError
 from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
 from dynens.schema import DatasetConfig
-from training.context import StageContext, json_progress
+from training.context import StageContext, json_progress, read_settings
 from training.plan import (
     DONE,
     LEARNER_PREFIX,
@@ -36,6 +36,7 @@ from training.plan import (
     plan,
     ready,
 )
+from training.reuse import reuse_stages
 
 POLL_S = 0.3
 PROGRESS_FILE = "progress.jsonl"
@@ -67,6 +68,7 @@ def fit(
     out: Path,
     *,
     resume: bool = False,
+    reuse: Path | None = None,
     watcher: Watcher | None = None,
 ) -> RunDirectory:
     """Train, distil, route and bundle: the whole run, in `out`.
@@ -78,6 +80,7 @@ def fit(
         resume: continue from the stages that are complete; refused where the source files or
             settings have changed since (but for those of `ray`, which say where a run trains, not
             what), while files that are gone are only warned of.
+        reuse: another run, whose stages are taken over where `config` leaves them as they are.
         watcher: told about progress.
 
     Raises:
@@ -91,6 +94,8 @@ def fit(
         run.start(settings, resume=resume, normalised=_normalised)
         with run.locked():
             try:
+                if reuse is not None and is_new:
+                    _take_over(run, config, reuse)
                 _prepare_here(run, config, watcher or Watcher())
                 config = config.for_rows(open_prepared(run.data).informative_rows)
                 with cluster(config.ray) as num_cpus:
@@ -118,17 +123,6 @@ def warn_of_ranking(run: RunDirectory, watcher: Watcher) -> None:
             )
 
 
-def read_settings(settings: Mapping[str, Any], source: str) -> tuple[DatasetConfig, RunConfig]:
-    """A run's dataset and configuration, with what this version added at its default.
-
-    Raises:
-        ConfigError: they are not those of a run; the sentence names `source`.
-    """
-    rest = dict(settings)
-    dataset = validate(DatasetConfig, rest.pop("data", {}), source)
-    return dataset, validate(RunConfig, rest, source)
-
-
 def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal for a run to go on."""
     dataset, config = read_settings(settings, "config.yaml")
@@ -136,6 +130,16 @@ def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
         "data": dataset.model_dump(mode="json"),
         **config.model_dump(mode="json", exclude={"ray"}),
     }
+
+
+def _take_over(run: RunDirectory, config: RunConfig, other: Path) -> None:
+    """Link the stages of another run, of the same files as they are now."""
+    try:
+        reuse_stages(run, config, other)
+        _compare_files(run, Watcher())
+    except BadInputError:
+        _clear(run.root)
+        raise
 
 
 def _clear(root: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -49,6 +50,11 @@ class EnsembleConfig(FrozenConfig):
     weight_methods: tuple[WeightMethod, ...] = ("uniform", "greedy", "bayes", "stacking")
     int8: Literal["off", "auto"] = "off"
     calibration: CalibrationMethod = "platt"
+
+    @field_validator("int8", mode="before")
+    @classmethod
+    def _off(cls, given: object) -> object:
+        return "off" if given is False else given  # what YAML makes of an off without quotes
 
 
 class StudentSearchConfig(FrozenConfig):
@@ -338,13 +344,22 @@ class RunConfig(FrozenConfig):
             )
 
 
-def load_run_config(path: Path | None, settings: list[str]) -> RunConfig:
+def load_run_config(
+    path: Path | None, settings: list[str], given: Mapping[str, Any] | None = None
+) -> RunConfig:
     """The run configuration from defaults, a YAML file and `A.B=C` settings, in that order.
+
+    Args:
+        path: the file, if there is one. Its learners, if it has any, are all there are.
+        settings: laid over it.
+        given: the configuration of another run, to start from instead of the defaults.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is wrong.
     """
     data = load_yaml(path) if path else {}
+    if given is not None:
+        data = merged({k: v for k, v in given.items() if k != "learners" or k not in data}, data)
     data.setdefault("learners", {n: c.model_dump() for n, c in default_learners().items()})
     data = apply_overrides(data, settings)
     return validate(RunConfig, data, str(path) if path else "settings")

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.evidence import Labels, halves, held_out_auc
+from dynens.data.evidence import LEAK_AUC, Labels, halves, held_out_auc, ranges
 from dynens.data.numbers import to_numbers
 from dynens.data.times import time_part, to_seconds
 from dynens.schema import FieldSpec
@@ -32,7 +32,6 @@ _MAX_PAIRS = 200  # the closest ones
 _MAX_TRIED, _MAX_FOUND = 30, 8
 _TOGETHER = 0.7  # correlation from which on two columns go together
 _CERTAIN = 60.0  # χ²
-_LEAK_AUC = 0.97
 _CLEARLY = 1.1
 _MIN_KNOWN = 0.5
 _FAR = 10.0  # deviations at which encoders cut a scale off
@@ -78,9 +77,9 @@ def apart_fields(
         update = {"apart_from": fields[owner].name, "why": f"{fields[taker].why}; {reason}"}
         result[taker] = result[taker].model_copy(update={**update, "transform": pair.scale})
         result[owner] = result[owner].model_copy(update={"transform": pair.scale})
-        ranges = _ranges(_difference(pair, values), 2 * _RANGES)
-        strength = held_out_auc(ranges, labels, halves(len(labels)))
-        if strength >= _LEAK_AUC:
+        codes = ranges(_difference(pair, values), 2 * _RANGES)
+        strength = held_out_auc(codes, labels, halves(len(labels)))
+        if strength >= LEAK_AUC:
             warnings.append(
                 f"{what} {fields[taker].name} and {fields[owner].name} are nearly tells the label "
                 f"(held-out AUC {strength:.3f}); leave one out if it is only known afterwards"
@@ -154,25 +153,17 @@ def _chi2(
     pair: _Pair, values: Sequence[Floats], labels: Labels, known: Sequence[Codes] = ()
 ) -> float:
     """χ² of the module's equation, beyond what the ranges of `known` differences tell."""
-    own = [_ranges(values[i], _OWN_RANGES) for i in (pair.taker, pair.owner)]
+    own = [ranges(values[i], _OWN_RANGES) for i in (pair.taker, pair.owner)]
     rest = labels.astype(np.float64)
     rest -= rest.mean()
     for _ in range(3):
         for codes in (*own, *known):
             counts, sums = np.bincount(codes), np.bincount(codes, rest)
             rest = rest - (sums / (counts + _SMOOTHING))[codes]
-    codes = _ranges(_difference(pair, values), _RANGES)
+    codes = ranges(_difference(pair, values), _RANGES)
     counts, sums = np.bincount(codes), np.bincount(codes, rest)
     counts, sums = counts[1:], sums[1:]  # of rows that have both
     return float((sums**2 / np.maximum(counts, 1)).sum() / max(float((rest**2).mean()), 1e-12))
-
-
-def _ranges(values: Floats, number: int) -> Codes:
-    """(N,) which of so many ranges with equally many values each is in, from 1 on; 0: missing."""
-    is_known = np.isfinite(values)
-    points = np.linspace(0, 1, number + 1)[1:-1]
-    edges = np.unique(np.quantile(values[is_known], points))
-    return np.where(is_known, np.searchsorted(edges, values) + 1, 0)
 
 
 def _chosen(
@@ -193,7 +184,7 @@ def _chosen(
         if chi2[best] <= _CERTAIN:
             break
         found.append((best, chi2[best]))
-        known.append(_ranges(_difference(best, values), 2 * _RANGES))
+        known.append(ranges(_difference(best, values), 2 * _RANGES))
         left = [p for pair in left if (p := _fitting(pair, [f for f, _ in found])) is not None]
     return found
 

@@ -267,12 +267,15 @@ def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:
     context_fields = sum(len(e.sparse) for e in context)
     if context_dense == len(dense) and context_fields == len(fields):
         context_dense = context_fields = 0  # nothing tells candidates apart
+    numbers = [e for e in ordered if isinstance(e, NumericEncoder)]
     gaps = tuple(
-        DenseGap(e.spec.name, e.spec.apart_from, *e.gap)
-        for e in ordered
-        if isinstance(e, NumericEncoder) and e.gap is not None and e.spec.apart_from is not None
+        DenseGap(e.spec.name, e.spec.apart_from, *gap)
+        for e in numbers
+        for gap in e.gaps
+        if e.spec.apart_from is not None
     )
-    return FeatureLayout(dense, fields, context_dense, context_fields, gaps)
+    only_apart = tuple(e.spec.name for e in numbers if e.spec.only_apart)
+    return FeatureLayout(dense, fields, context_dense, context_fields, gaps, only_apart)
 
 
 def _column_slices(encoders: Sequence[FieldEncoder]) -> list[FieldColumns]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+LEAK_AUC = 0.97
+"""Of what is nearly the label."""
 _SMOOTHING = 10.0
 _HALVES_SEED = (731, 1987)  # far from the seeds that made-up tables are drawn with
 
@@ -34,6 +36,14 @@ def held_out_auc(
         scores[mine] = ((positives + _SMOOTHING * rate) / (counts + _SMOOTHING))[codes[mine]]
     both = (_rank_auc(scores[mine], labels[mine]) for mine in (half, ~half))
     return float(np.mean(list(both)))
+
+
+def ranges(values: npt.NDArray[np.float64], number: int) -> npt.NDArray[np.int64]:
+    """(N,) which of so many ranges with equally many values each is in, from 1 on; 0: missing."""
+    is_known = np.isfinite(values)
+    points = np.linspace(0, 1, number + 1)[1:-1]
+    edges = np.unique(np.quantile(values[is_known], points)) if is_known.any() else values[:0]
+    return np.where(is_known, np.searchsorted(edges, values) + 1, 0)
 
 
 def _rank_auc(scores: npt.NDArray[np.float64], labels: Labels) -> float:

@@ -101,8 +101,8 @@ class NumericEncoder(FieldEncoder):
             `(x - knot) * heights[0]`.
         has_missing: whether training rows missed values (then an indicator column exists).
         edges: upper edges of the buckets but the last; empty: no sparse twin.
-        gap: median of what the transformed values are above those of the field that `apart_from`
-            names, and 1 / the median deviation from it; None: there is no such field.
+        gaps: where and how closely to look at what the transformed values are above those of the
+            field that `apart_from` names: (middle, scale) of `dynens.layers.gaps`, each.
     """
 
     def __init__(
@@ -112,11 +112,11 @@ class NumericEncoder(FieldEncoder):
         heights: npt.NDArray[np.float64],
         has_missing: bool,
         edges: npt.NDArray[np.float64],
-        gap: tuple[float, float] | None = None,
+        gaps: Sequence[tuple[float, float]] = (),
     ) -> None:
         super().__init__(spec)
         self.knots, self.heights, self.edges = knots, heights, edges
-        self.gap = gap
+        self.gaps = tuple(gaps)
         self.has_missing = has_missing
         self.texts_are_missing = False
         """Set where the same column is a category too, whose values may be texts that are no
@@ -171,6 +171,8 @@ class NumericEncoder(FieldEncoder):
         if len(self.knots) == 1:
             # Clipped: one absurd value must not swamp every other feature of its row.
             affine = (numbers - self.knots[0]) * self.heights[0]
+            if self.spec.only_apart:
+                return np.asarray(affine)
             return np.asarray(np.clip(affine, -10.0, 10.0))
         return np.interp(numbers, self.knots, self.heights)
 
@@ -180,7 +182,7 @@ class NumericEncoder(FieldEncoder):
             "heights": self.heights.tolist(),
             "has_missing": self.has_missing,
             "edges": self.edges.tolist(),
-        } | ({} if self.gap is None else {"gap": list(self.gap)})
+        } | ({"gaps": [list(gap) for gap in self.gaps]} if self.gaps else {})
 
 
 def _number(value: Any, spec: FieldSpec) -> float:

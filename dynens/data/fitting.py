@@ -33,6 +33,7 @@ MAX_LEN = 20
 _LONGER = 0.01  # share of lists that may be longer than what is kept of them
 _OTHER_LENGTH = 0.01  # share of lists that must be of another length for it to tell something
 _QUANTILES = 200
+_GAPS = 3  # a pair of numbers is looked at at so many sizes of their difference
 _EQUAL = 1e-6  # deviations of a scale that single precision hardly tells apart
 
 
@@ -193,7 +194,8 @@ class NumericFitter(FieldFitter):
             points = np.linspace(0, 1, self.spec.buckets + 1)[1:-1]
             edges = np.unique(np.quantile(values, points, method="inverted_cdf"))
             edges = edges[edges < values.max()]
-        return NumericEncoder(self.spec, knots, heights, self._has_missing, edges, self._gap())
+        has_missing = self._has_missing and not self.spec.only_apart
+        return NumericEncoder(self.spec, knots, heights, has_missing, edges, self._gaps())
 
     def _values(self) -> npt.NDArray[np.float64]:
         values = self._sample.values()
@@ -205,10 +207,11 @@ class NumericFitter(FieldFitter):
             return self.owner._transform()
         return _transform_of(self._values(), self.spec)
 
-    def _gap(self) -> tuple[float, float] | None:
-        """Median of what values are above the owner's of the same rows, and 1 / its deviation."""
+    def _gaps(self) -> list[tuple[float, float]]:
+        """Of each third of what values are above the owner's of the same rows, the small, middling
+        and large ones: their median, and 1 / the median deviation from it."""
         if self.owner is None:
-            return None
+            return []
         knots, heights = self._transform()
         mine, other = (
             NumericEncoder(f.spec, knots, heights, False, np.zeros(0)).transform(
@@ -217,13 +220,18 @@ class NumericFitter(FieldFitter):
             for f in (self, self.owner)
         )
         apart = mine - other
-        apart = apart[np.isfinite(apart)]
-        if not len(apart):
-            return 0.0, 1.0
-        middle = float(np.median(apart))
-        deviations = np.abs(apart - middle)
-        deviations = deviations[deviations > _EQUAL]
-        return middle, float(1 / np.median(deviations)) if len(deviations) else 1.0
+        thirds = np.array_split(np.sort(apart[np.isfinite(apart)]), _GAPS)
+        return list(dict.fromkeys(_middle_and_scale(third) for third in thirds))
+
+
+def _middle_and_scale(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Median of the values, and 1 / the median deviation of those that it is not."""
+    if not len(values):
+        return 0.0, 1.0
+    middle = float(np.median(values))
+    deviations = np.abs(values - middle)
+    deviations = deviations[deviations > _EQUAL]
+    return middle, float(1 / np.median(deviations)) if len(deviations) else 1.0
 
 
 class DenseVectorFitter(FieldFitter):

@@ -30,7 +30,7 @@ from dynens.data.roles import (
 )
 from dynens.data.shared import shared_values
 from dynens.data.sources import read_sample, with_decimal
-from dynens.data.time_fields import date_fields, row_time_fields
+from dynens.data.time_fields import age_fields, date_fields, row_time_field, row_time_fields
 from dynens.data.times import text_format
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
@@ -41,6 +41,7 @@ from dynens.schema import (
     FeatureSchema,
     FieldSpec,
     SourceOptions,
+    TimeFormat,
     dump_dataset,
 )
 
@@ -223,11 +224,12 @@ class _Inference:
         self._result.warnings += warnings
         shared = shared_values(self._fields, self._sample, self._labels, user)
         self._result.warnings += shared.warnings
+        fields = shared.fields + self._ages(timestamp, time_format)
         for name, why in shared.copies.items():
             self._exclude(name, why, True)
         updated = features.model_copy(
             update={
-                "fields": tuple(shared.fields),
+                "fields": tuple(fields),
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,
@@ -363,6 +365,17 @@ class _Inference:
             if spec.derive == "epoch_days":
                 date = self._fields[-1]
                 self._add_parts(date_fields(date, self._sample[date.source], self._labels))
+
+    def _ages(self, timestamp: str | None, time_format: TimeFormat) -> list[FieldSpec]:
+        """How long before the row its dates are."""
+        if timestamp is None:
+            return []
+        now = row_time_field(self._unused(f"{timestamp}.epoch_days"), timestamp, time_format)
+        ages, warnings = age_fields(self._fields, now, self._sample, self._labels)
+        self._result.warnings += warnings
+        return [age.model_copy(update={"name": self._unused(age.name)}) for age in ages] + (
+            [now] if ages else []
+        )
 
     def _limit_buckets(self) -> None:
         """Buckets for the numbers that tell most of the label only."""

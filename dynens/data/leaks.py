@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dynens.data.evidence import LEAK_AUC
 from dynens.data.profile import COPY_AUC, ColumnProfile
 from dynens.data.roles import OUTCOME
 
-_LEAK_AUC = 0.97
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 
@@ -37,9 +37,9 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
     if named and (profile.implies_label or auc >= 0.75):
         why = f"its name speaks of what follows the outcome, and it tells it (AUC {auc:.3f})"
         return Leak(why, True)
-    if auc >= _LEAK_AUC or profile.implies_label:
+    if auc >= LEAK_AUC or profile.implies_label:
         where = f"by itself (held-out AUC {auc:.3f})"
-        if auc < _LEAK_AUC:
+        if auc < LEAK_AUC:
             where = f"wherever it has not its usual value (AUC of all rows {auc:.3f})"
         return Leak(
             f"{profile.name} nearly tells the label {where}; leave it out if it is only known "

@@ -65,7 +65,7 @@ def find_timestamp(
         for time_format in _formats(sample[name], profile):
             seconds = to_seconds(sample[name], time_format)
             ordered = _in_order(seconds)
-            if not _plausible(seconds) and not (
+            if not is_of_our_days(seconds) and not (
                 named and ordered and time_format == "auto" and _from_a_start(seconds)
             ):
                 continue
@@ -87,11 +87,12 @@ def _formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeForma
 def may_be_time(sample: pa.Table, profile: ColumnProfile) -> bool:
     """Whether numbers, read as times, are all of our days."""
     return profile.is_number and any(
-        _plausible(to_seconds(sample[profile.name], kind)) for kind in NUMBER_FORMATS
+        is_of_our_days(to_seconds(sample[profile.name], kind)) for kind in NUMBER_FORMATS
     )
 
 
-def _plausible(seconds: npt.NDArray[np.float64]) -> bool:
+def is_of_our_days(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether nearly all of them are times of the last decades or the next."""
     return bool(((seconds > _EARLIEST_S) & (seconds < _LATEST_S)).mean() > 0.99)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.evidence import Labels
+from dynens.data.evidence import LEAK_AUC, Labels
 from dynens.data.fitting import MAX_LEN
 from dynens.data.lists import split_lists
 from dynens.data.values import canonical_codes
@@ -34,7 +34,7 @@ _MIN_OVERLAP = 0.2
 _MAX_PAIRS = 1000
 _CERTAIN = 5.0  # standard errors
 _SMOOTHING = 10.0
-_LEAK_AUC, _COPY_AUC = 0.97, 0.9999
+_COPY_AUC = 0.9999
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -141,7 +141,7 @@ def _assigned(fields: Sequence[FieldSpec], meetings: Sequence[_Meeting]) -> Shar
         if meeting.auc >= _COPY_AUC:
             result.copies[taker] = f"it gives the label away completely: {meeting.why}"
             continue
-        if meeting.auc >= _LEAK_AUC or min(meeting.rates) == 0 or max(meeting.rates) == 1:
+        if meeting.auc >= LEAK_AUC or min(meeting.rates) == 0 or max(meeting.rates) == 1:
             result.warnings.append(
                 f"{taker} nearly tells the label ({meeting.why}); leave it out if it is only known "
                 "afterwards"

@@ -112,14 +112,14 @@ def read_encoder(
 def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:
     spec, state = FieldSpec.model_validate(entry["spec"]), entry["state"]
     if spec.kind == "numeric":
-        gap = state.get("gap")
+        gaps = [(float(middle), float(scale)) for middle, scale in state.get("gaps", ())]
         return NumericEncoder(
             spec,
             _floats(state["knots"]),
             _floats(state["heights"]),
             state["has_missing"],
             _floats(state["edges"]),
-            None if gap is None else (float(gap[0]), float(gap[1])),
+            gaps,
         )
     if spec.kind == "dense_vector":
         return DenseVectorEncoder(spec, _floats(state["mean"]), _floats(state["scale"]))

@@ -56,8 +56,11 @@ def of_values(
         share = shares[:, encoder.field_columns()[one.spec.name][1]].max(axis=1)
         split = int(share.argmax())
         if share[split] > _NEARLY_ALL and share[TRAIN] < _HALF:
+            part = one.spec.derive
+            what = f"{part} of {one.spec.source}" if part else one.spec.source
+            ask = "does the table go on long enough" if part else "are values spelled alike"
             warnings.append(
-                f"{share[split]:.0%} of the {SPLITS[split]} rows have a {one.spec.source} that no "
-                "training row has, or one alone; are values spelled alike, and do they come back?"
+                f"{share[split]:.0%} of the {SPLITS[split]} rows have a {what} that no "
+                f"training row has, or one alone; {ask}, and do they come back?"
             )
     return warnings

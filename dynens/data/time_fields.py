@@ -1,19 +1,23 @@
-"""Parts of times as features: those of the row's own time, and those of other dates that tell."""
+"""Times as features: parts of the row's own, parts of other dates that tell, and their ages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
-from dynens.data.times import time_part, to_seconds
+from dynens.data.evidence import LEAK_AUC, Labels, auc_noise, halves, held_out_auc, ranges
+from dynens.data.numbers import to_numbers
+from dynens.data.roles import is_of_our_days
+from dynens.data.times import NUMBER_FORMATS, time_part, to_seconds
 from dynens.schema import FieldSpec, TimeFormat, TimePart
 
 _YEAR_S = 365 * 86_400
 _ROW_PARTS: tuple[TimePart, ...] = ("hour", "weekday")
+_AGES, _MAX_AGES = 20, 8
+_MIN_KNOWN = 0.5
 _DATE_PARTS: tuple[TimePart, ...] = ("hour", "weekday", "month")
 
 
@@ -46,6 +50,69 @@ def date_fields(spec: FieldSpec, column: pa.ChunkedArray, labels: Labels) -> Ite
             why = f"{part} of a date, held-out AUC {strength:.3f}"
             field = _field(spec.source, part, spec.time_format, why)
             yield field.model_copy(update={"entity": spec.entity})
+
+
+def age_fields(
+    fields: Sequence[FieldSpec], row_time: FieldSpec, sample: pa.Table, labels: Labels
+) -> tuple[list[FieldSpec], list[str]]:
+    """How long before the row its dates are, where that tells the label; warnings.
+
+    Dates of a table go on after training, so that it is their age that comes back. Neither the
+    date behind an age nor the row's time is a feature that way (`only_apart`).
+
+    Args:
+        fields: as inferred.
+        row_time: days since 1970 of the row.
+        sample: (joined) rows.
+        labels: (N,) of these rows.
+    """
+    now = to_seconds(sample[row_time.source], row_time.time_format)
+    noise = auc_noise(int((labels > 0).sum()))
+    half = halves(len(labels))
+    found, warnings = [], []
+    for spec in fields:
+        time_format = _format_of_time(spec, sample)
+        if time_format is None:
+            continue
+        age = now - to_seconds(sample[spec.source], time_format)
+        strength = held_out_auc(ranges(age, _AGES), labels, half)
+        if strength > 0.5 + 2 * noise:
+            why = f"age at the time of the row, held-out AUC {strength:.3f}"
+            field = _scaled(_field(spec.source, "epoch_days", time_format, why))
+            update = {"name": f"{spec.source}.age", "entity": spec.entity}
+            update["apart_from"] = row_time.name
+            found.append((strength, field.model_copy(update=update)))
+        if strength >= LEAK_AUC:
+            warnings.append(
+                f"how long {spec.source} is before {row_time.source} nearly tells the label "
+                f"(held-out AUC {strength:.3f}); exclude it if it is only known afterwards"
+            )
+    strongest = sorted(found, key=lambda pair: -pair[0])[:_MAX_AGES]
+    return [field for _, field in strongest], warnings
+
+
+def row_time_field(name: str, column: str, time_format: TimeFormat) -> FieldSpec:
+    """The time of the row as what dates are apart from."""
+    field = _field(column, "epoch_days", time_format, "the time that ages are counted to")
+    return _scaled(field).model_copy(update={"name": name})
+
+
+def _scaled(spec: FieldSpec) -> FieldSpec:
+    return spec.model_copy(update={"kind": "numeric", "transform": "standard", "only_apart": True})
+
+
+def _format_of_time(spec: FieldSpec, sample: pa.Table) -> TimeFormat | None:
+    """How a field's column is a date: one by itself, or numbers that are all of our days or 0."""
+    if spec.kind != "numeric":
+        return None
+    if spec.derive is not None:
+        return spec.time_format if spec.derive == "epoch_days" else None
+    numbers = to_numbers(sample[spec.source]).values
+    known = numbers[np.isfinite(numbers) & (numbers != 0)]
+    for time_format in NUMBER_FORMATS if len(known) > _MIN_KNOWN * len(numbers) else ():
+        if is_of_our_days(to_seconds(pa.array(known), time_format)):
+            return time_format
+    return None
 
 
 def _field(column: str, part: TimePart, time_format: TimeFormat, why: str) -> FieldSpec:

@@ -1,13 +1,14 @@
 """How far apart two numbers of a row are that measure the same: two dates, two coordinates, a
 balance and its limit.
 
-Both stand on one scale. For numbers x and y, whose differences have the median m and the median
-deviation d from it,
+Both stand on one scale. For numbers x and y, a middle m of their differences and a width d,
 
     gap = g / (1 + |g|),   g = (x - y - m) / d,
 
 which keeps small differences apart however far the numbers themselves are spread, never reaches 1,
-and comes out the same to the last bit in every runtime, as thresholds of trees demand.
+and comes out the same to the last bit in every runtime, as thresholds of trees demand. A pair has
+a gap of its own for each third of the differences (minutes, days and months of an article's age),
+with their median and their median deviation from it.
 """
 
 from __future__ import annotations

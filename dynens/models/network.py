@@ -237,7 +237,7 @@ class CTRNetwork(nn.Module):
         super().__init__()
         selection = select_features(layout, config.fields)
         self.selection = selection
-        self.selects_all = config.fields is None
+        self.selects_all = config.fields is None and not layout.only_apart
         for name, columns in (
             ("id_columns", selection.id_columns),
             ("dense_columns", selection.dense_columns),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,11 +103,12 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
             positions.append(position)
             flat_rows.append((start, stop))
         start = stop
-    dense = tuple(
-        i
+    chosen = {
+        name: i
         for i, name in enumerate(layout.dense)
         if name in wanted or name.removesuffix(LENGTH_SUFFIX) in wanted
-    )
+    }
+    dense = tuple(i for name, i in chosen.items() if name not in layout.only_apart)
     stat_columns = [
         kind * len(layout.fields) + position
         for kind in range(STATS_PER_FIELD)
@@ -122,12 +123,11 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
         context_dense=sum(i < layout.context_dense for i in dense),
         context_fields=sum(i < layout.context_fields for i in positions),
         shared_values=_shared_values(layout, fields, columns_of),
-        gaps=_gaps(layout, dense),
+        gaps=_gaps(layout, chosen),
     )
 
 
-def _gaps(layout: FeatureLayout, chosen: Collection[int]) -> tuple[ApartColumns, ...]:
-    place = {layout.dense[i]: i for i in chosen}
+def _gaps(layout: FeatureLayout, place: Mapping[str, int]) -> tuple[ApartColumns, ...]:
     found = []
     for gap in layout.gaps:
         if gap.taker in place and gap.owner in place:

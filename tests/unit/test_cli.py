@@ -35,7 +35,7 @@ def test_ctrl_c_says_stopped_and_whether_to_resume(
             RunDirectory(tmp_path / "run").start({}, resume=False)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_dataset", lambda *_: None)
+    monkeypatch.setattr(cli, "dataset_of", lambda *_: None)
     monkeypatch.setattr(cli, "run_fit", stopped)
     code, said = ran("fit", "--out", str(tmp_path / "run"), "--train", "t.csv", "--label", "y")
     assert code == 130
@@ -47,7 +47,7 @@ def test_a_file_that_ends_too_early_is_no_ctrl_c(ran: Ran, monkeypatch: pytest.M
     def ends(*_: object) -> None:
         raise EOFError("No data left in file")
 
-    monkeypatch.setattr(cli, "_dataset", ends)
+    monkeypatch.setattr(cli, "dataset_of", ends)
     with pytest.raises(EOFError, match="No data left"):
         ran("fit", "--out", "run", "--train", "t.csv", "--label", "y")
 

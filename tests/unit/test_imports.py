@@ -25,7 +25,7 @@ LAYERS = (
     ("dynens.evaluation", "dynens.predict", "dynens.report"),
 )
 # These put the others together.
-COMPOSITION = ("dynens.cli", "dynens.demo")
+COMPOSITION = ("dynens.cli", "dynens.cli_tables", "dynens.demo")
 # Without the train extra these must still import.
 BASE = (
     "dynens.errors",

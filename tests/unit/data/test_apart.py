@@ -98,11 +98,14 @@ def test_encoded_values_have_one_scale(tmp_path):
     mean, scale = float(a.knots[0]), float(a.heights[0])
     dense = data.encoder.encode_columns({"a": [mean], "b": [mean + 2.0]}).dense
     np.testing.assert_allclose(dense, [[2 * scale, 0.0]], atol=1e-6)
-    (gap,) = data.layout.gaps
-    assert (gap.taker, gap.owner) == ("b", "a")
-    # About 1, 2, 3 and 8 in equal parts: the median is 2 or 3, or between.
-    assert 1.99 <= gap.middle / scale <= 3.01
-    assert 0.49 <= 1 / (gap.scale * scale) <= 2.51
+    assert {(gap.taker, gap.owner) for gap in data.layout.gaps} == {("b", "a")}
+    # About 1, 2, 3 and 8 in equal parts, so thirds are 1 and some 2, 2 and 3, 8 and some 3; widths
+    # of a third are the median of the other values' distances from its median.
+    small, middling, large = ((g.middle / scale, 1 / g.scale / scale) for g in data.layout.gaps)
+    np.testing.assert_allclose(small, (1, 1), rtol=1e-4)
+    np.testing.assert_allclose(large, (8, 5), rtol=1e-4)
+    assert 1.99 <= middling[0] <= 3.01
+    assert 0.49 <= middling[1] <= 1.01
     data.encoder.save(tmp_path / "encoder")
     assert RowEncoder.load(tmp_path / "encoder").layout == data.layout
 

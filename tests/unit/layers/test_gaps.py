@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from dynens.batch import DenseGap, FeatureLayout, SparseField
@@ -36,6 +38,15 @@ def test_pairs_of_a_layout() -> None:
     )
     assert [pair.is_context for pair in pairs] == [True, False, False]
     assert select_features(LAYOUT, ("price", "cost", "item")).gaps == ()
+
+
+def test_what_is_only_apart_is_no_feature_by_itself() -> None:
+    layout = replace(LAYOUT, only_apart=("home", "shop"))
+    selected = select_features(layout, None)
+    assert selected.dense_columns == (1, 3)
+    assert selected.context_dense == 1
+    assert selected.gaps == select_features(LAYOUT, None).gaps
+    assert FeatureLayout.from_dict(layout.to_dict()) == layout
 
 
 def test_one_context_stands_for_all_rows() -> None:

@@ -37,13 +37,15 @@ def tiny_table(
     context: tuple[int, int] = (0, 0),
     shared: int | None = None,
     apart: tuple[tuple[int, int], ...] = (),
+    only_apart: tuple[int, ...] = (),
 ) -> TinyTable:
     """Rows whose click rate depends on dense features and on an effect of every id.
 
     The first `context` dense features and fields are what candidates of a request share; with
     `multi_valued` the last field holds lists, and the first one too where it is shared. With
     `shared` all fields have the vocabulary of that one, and a value in common makes clicks. Pairs
-    of dense features that are `apart` nearly agree, and how far they do not makes clicks, too.
+    of dense features that are `apart` nearly agree, and how far they do not makes clicks, too;
+    those that are `only_apart` make none by themselves.
     """
     rng = np.random.default_rng(seed)
     lists = {num_fields - 1} | ({0} if context[1] else set())
@@ -55,13 +57,16 @@ def tiny_table(
         owner = fields[shared]
         takers = (SparseField(f.name, 9 + i, f.width, owner.name) for i, f in enumerate(fields))
         fields = tuple(owner if f.name == owner.name else f for f in takers)
-    gaps = tuple(DenseGap(f"x{i}", f"x{j}", 0.1, 5.0) for i, j in apart)
-    layout = FeatureLayout(tuple(f"x{i}" for i in range(num_dense)), fields, *context, gaps)
+    looks = [(0.1, 5.0), (-0.2, 8.0)] if only_apart else [(0.1, 5.0)]
+    gaps = tuple(DenseGap(f"x{i}", f"x{j}", *look) for i, j in apart for look in looks)
+    names = tuple(f"x{i}" for i in range(num_dense))
+    hidden = tuple(names[i] for i in only_apart)
+    layout = FeatureLayout(names, fields, *context, gaps, hidden)
     dense = rng.normal(size=(2 * rows, num_dense)).astype(np.float32)
     for i, j in apart:
         dense[:, i] = dense[:, j] + 0.2 * dense[:, i]
     ids, logit = _random_ids(layout, 2 * rows, rng)
-    logit = logit + dense.sum(axis=1)
+    logit = logit + np.delete(dense, only_apart, axis=1).sum(axis=1)
     for i, j in apart:
         logit += 10 * (dense[:, i] - dense[:, j])
     if shared is not None:

@@ -28,6 +28,7 @@ TABLES = {
     "one field": tiny_table(num_dense=0, num_fields=1),
     "shared values": tiny_table(num_fields=4, multi_valued=True, shared=3),
     "apart": tiny_table(num_dense=3, apart=((2, 1), (0, 2))),
+    "only apart": tiny_table(num_dense=3, apart=((2, 1),), only_apart=(1, 2)),
 }
 
 CONTEXT_TABLES = {
@@ -42,6 +43,12 @@ CONTEXT_TABLES = {
     "apart on both sides": tiny_table(num_dense=4, context=(2, 1), apart=((2, 1), (1, 0), (3, 2))),
     "apart in the context": tiny_table(num_dense=3, context=(2, 1), apart=((0, 1),)),
     "an owner of the candidates": tiny_table(num_dense=2, context=(1, 1), apart=((0, 1),)),
+    "only apart on both sides": tiny_table(
+        num_dense=4, context=(2, 1), apart=((2, 1),), only_apart=(1, 2)
+    ),
+    "only apart and no other dense": tiny_table(
+        num_dense=2, context=(1, 1), apart=((1, 0),), only_apart=(0, 1)
+    ),
     "apart and shared": tiny_table(
         num_dense=3, num_fields=4, shared=3, context=(1, 2), apart=((1, 0), (2, 1))
     ),

@@ -90,6 +90,13 @@ def test_ranking_sorts_and_cuts(app: Application, engine: Engine) -> None:
     assert set(document) == REPORT | {"items"}
 
 
+def test_ranking_says_what_no_table_and_no_context_tells(app: Application) -> None:
+    told = call(app, "POST", RANK, {"context": {"hour": 3}, "candidates": ["i1"]}).json()
+    silent = call(app, "POST", RANK, {"user_id": 5, "candidates": ["i1"]}).json()
+    assert "missing_fields" not in told
+    assert silent["missing_fields"] == "hour"
+
+
 @pytest.mark.parametrize("keys", [["i1", "i2", "i3"], ["i1", "never seen", "i2"], ["i3", " i2"]])
 def test_known_items_and_strangers_rank_alike(app: Application, engine: Engine, keys: Any) -> None:
     """Items of the table take a shorter way; one stranger sends its request the long way."""

@@ -10,13 +10,15 @@ import orjson
 import pytest
 
 from dynens.errors import BadInputError
-from serving.loadcheck import check_server
+from serving.loadcheck import bearer_header, check_server
 from serving.loadtest import (
+    LoadOptions,
     LoadResult,
     _k6_rate,
     _result,
     find_peak,
     keeps_promise,
+    run_loadtest,
     send_load,
     trial_seconds,
 )
@@ -203,3 +205,32 @@ def test_a_server_of_another_run_is_refused_in_its_own_words(
         else:
             check_server(url, run, 5)
         server.shutdown()
+
+
+def test_a_server_that_asks_for_a_token_gets_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            is_known = self.headers["authorization"] == "Bearer s3cret"
+            self.send_response(200 if is_known else 401)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            """Be quiet."""
+
+    monkeypatch.setenv("SERVER_TOKEN", "s3cret")
+    monkeypatch.setenv("NO_TOKEN", "")
+    assert bearer_header(None) == {}
+    with pytest.raises(BadInputError, match="'NO_TOKEN' is empty"):
+        bearer_header("NO_TOKEN")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(BadInputError, match="answers 401"):
+            check_server(url, run, 5)
+        options = LoadOptions(headers=bearer_header("SERVER_TOKEN"), bodies=5)
+        check_server(url, run, 5, options.headers)
+        result = run_loadtest(url, run, 20, 1, 5, options=options)
+        server.shutdown()
+    assert result.errors == {}
+    assert result.requests > 0

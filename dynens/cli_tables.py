@@ -1,0 +1,97 @@
+"""The commands about tables, and how the other commands name one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dynens.errors import BadInputError, ConfigError
+
+if TYPE_CHECKING:
+    from dynens.schema import DatasetConfig
+
+data_app = typer.Typer(no_args_is_help=True, help="Datasets that dynens knows.")
+schema_app = typer.Typer(no_args_is_help=True, help="What the columns of a table mean.")
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """The presets, with where their data comes from."""
+    from dynens.data.presets import list_presets
+
+    for name, about in list_presets():
+        typer.echo(f"{name:<22} {about}")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Preset.")],
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where to put it, or a local copy.")
+    ] = None,
+) -> None:
+    """Download a preset's files (or check a local copy) and say where they are."""
+    from dynens.data.presets import fetch
+
+    typer.echo(f"{name}: {fetch(name, directory, lambda line: typer.echo(line, err=True))}")
+
+
+@schema_app.command("infer")
+def schema_infer(
+    file: Annotated[str, typer.Argument(help="Table to look at.")],
+    label: Annotated[str, typer.Option(help="Label column.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; standard output if absent.")
+    ] = None,
+) -> None:
+    """Write a first dataset.yaml for a table, with the reason for every field."""
+    from dynens.data.infer import infer_schema
+    from dynens.run import write_text
+
+    inferred = infer_schema(file, label)
+    for warning in inferred.warnings:
+        warn(warning)
+    if out is None:
+        typer.echo(inferred.to_yaml())
+    else:
+        try:
+            write_text(out, inferred.to_yaml())
+        except OSError as e:
+            raise BadInputError(f"--out {out} cannot be written ({e.strerror or e}).") from e
+        typer.echo(f"{out} written; check it, then: dynens fit --data {out} --out RUN")
+
+
+def dataset_of(
+    data: str | None,
+    data_dir: Path | None,
+    train: str | None,
+    valid: str | None,
+    test: str | None,
+    label: str | None,
+) -> DatasetConfig:
+    """The table that the options of `fit` name.
+
+    Raises:
+        ConfigError: they name none, or two.
+    """
+    from dynens.data.presets import dataset_for, dataset_from_files
+
+    if (data is None) == (train is None):
+        raise ConfigError("give either --data (a preset or dataset.yaml) or --train with --label.")
+    if data is not None:
+        if label or valid or test:
+            raise ConfigError("--valid, --test and --label go with --train, not with --data.")
+        return dataset_for(data, data_dir)
+    assert train is not None
+    if data_dir is not None:
+        raise ConfigError("--dir is the folder of a preset, which --data names.")
+    if label is None:
+        raise ConfigError("--train needs --label COL, the column that says clicked or not.")
+    return dataset_from_files(train, valid or (), test or (), label=label)
+
+
+def warn(text: str) -> None:
+    """Tell the user on stderr."""
+    typer.echo(f"warning: {text}", err=True)

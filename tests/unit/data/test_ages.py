@@ -1,0 +1,111 @@
+"""How long before a row its dates are."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.infer import infer_schema
+from dynens.data.prepare import prepare
+from dynens.rules import LabelRule
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
+
+ROWS, DAY_S = 4000, 86_400
+START = np.datetime64("2024-03-01").astype("datetime64[s]")
+
+
+def log_of(tells=True, seed=0):
+    """A week's log, in order, of articles that are some hours to weeks old; newer ones are read."""
+    rng = np.random.default_rng(seed)
+    now = np.sort(rng.uniform(0, 7, ROWS))
+    age = np.exp(rng.normal(0, 2, ROWS))
+    logit = -1.2 - (0.9 * np.log(age) if tells else 0)
+    clicks = (rng.random(ROWS) < 1 / (1 + np.exp(-logit))).astype(int)
+    return now, now - age, clicks
+
+
+def as_dates(days):
+    return START + np.round(days * DAY_S).astype("timedelta64[s]")
+
+
+def as_unix(days):
+    return as_dates(days).astype(np.int64)
+
+
+def as_unix_or_never(days):
+    return np.where(np.arange(ROWS) % 9 == 0, 0, as_unix(days))
+
+
+def ages(tmp_path, now, published, clicks):
+    table = {"published": published, "timestamp": now, "click": clicks}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "click").dataset.features
+    assert features.timestamp == "timestamp"
+    return {f.name: f for f in features.fields if f.only_apart}
+
+
+@pytest.mark.parametrize("written", [as_dates, as_unix, as_unix_or_never])
+def test_an_age_that_tells_is_a_feature(tmp_path, written):
+    now, published, clicks = log_of()
+    found = ages(tmp_path, as_unix(now), written(published), clicks)
+    assert set(found) == {"published.age", "timestamp.epoch_days"}
+    assert found["published.age"].apart_from == "timestamp.epoch_days"
+    assert {(f.derive, f.transform) for f in found.values()} == {("epoch_days", "standard")}
+
+
+def test_an_age_that_tells_nothing_is_none(tmp_path):
+    now, published, clicks = log_of(tells=False)
+    assert ages(tmp_path, as_dates(now), as_dates(published), clicks) == {}
+
+
+def test_numbers_that_are_no_times_have_no_age(tmp_path):
+    now, published, clicks = log_of()
+    assert ages(tmp_path, as_dates(now), 1000 - published, clicks) == {}
+
+
+def fields_of(*names):
+    scale = {"kind": "numeric", "derive": "epoch_days", "transform": "standard"}
+    owner = {"published": "timestamp"}
+    return tuple(
+        FieldSpec(name=n, apart_from=owner.get(n), only_apart=True, **scale) for n in names
+    )
+
+
+def prepared(tmp_path, fields):
+    now, published, clicks = log_of()
+    table = {"published": as_dates(published), "timestamp": as_dates(now), "click": clicks}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    schema = FeatureSchema(label=LabelRule(column="click"), fields=fields)
+    files = (str(tmp_path / "t.parquet"),)
+    return prepare(DatasetConfig(files=files, features=schema), tmp_path / "d", seed=0)
+
+
+def test_an_age_does_not_depend_on_the_day(tmp_path):
+    """Neither within training nor years after it, but for what single precision tells apart."""
+    encoder = prepared(tmp_path, fields_of("published", "timestamp")).encoder
+    assert encoder.layout.only_apart == encoder.layout.dense == ("published", "timestamp")
+    days = np.array([1.0, 4.0, 400.0, 4000.0])
+    columns = {"published": as_dates(days - 2).tolist(), "timestamp": as_dates(days).tolist()}
+    dense = encoder.encode_columns(columns).dense
+    per_day = float(encoder.encoders[0].heights[0])
+    np.testing.assert_allclose((dense[:, 1] - dense[:, 0]) / per_day, 2.0, atol=1e-3)
+
+
+def test_a_time_that_is_missing_is_that_of_the_middle_of_training(tmp_path):
+    encoder = prepared(tmp_path, fields_of("published", "timestamp")).encoder
+    dense = encoder.encode_columns({"published": [str(START)]}).dense
+    assert dense.shape == (1, 2)
+    assert dense[0, 1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ([{"name": "a", "kind": "numeric", "only_apart": True}], "nor is it"),
+        ([{"name": "a", "only_apart": True}], "without buckets"),
+        ([{"name": "a", "kind": "numeric", "buckets": 8, "only_apart": True}], "without buckets"),
+    ],
+)
+def test_what_only_apart_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        FeatureSchema(label=LabelRule(column="y"), fields=fields)
