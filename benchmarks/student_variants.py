@@ -19,6 +19,11 @@ def further(epochs: int = 10, learning_rate: float = 0.001, mutual: float = 0) -
     return f"distill.pruning={{share: 0.001, {how}}}"
 
 
+def pruned(share: float, mutual: float = 0.5) -> str:
+    """Hidden units cut from the student, which recovers beside the whole one unless told not to."""
+    return f"distill.pruning={{share: {share}, mutual: {mutual}}}"
+
+
 # Each differs from the run's own settings in one respect.
 CONFIGURED = "as configured"
 VARIANTS: dict[str, list[str]] = {
@@ -87,18 +92,15 @@ VARIANTS: dict[str, list[str]] = {
     "searched, genetic": ["student_search.trials=16", "student_search.method=genetic"],
     "quantisation aware": [INT8, "distill.quantisation_aware.weight=1"],
     "six further epochs at a low rate": [further(epochs=6, learning_rate=0.0001)],
-    "pruned by half": ["distill.pruning.share=0.5"],
-    "pruned by half, by magnitude": [
-        "distill.pruning.share=0.5",
-        "distill.pruning.criterion=magnitude",
-    ],
-    "pruned by half, not mutual": ["distill.pruning.share=0.5", "distill.pruning.mutual=0"],
+    "pruned by half": [pruned(0.5)],
+    "pruned by half, by magnitude": [pruned(0.5), "distill.pruning.criterion=magnitude"],
+    "pruned by half, not mutual": [pruned(0.5, mutual=0)],
     "pruned by half, quantisation aware": [
-        "distill.pruning.share=0.5",
+        pruned(0.5),
         INT8,
         "distill.quantisation_aware.weight=1",
     ],
-    "pruned by three quarters": ["distill.pruning.share=0.75"],
+    "pruned by three quarters": [pruned(0.75)],
     "ten further epochs": [further()],
     "ten further epochs, mutual": [further(mutual=0.5)],
     "hidden 64-32, ten further epochs": ["student.hidden_units=[64, 32]", further()],

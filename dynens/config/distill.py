@@ -149,7 +149,7 @@ class PruningConfig(FrozenConfig):
 
     share: float = Field(default=0.0, ge=0, lt=1)
     criterion: Literal["taylor", "magnitude"] = "taylor"
-    mutual: float = Field(default=0.5, ge=0)
+    mutual: float = Field(default=0.0, ge=0)
     epochs: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
 

@@ -50,6 +50,7 @@ def test_a_pruned_student_is_narrower_and_nearly_as_good(
     run: RunDirectory, tmp_path: Path, criterion: str, gating: bool
 ) -> None:
     pruning = {"share": 0.5, "criterion": criterion, "epochs": 2, "learning_rate": 0.01}
+    pruning |= {"mutual": 0.5}
     progress: list[FitProgress] = []
     student = {"hidden_units": [16, 8]}
     context, config = compressing(run, tmp_path, student, pruning=pruning, gating=gating)
