@@ -24,132 +24,21 @@ from typing import Any
 import numpy as np
 
 from benchmarks.loads import markdown_table, one_sentence
+from benchmarks.student_graphs import graph_figures, graphs_table
+from benchmarks.student_variants import COMPRESSED, CONFIGURED, REPORTED, VARIANTS
 from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray
 from dynens.config.base import apply_overrides, validate
 from dynens.config.run import RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import BadInputError
 from dynens.metrics import auc
-from dynens.run import RunDirectory, environment, write_json
+from dynens.run import RunDirectory, environment, read_json, write_json
 from dynens.schema import DatasetConfig
 from training.architecture import settle, student_config
 from training.context import StageContext
+from training.int8 import fp32_graph
 from training.stages import labels_of, pool_logits, read_blend, valid_roles, weights_of
 from training.student import StudentLearner, teacher_system
-
-NONE = "distill.augmented_per_row=0"
-
-
-def only(kind: str, probability: float = 0.5) -> str:
-    """All made-up rows made in one way."""
-    return f"distill.augmentations=[{{kind: {kind}, probability: {probability}}}]"
-
-
-# Each differs from the run's own settings in one respect.
-CONFIGURED = "as configured"
-VARIANTS: dict[str, list[str]] = {
-    CONFIGURED: [],
-    "labels only": ["distill.alpha.start=0", NONE],
-    "no made-up rows": [NONE],
-    "alpha 0.5": ["distill.alpha.start=0.5"],
-    "alpha 0.9": ["distill.alpha.start=0.9"],
-    "alpha 1": ["distill.alpha.start=1"],
-    "alpha 0.5 to 1": ["distill.alpha={kind: linear, start: 0.5, end: 1}"],
-    "hard labels first": ["distill.alpha={kind: step, start: 0, end: 1, every_epochs: 3}"],
-    "temperature 2": ["distill.temperature.start=2"],
-    "temperature 5 to 1": ["distill.temperature={kind: linear, start: 5, end: 1}"],
-    "temperature 20 halving": [
-        "distill.temperature={kind: halving, start: 20, end: 1, every_epochs: 10}"
-    ],
-    "temperature 3 to 1 by certainty": ["distill.temperature={kind: adaptive, start: 3, end: 1}"],
-    "teacher pool": ["distill.teacher=pool"],
-    "teacher trio": ["distill.teacher=ensemble"],
-    "stop on labels": ["distill.stop_on=labels"],
-    "field swap": [only("field_swap")],
-    "entity swap": [only("entity_swap")],
-    "cutmix": [only("cutmix")],
-    "field mask": [only("field_mask", 0.2)],
-    "feature noise": [only("feature_noise", 0.2)],
-    "id dropout": [only("id_dropout")],
-    "two made-up rows per row": ["distill.augmented_per_row=2"],
-    "made-up rows used once": ["distill.reuse=1"],
-    "made-up rows follow weakness": ["distill.follow_weakness=true"],
-    "hints": ["distill.hints.weight=0.1"],
-    "hints at every depth": ["distill.hints.weight=0.1", "distill.hints.depths=all"],
-    "hints at every depth, masked rows": [
-        "distill.hints.weight=0.1",
-        "distill.hints.depths=all",
-        "distill.hints.noise=0.2",
-    ],
-    "exits": ["distill.exits=0.3"],
-    "relations": ["distill.relations=10"],
-    "ema teacher": ["distill.ema=0.5"],
-    "memory": ["distill.memory.weight=0.5"],
-    "born again": ["distill.generations=2"],
-    "teacher assistant": ["distill.generations=2", "distill.assistant_width=3"],
-    "born again, no made-up rows": ["distill.generations=2", NONE],
-    "teacher assistant, no made-up rows": [
-        "distill.generations=2",
-        "distill.assistant_width=3",
-        NONE,
-    ],
-    "two branches": ["student.branches=2"],
-    "branches, diversity": ["student.branches=2", "distill.diversity=1"],
-    "branches, mutual": ["student.branches=2", "distill.mutual=0.5"],
-    "branches, loss of the average": ["student.branches=2", "distill.branch_loss=average"],
-    "three branches": ["student.branches=3"],
-    "two peers": ["distill.peers.count=2"],
-    "gating": ["distill.gating=true"],
-    "mixup": ["distill.mixup.weight=0.5"],
-    "guard": ["distill.guard=0.5"],
-    "views": ["distill.views=0.3"],
-    "always faithful": ["distill.faithful.below=1000"],
-    "never faithful": ["distill.faithful.below=0"],
-    "dnn student": ["student.model=dnn"],
-    "ipnn student": ["student.model=ipnn"],
-    "deepfm student": ["student.model=deepfm"],
-    "dcnv2 student": ["student.model=dcnv2", "student.cross_layers=1"],
-    "searched, bayesian": ["student_search.trials=16"],
-    "searched, genetic": ["student_search.trials=16", "student_search.method=genetic"],
-    "embedding 8": ["student.embedding_dim=8"],
-    "hidden 64-32": ["student.hidden_units=[64, 32]"],
-    "no embedding l2": ["student.optimizer.embedding_l2=0"],
-}
-SHORT = (CONFIGURED, "labels only", "no made-up rows")
-# Without --only: what the results page shows; the others take as long again.
-REPORTED = (
-    *SHORT,
-    "alpha 0.9",
-    "alpha 1",
-    "temperature 2",
-    "temperature 3 to 1 by certainty",
-    "stop on labels",
-    "field swap",
-    "two made-up rows per row",
-    "made-up rows follow weakness",
-    "hints",
-    "hints at every depth",
-    "hints at every depth, masked rows",
-    "exits",
-    "relations",
-    "ema teacher",
-    "memory",
-    "born again",
-    "teacher assistant",
-    "gating",
-    "mixup",
-    "guard",
-    "views",
-    "always faithful",
-    "two branches",
-    "branches, diversity",
-    "branches, mutual",
-    "branches, loss of the average",
-    "three branches",
-    "two peers",
-    "searched, bayesian",
-    "searched, genetic",
-)
 
 
 def train_student(
@@ -173,7 +62,8 @@ def train_student(
             student = settle(context, roles_of)[0].config
         learner = StudentLearner(context, student, roles=roles_of).fit()
         seconds = time.monotonic() - start
-        curve = json.loads((out / "fit.json").read_text(encoding="utf-8"))["curve"]
+        trained = read_json(out / "fit.json")
+        curves = [trained, *trained.get("compression", {}).values()]
     data = context.prepared()
     valid, test = data.split("valid"), data.split("test")
     z_valid, z_test = learner.predict_logits(valid), learner.predict_logits(test)
@@ -187,7 +77,8 @@ def train_student(
         "route": auc(y[roles.route], z_valid[roles.route], w[roles.route]),
         "test": auc(labels_of(test), z_test, weights_of(test)),
         "seconds": seconds,
-        "epochs": float(curve[-1]["epoch"]),
+        "epochs": float(sum(fit["curve"][-1]["epoch"] for fit in curves)),
+        **graph_figures(learner, fp32_graph(run.student), data, config.seed),
     }
     new = as_new_items(data, test)
     if new is not None:
@@ -283,10 +174,12 @@ def configured_beside(results: Sequence[Mapping[str, Any]]) -> list[float | None
 def markdown(report: Mapping[str, Any]) -> str:
     """The summary, and what students of several seeds reach together."""
     text = summary(report["results"])
+    graphs = graphs_table(report["results"], COMPRESSED)
+    text += f"\n\n{graphs}" if graphs else ""
     together = report.get("averaged")
     if together:
         text += (
-            f" The mean logit of {together['students']} students as configured: test AUC "
+            f"\n\nThe mean logit of {together['students']} students as configured: test AUC "
             f"{together['together']:.4f}, alone {together['alone']:.4f} on average."
         )
     return text

@@ -33,6 +33,7 @@ from benchmarks import (
     sizes,
     soak,
     soft_labels,
+    stacking,
     training_speed,
 )
 from dynens.report import plots
@@ -81,6 +82,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.distillation SAMPLE_RUN --jobs 2 "
         "--out benchmarks/out/distillation.json",
         distillation.markdown,
+    ),
+    "stacking": (
+        "Ten XGBoost variants, stacked",
+        "python -m benchmarks.stacking RUN --out F",
+        stacking.markdown,
     ),
     "continual": (
         "Soft labels of a table: an earlier run's",

@@ -18,7 +18,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import distillation, soft_labels
+from benchmarks import soft_labels
+from benchmarks.student_variants import SHORT
 
 OUT = Path("benchmarks/out")
 RUNS = Path("runs/bench")
@@ -66,7 +67,7 @@ def steps(short: bool) -> list[Step]:
         return [
             accuracy([SAMPLE], ["1"], "--set", "distill.augmented_per_row=0.5"),
             step("cascade", run),
-            step("distillation", run, "--jobs", "2", "--seeds", "1", "--only", *distillation.SHORT),
+            step("distillation", run, "--jobs", "2", "--seeds", "1", "--only", *SHORT),
             *(step(name, run, "--short", *SHORTER.get(name, ())) for name in SERVING),
         ]
     seeds = ["1", "2", "3"]
@@ -80,6 +81,7 @@ def steps(short: bool) -> list[Step]:
         # Many students: of a quarter of the users, since each is trained three times.
         accuracy([SAMPLE], ["1"], name="accuracy-sample"),
         step("distillation", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),
+        step("stacking", run_of(SAMPLE), "--seeds", *seeds),
         *(step(name, run) for name in SERVING),
         step("faults", run),
         step("soak", run),

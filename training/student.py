@@ -26,13 +26,14 @@ from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
 from dynens.errors import ConfigError
-from dynens.models.base import FitProgress, FitReport, ProgressCallback
+from dynens.models.base import FitProgress, FitReport
 from dynens.models.defaults import default_batch_size, default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS, load_learner
 from dynens.run import RunDirectory, read_json, write_json
 from training.architecture import student_config
+from training.compression import Lessons, asked, compress, within
 from training.context import StageContext
 from training.stages import (
     ENSEMBLE_JSON,
@@ -90,19 +91,33 @@ class StudentLearner:
         """Train the student; the one returned saves and exports like any other learner.
 
         Where labels taught it nothing that its teacher had missed, a second one that never hears
-        them takes its place (`distill.faithful`).
+        them takes its place (`distill.faithful`). The one that stays is compressed where the
+        configuration asks for that.
         """
+        given, parts = self._context, 1 + len(asked(self._distill))
+        self._context = replace(given, progress=within(given.progress, 0, parts))
+        taught = self
         learner, report = self.train()
         evidence: dict[str, object] = {"departures_tell": None, "faithful": False}
         if self._may_be_first:
             departures = self._departures(learner)
             is_faithful = departures < self._distill.faithful.below
-            told = None if math.isnan(departures) else departures
-            evidence = {"departures_tell": told, "faithful": is_faithful}
+            known = None if math.isnan(departures) else departures
+            evidence = {"departures_tell": known, "faithful": is_faithful}
             if is_faithful:
-                learner, report = self._faithful().train()
-        write_json(self._context.out / FIT_REPORT, {**report.to_dict(), **evidence})
+                taught = self._faithful()
+                learner, report = taught.train()
+        told = {**report.to_dict(), **evidence}
+        if parts > 1:
+            learner, reports = compress(learner, taught.lessons(given))
+            told["compression"] = {name: r.to_dict() for name, r in reports.items()}
+        write_json(given.out / FIT_REPORT, told)
         return learner
+
+    def lessons(self, context: StageContext) -> Lessons:
+        """What this student is trained with, for going on in the place of `context`."""
+        teaching = replace(self._teaching(), views=self._views())
+        return Lessons(context, self._distill, teaching, self._train, self._stop_rows)
 
     def _departures(self, learner: NetLearner) -> float:
         """How surely the student's departures from its teacher foretell labels of `route` rows."""
@@ -134,7 +149,7 @@ class StudentLearner:
                 context,
                 config=context.config.model_copy(update={"distill": distill}),
                 checkpoints=context.checkpoints / "faithful",
-                progress=_within(context.progress, 0.5),
+                progress=within(context.progress, 1, 2),
             ),
             self._config.model_copy(update={"optimizer": options.model_copy(update=optimizer)}),
             self._roles,
@@ -163,7 +178,7 @@ class StudentLearner:
 
         context = self._context
         if self._may_be_first:
-            context = replace(context, progress=_within(context.progress, 0.0))
+            context = replace(context, progress=within(context.progress, 0, 2))
         train = partial(_train_peer, context, self._config, self._roles)
         folder, report = train_peers(context.config, train, context.checkpoints)
         learner = load_learner(folder)
@@ -190,7 +205,7 @@ class StudentLearner:
 
         progress = context.progress
         if self._may_be_first and self._exchange is None:
-            progress = _within(progress, 0.0)
+            progress = within(progress, 0, 2)
 
         def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             return DistillTrainer(network, config, distill, teaching, seed, checkpoints, progress)
@@ -329,11 +344,6 @@ def _train_peer(
 
 def _silent(progress: FitProgress) -> None:
     del progress
-
-
-def _within(report: ProgressCallback, start: float) -> ProgressCallback:
-    """Progress of one of two trainings as that of both, of which it is half."""
-    return lambda progress: report(replace(progress, fraction=start + progress.fraction / 2))
 
 
 def widened(config: LearnerConfig, factor: float) -> LearnerConfig:

@@ -134,6 +134,43 @@ class PeersConfig(FrozenConfig):
     staleness: int = Field(default=2, ge=0)
 
 
+class PruningConfig(FrozenConfig):
+    """Hidden units that are cut from the trained student, and distillation to recover.
+
+    Attributes:
+        share: of every hidden layer's units that go, the least important first; 0: none.
+        criterion: of importance: `taylor`, what the loss would lose to first order, or `magnitude`,
+            the L1 norm of a unit's weights.
+        mutual: weight of the term by which the smaller student and the whole one, which goes on
+            learning beside it, teach each other; 0: the teacher alone helps it to recover.
+        epochs: passes over the training rows to recover.
+        learning_rate: at the start of their half cosine.
+    """
+
+    share: float = Field(default=0.0, ge=0, lt=1)
+    criterion: Literal["taylor", "magnitude"] = "taylor"
+    mutual: float = Field(default=0.0, ge=0)
+    epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+
+
+class QuantisationAwareConfig(FrozenConfig):
+    """Further distillation of the trained student in the arithmetic of its INT8 form.
+
+    In the first half of it weights alone are rounded, then inputs too.
+
+    Attributes:
+        weight: of the quantisation error's term, the KL of the rounding student to the float32
+            student that it was; 0: the student never rounds in training.
+        epochs: passes over the training rows.
+        learning_rate: at the start of their half cosine.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    epochs: int = Field(default=6, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+
+
 class DistillConfig(FrozenConfig):
     """Distillation of the student.
 
@@ -176,6 +213,8 @@ class DistillConfig(FrozenConfig):
         guard: largest share of `alpha` that a logged row loses where the teacher is confidently
             wrong; 0: none.
         faithful: a second student without labels, where they taught the first one nothing.
+        pruning: a smaller student, cut from the trained one.
+        quantisation_aware: the trained student learns to live with INT8; with `ensemble.int8`.
     """
 
     alpha: ScheduleConfig = ScheduleConfig(start=0.7)
@@ -207,6 +246,8 @@ class DistillConfig(FrozenConfig):
     mixup: MixupConfig = MixupConfig()
     guard: float = Field(default=0.0, ge=0, le=1)
     faithful: FaithfulConfig = FaithfulConfig()
+    pruning: PruningConfig = PruningConfig()
+    quantisation_aware: QuantisationAwareConfig = QuantisationAwareConfig()
 
     @model_validator(mode="after")
     def _check(self) -> DistillConfig:

@@ -260,6 +260,7 @@ class RunConfig(FrozenConfig):
         self._check_gating()
         self._check_branches()
         self._check_exits()
+        self._check_compression()
         return self
 
     def _check_branches(self) -> None:
@@ -280,6 +281,38 @@ class RunConfig(FrozenConfig):
                 f"distill.exits is {self.distill.exits} but a student of model {model} with "
                 f"hidden_units {units} has a single hidden layer, so nothing lies below its last; "
                 "give a perceptron two or more"
+            )
+
+    def _check_compression(self) -> None:
+        distill, student = self.distill, self.student
+        asked = {
+            f"pruning.share is {distill.pruning.share}": distill.pruning.share > 0,
+            f"quantisation_aware.weight is {distill.quantisation_aware.weight}": (
+                distill.quantisation_aware.weight > 0
+            ),
+        }
+        for setting in (s for s, is_asked in asked.items() if is_asked):
+            is_perceptron = student.model in ("dnn", "ipnn", "auto") and student.hidden_units
+            if not is_perceptron or student.random_features:
+                raise ValueError(
+                    f"distill.{setting} but a student of model {student.model} with hidden_units "
+                    f"{list(student.hidden_units)} is no perceptron whose layers are trained; "
+                    "use dnn or ipnn with hidden layers and without random_features"
+                )
+            if student.model == "auto" and self.student_search.trials:
+                raise ValueError(
+                    f"distill.{setting} but student.model is auto and student_search.trials is "
+                    f"{self.student_search.trials}, which may find another kind; name dnn or ipnn"
+                )
+        if distill.pruning.share > 0 and student.branches > 1:
+            raise ValueError(
+                f"distill.pruning.share is {distill.pruning.share} but student.branches is "
+                f"{student.branches}; only a student of one branch is pruned"
+            )
+        if distill.quantisation_aware.weight > 0 and self.ensemble.int8 == "off":
+            raise ValueError(
+                f"distill.quantisation_aware.weight is {distill.quantisation_aware.weight} but "
+                "ensemble.int8 is off, so no INT8 student would be served; set it to auto"
             )
 
     def _check_hints(self) -> None:

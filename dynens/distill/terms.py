@@ -2,109 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynens.config.distill import DistillConfig
-from dynens.config.learner import Precision
-from dynens.distill.gating import TeacherGate
-from dynens.distill.hints import HintAdapter, TeacherFeatures, hint_distance
+from dynens.distill.hints import hint_distance
 from dynens.distill.losses import probability_kl, response_loss, teacher_trust, weighted_mean
-from dynens.distill.memory import AnswerMemory
-from dynens.distill.peers import PeerAnswers
 from dynens.distill.relations import RELATION_ROWS, relations
-from dynens.distill.views import ViewBalance
-from dynens.models.batches import TensorBatch
-from dynens.models.network import Head, HeadInputs
+from dynens.distill.step import Step
+from dynens.models.network import HeadInputs
 from dynens.models.optim import autocast
 from dynens.models.training import mean_over_branches, weighted_bce
-
-
-class TermModules(nn.Module):
-    """What terms learn beside the student: checkpointed with it, no part of it afterwards."""
-
-    def __init__(
-        self,
-        adapters: Sequence[HintAdapter] = (),
-        gate: TeacherGate | None = None,
-        memory: AnswerMemory | None = None,
-        exits: Sequence[nn.Linear] = (),
-        peers: PeerAnswers | None = None,
-        balance: ViewBalance | None = None,
-    ) -> None:
-        super().__init__()
-        self.adapters = nn.ModuleList(adapters)
-        self.gate = gate
-        self.memory = memory
-        self.peers = peers
-        self.balance = balance
-        self.exits = nn.ModuleList(exits)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the student as the loss terms see it: B logged rows, then made-up rows, R in all.
-
-    Attributes:
-        config: the distillation.
-        batch: the logged rows.
-        head: the student's head, for terms that ask it about other inputs.
-        inputs: the head's inputs, dense (R, D) and embeddings (R, F, E).
-        hidden: (R, H_k), the head's hidden layers from the input up, in the precision of the pass.
-        branches: (R, K) float32 logits of the student's branches.
-        teacher: (R,) logits of the teacher, without gradient.
-        average: (R,) logits of the student's moving average, without gradient; None without it.
-        gated: (R,) the teacher's with the gate's gradient; None without a gate.
-        labels: (R,) in {0, 1}, 0 on made-up rows.
-        has_label: (R,) 1 on logged rows, 0 on made-up ones.
-        weight: (R,) row weights.
-        alpha: the schedule's value.
-        temperature: the schedule's value, or (R,) where every row has its own.
-        base_logit: log-odds of the click rate.
-        seed: (seed of the run, number of the step), for terms that draw.
-        precision: arithmetic of the student's passes.
-        modules: what terms learn.
-        hints: the teacher network; None without hints.
-        noised: logged rows with features missing and the student's hidden layers of them; None
-            where hints ask for none.
-        views: (B,) logits of the logged rows' content view and of their behaviour view.
-    """
-
-    config: DistillConfig
-    batch: TensorBatch
-    head: Head
-    inputs: HeadInputs
-    hidden: tuple[Tensor, ...]
-    branches: Tensor
-    teacher: Tensor
-    average: Tensor | None
-    gated: Tensor | None
-    labels: Tensor
-    has_label: Tensor
-    weight: Tensor
-    alpha: float
-    temperature: float | Tensor
-    base_logit: float
-    seed: tuple[int, int]
-    precision: Precision
-    modules: TermModules
-    hints: TeacherFeatures | None
-    noised: tuple[TensorBatch, tuple[Tensor, ...]] | None = None
-    views: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def features(self) -> Tensor:
-        """(R, H): the last hidden layer."""
-        return self.hidden[-1]
-
-    @property
-    def logits(self) -> Tensor:
-        """(R,) float32 of the student: the mean of its branches."""
-        return self.branches.mean(dim=1)
 
 
 def response(step: Step) -> Tensor:
@@ -118,19 +30,26 @@ def response(step: Step) -> Tensor:
         alpha = alpha * teacher_trust(step.teacher, step.labels, step.base_logit, guard)
 
     def loss(logits: Tensor) -> Tensor:
-        return response_loss(
-            logits,
-            step.teacher,
-            step.labels,
-            step.has_label,
-            step.weight,
-            alpha=alpha,
-            temperature=step.temperature,
-        )
+        return _response_to(step.teacher, logits, step, alpha)
 
     if step.config.branch_loss == "average":
         return loss(step.logits)
     return mean_over_branches(step.branches, loss)
+
+
+def _response_to(
+    teacher: Tensor, logits: Tensor, step: Step, alpha: float | Tensor | None = None
+) -> Tensor:
+    """The response loss of (R,) logits to a teacher's (R,)."""
+    return response_loss(
+        logits,
+        teacher,
+        step.labels,
+        step.has_label,
+        step.weight,
+        alpha=step.alpha if alpha is None else alpha,
+        temperature=step.temperature,
+    )
 
 
 def soft_label_loss(step: Step) -> Tensor:
@@ -229,15 +148,7 @@ def exit_loss(step: Step) -> Tensor:
     """
     teacher = step.logits.detach()
     losses = [
-        response_loss(
-            exit_(hidden.float()).squeeze(1),
-            teacher,
-            step.labels,
-            step.has_label,
-            step.weight,
-            alpha=step.alpha,
-            temperature=step.temperature,
-        )
+        _response_to(teacher, exit_(hidden.float()).squeeze(1), step)
         for exit_, hidden in zip(step.modules.exits, step.hidden[:-1], strict=True)
     ]
     return torch.stack(losses).mean()
@@ -305,6 +216,35 @@ def memory_loss(step: Step) -> Tensor:
     return weighted_mean(distance, step.weight[:rows])
 
 
+def pruning_loss(step: Step) -> Tensor:
+    """Mutual learning of the pruned student and the whole one: KL of each to the other's answers,
+    which carry no gradient, and the whole one's own response loss. 0 before pruning.
+
+    References:
+        Zhang et al., "Deep Mutual Learning", CVPR 2018, section 3.1; its peers both start anew.
+    """
+    whole = step.unpruned
+    if whole is None:
+        return step.logits.new_zeros(())
+    pairs = ((step.logits, whole), (whole, step.logits))
+    apart = [probability_kl(own, torch.sigmoid(other.detach()), 1.0) for own, other in pairs]
+    return weighted_mean(apart[0] + apart[1], step.weight) + _response_to(step.teacher, whole, step)
+
+
+def quantisation_loss(step: Step) -> Tensor:
+    """The quantisation error: KL of the rounding student to the float32 student that it was, on
+    every row. 0 before it rounds.
+
+    References:
+        Polino et al., "Model compression via distillation and quantization", ICLR 2018, section 3
+        (its teacher is a larger network; here, beside that one, the student's own float32 form).
+    """
+    if step.unrounded is None:
+        return step.logits.new_zeros(())
+    target = torch.sigmoid(step.unrounded)
+    return weighted_mean(probability_kl(step.logits, target, 1.0), step.weight)
+
+
 def mixup_loss(step: Step) -> Tensor:
     """KL of the student on mixed inputs to the mixed probabilities of the teacher.
 
@@ -365,6 +305,10 @@ LOSS_TERMS: dict[str, LossTerm] = {
     "ema": LossTerm(lambda config: config.ema, ema_loss),
     "memory": LossTerm(lambda config: config.memory.weight, memory_loss),
     "views": LossTerm(lambda config: config.views, view_loss),
+    "pruning": LossTerm(
+        lambda config: config.pruning.mutual * (config.pruning.share > 0), pruning_loss
+    ),
+    "quantisation": LossTerm(lambda config: config.quantisation_aware.weight, quantisation_loss),
     "mixup": LossTerm(lambda config: config.mixup.weight, mixup_loss),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,16 @@ from dynens.distill.hints import HintAdapter, TeacherFeatures, masked
 from dynens.distill.memory import AnswerMemory
 from dynens.distill.peers import Exchange, PeerAnswers
 from dynens.distill.schedules import adaptive_temperature, schedule_value
+from dynens.distill.step import Step, TermModules
 from dynens.distill.teacher import LabelledRows, RowFactory
-from dynens.distill.terms import Step, TermModules, active_terms
+from dynens.distill.terms import active_terms
 from dynens.distill.views import ViewBalance, Views
 from dynens.distill.weakness import Weakness, row_divergence
 from dynens.ensemble.blend import Logits
 from dynens.errors import ConfigError
 from dynens.models.base import CurvePoint, FitReport, ProgressCallback, positive_rate
 from dynens.models.batches import TensorBatch
+from dynens.models.fake_quantize import Int8Simulation
 from dynens.models.network import CTRNetwork, HeadInputs
 from dynens.models.optim import WeightAverage, autocast
 from dynens.models.training import Trainer
@@ -34,6 +37,21 @@ from dynens.models.training import Trainer
 # Of the moving average that teaches, where the student's own settings keep none.
 EMA_DECAY = 0.99
 _WEAKNESS = "weakness."
+# Ranges of simulated INT8 inputs are taken anew after so many steps.
+_STEPS_PER_CALIBRATION = 50
+
+
+@dataclass(frozen=True)
+class Int8Teaching:
+    """A student's way into INT8.
+
+    Attributes:
+        unrounded: the float32 student that it was.
+        calibration: rows that set the ranges of inputs.
+    """
+
+    unrounded: CTRNetwork
+    calibration: EncodedBatch
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,8 @@ class Teaching:
             labels decide.
         peers: where the student meets its peers; None for none.
         views: the two views of items; None for none.
+        unpruned: the student that this one was cut from and learns beside; None for none.
+        int8: what training in the arithmetic of INT8 takes; None: the student does not round.
     """
 
     logits: Logits
@@ -59,6 +79,8 @@ class Teaching:
     valid_logits: Logits | None = None
     peers: Exchange | None = None
     views: Views | None = None
+    unpruned: CTRNetwork | None = None
+    int8: Int8Teaching | None = None
 
 
 class DistillTrainer(Trainer):
@@ -92,6 +114,10 @@ class DistillTrainer(Trainer):
         self._teacher_logits = torch.from_numpy(np.asarray(teaching.logits, dtype=np.float32))
         if teaching.features is not None:
             teaching.features.to(self.device)
+        self._int8: Int8Simulation | None = None
+        if teaching.int8 is not None:
+            teaching.int8.unrounded.to(self.device).eval()
+            self._int8 = Int8Simulation(network, teaching.int8.calibration)
         self._terms = active_terms(distill)
         self._modules = self._term_modules().to(self.device)
         learned = list(self._modules.parameters())
@@ -127,19 +153,28 @@ class DistillTrainer(Trainer):
                 )
             exits = [nn.Linear(width, 1) for width in below]
         balance = ViewBalance() if distill.views > 0 else None
-        return TermModules(adapters, gate, memory, exits, peers, balance)
+        unpruned = teaching.unpruned if distill.pruning.mutual > 0 else None
+        return TermModules(adapters, gate, memory, exits, peers, balance, unpruned)
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         self._steps_per_epoch = max(-(-len(train) // self.batch_size), 1)
         assert train.labels is not None
         rate = positive_rate(train.labels, train.sample_weight)
         self._base_logit = float(np.log(rate / (1 - rate)))
+        rounding = contextlib.nullcontext() if self._int8 is None else self._int8.installed()
         try:
-            return super().fit(train, valid)
+            with rounding:
+                return super().fit(train, valid)
         finally:
             close = getattr(self._made, "close", None)
             if close is not None:
                 close()
+
+    def validate(self, valid: EncodedBatch) -> FloatArray:
+        """Logits of the student as it will be served: in INT8 where it rounds."""
+        if self._int8 is not None:
+            self._int8.calibrate()
+        return super().validate(valid)
 
     def end_of_epoch(self) -> None:
         if self._modules.balance is not None:
@@ -149,8 +184,22 @@ class DistillTrainer(Trainer):
             peers.swap(exchange, self.state.epoch)
 
     def loss(self, batch: TensorBatch) -> Tensor:
+        if self._int8 is not None:
+            self._prepare_int8(self._int8)
         step = self._step(batch, self._made_rows())
         return torch.stack([weight * term.loss(step) for weight, term in self._terms]).sum()
+
+    def _prepare_int8(self, simulation: Int8Simulation) -> None:
+        """Ranges of the weights as they are; inputs are rounded in the second half of training.
+
+        References:
+            Zhuang et al., "Towards Effective Low-bitwidth Convolutional Neural Networks", CVPR
+            2018 (its two stages: weights first).
+        """
+        if self.state.step % self._steps_per_epoch % _STEPS_PER_CALIBRATION == 0:
+            simulation.calibrate()
+        steps = self._steps_per_epoch * self.options.max_epochs
+        simulation.round_inputs(2 * self.state.step >= steps)
 
     def score(self, point: CurvePoint, logits: FloatArray) -> float:
         """Minus the distance to the teacher, √(mean KL(teacher ‖ student)).
@@ -226,6 +275,8 @@ class DistillTrainer(Trainer):
             hints=self._teaching.features,
             noised=self._noised(batch) if distill.hints.noise > 0 else None,
             views=self._view_logits(batch) if distill.views > 0 else None,
+            unpruned=self._logits_of(self._modules.unpruned, batch, made),
+            unrounded=self._unrounded_logits(batch, made),
         )
 
     def _temperature(self, epoch: float, teacher: Tensor) -> float | Tensor:
@@ -263,6 +314,21 @@ class DistillTrainer(Trainer):
                 for rows in (views.content(batch), views.behaviour(batch))
             )
         return content, behaviour
+
+    def _logits_of(
+        self, network: CTRNetwork | None, batch: TensorBatch, made: LabelledRows | None
+    ) -> Tensor | None:
+        """(R,) logits of another network on the same rows."""
+        if network is None:
+            return None
+        with autocast(self.options.precision, self.device):
+            logits: Tensor = network(*self._rows(batch, made))
+        return logits.float()
+
+    def _unrounded_logits(self, batch: TensorBatch, made: LabelledRows | None) -> Tensor | None:
+        int8 = self._teaching.int8
+        with torch.no_grad():
+            return self._logits_of(None if int8 is None else int8.unrounded, batch, made)
 
     def _average_logits(self, batch: TensorBatch, made: LabelledRows | None) -> Tensor:
         """Logits of the moving average on the same rows, without dropout."""

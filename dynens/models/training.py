@@ -183,7 +183,7 @@ class Trainer:
             self.state.step += 1
             if step in evaluate_at:
                 with self.average.applied() if self.average else contextlib.nullcontext():
-                    logits = predict_logits(self.network, valid)
+                    logits = self.validate(valid)
                     progress = epoch + step / num_steps
                     point = self._point(valid, logits, progress, float(np.mean(losses)))
                     decision = self._keep(point, self.score(point, logits), snapshots)
@@ -192,6 +192,10 @@ class Trainer:
                 self._report(point)
                 if self.state.finished:
                     return
+
+    def validate(self, valid: EncodedBatch) -> FloatArray:
+        """(V,) logits of the rows that decide when to stop."""
+        return predict_logits(self.network, valid)
 
     def end_of_epoch(self) -> None:
         """Called when `state.epoch` epochs are done; distillation meets its peers here."""

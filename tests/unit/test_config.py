@@ -89,6 +89,31 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
             ["distill.exits=0.5", "student.hidden_units=[8]"],
             r"distill.exits is 0.5 but a student of model auto with hidden_units .8. has a single",
         ),
+        (
+            ["distill.pruning.share=0.5", "student.model=dcnv2"],
+            r"distill.pruning.share is 0.5 but a student of model dcnv2 with .* is no perceptron",
+        ),
+        (
+            ["distill.pruning.share=0.5", "student={model: dnn, hidden_units: []}"],
+            r"pruning.share is 0.5 but a student of model dnn with hidden_units \[\] is no",
+        ),
+        (
+            ["distill.pruning.share=0.5", "student_search.trials=4"],
+            "student.model is auto and student_search.trials is 4, which may find another kind",
+        ),
+        (
+            ["distill.pruning.share=0.5", "student={model: dnn, branches: 2}"],
+            "pruning.share is 0.5 but student.branches is 2; only a student of one branch",
+        ),
+        (["distill.pruning.share=1"], "distill.pruning.share: .*less than 1.*given 1"),
+        (
+            ["distill.quantisation_aware.weight=1"],
+            "quantisation_aware.weight is 1.0 but ensemble.int8 is off",
+        ),
+        (
+            ["distill.quantisation_aware.weight=1", "ensemble.int8=auto", "student.model=deepfm"],
+            "quantisation_aware.weight is 1.0 but a student of model deepfm",
+        ),
         (["distill.exits=0.5", "student.model=lr"], "exits is 0.5 but a student of model lr with"),
     ],
 )

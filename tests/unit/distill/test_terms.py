@@ -18,7 +18,8 @@ from dynens.config.learner import LearnerConfig
 from dynens.distill.memory import AnswerMemory
 from dynens.distill.peers import PeerAnswers
 from dynens.distill.relations import relations
-from dynens.distill.terms import LOSS_TERMS, Step, TermModules, active_terms, mixup_loss, response
+from dynens.distill.step import Step, TermModules
+from dynens.distill.terms import LOSS_TERMS, active_terms, mixup_loss, response
 from dynens.distill.views import ViewBalance
 from dynens.models.batches import tensor_batch
 from dynens.models.lr import LRHead
@@ -42,6 +43,9 @@ from dynens.models.network import HeadInputs, HeadShape
         ({"exits": 0.5}, {"response": 1.0, "exits": 0.5}),
         ({"views": 0.5}, {"response": 1.0, "views": 0.5}),
         ({"soft_label": 0.5}, {"response": 1.0, "soft_label": 0.5}),
+        ({"pruning": {"share": 0.5, "mutual": 0.3}}, {"response": 1.0, "pruning": 0.3}),
+        ({"pruning": {"mutual": 0.3}}, {"response": 1.0}),
+        ({"quantisation_aware": {"weight": 2}}, {"response": 1.0, "quantisation": 2.0}),
     ],
 )
 def test_a_term_is_active_where_its_key_asks_for_it(
@@ -94,6 +98,39 @@ def test_ema_is_the_kl_to_the_averages_answers() -> None:
     expected = (np.array([2.0, 1.0, 1.5]) * divergence).sum() / 4.5
     found = LOSS_TERMS["ema"].loss(lr_step(average=average))
     assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    return np.asarray(rel_entr(p, q) + rel_entr(1 - p, 1 - q))
+
+
+def test_quantisation_error_is_the_kl_to_the_float32_students_answers() -> None:
+    unrounded = torch.tensor([2.4, 0.1, -1.0])
+    p, q = expit(unrounded.numpy()), expit(np.array([2.5, 0.0, -1.0]))
+    expected = (np.array([2.0, 1.0, 1.5]) * kl(p, q)).sum() / 4.5
+    found = LOSS_TERMS["quantisation"].loss(lr_step(unrounded=unrounded))
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+    assert LOSS_TERMS["quantisation"].loss(lr_step()).item() == 0.0
+
+
+def test_pruned_and_whole_student_teach_each_other_and_labels_teach_the_whole_one() -> None:
+    """At T = 1: both KLs, and α·KL(teacher ‖ whole) + (1-α)·BCE on logged rows, KL on made-up."""
+    whole = torch.tensor([1.0, -0.5, 0.5], requires_grad=True)
+    own = torch.tensor([[2.5], [0.0], [-1.0]], requires_grad=True)
+    step = lr_step(unpruned=whole, branches=own, temperature=1.0)
+    found = LOSS_TERMS["pruning"].loss(step)
+    p, q = expit(whole.detach().numpy()), expit(np.array([2.5, 0.0, -1.0]))
+    t, y = expit(np.array([3.0, -1.0, 0.0])), np.array([1.0, 0.0])
+    soft, hard = kl(t, p), -y * np.log(p[:2]) - (1 - y) * np.log(1 - p[:2])
+    response = np.r_[0.5 * soft[:2] + 0.5 * hard, soft[2]]
+    weight = np.array([2.0, 1.0, 1.5])
+    expected = (weight * (kl(p, q) + kl(q, p) + response)).sum() / 4.5
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    found.backward()
+    assert own.grad is not None
+    # Its gradient is that of KL(p ‖ q) alone: (q - p) weighted.
+    np.testing.assert_allclose(own.grad[:, 0].numpy(), weight * (q - p) / 4.5, rtol=1e-4)
+    assert LOSS_TERMS["pruning"].loss(lr_step()).item() == 0.0
 
 
 def test_soft_labels_count_on_logged_rows_that_have_one() -> None:

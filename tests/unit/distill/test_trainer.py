@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,29 +9,26 @@ import numpy as np
 import pytest
 import torch
 
-from dynens.batch import EncodedBatch
-from dynens.config.base import validate
 from dynens.config.distill import DistillConfig
-from dynens.config.learner import Device, LearnerConfig, OptimizerConfig
-from dynens.distill.augment import row_space
-from dynens.distill.hints import TeacherFeatures
-from dynens.distill.teacher import RowFactory
 from dynens.distill.terms import LOSS_TERMS
-from dynens.distill.trainer import DistillTrainer, Teaching
-from dynens.distill.views import Views
-from dynens.distill.weakness import Weakness, row_divergence
+from dynens.distill.trainer import DistillTrainer
+from dynens.distill.weakness import row_divergence
 from dynens.errors import ConfigError
-from dynens.models.base import CurvePoint, FitProgress, FitReport
+from dynens.models.base import CurvePoint
 from dynens.models.batches import tensor_batch
 from dynens.models.dnn import DNNLearner
-from dynens.models.network import CTRNetwork
 from dynens.models.training import CHECKPOINT
-from tests.unit.distill.rows import missing_row
-from tests.unit.models.tables import TinyTable, lookup, tiny_table
+from tests.unit.distill.students import (
+    PRIOR,
+    TABLE,
+    KilledError,
+    OneVoice,
+    fit,
+    kill_in_fourth_epoch,
+    learner_of,
+    teaching_of,
+)
 
-TABLE = tiny_table(rows=600)
-PRIOR = (0.6, 0.4)
-ITEMS = {"c0": "item", "c1": "item", "x0": "item"}
 EVERYTHING = {
     "follow_weakness": True,
     "hints": {"weight": 0.5, "depths": "all", "noise": 0.2},
@@ -49,95 +45,13 @@ EVERYTHING = {
 }
 
 
-class KilledError(Exception):
-    """Stands for the death of the worker."""
-
-
-class TwoVoices:
-    """Two teachers: one reads the dense columns, the other the first id."""
-
-    def logits(self, batch: EncodedBatch) -> np.ndarray:
-        return np.stack([batch.dense.sum(axis=1), batch.ids[:, 0] / 4 - 1], axis=1).astype("f4")
-
-
-class OneVoice(TwoVoices):
-    def logits(self, batch: EncodedBatch) -> np.ndarray:
-        return super().logits(batch) @ np.array(PRIOR, np.float32)
-
-
-class TableStats:
-    def __init__(self, table: TinyTable) -> None:
-        self.table = table
-
-    def transform(self, ids: np.ndarray) -> np.ndarray:
-        return lookup(self.table.layout, self.table.stats, ids)
-
-
 def same(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether two tensors are equal, NaN to NaN too."""
     return torch.equal(first.nan_to_num(-9), second.nan_to_num(-9))
 
 
-def learner_of(device: Device = "cpu", **optimizer: object) -> DNNLearner:
-    options = {"batch_size": 64, "learning_rate": 0.01, "max_epochs": 6, **optimizer}
-    config = LearnerConfig(
-        embedding_dim=4,
-        hidden_units=(12, 8),
-        device=device,
-        optimizer=OptimizerConfig.model_validate(options),
-    )
-    return DNNLearner(config, TABLE.layout, TABLE.stats, 0)
-
-
-def teaching_of(distill: DistillConfig) -> Teaching:
-    labeller = TwoVoices() if distill.gating else OneVoice()
-    counts = np.ones(sum(1 + field.num_embeddings for field in TABLE.layout.fields), np.int64)
-    space = row_space(TABLE.layout, {}, counts, missing_row(TABLE.layout))
-    valid_logits = OneVoice().logits(TABLE.valid) if distill.follow_weakness else None
-    weakness = None
-    if valid_logits is not None:
-        weakness = Weakness(TABLE.layout, TABLE.valid, valid_logits, TABLE.train)
-    factory = RowFactory(
-        labeller, TABLE.train, TableStats(TABLE), space, distill, seed=0, weakness=weakness
-    )
-    features = None
-    if distill.needs_teacher_features:
-        teacher = learner_of(max_epochs=1)
-        teacher.fit(TABLE.train, TABLE.valid)
-        features = TeacherFeatures(teacher.networks_[0], TABLE.train)
-    return Teaching(
-        labeller.logits(TABLE.train),
-        factory if distill.makes_rows else None,
-        PRIOR if distill.gating else (),
-        features,
-        valid_logits,
-        views=Views.of(row_space(TABLE.layout, ITEMS, counts, missing_row(TABLE.layout)), ["c0"]),
-    )
-
-
-def fit(
-    learner: DNNLearner,
-    settings: Mapping[str, object],
-    train: EncodedBatch = TABLE.train,
-    **where: object,
-) -> tuple[FitReport, DistillTrainer]:
-    distill = validate(DistillConfig, dict(settings), "test")
-    teaching = teaching_of(distill)
-    made: list[DistillTrainer] = []
-
-    def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
-        made.append(DistillTrainer(network, config, distill, teaching, 0, **where))  # type: ignore[arg-type]
-        return made[0]
-
-    return learner.fit_with(trainer, train, TABLE.valid), made[0]
-
-
 @pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}])
 def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str, object]) -> None:
-    def kill_in_fourth_epoch(progress: FitProgress) -> None:
-        if progress.point.epoch > 3.5:
-            raise KilledError
-
     undisturbed = learner_of(**options)
     expected, whole = fit(undisturbed, EVERYTHING)
     with pytest.raises(KilledError):
@@ -162,10 +76,6 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
 def test_every_term_works_on_a_gpu(tmp_path: Path) -> None:
-    def kill_in_fourth_epoch(progress: FitProgress) -> None:
-        if progress.point.epoch > 3.5:
-            raise KilledError
-
     plain, expected = learner_of(), learner_of("cuda")
     reports = [fit(learner, EVERYTHING)[0] for learner in (plain, expected)]
     with pytest.raises(KilledError):

@@ -8,16 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from dynens.config.base import validate
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.config.run import RunConfig
-from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
 from dynens.distill.gating import voices_of
 from dynens.distill.peers import Exchange, LocalBoard
 from dynens.distill.trainer import DistillTrainer, Teaching
@@ -26,31 +22,19 @@ from dynens.errors import ConfigError
 from dynens.models.base import FitProgress, FitReport
 from dynens.models.dnn import DNNLearner
 from dynens.run import RunDirectory, write_json
+from tests.unit.training.pool import FAST, SETTINGS, context_of
 from training.architecture import choose_architecture
-from training.context import StageContext
 from training.peers import TrainPeer
 from training.stages import (
     ENSEMBLE_JSON,
     MODEL_ONNX,
-    build_ensemble,
     calibrated_learners,
     pool_logits,
     read_blend,
-    train_learner,
     valid_roles,
 )
 from training.student import StudentLearner, best_neural, teacher_system
 
-FAST = {"max_epochs": 2, "learning_rate": 0.01}
-SETTINGS = {
-    "learners": {
-        "dnn": {"hidden_units": [8], "embedding_dim": 4, "optimizer": FAST},
-        "dcnv2": {"model": "dcnv2", "hidden_units": [8], "embedding_dim": 4, "optimizer": FAST},
-        "trees": {"model": "xgboost", "trees": {"num_trees": 10, "max_depth": 3}},
-    },
-    "ensemble": {"weight_methods": ["uniform"]},
-    "student": {"model": "dnn", "hidden_units": [8], "embedding_dim": 4, "optimizer": FAST},
-}
 EVERYTHING = {
     "hints": {"weight": 0.5},
     "gating": True,
@@ -61,37 +45,6 @@ EVERYTHING = {
     "mixup": {"weight": 0.5},
     "guard": 0.5,
 }
-
-
-def clicks(path: Path, num_rows: int = 1200) -> None:
-    rng = np.random.default_rng(0)
-    user, item = rng.integers(0, 30, num_rows), rng.integers(0, 20, num_rows)
-    price = rng.normal(size=num_rows)
-    z = rng.normal(size=30)[user] + rng.normal(size=20)[item] + price
-    clicked = (rng.random(num_rows) < 1 / (1 + np.exp(-z))).astype(int)
-    table = {"user": user.astype(str), "item": item.astype(str), "price": price, "click": clicked}
-    pq.write_table(pa.table(table), path)
-
-
-def context_of(run: RunDirectory, out: Path, **distill: object) -> StageContext:
-    distill = {"faithful": {"below": 0}} | distill
-    config = validate(RunConfig, {**SETTINGS, "distill": distill}, "test")
-    dataset = dataset_from_files(run.root / "clicks.parquet", label="click")
-    out.mkdir(parents=True, exist_ok=True)
-    return StageContext(run, dataset, config, out, out / "checkpoints", lambda _: None)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A run whose pool and ensemble are complete."""
-    run = RunDirectory(tmp_path_factory.mktemp("run"))
-    clicks(run.root / "clicks.parquet")
-    context = context_of(run, run.ensemble)
-    prepare(context.dataset, run.data, seed=context.config.seed)
-    for name in context.config.learners:
-        train_learner(context_of(run, run.learner(name)), name)
-    build_ensemble(context)
-    return run
 
 
 @pytest.mark.parametrize(
