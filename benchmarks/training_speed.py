@@ -145,8 +145,6 @@ def compare(arguments: argparse.Namespace, model: str, folder: Path) -> dict[str
         "learning_rate": 1e-3,
         "embedding_l2": 1e-5,
         "threads": arguments.threads,
-        "ids": str(folder / "ids.npy"),
-        "labels": str(folder / "labels.npy"),
     }
     num_steps = arguments.rounds * arguments.steps
     num_train = num_steps * arguments.batch_size
@@ -163,7 +161,8 @@ def compare(arguments: argparse.Namespace, model: str, folder: Path) -> dict[str
         sides[f"dynens bf16, {gpu}"] = Ours(options, "bf16", "cuda", ids, labels)
     if not arguments.without_peer:
         python = peer_python(arguments.cache, FUXICTR, (f"torch=={TORCH}",), locked=False)
-        sides[PEER_SIDE] = Peer(python, options)
+        files = {name: str(folder / f"{name}.npy") for name in ("ids", "labels")}
+        sides[PEER_SIDE] = Peer(python, options | files)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     curves: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for round_number in range(arguments.rounds):
