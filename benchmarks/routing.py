@@ -130,7 +130,8 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
             for result in sorted(mine, key=lambda r: list(STUDENTS).index(r["student"]))
         ]
         parts.append(f"### {dataset}\n\n{markdown_table(columns, rows)}\n")
-    return "\n".join(parts)
+    note = "Test AUC; of hard rows: router / random, and the paired interval of router − random."
+    return "\n".join([*parts, note])
 
 
 def _cell(name: str, point: Mapping[str, Any]) -> str:
