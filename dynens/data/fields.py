@@ -27,6 +27,7 @@ BUCKET_SUFFIX = "#bucket"
 # What values raise that are lists, mappings, texts of half a character or integers beyond floats.
 UNREADABLE = (TypeError, UnicodeEncodeError, OverflowError, pa.ArrowException)
 _LARGEST = float(np.finfo(np.float32).max)
+_FAR = 1e9  # deviations, which gaps of single precision can be taken between
 
 
 class FieldEncoder(ABC):
@@ -151,7 +152,8 @@ class NumericEncoder(FieldEncoder):
         )
 
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
-        numbers = single_precision(numbers)
+        if not (self.spec.only_apart and self.spec.derive):
+            numbers = single_precision(numbers)  # which has minutes only, of days since 1970
         missing = np.isnan(numbers)
         values = self.transform(numbers)
         any_missing = bool(missing.any())
@@ -171,9 +173,8 @@ class NumericEncoder(FieldEncoder):
         if len(self.knots) == 1:
             # Clipped: one absurd value must not swamp every other feature of its row.
             affine = (numbers - self.knots[0]) * self.heights[0]
-            if self.spec.only_apart:
-                return np.asarray(affine)
-            return np.asarray(np.clip(affine, -10.0, 10.0))
+            end = _FAR if self.spec.only_apart else 10.0
+            return np.asarray(np.clip(affine, -end, end))
         return np.interp(numbers, self.knots, self.heights)
 
     def state(self) -> dict[str, Any]:
