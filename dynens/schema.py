@@ -62,7 +62,8 @@ class FieldSpec(FrozenConfig):
             they are. Their scale then has no end: the time of the row goes on after training.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
-        decimal: of numeric fields given as texts, what stands before the decimals.
+        decimal: of numbers given as texts, in numeric fields or as categories, what stands before
+            the decimals.
         crossed: of categorical fields, two others whose pairs of values are the categories (a
             route: where it starts and where it ends); nothing is read from a column then.
         unit: of the same, what may stand behind a number and a space (`km`).

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dynens.batch import MISSING, FloatArray, IntArray, SparseField
 from dynens.data.lists import split_lists
-from dynens.data.numbers import number, to_numbers
+from dynens.data.numbers import column_with_points, number, to_numbers, with_point
 from dynens.data.times import seconds_of_values, time_part, to_seconds
 from dynens.data.values import canonical, one_line
 from dynens.data.vocabulary import Vocabulary
@@ -82,6 +82,8 @@ class CategoricalEncoder(FieldEncoder):
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
         if self.spec.derive:
             values = derived_values(values, self.spec)
+        elif self.spec.decimal == ",":
+            values = [with_point(v) if isinstance(v, str) else v for v in values]
         try:
             ids[:, 0] = self.vocabulary.encode_values(values)
         except UNREADABLE as e:
@@ -277,9 +279,9 @@ def vectors(
 
 
 def derived(column: pa.Array | pa.ChunkedArray, spec: FieldSpec) -> pa.Array | pa.ChunkedArray:
-    """The column, or the part of its times that the field asks for."""
+    """The column, or the part of its times that the field asks for; numbers with a point."""
     if spec.derive is None:
-        return column
+        return column if spec.decimal == "." else column_with_points(column)
     return pa.array(time_part(to_seconds(column, spec.time_format), spec.derive))
 
 
