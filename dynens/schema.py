@@ -183,6 +183,11 @@ class FeatureSchema(FrozenConfig):
         roles = (self.sample_weight, self.soft_label)
         return self.label.columns() | {column for column in roles if column}
 
+    def key_fields(self, key: str | None) -> set[str]:
+        """Names of the fields that tell a key: read from its column, or pairs with one of those."""
+        read = {f.name for f in self.fields if f.crossed is None and f.source == key}
+        return read | {f.name for f in self.fields if f.crossed and read.intersection(f.crossed)}
+
     def field(self, name: str) -> FieldSpec:
         """The field called `name`.
 
