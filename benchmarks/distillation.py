@@ -92,7 +92,7 @@ def train_student(
 def as_new_items(data: PreparedData, batch: EncodedBatch) -> EncodedBatch | None:
     """The same rows with items that training never had; None where the item has no id."""
     schema = data.schema
-    keys = {field.name for field in schema.fields if field.source == schema.item_key}
+    keys = schema.key_fields(schema.item_key)
     columns = [at for field, at in data.layout.columns() if field.name in keys]
     if not columns:
         return None

@@ -62,7 +62,8 @@ class FieldSpec(FrozenConfig):
             they are. Their scale then has no end: the time of the row goes on after training.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
-        decimal: of numeric fields given as texts, what stands before the decimals.
+        decimal: of numbers given as texts, in numeric fields or as categories, what stands before
+            the decimals.
         crossed: of categorical fields, two others whose pairs of values are the categories (a
             route: where it starts and where it ends); nothing is read from a column then.
         unit: of the same, what may stand behind a number and a space (`km`).
@@ -181,6 +182,11 @@ class FeatureSchema(FrozenConfig):
         """The columns that tell of a row's outcome and weight, which no request has."""
         roles = (self.sample_weight, self.soft_label)
         return self.label.columns() | {column for column in roles if column}
+
+    def key_fields(self, key: str | None) -> set[str]:
+        """Names of the fields that tell a key: read from its column, or pairs with one of those."""
+        read = {f.name for f in self.fields if f.crossed is None and f.source == key}
+        return read | {f.name for f in self.fields if f.crossed and read.intersection(f.crossed)}
 
     def field(self, name: str) -> FieldSpec:
         """The field called `name`.

@@ -27,7 +27,8 @@ class Model:
         engine: what scores.
         fields: the raw inputs.
         context_fields: those that candidates of a ranking request share.
-        told_fields: those of them that no table knows, so that a ranking request has to tell them.
+        told_fields: the raw inputs that no table knows, nor the user's key: a ranking request tells
+            them, or they are missing.
         user_key: the schema's name of the user's key, or None.
         version: of the bundle.
         dynens_version: that wrote it.
@@ -51,13 +52,11 @@ class Model:
     def of(cls, engine: Engine) -> Model:
         encoder, manifest = engine.encoder, engine.bundle.manifest
         fields = {f.name: Field(f.name, f.kind, f.entity) for f in encoder.input_fields}
-        joined = {"item"} | {table.entity for table in encoder.entities}
-        told = {n for n, f in fields.items() if f.entity not in joined and n != encoder.user_key}
         return cls(
             engine=engine,
             fields=fields,
             context_fields={n: f for n, f in fields.items() if f.entity != "item"},
-            told_fields=frozenset(told),
+            told_fields=frozenset(fields.keys() - encoder.joined_fields - {encoder.user_key}),
             user_key=encoder.user_key,
             version=manifest.bundle_version,
             dynens_version=manifest.dynens_version,

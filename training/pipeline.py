@@ -92,9 +92,10 @@ def fit(
         is_new = not os.path.exists(run.config)
         run.start(settings, resume=resume, normalised=_normalised)
         with run.locked():
+            linked: set[str] = set()
             try:
                 if reuse is not None and is_new:
-                    reuse_stages(run, config, reuse)
+                    linked = reuse_stages(run, config, reuse)
                 _prepare_here(run, config, watcher or Watcher())
                 config = config.for_rows(open_prepared(run.data).informative_rows)
                 with cluster(config.ray) as num_cpus:
@@ -103,7 +104,8 @@ def fit(
             except BundleError:
                 raise  # a file of the run was damaged meanwhile; the others are good
             except BadInputError:
-                if is_new and not any(run.learners.glob(f"*/{DONE}")):
+                found = {LEARNER_PREFIX + p.parent.name for p in run.learners.glob(f"*/{DONE}")}
+                if is_new and found <= linked:
                     _clear(run.root)  # not where learners were trained, which may take hours
                 raise
             shutil.rmtree(run.work, ignore_errors=True)

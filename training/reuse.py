@@ -11,7 +11,7 @@ from typing import Any
 from dynens.config.base import validate
 from dynens.config.run import RunConfig
 from dynens.data.prepared import open_prepared
-from dynens.errors import BadInputError, DataError
+from dynens.errors import BadInputError, BundleError, DataError
 from dynens.run import RunDirectory, replace_directory
 from dynens.schema import DatasetConfig
 from training.context import read_settings
@@ -43,13 +43,16 @@ def settings_of(other: Path) -> tuple[DatasetConfig, dict[str, Any]]:
     return dataset, config.model_dump(mode="json")
 
 
-def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> None:
+def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> set[str]:
     """Link what another run of the same table has finished, and `config` leaves as it is.
 
     Args:
         run: just begun.
         config: its configuration.
         other: a finished run, or one that was killed.
+
+    Returns:
+        Names of the stages that were linked.
 
     Raises:
         BadInputError: nothing of `other` can be taken over.
@@ -65,6 +68,8 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> None:
         )
     try:
         compare_files(source, lambda _: None)
+    except BundleError as e:
+        raise BadInputError(str(e)) from e  # no file of the new run is damaged
     except DataError as e:
         raise BadInputError(
             f"the files of {other} have changed since it encoded them; give --data or --train "
@@ -76,11 +81,12 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> None:
     finished = finished_stages(before)
     lost = changed_stages(old, config, stages)
     directories = {stage.name: stage.directory for stage in before if stage.name in finished}
+    taken = [s for s in stages if s.name in directories and s.name not in lost]
     linked = run.work / "reused"
-    for stage in stages:
-        if stage.name in directories and stage.name not in lost:
-            shutil.copytree(directories[stage.name], linked, copy_function=_link)
-            replace_directory(linked, stage.directory)
+    for stage in taken:
+        shutil.copytree(directories[stage.name], linked, copy_function=_link)
+        replace_directory(linked, stage.directory)
+    return {stage.name for stage in taken}
 
 
 def compare_files(run: RunDirectory, warn: Callable[[str], None]) -> None:

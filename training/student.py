@@ -293,8 +293,7 @@ class StudentLearner:
         if self._distill.views == 0:
             return None
         schema = self._data.schema
-        keys = [field.name for field in schema.fields if field.source == schema.item_key]
-        views = Views.of(self._space(), keys)
+        views = Views.of(self._space(), schema.key_fields(schema.item_key))
         if views is None:
             raise ConfigError(
                 f"distill.views is {self._distill.views} but the table has no item key among its "

@@ -141,6 +141,7 @@ def _with_pair(
                 name=_unused(f"{spec.name}.value", columns),
                 column=spec.source,
                 entity=spec.entity,
+                decimal=spec.decimal,
                 why="its value, beside its size",
             )
         names.append(twin.name)

@@ -122,6 +122,18 @@ class RowEncoder:
         """The columns of every field in encoded rows."""
         return {e.spec.name: at for e, at in zip(self.encoders, self._slices, strict=True)}
 
+    @property
+    def joined_fields(self) -> frozenset[str]:
+        """Raw columns that entity tables know, and the keys of these tables."""
+        names = {entity.key for entity in self.entities}
+        for encoder, (dense_at, ids_at) in zip(self.encoders, self._slices, strict=True):
+            for entity in self.entities:
+                is_dense = bool(encoder.dense) and dense_at.start in entity.dense_columns
+                is_sparse = bool(encoder.sparse) and ids_at.start in entity.ids_columns
+                if is_dense or is_sparse:
+                    names.add(encoder.spec.source)
+        return frozenset(names)
+
     def positions_of(self, column: str) -> tuple[int, ...]:
         """Which of the encoders read a raw column."""
         return self._positions.get(column, ())

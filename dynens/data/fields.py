@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dynens.batch import MISSING, FloatArray, IntArray, SparseField
 from dynens.data.lists import split_lists
-from dynens.data.numbers import number, to_numbers
+from dynens.data.numbers import column_with_points, number, to_numbers, with_point
 from dynens.data.times import seconds_of_values, time_part, to_seconds
 from dynens.data.values import canonical, one_line
 from dynens.data.vocabulary import Vocabulary
@@ -27,6 +27,7 @@ BUCKET_SUFFIX = "#bucket"
 # What values raise that are lists, mappings, texts of half a character or integers beyond floats.
 UNREADABLE = (TypeError, UnicodeEncodeError, OverflowError, pa.ArrowException)
 _LARGEST = float(np.finfo(np.float32).max)
+_FAR = 1e9  # deviations, which gaps of single precision can be taken between
 
 
 class FieldEncoder(ABC):
@@ -81,6 +82,8 @@ class CategoricalEncoder(FieldEncoder):
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
         if self.spec.derive:
             values = derived_values(values, self.spec)
+        elif self.spec.decimal == ",":
+            values = [with_point(v) if isinstance(v, str) else v for v in values]
         try:
             ids[:, 0] = self.vocabulary.encode_values(values)
         except UNREADABLE as e:
@@ -151,7 +154,8 @@ class NumericEncoder(FieldEncoder):
         )
 
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
-        numbers = single_precision(numbers)
+        if not (self.spec.only_apart and self.spec.derive):
+            numbers = single_precision(numbers)  # which has minutes only, of days since 1970
         missing = np.isnan(numbers)
         values = self.transform(numbers)
         any_missing = bool(missing.any())
@@ -171,9 +175,8 @@ class NumericEncoder(FieldEncoder):
         if len(self.knots) == 1:
             # Clipped: one absurd value must not swamp every other feature of its row.
             affine = (numbers - self.knots[0]) * self.heights[0]
-            if self.spec.only_apart:
-                return np.asarray(affine)
-            return np.asarray(np.clip(affine, -10.0, 10.0))
+            end = _FAR if self.spec.only_apart else 10.0
+            return np.asarray(np.clip(affine, -end, end))
         return np.interp(numbers, self.knots, self.heights)
 
     def state(self) -> dict[str, Any]:
@@ -276,9 +279,9 @@ def vectors(
 
 
 def derived(column: pa.Array | pa.ChunkedArray, spec: FieldSpec) -> pa.Array | pa.ChunkedArray:
-    """The column, or the part of its times that the field asks for."""
+    """The column, or the part of its times that the field asks for; numbers with a point."""
     if spec.derive is None:
-        return column
+        return column if spec.decimal == "." else column_with_points(column)
     return pa.array(time_part(to_seconds(column, spec.time_format), spec.derive))
 
 

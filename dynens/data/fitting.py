@@ -194,7 +194,8 @@ class NumericFitter(FieldFitter):
             points = np.linspace(0, 1, self.spec.buckets + 1)[1:-1]
             edges = np.unique(np.quantile(values, points, method="inverted_cdf"))
             edges = edges[edges < values.max()]
-        has_missing = self._has_missing and not self.spec.only_apart
+        is_time = self.spec.only_apart and self.owner is None
+        has_missing = self._has_missing and not is_time
         return NumericEncoder(self.spec, knots, heights, has_missing, edges, self._gaps())
 
     def _values(self) -> npt.NDArray[np.float64]:

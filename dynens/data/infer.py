@@ -359,7 +359,8 @@ class _Inference:
         for spec in decide(profile, self._sample[profile.name], is_key):
             name = spec.name if spec.name == profile.name else self._unused(spec.name)
             changed: dict[str, object] = {"name": name, "entity": entity}
-            if spec.kind == "numeric" and not spec.derive and profile.name in self._commas:
+            is_number = spec.kind == "numeric" or (spec.kind == "categorical" and profile.is_number)
+            if is_number and not spec.derive and profile.name in self._commas:
                 changed["decimal"] = ","
             self._fields.append(spec.model_copy(update=changed))
             if spec.derive == "epoch_days":

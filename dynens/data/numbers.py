@@ -97,6 +97,19 @@ def with_points(column: pa.Array) -> pa.Array:
     return pc.if_else(numbers, pointed, column)
 
 
+def column_with_points(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """`with_points` of any column; numbers stay as they are."""
+    column = plain(column)
+    return with_points(column) if pa.types.is_string(column.type) else column
+
+
+def with_point(text: str) -> str:
+    """`with_points` of one text."""
+    if _COMMA_NUMBER.match(text):
+        return text.replace(".", "").replace(",", ".")
+    return text
+
+
 def unit_of(texts: pa.Array) -> str | None:
     """The unit that most of a column's texts have behind a number (`km` of `1,582 km`), or None.
 
@@ -253,8 +266,8 @@ def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = No
             text = re.sub(_behind(unit), "", text)
         if text in _MISSING:
             return math.nan
-        if decimal == "," and _COMMA_NUMBER.match(text):
-            text = text.replace(".", "").replace(",", ".")
+        if decimal == ",":
+            text = with_point(text)
         parsed = parse_number(text)
         if parsed is None:
             raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")

@@ -112,7 +112,8 @@ def read_encoder(
 def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:
     spec, state = FieldSpec.model_validate(entry["spec"]), entry["state"]
     if spec.kind == "numeric":
-        gaps = [(float(middle), float(scale)) for middle, scale in state.get("gaps", ())]
+        early = [state["gap"]] if "gap" in state else []  # encoders of early versions have one
+        gaps = [(float(middle), float(scale)) for middle, scale in state.get("gaps", early)]
         return NumericEncoder(
             spec,
             _floats(state["knots"]),

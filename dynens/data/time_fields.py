@@ -18,6 +18,7 @@ _YEAR_S = 365 * 86_400
 _ROW_PARTS: tuple[TimePart, ...] = ("hour", "weekday")
 _AGES, _MAX_AGES = 20, 8
 _MIN_KNOWN = 0.5
+_THE_SAME = 0.99  # correlation
 _DATE_PARTS: tuple[TimePart, ...] = ("hour", "weekday", "month")
 
 
@@ -74,12 +75,17 @@ def age_fields(
     now = to_seconds(sample[row_time.source], row_time.time_format)
     noise = auc_noise(int((labels > 0).sum()))
     half = halves(len(labels))
-    found, warnings = [], []
+    found: list[tuple[float, FieldSpec]] = []
+    warnings: list[str] = []
+    if row_time.time_format == "count":
+        return [], []  # of a unit that is not known: no date can be taken from it
     for spec in fields:
         time_format = _format_of_time(spec, sample)
         if time_format is None:
             continue
         age = now - to_seconds(sample[spec.source], time_format)
+        if _go_together(age, now):
+            continue  # the row's time in another guise, which never comes back
         strength = held_out_auc(ranges(age, _AGES), labels, half)
         if strength > 0.5 + 2 * noise:
             why = f"age at the time of the row, held-out AUC {strength:.3f}"
@@ -94,6 +100,15 @@ def age_fields(
             )
     strongest = sorted(found, key=lambda pair: -pair[0])[:_MAX_AGES]
     return [field for _, field in strongest], warnings
+
+
+def _go_together(age: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> bool:
+    """Whether ages are the time of the row, less dates that are about the same."""
+    known = np.isfinite(age) & np.isfinite(now)
+    age, now = age[known], now[known]
+    if not len(age) or now.std() == 0 or age.std() == 0:
+        return False
+    return bool(np.corrcoef(age, now)[0, 1] > _THE_SAME)
 
 
 def row_time_field(name: str, column: str, time_format: TimeFormat) -> FieldSpec:

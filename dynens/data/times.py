@@ -75,13 +75,14 @@ def seconds_of(value: Any, time_format: TimeFormat = "auto") -> float:
 
 def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -> Floats:
     """`to_seconds` for a few Python values."""
-    kinds = set(map(type, values))
+    kinds = set(map(type, values)) - {type(None)}
     if kinds <= {int, float}:
-        numbers = np.array(values, np.float64)
+        numbers = np.array(values, np.float64)  # None becomes NaN
         return _from_numbers(np.where(np.isfinite(numbers), numbers, np.nan), time_format)
     if kinds == {str}:
         # Apart from `_known`, which may be emptied here or by another thread meanwhile.
-        found = {text: _known.get((text, time_format)) for text in values}
+        texts = {text for text in values if text is not None}
+        found = {text: _known.get((text, time_format)) for text in texts}
         new = [text for text, seconds in found.items() if seconds is None]
         if new:
             if len(_known) + len(new) > _MAX_KNOWN:
@@ -89,7 +90,7 @@ def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -
             read = to_seconds(pa.array(new, pa.string()), time_format).tolist()
             found.update(zip(new, read, strict=True))
             _known.update(zip(((text, time_format) for text in new), read, strict=True))
-        return np.array([found[text] for text in values], np.float64)
+        return np.array([found.get(text, np.nan) for text in values], np.float64)
     return np.array([seconds_of(value, time_format) for value in values])
 
 

@@ -15,7 +15,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,7 @@ class Views:
     """Which columns either view lacks.
 
     Attributes:
-        key_ids: columns of `ids` that hold the item's key.
+        key_ids: columns of `ids` that hold the item's key, or tell it (pairs).
         content_dense, content_ids: columns that describe the item.
         missing_dense, missing_ids: (1, D) and (1, W) of a row in which every feature is missing.
     """
@@ -49,12 +49,12 @@ class Views:
     missing_ids: Tensor
 
     @classmethod
-    def of(cls, space: RowSpace, keys: Sequence[str]) -> Views | None:
+    def of(cls, space: RowSpace, keys: Collection[str]) -> Views | None:
         """The views of a table; None where it has no item key, or nothing else of items.
 
         Args:
             space: of the table.
-            keys: names of the features that are the item's key.
+            keys: names of the features that are the item's key, or tell it.
         """
         item = [unit for unit in space.units if unit.entity == "item" or unit.name in keys]
         key = [unit.ids for unit in item if unit.name in keys and len(unit.ids)]

@@ -148,3 +148,17 @@ def test_unknown_keys_and_fields(tmp_path):
     schema = FeatureSchema(label=LABEL, fields=(FieldSpec(name="a"), FieldSpec(name="b")))
     with pytest.raises(SchemaError, match="no field 'c'; it has a, b"):
         schema.field("c")
+
+
+def test_a_key_is_told_by_its_fields_and_by_pairs_with_them():
+    fields = (
+        FieldSpec(name="item", column="item_id", entity="item"),
+        FieldSpec(name="item.size", column="item_id", kind="numeric", entity="item"),
+        FieldSpec(name="brand", entity="item"),
+        FieldSpec(name="hour"),
+        FieldSpec(name="item × hour", crossed=("item", "hour"), entity="item"),
+        FieldSpec(name="brand × hour", crossed=("brand", "hour"), entity="item"),
+    )
+    schema = FeatureSchema(label=LabelRule(column="y"), fields=fields, item_key="item_id")
+    assert schema.key_fields("item_id") == {"item", "item.size", "item × hour"}
+    assert schema.key_fields(None) == set()

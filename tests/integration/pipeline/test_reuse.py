@@ -1,6 +1,7 @@
 """A run that takes over what another one has finished."""
 
 import json
+import shutil
 from pathlib import Path
 
 from tests.integration.pipeline.conftest import dynens
@@ -30,10 +31,15 @@ def test_another_router_needs_no_training(workplace: Path, finished: Path) -> No
 
 
 def test_what_cannot_be_taken_over_leaves_nothing(workplace: Path, finished: Path) -> None:
-    out = workplace / "refused"
+    out, damaged = workplace / "refused", workplace / "damaged"
+    shutil.copytree(finished, damaged)
+    (damaged / "data/prepared.json").write_text("no JSON")
+    few_cores = ["--set", "distill.peers.count=2", "--set", "ray.num_cpus=1"]
     for arguments, message in (
         (["--reuse", workplace], "is not a run directory"),
         (["--reuse", finished, "--set", "seed=99"], "which decides on everything"),
+        (["--reuse", finished, *few_cores], "every peer needs one"),
+        (["--reuse", damaged], "holds no prepared data"),
         (["--reuse", finished, "--train", workplace / "clicks.csv"], "leave out what names"),
     ):
         refused = dynens("fit", *arguments, "--out", out)

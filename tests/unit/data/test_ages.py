@@ -4,9 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from dynens.data.infer import infer_schema
 from dynens.data.prepare import prepare
+from dynens.layers.gaps import gaps
+from dynens.models.selection import select_features
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 
@@ -63,6 +66,20 @@ def test_numbers_that_are_no_times_have_no_age(tmp_path):
     assert ages(tmp_path, as_dates(now), 1000 - published, clicks) == {}
 
 
+def test_a_count_of_no_known_unit_is_no_time_that_ages_are_counted_to(tmp_path):
+    now, published, _ = log_of()
+    clicks = (np.random.default_rng(3).random(ROWS) < 0.1 + now / 10).astype(int)
+    assert ages(tmp_path, np.round(now * DAY_S * 1000), as_dates(published), clicks) == {}
+
+
+def test_the_time_of_the_row_less_one_day_is_no_age(tmp_path):
+    rng = np.random.default_rng(3)
+    now = log_of()[0]
+    clicks = (rng.random(ROWS) < 0.1 + now / 10).astype(int)
+    launch = as_dates(rng.integers(0, 3, ROWS) / 24 - 30)
+    assert ages(tmp_path, as_dates(now), launch, clicks) == {}
+
+
 def fields_of(*names):
     scale = {"kind": "numeric", "derive": "epoch_days", "transform": "standard"}
     owner = {"published": "timestamp"}
@@ -71,9 +88,12 @@ def fields_of(*names):
     )
 
 
-def prepared(tmp_path, fields):
+def prepared(tmp_path, fields, missing=False):
     now, published, clicks = log_of()
-    table = {"published": as_dates(published), "timestamp": as_dates(now), "click": clicks}
+    dates = as_dates(published)
+    if missing:
+        dates[::5] = np.datetime64("NaT")
+    table = {"published": dates, "timestamp": as_dates(now), "click": clicks}
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     schema = FeatureSchema(label=LabelRule(column="click"), fields=fields)
     files = (str(tmp_path / "t.parquet"),)
@@ -89,6 +109,31 @@ def test_an_age_does_not_depend_on_the_day(tmp_path):
     dense = encoder.encode_columns(columns).dense
     per_day = float(encoder.encoders[0].heights[0])
     np.testing.assert_allclose((dense[:, 1] - dense[:, 0]) / per_day, 2.0, atol=1e-3)
+
+
+def test_seconds_are_told_apart(tmp_path):
+    encoder = prepared(tmp_path, fields_of("published", "timestamp")).encoder
+    moments = [str(START + np.timedelta64(10 * i, "s")) for i in range(30)]
+    dense = encoder.encode_columns({"published": moments, "timestamp": moments}).dense
+    steps = np.diff(dense[:, 0]) * DAY_S / float(encoder.encoders[0].heights[0])
+    np.testing.assert_allclose(steps, 10.0, atol=1.0)
+
+
+@pytest.mark.parametrize("date", [1e308, -1e308, "9999-12-31", "0001-01-01"])
+def test_absurd_dates_have_a_finite_age(tmp_path, date):
+    encoder = prepared(tmp_path, fields_of("published", "timestamp")).encoder
+    dense = torch.from_numpy(
+        encoder.encode_columns({"published": [date], "timestamp": [str(START)]}).dense
+    )
+    assert gaps(dense, dense, select_features(encoder.layout, None).gaps).isfinite().all()
+
+
+def test_a_date_that_is_missing_is_told(tmp_path):
+    encoder = prepared(tmp_path, fields_of("published", "timestamp"), missing=True).encoder
+    assert encoder.layout.dense == ("published", "published#missing", "timestamp")
+    dense = encoder.encode_columns({"published": [None, str(START)]}).dense
+    assert dense[:, 1].tolist() == [1.0, 0.0]
+    assert 1 in select_features(encoder.layout, None).dense_columns
 
 
 def test_a_time_that_is_missing_is_that_of_the_middle_of_training(tmp_path):

@@ -1,5 +1,7 @@
 """Numbers that measure the same."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,6 +110,12 @@ def test_encoded_values_have_one_scale(tmp_path):
     assert 0.49 <= middling[1] <= 1.01
     data.encoder.save(tmp_path / "encoder")
     assert RowEncoder.load(tmp_path / "encoder").layout == data.layout
+    # Encoders of early versions have one gap per pair, which their networks take.
+    written = tmp_path / "encoder" / "encoder.json"
+    meta = json.loads(written.read_text())
+    meta["fields"][0]["state"]["gap"] = meta["fields"][0]["state"].pop("gaps")[0]
+    written.write_text(json.dumps(meta))
+    assert RowEncoder.load(tmp_path / "encoder").layout.gaps == data.layout.gaps[:1]
 
 
 @pytest.mark.parametrize(

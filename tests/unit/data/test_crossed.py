@@ -139,3 +139,24 @@ def test_pairs_of_ranking_requests(tmp_path):
     at = encoder.field_columns()["slot × kind"][1].start
     assert encoder.encode_table(rows).ids[:, at].min() >= 2
     assert encoder.item_table() is None  # a pair is neither the context's nor the item's
+
+
+def test_values_of_numbers_with_decimal_commas_are_the_numbers_that_requests_send(tmp_path):
+    rng = np.random.default_rng(5)
+    a, b = rng.integers(0, 12, (2, ROWS))
+    odds = np.exp(rng.normal(0, 1.6, (12, 12))[a, b])
+    clicks = (rng.random(ROWS) < odds / (1 + odds)) * 1
+    rows = [f"{i},0;{j};{x:.2f};{y}" for i, j, x, y in zip(a, b, a / 7, clicks, strict=True)]
+    path = tmp_path / "t.csv"
+    path.write_text("a;b;x;y\n" + "\n".join(rows).replace(".", ","))
+    fields = infer_schema(path, "y").dataset.features.fields
+    assert [f.name for f in fields][-1] == "a.value × b.value"
+    texts = pa.table({"a": [f"{i},0" for i in a], "b": b, "x": [f"{i}" for i in a]})
+    encoder = fit(fields, texts)
+    assert (encoder.encode_table(texts).ids > OUT_OF_VOCABULARY).all()
+    as_numbers = {"a": a.astype(float).tolist(), "b": b.tolist(), "x": a.tolist()}
+    as_texts = {name: texts[name].to_pylist() for name in texts.column_names}
+    same(encoder.encode_columns(as_numbers), encoder.encode_table(texts))
+    same(encoder.encode_columns(as_texts), encoder.encode_table(texts))
+    few = {name: values[:5] for name, values in as_texts.items()}
+    same(encoder.encode_columns(few), encoder.encode_table(texts.slice(0, 5)))

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from dynens.data.encoders import RowEncoder
+from dynens.data.entities import RawEntity
 from dynens.errors import DataError
 from dynens.schema import FieldSpec
 from tests.unit.data.encoded import KEEP_ALL, fit, same
@@ -98,3 +99,21 @@ def test_rank_without_candidates_and_without_items(joined, encoder):
     assert len(joined[0].encode_rank(1, {}, [])) == 0
     with pytest.raises(DataError, match="no item table"):
         encoder.encode_rank(1, {}, [1])
+
+
+def test_what_tables_know_is_told_by_their_columns_whosever_fields_these_are():
+    users = pa.table({"user_id": ["1", "2"], "town": ["a", "b"]})
+    items = pa.table({"item": [10, 11], "price": [1.0, 2.0]})
+    entities = [RawEntity("user", "user_id", users), RawEntity("item", "item", items)]
+    table = pa.table(
+        {"user_id": [1, 2], "item": [10, 11], "user_mood": ["x", "y"], "item_place": ["t", "u"]}
+    )
+    specs = [
+        FieldSpec(name="user_id", entity="user"),
+        FieldSpec(name="town"),  # of the context, by default
+        FieldSpec(name="user_mood", entity="user"),
+        FieldSpec(name="item_place", entity="item"),
+        FieldSpec(name="price", kind="numeric", entity="item"),
+    ]
+    encoder = fit(specs, table, entities, user_key="user_id", item_key="item")
+    assert encoder.joined_fields == {"user_id", "item", "town", "price"}

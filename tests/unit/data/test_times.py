@@ -102,6 +102,16 @@ def test_texts_of_requests_are_read_together_and_remembered():
         np.testing.assert_array_equal(found, to_seconds(pa.array([*texts, texts[0]])))
 
 
+@pytest.mark.parametrize("values", [["2019-11-15 10:22:31", None, "2019-11-16"], [1.5e9, None]])
+def test_missing_times_keep_none_from_being_read_together(monkeypatch, values):
+    expected = [seconds_of(value) for value in values]
+    calls = []
+    monkeypatch.setattr(times, "seconds_of", lambda *value: calls.append(value))
+    np.testing.assert_array_equal(seconds_of_values(values), expected)
+    np.testing.assert_array_equal(seconds_of_values([None, None]), [np.nan, np.nan])
+    assert not calls
+
+
 def test_hours_behind_the_day():
     assert seconds_of(2022050317, "yyyymmddhh") == SECONDS - 1800
     hours = to_seconds(pa.array(["2022050324", "2022133100"]), "yyyymmddhh")
