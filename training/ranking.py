@@ -50,7 +50,8 @@ def export_ranking(
         try:
             if table is None:
                 raise NotSeparableError(
-                    "not only the item's table and key fill the columns of the item"
+                    "not only the item's table and key fill the columns of the item "
+                    "(crossed fields do)"
                 )
             if not len(table):
                 raise NotSeparableError("the item table is empty")
