@@ -22,8 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.evidence import LEAK_AUC, Labels, halves, held_out_auc, ranges
-from dynens.data.numbers import to_numbers
-from dynens.data.times import time_part, to_seconds
+from dynens.data.fields import numbers_of
 from dynens.schema import FieldSpec
 
 _ROWS = 20_000
@@ -67,7 +66,7 @@ def apart_fields(
     kept = np.arange(0, len(labels), step)
     sample, labels = sample.take(pa.array(kept)), labels[kept]
     chosen = [i for i, spec in enumerate(fields) if _is_measure(spec)][:_MAX_FIELDS]
-    values = [_values(fields[i], sample) for i in chosen]
+    values = [numbers_of(sample[fields[i].source], fields[i]) for i in chosen]
     pairs = [_Pair(*places, scale) for scale in _SCALES for places in _close(values, scale)]
     result, warnings = list(fields), []
     for pair, chi2 in _chosen(pairs, values, labels):
@@ -89,13 +88,6 @@ def apart_fields(
 
 def _is_measure(spec: FieldSpec) -> bool:
     return spec.kind == "numeric" and spec.derive in (None, "epoch_days")
-
-
-def _values(spec: FieldSpec, sample: pa.Table) -> Floats:
-    column = sample[spec.source]
-    if spec.derive is not None:
-        return time_part(to_seconds(column, spec.time_format), spec.derive)
-    return to_numbers(column, unit=spec.unit).values
 
 
 def _close(values: Sequence[Floats], scale: Scale) -> list[tuple[int, int]]:

@@ -20,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.evidence import Labels, halves
-from dynens.data.fields import derived
+from dynens.data.evidence import Labels, halves, ranges
+from dynens.data.fields import derived, numbers_of
 from dynens.data.numbers import to_numbers
-from dynens.data.times import time_part, to_seconds
 from dynens.data.values import canonical_codes
 from dynens.schema import FieldSpec, VocabularyPolicy
 
@@ -120,7 +119,8 @@ def _single_fields(
         model.add(side.codes, _RIDGE)
     for spec in fields:
         if spec.kind == "numeric" and spec.derive in (None, "epoch_days"):
-            model.add(_ranges(spec, sample), _RIDGE)
+            numbers = numbers_of(sample[spec.source], spec)
+            model.add(ranges(numbers, _RANGES), _RIDGE)
     model.fit(_ROUNDS)
     return model
 
@@ -190,19 +190,6 @@ def _side(spec: FieldSpec, sample: pa.Table) -> _Side | None:
         return None
     is_usable = _FEWEST <= codes.max() <= _MOST and codes.max() * _ROWS_PER_VALUE < len(codes)
     return _Side(spec, codes, len(np.unique(codes))) if is_usable else None
-
-
-def _ranges(spec: FieldSpec, sample: pa.Table) -> Codes:
-    column = sample[spec.source]
-    if spec.derive is not None:
-        numbers = time_part(to_seconds(column, spec.time_format), spec.derive)
-    else:
-        numbers = to_numbers(column, unit=spec.unit).values
-    known = np.isfinite(numbers)
-    if not known.any():
-        return np.zeros(len(numbers), np.int64)
-    edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, _RANGES + 1)[1:-1]))
-    return np.where(known, np.searchsorted(edges, numbers) + 1, 0)
 
 
 def _telling(

@@ -20,7 +20,7 @@ from dynens.data.times import seconds_of_values, time_part, to_seconds
 from dynens.data.values import canonical, one_line
 from dynens.data.vocabulary import Vocabulary
 from dynens.errors import DataError
-from dynens.schema import FieldSpec
+from dynens.schema import Decimal, FieldSpec
 
 MISSING_SUFFIX = "#missing"
 BUCKET_SUFFIX = "#bucket"
@@ -129,11 +129,7 @@ class NumericEncoder(FieldEncoder):
             self.sparse = (SparseField(spec.name + BUCKET_SUFFIX, 2 + len(edges) + 1),)
 
     def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
-        if self.spec.derive:
-            numbers = time_part(to_seconds(column, self.spec.time_format), self.spec.derive)
-        else:
-            numbers = to_numbers(column, self.spec.decimal, self.spec.unit).values
-        self._write(numbers, dense, ids)
+        self._write(numbers_of(column, self.spec, self.spec.decimal), dense, ids)
 
     def encode_values(self, values: Sequence[Any], dense: FloatArray, ids: IntArray) -> None:
         if self.spec.derive:
@@ -276,6 +272,15 @@ def vectors(
     kept = places < size
     matrix[rows[kept], places[kept]] = flat[kept]
     return matrix
+
+
+def numbers_of(
+    column: pa.Array | pa.ChunkedArray, spec: FieldSpec, decimal: Decimal = "."
+) -> npt.NDArray[np.float64]:
+    """(B,) the column as a numeric field reads it: numbers, or a part of times; NaN: missing."""
+    if spec.derive is not None:
+        return time_part(to_seconds(column, spec.time_format), spec.derive)
+    return to_numbers(column, decimal, spec.unit).values
 
 
 def derived(column: pa.Array | pa.ChunkedArray, spec: FieldSpec) -> pa.Array | pa.ChunkedArray:

@@ -18,13 +18,13 @@ from dynens.data.fields import (
     FieldEncoder,
     NumericEncoder,
     derived,
+    numbers_of,
     single_precision,
     vectors,
 )
 from dynens.data.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.lists import split_lists
 from dynens.data.numbers import to_numbers
-from dynens.data.times import time_part, to_seconds
 from dynens.data.vocabulary import ValueCounter, Vocabulary
 from dynens.schema import FieldSpec
 
@@ -175,10 +175,7 @@ class NumericFitter(FieldFitter):
         self.owner: NumericFitter | None = None
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
-        if self.spec.derive:
-            numbers = time_part(to_seconds(column, self.spec.time_format), self.spec.derive)
-        else:
-            numbers = to_numbers(column, self.spec.decimal, self.spec.unit).values
+        numbers = numbers_of(column, self.spec, self.spec.decimal)
         self._has_missing = self._has_missing or bool(np.isnan(numbers).any())
         self._sample.add(numbers)
 
