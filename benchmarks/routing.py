@@ -34,7 +34,6 @@ from training.pipeline import run_stage
 from training.plan import finished_stages, plan
 from training.reuse import reuse_stages, settings_of
 
-Probabilities = npt.NDArray[np.floating]
 STUDENTS: dict[str, list[str]] = {
     "labels alone": [
         "distill.alpha.start=0",

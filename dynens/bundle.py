@@ -81,7 +81,7 @@ class Manifest(FrozenConfig):
     layout: dict[str, Any]
     router: RouterSpec
     members: tuple[str, ...]
-    cost_us_per_row: dict[str, float]
+    cost_us_per_row: dict[str, float] | None = None  # of bundles written earlier
     default_budget_ms: float
     checksums: dict[str, FileEntry]
     metrics: dict[str, Any] | None = None
@@ -149,7 +149,6 @@ def write_bundle(
     ensemble: Path,
     encoder: SavesItself,
     ranking: Path | None = None,
-    cost_us_per_row: Mapping[str, float] | None = None,
     default_budget_ms: float = 8.0,
     metrics: Mapping[str, Any] | None = None,
 ) -> Bundle:
@@ -165,7 +164,6 @@ def write_bundle(
         ensemble: ONNX file with outputs `probability`, `trio_probability`.
         encoder: saved into the bundle through its own `save`.
         ranking: folder that holds the same files for candidates, one of them or none.
-        cost_us_per_row: measured engine cost per system, µs per row.
         default_budget_ms: latency budget of a request that names none.
         metrics: anything worth keeping beside the model (shown, never interpreted).
     """
@@ -188,7 +186,6 @@ def write_bundle(
             layout=layout.to_dict(),
             router=router,
             members=tuple(members),
-            cost_us_per_row=dict(cost_us_per_row or {}),
             default_budget_ms=default_budget_ms,
             checksums=checksums,
             metrics=None if metrics is None else dict(metrics),

@@ -204,3 +204,10 @@ def check_types(config: DatasetConfig) -> None:
                     f"column {name!r} holds {'numbers' if other > 0.5 else 'texts'} in {first} but "
                     f"{'numbers' if share > 0.5 else 'texts'} in {file}; make the files alike."
                 )
+
+
+def unused_name(name: str, columns: Sequence[str]) -> str:
+    """`name`, or one like it that is none of the table's columns."""
+    while name in columns:
+        name += "_"
+    return name

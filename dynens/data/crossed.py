@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dynens.data.columns import unused_name
 from dynens.data.evidence import Labels, halves, ranges
 from dynens.data.fields import derived, numbers_of
 from dynens.data.numbers import to_numbers
@@ -138,7 +139,7 @@ def _with_pair(
         twin = spec
         if spec.kind == "numeric":
             twin = FieldSpec(
-                name=_unused(f"{spec.name}.value", columns),
+                name=unused_name(f"{spec.name}.value", columns),
                 column=spec.source,
                 entity=spec.entity,
                 decimal=spec.decimal,
@@ -151,7 +152,7 @@ def _with_pair(
     entity = next(iter(entities)) if len(entities) == 1 else "context"
     result.append(
         FieldSpec(
-            name=_unused(" × ".join(names), columns),
+            name=unused_name(" × ".join(names), columns),
             crossed=(names[0], names[1]),
             entity="item" if "item" in entities else entity,
             vocabulary=_POLICY,
@@ -159,12 +160,6 @@ def _with_pair(
         )
     )
     return result
-
-
-def _unused(name: str, columns: Sequence[str]) -> str:
-    while name in columns:
-        name += "_"
-    return name
 
 
 def _sides(fields: Sequence[FieldSpec], sample: pa.Table) -> list[_Side]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dynens.data.apart import apart_fields
-from dynens.data.columns import check_types
+from dynens.data.columns import check_types, unused_name
 from dynens.data.crossed import crossed_fields
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in
@@ -348,10 +348,7 @@ class _Inference:
             self._fields.append(spec.model_copy(update={"name": self._unused(spec.name)}))
 
     def _unused(self, name: str) -> str:
-        """`name`, or one like it that is no column of the table."""
-        while name in self._sample.column_names:
-            name += "_"
-        return name
+        return unused_name(name, self._sample.column_names)
 
     def _add(self, profile: ColumnProfile, user: str | None, item: str | None) -> None:
         entity = self._entity(profile.name, user, item)

@@ -39,7 +39,6 @@ def write(
         ensemble=source / "e.onnx",
         encoder=Encoder(),
         ranking=ranking,
-        cost_us_per_row={"student": 1.5},
     )
 
 
