@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dynens.config.run import RunConfig
+    from dynens.run import RunDirectory
     from dynens.schema import DatasetConfig
 
 app = typer.Typer(
@@ -46,6 +47,14 @@ class Format(StrEnum):
 
     table = "table"
     json = "json"
+
+
+class ExportFormat(StrEnum):
+    """What is written of a run."""
+
+    bundle = "bundle"
+    tflite = "tflite"
+    coreml = "coreml"
 
 
 RunArgument = Annotated[Path, typer.Argument(help="Run directory of a `dynens fit`.")]
@@ -300,15 +309,54 @@ def report(run: RunArgument) -> None:
 
 
 @app.command()
-def export(run: RunArgument) -> None:
-    """Write a finished run's graphs and bundle again with this version, without training."""
+def export(
+    run: RunArgument,
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="The run's own graphs and bundle again, or the student as a file for devices.",
+        ),
+    ] = ExportFormat.bundle,
+    out: Annotated[
+        Path | None, typer.Option(help="The file for devices (.tflite or .mlpackage).")
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows of a call on the device: always that many (tflite) or at most (coreml); "
+            "100 unless given.",
+            min=1,
+        ),
+    ] = None,
+) -> None:
+    """Write a finished run's graphs and bundle again, or its student for devices."""
+    from dynens.run import RunDirectory
+
+    directory = RunDirectory(RunDirectory.open(run).root.resolve())
+    if form is ExportFormat.bundle:
+        if out is not None or rows is not None:
+            raise ConfigError("--out and --rows belong to a --format for devices; leave them out.")
+        _export_bundle(directory)
+        return
+    if out is None:
+        raise ConfigError(f"--format {form.value} writes one file; name it with --out.")
+    from training.devices import export_device
+
+    note = export_device(directory, form.value, out, rows or 100)
+    difference = note["largest_difference"]
+    checked = "not run, which only a device can"
+    if difference is not None:
+        checked = f"within {difference:.1g} of the student on test rows"
+    typer.echo(f"{out}: {checked}; {out.name}.json says how to feed it")
+
+
+def _export_bundle(directory: RunDirectory) -> None:
     from dynens.report.console import print_metrics
     from dynens.report.write import write_report
-    from dynens.run import RunDirectory
     from training.console import ConsoleWatcher
     from training.export import export_run
 
-    directory = RunDirectory(RunDirectory.open(run).root.resolve())
     with ConsoleWatcher(_console()) as watcher:
         export_run(directory, watcher)
     print_metrics(_console(), write_report(directory))
