@@ -24,8 +24,8 @@ from benchmarks.mil import run_package
 from dynens.batch import EncodedBatch
 from dynens.data.prepared import open_prepared
 from dynens.engine import Engine
-from dynens.routing.devices import DEVICE_FORMATS, PROBABILITY, device_feeds
 from dynens.run import RunDirectory, environment, write_json
+from training.device_formats import DEVICE_FORMATS, PROBABILITY, device_feeds
 from training.devices import export_device
 
 BLOCK_ROWS = (1, 10, 100)

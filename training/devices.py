@@ -18,7 +18,8 @@ from dynens.ensemble.blend import Blend
 from dynens.errors import BadInputError, TrainingError
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import load_learner
-from dynens.routing.devices import (
+from dynens.run import RunDirectory, no_empty_folders, read_json, write_json
+from training.device_formats import (
     DEVICE_FORMATS,
     PROBABILITY,
     Array,
@@ -28,7 +29,6 @@ from dynens.routing.devices import (
     device_feeds,
     write_device_file,
 )
-from dynens.run import RunDirectory, no_empty_folders, read_json, write_json
 from training.router_stage import ROUTER_JSON
 
 MAX_DIFFERENCE = 1e-5

@@ -16,15 +16,15 @@ from dynens.ensemble.blend import Blend
 from dynens.errors import BadInputError, TrainingError
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import MODELS
-from dynens.routing.devices import (
+from tests.unit.models.tables import TinyTable, tiny_table
+from tests.unit.models.test_contract import CONTEXT_TABLES, TABLES, config_of, fitted
+from training.device_formats import (
     DEVICE_FORMATS,
     DeviceStudent,
     Feeds,
     device_feeds,
     write_device_file,
 )
-from tests.unit.models.tables import TinyTable, tiny_table
-from tests.unit.models.test_contract import CONTEXT_TABLES, TABLES, config_of, fitted
 
 ROWS = 7
 BLEND = Blend({"student": 1.3}, -0.2)
