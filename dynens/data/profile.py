@@ -60,6 +60,7 @@ class ColumnProfile:
         auc_by_value: AUC, on the other half of the rows, of the label rate per value.
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
         auc_by_absence: the same of the label rate of missing and of known values.
+        auc_by_usual: the same of the most common value (missing may be it) and of all others.
         num_positive: positive rows of the sample.
         implies_label: whether all values but the most common one go almost only with one class.
     """
@@ -90,6 +91,7 @@ class ColumnProfile:
     auc_by_value: float = 0.5
     auc_by_bucket: float = 0.5
     auc_by_absence: float = 0.5
+    auc_by_usual: float = 0.5
     num_positive: int = 0
     implies_label: bool = False
 
@@ -323,6 +325,7 @@ def _label_facts(
         "auc_by_value": by_value,
         "auc_by_bucket": by_bucket,
         "auc_by_absence": _auc_by_absence(codes >= 0, labels),
+        "auc_by_usual": held_out_auc(_unusual(codes).astype(np.int64), labels, half),
         "num_positive": int(labels.sum()),
         "implies_label": _implies(codes, labels),
     }
@@ -332,9 +335,14 @@ def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
     return held_out_auc(known.astype(np.int64), labels, halves(len(known)))
 
 
+def _unusual(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which rows have not the most common value, missing among them."""
+    return codes + 1 != np.bincount(codes + 1).argmax()
+
+
 def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
     """Whether rows that have not the most common value, missing among them, share one class."""
-    unusual = codes + 1 != np.bincount(codes + 1).argmax()
+    unusual = _unusual(codes)
     rows, base = int(unusual.sum()), float(labels.mean())
     if rows < _ENOUGH:
         return False
