@@ -45,6 +45,8 @@ class FieldSpec(FrozenConfig):
         column: the column it is read from; None: the column called `name`.
         derive: the part of a date or time column to use instead of the value itself.
         time_format: how to read the column when `derive` is given.
+        local: then read times with an offset from UTC as their clock shows them (10:00+02:00 is ten
+            o'clock), not in UTC.
         vocabulary: policy of categorical and multi-valued fields.
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
@@ -76,6 +78,7 @@ class FieldSpec(FrozenConfig):
     column: str | None = None
     derive: TimePart | None = None
     time_format: TimeFormat = "auto"
+    local: bool = False
     vocabulary: VocabularyPolicy = VocabularyPolicy()
     vocabulary_of: str | None = None
     separator: str | None = ","
