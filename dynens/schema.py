@@ -213,6 +213,8 @@ class SourceOptions(FrozenConfig):
         columns: names of the columns when there is no header.
         quoting: whether double quotes enclose values.
         decimal: what stands before the decimals of a number, in every numeric field.
+        objects: columns whose texts are JSON objects, in files of any format, with the keys that
+            are read: of `meta: [os, app.version]` the columns `meta.os` and `meta.app.version`.
     """
 
     delimiter: str | None = None
@@ -220,6 +222,7 @@ class SourceOptions(FrozenConfig):
     columns: tuple[str, ...] = ()
     quoting: bool = True
     decimal: Decimal = "."
+    objects: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _named(self) -> SourceOptions:

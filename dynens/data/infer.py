@@ -17,6 +17,7 @@ from dynens.data.entities import RawEntity
 from dynens.data.evidence import Labels
 from dynens.data.inferred import InferredSchema
 from dynens.data.labels import LabelReader
+from dynens.data.layouts import with_layout
 from dynens.data.leaks import find_leak
 from dynens.data.profile import ColumnProfile, profile_column
 from dynens.data.roles import (
@@ -31,7 +32,7 @@ from dynens.data.roles import (
     passing_values,
 )
 from dynens.data.shared import shared_values
-from dynens.data.sources import read_sample, with_decimal
+from dynens.data.sources import read_sample
 from dynens.data.time_fields import age_fields, date_fields, row_time_field, row_time_fields
 from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
@@ -66,7 +67,7 @@ def infer_schema(
     Raises:
         DataError: the file is bad, the label is absent or not binary, or no column is usable.
     """
-    options, commas = with_decimal([str(path)], options)
+    options, commas = with_layout([str(path)], options)
     sample, distance = read_sample([str(path)], options, SAMPLE_ROWS)
     rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
@@ -93,7 +94,7 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
         return InferredSchema(fields_with_commas(config)).with_notes(config.files)
-    source, commas = with_decimal(config.files, config.source)
+    source, commas = with_layout(config.files, config.source)
     config = config.model_copy(update={"source": source})
     check_types(config)
     sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)

@@ -337,7 +337,8 @@ def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
 
 def _unusual(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Which rows have not the most common value, missing among them."""
-    return codes + 1 != np.bincount(codes + 1).argmax()
+    unusual: npt.NDArray[np.bool_] = codes + 1 != np.bincount(codes + 1).argmax()
+    return unusual
 
 
 def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:

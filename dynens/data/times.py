@@ -63,7 +63,8 @@ def has_offsets(column: pa.Array | pa.ChunkedArray) -> bool:
     """Whether times are written with an offset from UTC that is not 0, or in a zone's time."""
     column = plain(column)
     if pa.types.is_timestamp(column.type):
-        return column.type.tz not in (None, "UTC", "+00:00")
+        zone: str | None = column.type.tz
+        return zone not in (None, "UTC", "+00:00")
     if not pa.types.is_string(column.type):
         return False
     return bool(pc.any(pc.match_substring_regex(column, _AWAY.pattern)).as_py())
@@ -87,8 +88,9 @@ def seconds_of(value: Any, time_format: TimeFormat = "auto", *, local: bool = Fa
     if isinstance(value, bool):
         raise TypeError("a truth value is no time")
     if isinstance(value, datetime):
-        value = value.replace(tzinfo=None) if local else value
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        is_clock = local or value.tzinfo is None
+        moment: datetime = value.replace(tzinfo=UTC) if is_clock else value
+        return moment.timestamp()
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
     if isinstance(value, (str, bytes)):

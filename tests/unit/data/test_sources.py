@@ -7,6 +7,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.data.layouts import with_decimal
 from dynens.data.numbers import to_numbers
 from dynens.data.sources import (
     expand,
@@ -15,7 +16,6 @@ from dynens.data.sources import (
     not_utf8,
     read_sample,
     read_table,
-    with_decimal,
 )
 from dynens.errors import DataError
 from dynens.schema import SourceOptions
