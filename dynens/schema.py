@@ -51,7 +51,8 @@ class FieldSpec(FrozenConfig):
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
         separator: between values given as text; None: white space; "": characters (no spaces);
-            "/?&#": each of these; "^": the first one to four characters of a text are the values.
+            "/?&#": each of these; "\\W": any punctuation and white space; "^": the first one to
+            four characters of a text are the values.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
