@@ -60,12 +60,14 @@ def test_texts_that_are_objects_are_found():
     assert objects_in(table.slice(0, 10)) == {}
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_objects_are_read_from_any_file(tmp_path, ending):
+@pytest.mark.parametrize(
+    ("ending", "kind"), [("csv", pa.string()), ("parquet", pa.string()), ("parquet", pa.json_())]
+)
+def test_objects_are_read_from_any_file(tmp_path, ending, kind):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
     texts = [json.dumps({"os": f"o{i % 4}", "app": {"v": i % 7}}) for i in range(400)]
-    table = pa.table({"device": texts, "y": labels})
+    table = pa.table({"device": pa.array(texts, kind), "y": labels})
     path = tmp_path / f"t.{ending}"
     (pacsv.write_csv if ending == "csv" else pq.write_table)(table, path)
     found = infer_schema(path, "y").dataset
