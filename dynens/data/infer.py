@@ -28,6 +28,7 @@ from dynens.data.roles import (
     USER,
     find_key,
     find_timestamp,
+    find_weight,
     may_be_time,
     passing_values,
 )
@@ -161,7 +162,9 @@ class _Inference:
 
     def run(self) -> InferredSchema:
         features = self._config.features
-        names = [n for n in self._sample.column_names if n not in self._skipped()]
+        weight = features.sample_weight or find_weight(self._sample)
+        skipped = {weight, *self._skipped()}
+        names = [n for n in self._sample.column_names if n not in skipped]
         profiles = {
             n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
         }
@@ -207,6 +210,7 @@ class _Inference:
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,
+                "sample_weight": weight,
                 "user_key": user,
                 "item_key": item,
                 "group": features.group or user,
@@ -257,7 +261,7 @@ class _Inference:
     def _skipped(self) -> set[str]:
         features = self._config.features
         skipped = {*features.label.columns(), *features.excluded}
-        roles = (features.request_id, features.sample_weight, features.soft_label)
+        roles = (features.request_id, features.soft_label)
         return skipped | {c for c in roles if c}
 
     def _leaks(self, profile: ColumnProfile) -> bool:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from dynens.data.decoding import begins_as_utf8, decoded_table
 from dynens.data.flatten import flat, holding
-from dynens.data.heads import BLOCK_BYTES, NO_HEADER, are_numbers, head_of, names_in
+from dynens.data.heads import BLOCK_BYTES, NO_HEADER, are_numbers, head_of, names_in, text_stream
 from dynens.data.libsvm import iter_libsvm
 from dynens.data.objects import opened
 from dynens.data.stacking import stack
@@ -313,7 +313,7 @@ def _iter_csv(
         strings_can_be_null=True,
     )
     try:
-        with pa.input_stream(str(path), compression="detect") as stream:
+        with text_stream(path) as stream:
             reader = pacsv.open_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
             )
