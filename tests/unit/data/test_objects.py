@@ -10,6 +10,7 @@ from dynens.data.infer import infer_schema
 from dynens.data.objects import objects_in, opened
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
+from dynens.schema import load_dataset
 
 TEXTS = ['{"os": "a", "app": {"v": 1.10}, "n": 9007199254740993}', "", None, '{"os": null}', "{"]
 
@@ -70,7 +71,9 @@ def test_objects_are_read_from_any_file(tmp_path, ending, kind):
     table = pa.table({"device": pa.array(texts, kind), "y": labels})
     path = tmp_path / f"t.{ending}"
     (pacsv.write_csv if ending == "csv" else pq.write_table)(table, path)
-    found = infer_schema(path, "y").dataset
+    inferred = infer_schema(path, "y")
+    (tmp_path / "t.yaml").write_text(inferred.to_yaml())
+    found = load_dataset(tmp_path / "t.yaml")
     assert found.source.objects == {"device": ("os", "app.v")}
     data = prepare(dataset_from_files(path, label="y"), tmp_path / "out", seed=0)
     assert {f.source for f in data.schema.fields} == {"device.os", "device.app.v"}
