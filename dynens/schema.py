@@ -45,11 +45,14 @@ class FieldSpec(FrozenConfig):
         column: the column it is read from; None: the column called `name`.
         derive: the part of a date or time column to use instead of the value itself.
         time_format: how to read the column when `derive` is given.
+        local: then read times with an offset from UTC as their clock shows them (10:00+02:00 is ten
+            o'clock), not in UTC.
         vocabulary: policy of categorical and multi-valued fields.
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
         separator: between values given as text; None: white space; "": characters (no spaces);
-            "/?&#": each of these; "^": the first one to four characters of a text are the values.
+            "/?&#": each of these; "\\W": any punctuation and white space; "^": the first one to
+            four characters of a text are the values.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
@@ -76,6 +79,7 @@ class FieldSpec(FrozenConfig):
     column: str | None = None
     derive: TimePart | None = None
     time_format: TimeFormat = "auto"
+    local: bool = False
     vocabulary: VocabularyPolicy = VocabularyPolicy()
     vocabulary_of: str | None = None
     separator: str | None = ","
@@ -210,6 +214,8 @@ class SourceOptions(FrozenConfig):
         columns: names of the columns when there is no header.
         quoting: whether double quotes enclose values.
         decimal: what stands before the decimals of a number, in every numeric field.
+        objects: columns whose texts are JSON objects, in files of any format, with the keys that
+            are read: of `meta: [os, app.version]` the columns `meta.os` and `meta.app.version`.
     """
 
     delimiter: str | None = None
@@ -217,6 +223,7 @@ class SourceOptions(FrozenConfig):
     columns: tuple[str, ...] = ()
     quoting: bool = True
     decimal: Decimal = "."
+    objects: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _named(self) -> SourceOptions:

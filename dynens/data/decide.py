@@ -6,7 +6,7 @@ import re
 
 import pyarrow as pa
 
-from dynens.data.lists import CHARACTERS, PREFIXES
+from dynens.data.lists import CHARACTERS, PIECES, PREFIXES
 from dynens.data.profile import ColumnProfile
 from dynens.data.times import are_yyyymmdd, text_format
 from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
@@ -32,7 +32,8 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
     if time_format is not None:
         return [_date_field(name, time_format)]
     if profile.is_number and profile.num_distinct > 2:
-        return _number_fields(profile)
+        parts = profile.parts is not None and profile.num_distinct > 200
+        return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
     if profile.separator is not None and profile.num_distinct > 10:
         why = f"values are lists of few tokens, separated by {profile.separator!r}"
         return [_tokens_field(name, profile.separator, why)]
@@ -68,10 +69,11 @@ def _tokens_field(name: str, separator: str, why: str) -> FieldSpec:
 def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
     """Bags of words; texts that come back (titles, paths) or are short: categories, too."""
     words = "characters" if profile.unspaced else "words"
+    pieces = PIECES if profile.has_pieces else None
     bag = FieldSpec(
         name=profile.name,
         kind="multi_valued",
-        separator=CHARACTERS if profile.unspaced else None,
+        separator=CHARACTERS if profile.unspaced else pieces,
         fold_words=True,
         max_len=_text_length(profile.mean_words),
         vocabulary=_WORDS,
@@ -79,9 +81,13 @@ def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
     )
     if profile.repeats < _COMES_BACK and profile.mean_words >= TEXT_WORDS:
         return [bag]
-    beside = {"name": f"{profile.name}.{words}", "column": profile.name}
     why = "texts that come back" if profile.repeats >= _COMES_BACK else "short texts"
-    return [_categorical(profile, why), bag.model_copy(update=beside)]
+    return [_categorical(profile, why), _beside(bag, words)]
+
+
+def _beside(spec: FieldSpec, what: str) -> FieldSpec:
+    """The field as one of two of its column."""
+    return spec.model_copy(update={"name": f"{spec.name}.{what}", "column": spec.name})
 
 
 def _text_length(mean_words: float) -> int | None:
@@ -93,20 +99,23 @@ def _text_length(mean_words: float) -> int | None:
 
 def _parts_fields(profile: ColumnProfile) -> list[FieldSpec]:
     """Lists of parts; texts that repeat at all: categories, too."""
-    parts = FieldSpec(
+    if profile.repeats < _REPEATS:
+        return [_parts(profile)]
+    return [_categorical(profile, "texts of parts"), _beside(_parts(profile), "parts")]
+
+
+def _parts(profile: ColumnProfile) -> FieldSpec:
+    why = f"texts that seldom repeat: their parts, between {profile.parts!r}"
+    if profile.parts == PREFIXES:
+        why = "codes that seldom repeat: their beginnings"
+    return FieldSpec(
         name=profile.name,
         kind="multi_valued",
         separator=profile.parts,
         max_len=_MIN_TEXT_LEN,
         vocabulary=_WORDS,
-        why=f"texts that seldom repeat: their parts, between {profile.parts!r}",
+        why=why,
     )
-    if profile.parts == PREFIXES:
-        parts = parts.model_copy(update={"why": "codes that seldom repeat: their beginnings"})
-    if profile.repeats < _REPEATS:
-        return [parts]
-    beside = {"name": f"{profile.name}.parts", "column": profile.name}
-    return [_categorical(profile, "texts of parts"), parts.model_copy(update=beside)]
 
 
 def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:

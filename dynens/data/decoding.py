@@ -1,7 +1,8 @@
-"""Texts of files, which are UTF-8, or Windows-1252 as older European exports are.
+"""Texts of files, which are UTF-8, UTF-16 as Excel's exports are, or Windows-1252 as older ones.
 
-Told value by value, never by what else is in the file: a row reads alike in any chunk of it. Few
-texts of Windows-1252 happen to be UTF-8, and none that is ASCII reads differently.
+UTF-16 is told by the mark that such a file begins with, Windows-1252 value by value, never by what
+else is in the file: a row reads alike in any chunk of it. Few texts of Windows-1252 happen to be
+UTF-8, and none that is ASCII reads differently.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynens.data.heads import BLOCK_BYTES, decoded
+from dynens.data.heads import BLOCK_BYTES, decoded, text_stream
 
 
 def decoded_table(table: pa.Table) -> pa.Table:
@@ -30,7 +31,7 @@ def _decoded_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def begins_as_utf8(path: Path) -> bool:
     """Whether the first `BLOCK_BYTES` of a file are UTF-8."""
-    with pa.input_stream(str(path), compression="detect") as stream:
+    with text_stream(path) as stream:
         start = bytes(stream.read(BLOCK_BYTES))
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)

@@ -279,7 +279,7 @@ def numbers_of(
 ) -> npt.NDArray[np.float64]:
     """(B,) the column as a numeric field reads it: numbers, or a part of times; NaN: missing."""
     if spec.derive is not None:
-        return time_part(to_seconds(column, spec.time_format), spec.derive)
+        return time_part(_seconds(column, spec), spec.derive)
     return to_numbers(column, decimal, spec.unit).values
 
 
@@ -287,7 +287,11 @@ def derived(column: pa.Array | pa.ChunkedArray, spec: FieldSpec) -> pa.Array | p
     """The column, or the part of its times that the field asks for; numbers with a point."""
     if spec.derive is None:
         return column if spec.decimal == "." else column_with_points(column)
-    return pa.array(time_part(to_seconds(column, spec.time_format), spec.derive))
+    return pa.array(time_part(_seconds(column, spec), spec.derive))
+
+
+def _seconds(column: pa.Array | pa.ChunkedArray, spec: FieldSpec) -> npt.NDArray[np.float64]:
+    return to_seconds(column, spec.time_format, local=spec.local)
 
 
 def derived_values(values: Sequence[Any], spec: FieldSpec) -> list[float]:
@@ -298,7 +302,7 @@ def derived_values(values: Sequence[Any], spec: FieldSpec) -> list[float]:
     """
     assert spec.derive is not None
     rule = "takes one date or time per row"
-    read = partial(seconds_of_values, time_format=spec.time_format)
+    read = partial(seconds_of_values, time_format=spec.time_format, local=spec.local)
     try:
         seconds = read(values)
     except UNREADABLE as e:

@@ -19,6 +19,7 @@ BLOCK_BYTES = 8 << 20
 _SNIFF_BYTES = 64 << 10
 _JSON = re.compile(r"\.(json|jsonl|ndjson)(\.|$)")
 _BOM = b"\xef\xbb\xbf"
+_BOMS_16 = (b"\xff\xfe", b"\xfe\xff")
 _QUOTED = r'(?<![^,;\t|\n])"(?:[^"]|"")*+"'  # quotes enclose where they open a value
 _TOLD = r'(?P<told>"?sep=(?P<delimiter>[^\n])"?\r?\n)?'  # Excel's
 # By whether quotes enclose values, line feeds among them.
@@ -86,6 +87,14 @@ def head_of(path: Path, options: SourceOptions) -> Head:
     )
 
 
+def text_stream(path: Path) -> pa.NativeFile:
+    """The bytes of a text file, compressed or not; UTF-16 as UTF-8."""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        is_utf16 = bytes(stream.read(2)) in _BOMS_16
+    stream = pa.input_stream(str(path), compression="detect")
+    return pa.transcoding_input_stream(stream, "utf-16", "utf-8") if is_utf16 else stream
+
+
 def decoded(text: bytes) -> str:
     """UTF-8, or where it is none Windows-1252 (Latin-1 where it is not that either)."""
     for encoding in ("utf-8", "windows-1252"):
@@ -98,7 +107,7 @@ def decoded(text: bytes) -> str:
 
 def _found(path: Path, head: re.Pattern[bytes]) -> re.Match[bytes]:
     """`head` in the beginning of the file, of which as much is read as it takes."""
-    with pa.input_stream(str(path), compression="detect") as stream:
+    with text_stream(path) as stream:
         part = bytes(stream.read(_SNIFF_BYTES))
         start = part.removeprefix(_BOM)
         found = head.match(start)
@@ -106,8 +115,6 @@ def _found(path: Path, head: re.Pattern[bytes]) -> re.Match[bytes]:
             part = bytes(stream.read(_SNIFF_BYTES + len(start)))
             start += part
             found = head.match(start)
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is UTF-16 text; convert it to UTF-8, for instance with iconv.")
     if start.startswith(b"PK\x03\x04"):
         raise DataError(
             f"{path} is a zip archive or an Excel workbook; unpack it or save it as CSV, which may "

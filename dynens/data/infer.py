@@ -17,6 +17,7 @@ from dynens.data.entities import RawEntity
 from dynens.data.evidence import Labels
 from dynens.data.inferred import InferredSchema
 from dynens.data.labels import LabelReader
+from dynens.data.layouts import with_layout
 from dynens.data.leaks import find_leak
 from dynens.data.profile import ColumnProfile, profile_column
 from dynens.data.roles import (
@@ -27,11 +28,12 @@ from dynens.data.roles import (
     USER,
     find_key,
     find_timestamp,
+    find_weight,
     may_be_time,
     passing_values,
 )
 from dynens.data.shared import shared_values
-from dynens.data.sources import read_sample, with_decimal
+from dynens.data.sources import read_sample
 from dynens.data.time_fields import age_fields, date_fields, row_time_field, row_time_fields
 from dynens.data.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
@@ -66,7 +68,7 @@ def infer_schema(
     Raises:
         DataError: the file is bad, the label is absent or not binary, or no column is usable.
     """
-    options, commas = with_decimal([str(path)], options)
+    options, commas = with_layout([str(path)], options)
     sample, distance = read_sample([str(path)], options, SAMPLE_ROWS)
     rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
@@ -93,7 +95,7 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
     """`config`, its fields inferred when it declares none."""
     if config.features.fields:
         return InferredSchema(fields_with_commas(config)).with_notes(config.files)
-    source, commas = with_decimal(config.files, config.source)
+    source, commas = with_layout(config.files, config.source)
     config = config.model_copy(update={"source": source})
     check_types(config)
     sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)
@@ -160,7 +162,9 @@ class _Inference:
 
     def run(self) -> InferredSchema:
         features = self._config.features
-        names = [n for n in self._sample.column_names if n not in self._skipped()]
+        weight = features.sample_weight or find_weight(self._sample)
+        skipped = {weight, *self._skipped()}
+        names = [n for n in self._sample.column_names if n not in skipped]
         profiles = {
             n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
         }
@@ -206,6 +210,7 @@ class _Inference:
                 "timestamp": timestamp,
                 "time_format": time_format,
                 "request_id": request,
+                "sample_weight": weight,
                 "user_key": user,
                 "item_key": item,
                 "group": features.group or user,
@@ -256,7 +261,7 @@ class _Inference:
     def _skipped(self) -> set[str]:
         features = self._config.features
         skipped = {*features.label.columns(), *features.excluded}
-        roles = (features.request_id, features.sample_weight, features.soft_label)
+        roles = (features.request_id, features.soft_label)
         return skipped | {c for c in roles if c}
 
     def _leaks(self, profile: ColumnProfile) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,10 @@ ADDRESS = "/?&#"
 """The separator of addresses with queries: each of these characters is one."""
 PREFIXES = "^"
 """The separator of codes whose beginnings tell: their first one to four characters are values."""
+PIECES = r"\W"
+"""The separator of texts whose words have parts (`Chrome/120.0`): any punctuation and space."""
+_MARKS = " \t\n\r\f\v" + string.punctuation
+_MARKS_PATTERN = "[" + re.escape(_MARKS) + "]+"
 _LONGEST_PREFIX = 4
 # Thai to Myanmar, Khmer, Japanese and Chinese
 _SCRIPTS = (
@@ -53,6 +58,8 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
         values = _UNSPACED.sub(r" \g<0> ", text).split()
     elif separator == ADDRESS:
         values = re.split(f"[{ADDRESS}]", text)
+    elif separator == PIECES:
+        values = re.split(_MARKS_PATTERN, text.strip(_MARKS))
     elif separator == PREFIXES:
         values = [text[:length] for length in range(1, _LONGEST_PREFIX + 1)]
     else:
@@ -69,6 +76,9 @@ def split_texts(texts: pa.Array, separator: str) -> pa.Array:
     """Texts split at a separator, as lists."""
     if separator == ADDRESS:
         return pc.split_pattern_regex(texts, f"[{ADDRESS}]")
+    if separator == PIECES:
+        trimmed = pc.utf8_trim(texts, characters=_MARKS)
+        return pc.split_pattern_regex(trimmed, _MARKS_PATTERN)
     if separator == PREFIXES:
         lengths = range(1, _LONGEST_PREFIX + 1)
         parts = pa.concat_arrays([pc.utf8_slice_codeunits(texts, 0, k) for k in lengths])

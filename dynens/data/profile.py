@@ -10,9 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.addresses import parts_separator
+from dynens.data.addresses import beginnings_tell, may_be_code, parts_separator
 from dynens.data.evidence import Labels, auc_noise, halves, held_out_auc
-from dynens.data.lists import CHARACTERS, spaced_column, split_lists, unbracketed_column
+from dynens.data.lists import (
+    CHARACTERS,
+    PIECES,
+    PREFIXES,
+    spaced_column,
+    split_lists,
+    unbracketed_column,
+)
 from dynens.data.numbers import Numbers, to_numbers, unit_of
 from dynens.data.values import canonical_codes, canonical_texts, plain
 
@@ -24,7 +31,8 @@ _MIN_KNOWN = 20
 _UNIT_ROWS = 2000
 _FEW_TEXTS = 0.2
 _MAX_TEXTS = 20_000
-_SELDOM_REPEAT = 0.2  # distinct texts per row
+_SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
+_FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
 _EXACT = 2**53  # beyond, a float is not one integer
 
 
@@ -48,18 +56,20 @@ class ColumnProfile:
         list_of_floats: whether the lists (or texts) hold floating-point numbers.
         is_temporal: whether the Arrow type is a date or time.
         mean_words: words per text.
+        has_pieces: whether the words that are rare have parts that mostly are not (user agents).
         unspaced: whether they are characters of a script without spaces between words.
         mean_chars: characters per text.
         max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
         parts: a separator (`/` of URLs, `.` of IP addresses) that splits texts which seldom repeat
-            into parts of which many do, or None.
+            into parts of which many do, or `PREFIXES`, of codes of digits too, or None.
         sequential: whether numbers only grow (or only fall) from row to row.
         span: largest number less the smallest.
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
         auc_by_value: AUC, on the other half of the rows, of the label rate per value.
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
         auc_by_absence: the same of the label rate of missing and of known values.
+        auc_by_usual: the same of the most common value (missing may be it) and of all others.
         num_positive: positive rows of the sample.
         implies_label: whether all values but the most common one go almost only with one class.
     """
@@ -79,6 +89,7 @@ class ColumnProfile:
     list_of_floats: bool = False
     is_temporal: bool = False
     mean_words: float = 1.0
+    has_pieces: bool = False
     unspaced: bool = False
     mean_chars: float = 0.0
     max_lines: int = 1
@@ -90,6 +101,7 @@ class ColumnProfile:
     auc_by_value: float = 0.5
     auc_by_bucket: float = 0.5
     auc_by_absence: float = 0.5
+    auc_by_usual: float = 0.5
     num_positive: int = 0
     implies_label: bool = False
 
@@ -163,6 +175,8 @@ def profile_column(
         facts |= _number_facts(numbers.values[known]) | {"unit": unit}
         codes = np.full(len(array), -1, np.int64)
         codes[known] = np.unique(numbers.values[known], return_inverse=True)[1]
+        if may_be_code(name, array) and beginnings_tell(*canonical_codes(array), labels):
+            facts["parts"] = PREFIXES
         if np.abs(numbers.values[known]).max() > _EXACT:  # neighbours look alike as floats
             codes = _merge_equal(*canonical_codes(array))
     else:
@@ -174,8 +188,10 @@ def profile_column(
         known = codes >= 0
         if pa.types.is_string(kind):
             facts |= _text_facts(texts)
-            if len(texts) > _SELDOM_REPEAT * known.sum() and "separator" not in facts:
-                facts["parts"] = parts_separator(texts, text_codes, labels)
+            often = known.sum() / max(len(texts), 1)
+            if 0 < often < _FEW_ROWS and "separator" not in facts:
+                seldom = often < _SELDOM
+                facts["parts"] = parts_separator(texts, text_codes, labels, seldom_repeat=seldom)
     num_distinct = len(np.unique(codes[known]))
     if labels is not None and known.any():
         facts |= _label_facts(codes, numbers.values if numbers is not None else None, labels)
@@ -268,9 +284,12 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     mean_chars = float(pc.mean(pc.utf8_length(sample)).as_py() or 0.0)
     spaced = spaced_column(sample)
     unspaced = float(pc.mean(pc.utf8_length(spaced)).as_py() or 0.0) > 2 * mean_chars
-    words = split_lists(sample, CHARACTERS if unspaced else None)[1]
+    words, lengths = split_lists(sample, CHARACTERS if unspaced else None, fold=True)
+    pieces, numbers = split_lists(sample, PIECES, fold=True)
+    has_pieces = not unspaced and lengths.mean() >= _FEW_WORDS and _are_clearer(pieces, words)
     facts: dict[str, object] = {
-        "mean_words": float(words.mean()),
+        "mean_words": float((numbers if has_pieces else lengths).mean()),
+        "has_pieces": has_pieces,
         "unspaced": unspaced,
         "mean_chars": mean_chars,
         "max_lines": 1 + int(pc.max(pc.count_substring(sample, "\n")).as_py() or 0),
@@ -288,6 +307,17 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
             facts["separator"] = separator
             break
     return facts
+
+
+def _are_clearer(pieces: pa.StringArray, words: pa.StringArray) -> bool:
+    """Whether words are rare whose pieces mostly are not."""
+    rare = _share_of_rare(words)
+    return rare > _RARE_WORDS and _share_of_rare(pieces) < 0.5 * rare
+
+
+def _share_of_rare(values: pa.StringArray) -> float:
+    counts = pc.value_counts(values).field("counts").to_numpy()
+    return float(counts[counts < _OFTEN].sum() / max(counts.sum(), 1))
 
 
 def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
@@ -323,6 +353,7 @@ def _label_facts(
         "auc_by_value": by_value,
         "auc_by_bucket": by_bucket,
         "auc_by_absence": _auc_by_absence(codes >= 0, labels),
+        "auc_by_usual": held_out_auc(_unusual(codes).astype(np.int64), labels, half),
         "num_positive": int(labels.sum()),
         "implies_label": _implies(codes, labels),
     }
@@ -332,9 +363,15 @@ def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
     return held_out_auc(known.astype(np.int64), labels, halves(len(known)))
 
 
+def _unusual(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which rows have not the most common value, missing among them."""
+    unusual: npt.NDArray[np.bool_] = codes + 1 != np.bincount(codes + 1).argmax()
+    return unusual
+
+
 def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
     """Whether rows that have not the most common value, missing among them, share one class."""
-    unusual = codes + 1 != np.bincount(codes + 1).argmax()
+    unusual = _unusual(codes)
     rows, base = int(unusual.sum()), float(labels.mean())
     if rows < _ENOUGH:
         return False

@@ -34,6 +34,10 @@ REQUEST = re.compile(
     r"(impression|impr|request|req|search|srch|auction|slate|display|serp|session|page_?view)"
     r"_?(id|key|no)"
 )
+_WEIGHT = re.compile(
+    r"(sampl(e|ing)|row|case|instance|example|observation|importance|ipw|inverse[_ ]propensity)"
+    r"[_ ]?(weights?|wt)"
+)
 DATE = re.compile(  # of the row, or of what it shows
     r"((created|received|invoice)[_ ]?)?(timestamp|date_?time|time|ts|dt|date|at|on)|day|created"
 )
@@ -147,6 +151,17 @@ def find_key(profiles: Mapping[str, ColumnProfile], names: re.Pattern[str]) -> s
     found = [p for n, p in profiles.items() if names.fullmatch(n.lower()) and not p.is_list]
     found = [p for p in found if p.num_distinct > 10 and p.unique_share < 0.9]
     return max(found, key=lambda p: p.num_distinct).name if found else None
+
+
+def find_weight(sample: pa.Table) -> str | None:
+    """The column whose name says that it weighs rows, and whose values can."""
+    names: list[str] = sample.column_names
+    for name in names:
+        if _WEIGHT.fullmatch(name.lower()) and not pa.types.is_nested(sample[name].type):
+            weights = to_numbers(sample[name]).values
+            if (np.isfinite(weights) & (weights > 0)).all():
+                return name
+    return None
 
 
 def _in_order(seconds: npt.NDArray[np.float64]) -> bool:

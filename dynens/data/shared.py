@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from dynens.data.evidence import LEAK_AUC, Labels
 from dynens.data.fitting import MAX_LEN
-from dynens.data.lists import split_lists
+from dynens.data.lists import PREFIXES, split_lists
 from dynens.data.values import canonical_codes
 from dynens.schema import FieldSpec
 
@@ -178,6 +178,8 @@ def _values_of(fields: Sequence[FieldSpec], sample: pa.Table) -> list[_Values]:
     texts: dict[str, int] = {}
     result = []
     for spec in fields:
+        if spec.separator == PREFIXES:
+            continue  # one digit in common says nothing
         if spec.kind == "multi_valued":
             column, rows, lengths = _list_values(sample[spec.source], spec)
         elif spec.kind == "categorical" and spec.derive is None:

@@ -21,11 +21,11 @@ import pyarrow.csv as pacsv
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
-from dynens.data.decimals import comma_columns
 from dynens.data.decoding import begins_as_utf8, decoded_table
 from dynens.data.flatten import flat, holding
-from dynens.data.heads import BLOCK_BYTES, NO_HEADER, are_numbers, head_of, names_in
+from dynens.data.heads import BLOCK_BYTES, NO_HEADER, are_numbers, head_of, names_in, text_stream
 from dynens.data.libsvm import iter_libsvm
+from dynens.data.objects import opened
 from dynens.data.stacking import stack
 from dynens.data.values import NULL_SPELLINGS, one_line
 from dynens.errors import DataError
@@ -33,7 +33,6 @@ from dynens.schema import DEFAULT_SOURCE, SourceOptions
 
 CHUNK_ROWS = 131_072
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
-_DECIMAL_ROWS = 2000
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
@@ -132,11 +131,12 @@ def iter_tables(
     """
     for path in expand(patterns):
         rows = 0
-        with _explained(path):
+        with explained(path):
             for table in _iter_file(path, options, columns, chunk_rows, verbatim):
                 rows += table.num_rows
                 if table.num_rows:
-                    table = _with_partitions(flat(table), path, columns)
+                    table = opened(flat(table), options.objects)
+                    table = _with_partitions(table, path, columns)
                     yield path, _select(table, columns)
         if rows == 0:
             raise DataError(f"{path} is empty: it has no rows; give a table with rows.")
@@ -181,23 +181,6 @@ def read_sample(
     return stack(tables, patterns[0]), float(step)
 
 
-def with_decimal(
-    patterns: Sequence[str], options: SourceOptions
-) -> tuple[SourceOptions, str | None]:
-    """(options with the decimal sign that the first rows show, the column that shows a comma)."""
-    path = expand(patterns)[0]
-    if path.stat().st_size == 0 or file_format(path) != "csv":
-        return options, None
-    with _explained(path):
-        delimiter = head_of(path, options).delimiter
-    if delimiter == ",":
-        return options, None
-    names = comma_columns(read_head([str(path)], options, _DECIMAL_ROWS))
-    if not names:
-        return options, None
-    return options.model_copy(update={"decimal": ","}), names[0]
-
-
 def not_utf8(patterns: Sequence[str]) -> list[Path]:
     """Text files whose texts are not all UTF-8, by their beginnings.
 
@@ -206,7 +189,7 @@ def not_utf8(patterns: Sequence[str]) -> list[Path]:
     """
     found = []
     for path in expand(patterns):
-        with _explained(path):
+        with explained(path):
             if file_format(path) == "csv" and not begins_as_utf8(path):
                 found.append(path)
     return found
@@ -225,9 +208,10 @@ def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schem
         DataError: it is empty or cannot be read.
     """
     if path.stat().st_size and file_format(path) == "parquet":
-        with _explained(path):
+        with explained(path):
             schema = pq.read_schema(path)
-        return _with_partitions(flat(schema.empty_table()), path, None).schema
+        table = opened(flat(schema.empty_table()), options.objects)
+        return _with_partitions(table, path, None).schema
     return next(iter_tables([str(path)], options, chunk_rows=1))[1].schema
 
 
@@ -310,7 +294,7 @@ def _iter_csv(
     head = head_of(path, options)
     names = names_in(path, head) if options.header else list(options.columns)
     _check_names(path, names)
-    wanted = names if columns is None else [n for n in names if n in set(columns)]
+    wanted = holding(names, columns)
     parse = pacsv.ParseOptions(
         delimiter=head.delimiter,
         quote_char='"' if options.quoting else False,
@@ -329,7 +313,7 @@ def _iter_csv(
         strings_can_be_null=True,
     )
     try:
-        with pa.input_stream(str(path), compression="detect") as stream:
+        with text_stream(path) as stream:
             reader = pacsv.open_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
             )
@@ -365,7 +349,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn what readers raise into one sentence about the file."""
     try:
         yield

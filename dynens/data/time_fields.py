@@ -11,7 +11,7 @@ import pyarrow as pa
 from dynens.data.evidence import LEAK_AUC, Labels, auc_noise, halves, held_out_auc, ranges
 from dynens.data.numbers import to_numbers
 from dynens.data.roles import is_of_our_days
-from dynens.data.times import NUMBER_FORMATS, time_part, to_seconds
+from dynens.data.times import NUMBER_FORMATS, has_offsets, time_part, to_seconds
 from dynens.schema import FieldSpec, TimeFormat, TimePart
 
 _YEAR_S = 365 * 86_400
@@ -27,15 +27,17 @@ def row_time_fields(
 ) -> Iterator[FieldSpec]:
     """Parts of the row's time that come back; the time itself never does.
 
-    Counts of a unit that is not known tell an order, but no hours.
+    Counts of a unit that is not known tell an order, but no hours. Times with an offset from UTC
+    are those of where the row happened.
     """
     if time_format == "count":
         return
-    seconds = to_seconds(column, time_format)
+    local = has_offsets(column)
+    seconds = to_seconds(column, time_format, local=local)
     for part in _ROW_PARTS:
         codes = time_part(seconds, part)
         if len(np.unique(codes[np.isfinite(codes)])) > 1:
-            yield _field(name, part, time_format, f"{part} of the time of the row")
+            yield _field(name, part, time_format, f"{part} of the time of the row", local)
 
 
 def date_fields(spec: FieldSpec, column: pa.ChunkedArray, labels: Labels) -> Iterator[FieldSpec]:
@@ -46,7 +48,8 @@ def date_fields(spec: FieldSpec, column: pa.ChunkedArray, labels: Labels) -> Ite
         column: (N,) of the sample.
         labels: (N,) of the same rows.
     """
-    seconds = to_seconds(column, spec.time_format)
+    local = has_offsets(column)
+    seconds = to_seconds(column, spec.time_format, local=local)
     noise = auc_noise(int((labels > 0).sum()))
     half = halves(len(seconds))
     for part in _DATE_PARTS:
@@ -54,7 +57,7 @@ def date_fields(spec: FieldSpec, column: pa.ChunkedArray, labels: Labels) -> Ite
         strength = held_out_auc(codes, labels, half)
         if strength > 0.5 + 2 * noise and not (part == "month" and _within_a_year(seconds)):
             why = f"{part} of a date, held-out AUC {strength:.3f}"
-            field = _field(spec.source, part, spec.time_format, why)
+            field = _field(spec.source, part, spec.time_format, why, local)
             yield field.model_copy(update={"entity": spec.entity})
 
 
@@ -135,9 +138,16 @@ def _format_of_time(spec: FieldSpec, sample: pa.Table) -> TimeFormat | None:
     return None
 
 
-def _field(column: str, part: TimePart, time_format: TimeFormat, why: str) -> FieldSpec:
+def _field(
+    column: str, part: TimePart, time_format: TimeFormat, why: str, local: bool = False
+) -> FieldSpec:
     return FieldSpec(
-        name=f"{column}.{part}", column=column, derive=part, time_format=time_format, why=why
+        name=f"{column}.{part}",
+        column=column,
+        derive=part,
+        time_format=time_format,
+        local=local,
+        why=why,
     )
 
 

@@ -28,21 +28,26 @@ _EPOCH_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (np.inf, 1e9))
 _UNITS = [unit for _, unit in _EPOCH_UNITS]
 _MAX_KNOWN = 20_000
 _FIRST = 50
-# Texts of requests that were read before, which come back: (text, format) → seconds.
-_known: dict[tuple[str, TimeFormat], float] = {}
+# Texts of requests that were read before, which come back: (text, format, local) → seconds.
+_known: dict[tuple[str, TimeFormat, bool], float] = {}
 
 
-def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "auto") -> Floats:
+def to_seconds(
+    column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "auto", *, local: bool = False
+) -> Floats:
     """(B,) float64 seconds since 1970 UTC, NaN where missing or not a time.
 
     `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES` and `_CLOCKS`, months
     (2015-12, Dec-2015, 12/2015), integers of 1900 to 2100 that begin with yyyymmdd, followed by
     nothing or hhmm, hhmmss or these and milliseconds, and Unix times in s, ms, us or ns, told apart
     by size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise. `count` is
-    numbers of any unit from any start, which tell an order.
+    numbers of any unit from any start, which tell an order. Where times have an offset from UTC,
+    `local` reads the clock that they show: 10:00+02:00 is ten o'clock.
     """
     column = plain(column)
     kind = column.type
+    if local and has_offsets(column):
+        return to_seconds(_clocks(column), time_format)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         seconds = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         return to_numbers(seconds).values / 1e6
@@ -54,7 +59,25 @@ def to_seconds(column: pa.Array | pa.ChunkedArray, time_format: TimeFormat = "au
     return _from_numbers(to_numbers(column).values, time_format)
 
 
-def seconds_of(value: Any, time_format: TimeFormat = "auto") -> float:
+def has_offsets(column: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether times are written with an offset from UTC that is not 0, or in a zone's time."""
+    column = plain(column)
+    if pa.types.is_timestamp(column.type):
+        zone: str | None = column.type.tz
+        return zone not in (None, "UTC", "+00:00")
+    if not pa.types.is_string(column.type):
+        return False
+    return bool(pc.any(pc.match_substring_regex(column, _AWAY.pattern)).as_py())
+
+
+def _clocks(column: pa.Array) -> pa.Array:
+    """Times without their offsets, which leaves what the clock shows."""
+    if pa.types.is_timestamp(column.type):
+        return pc.local_timestamp(column)
+    return pc.replace_substring_regex(column, _OFFSET.pattern, r"\1")
+
+
+def seconds_of(value: Any, time_format: TimeFormat = "auto", *, local: bool = False) -> float:
     """One raw value as seconds since 1970 UTC (NaN when missing or not a time).
 
     Raises:
@@ -65,15 +88,19 @@ def seconds_of(value: Any, time_format: TimeFormat = "auto") -> float:
     if isinstance(value, bool):
         raise TypeError("a truth value is no time")
     if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        is_clock = local or value.tzinfo is None
+        moment: datetime = value.replace(tzinfo=UTC) if is_clock else value
+        return moment.timestamp()
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
     if isinstance(value, (str, bytes)):
-        return float(to_seconds(pa.array([value], pa.string()), time_format)[0])
+        return float(to_seconds(pa.array([value], pa.string()), time_format, local=local)[0])
     return float(_from_numbers(np.array([float(value)]), time_format)[0])
 
 
-def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -> Floats:
+def seconds_of_values(
+    values: Sequence[Any], time_format: TimeFormat = "auto", *, local: bool = False
+) -> Floats:
     """`to_seconds` for a few Python values."""
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= {int, float}:
@@ -82,16 +109,17 @@ def seconds_of_values(values: Sequence[Any], time_format: TimeFormat = "auto") -
     if kinds == {str}:
         # Apart from `_known`, which may be emptied here or by another thread meanwhile.
         texts = {text for text in values if text is not None}
-        found = {text: _known.get((text, time_format)) for text in texts}
+        found = {text: _known.get((text, time_format, local)) for text in texts}
         new = [text for text, seconds in found.items() if seconds is None]
         if new:
             if len(_known) + len(new) > _MAX_KNOWN:
                 _known.clear()
-            read = to_seconds(pa.array(new, pa.string()), time_format).tolist()
+            read = to_seconds(pa.array(new, pa.string()), time_format, local=local).tolist()
             found.update(zip(new, read, strict=True))
-            _known.update(zip(((text, time_format) for text in new), read, strict=True))
+            keys = ((text, time_format, local) for text in new)
+            _known.update(zip(keys, read, strict=True))
         return np.array([found.get(text, np.nan) for text in values], np.float64)
-    return np.array([seconds_of(value, time_format) for value in values])
+    return np.array([seconds_of(value, time_format, local=local) for value in values])
 
 
 def unreadable_times(column: pa.Array | pa.ChunkedArray, seconds: Floats) -> tuple[int, str | None]:
@@ -188,11 +216,13 @@ def _from_texts(column: pa.Array, time_format: TimeFormat) -> Floats:
 
 
 _ZULU = re.compile(r"\s*(Z|UTC|GMT)\s*$")
+_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) ?[-+]\d\d(?::?\d\d)?\s*$")
+_AWAY = re.compile(r":\d\d(?:\.\d+)? ?[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*\s*$")
 _MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y")
 _DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
 _DATES = ("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y")
 _CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
-_LOGS = ("%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z")
+_LOGS = ("%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S")
 _LAYOUTS = [
     tuple(date + clock for date in (*_DATES, *dates) for clock in _CLOCKS) + _LOGS
     for dates in (_MONTH_FIRST, _DAY_FIRST)

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.infer import infer_schema
-from dynens.data.lists import PREFIXES, split_lists, split_text
+from dynens.data.lists import PIECES, PREFIXES, split_lists, split_text
 
 ROWS = 3000
 
@@ -173,3 +173,42 @@ def test_beginnings_of_codes():
     read = [split_text(text, PREFIXES) for text in texts if text is not None]
     assert values.to_pylist() == [value for row in read for value in row]
     assert read[0] == ["A", "AB", "AB1", "AB12"]
+
+
+def test_beginnings_of_numbers_that_are_codes(tmp_path):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 20_000, ROWS)
+    clicks = rng.random(ROWS) < np.where(codes // 1000 % 2, 0.6, 0.2)
+    texts = [f"{code:05d}" for code in codes]
+    for name, values in (("area", texts), ("zip", codes + 10_000), ("area", codes + 10_000)):
+        table = {name: values, "x": rng.normal(size=ROWS), "y": clicks}
+        pq.write_table(pa.table(table), tmp_path / "t.parquet")
+        fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+        found = {f.name: f.separator for f in fields if f.kind == "multi_valued"}
+        is_code = name == "zip" or values is texts
+        assert found == ({f"{name}.parts": PREFIXES} if is_code else {})
+        assert fields[0].kind == "numeric"
+
+
+def test_versions_have_parts_though_they_repeat(tmp_path):
+    rng = np.random.default_rng(0)
+    major, minor, patch = rng.integers(0, [4, 20, 9], (ROWS, 3)).T
+    versions = [f"{a}.{b}.{c}" for a, b, c in zip(major, minor, patch, strict=True)]
+    table = {"version": versions, "y": rng.random(ROWS) < 0.1 + 0.2 * major}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    whole, parts = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert (whole.name, whole.kind) == ("version", "categorical")
+    assert (parts.name, parts.separator) == ("version.parts", ".")
+
+
+def test_words_with_parts_are_taken_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    browsers = rng.choice(["Chrome", "Firefox", "Edg"], ROWS)
+    agents = [
+        f"Mozilla/5.0 ({rng.choice(['X11', 'Win64'])}) {browser}/{rng.integers(99)}.0.{i}.1"
+        for i, browser in enumerate(browsers)
+    ]
+    (bag,) = fields_of(tmp_path, agents)
+    assert (bag.separator, bag.fold_words) == (PIECES, True)
+    (bag,) = fields_of(tmp_path, [f"hello world no {i}" for i in range(ROWS)])
+    assert bag.separator is None

@@ -15,6 +15,7 @@ SOME = np.arange(1000) < 60  # a quarter of the positive rows
     [
         (np.where(LABELS > 0, "A", "B"), True),
         ([5 if y else None for y in LABELS], True),
+        (np.where(LABELS > 0, RNG.lognormal(0, 1, 1000), 999), True),  # days until, or never
         (np.where(SOME, RNG.lognormal(3, 1, 1000), 0.0), False),
         (np.where(SOME, np.arange(1000), -1), False),
         ([f"r{i}" if some else None for i, some in enumerate(SOME)], False),

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dynens.data.list_field import LengthScale, MultiValuedEncoder
-from dynens.data.lists import split_lists
+from dynens.data.lists import PIECES, split_lists, split_text
 from dynens.data.vocabulary import Vocabulary
 from dynens.schema import FieldSpec
 
@@ -13,7 +13,7 @@ ALPHABET = "abABİΣ.?[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("fold", [False, True])
-@pytest.mark.parametrize("separator", [None, ",", "|", " ", ""])
+@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", PIECES])
 @example(texts=["\u2003[a]", "\x0b[b]"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
@@ -49,6 +49,15 @@ def test_characters_are_words_where_a_script_has_no_spaces():
     assert flat.to_pylist() == ["iPhone", "15", "手", "机", "壳", "と", "て", "も", "[x]"]
     assert lengths.tolist() == [5, 4, 0]
     assert split_lists(column, None)[0].to_pylist() == ["iPhone", "15", "手机壳", "とても[x]"]
+
+
+def test_pieces_of_words():
+    text = "Mozilla/5.0 (X11; Linux_x86) Chrome/120.0-b"
+    flat, lengths = split_lists(pa.array([text, None, "..."]), PIECES)
+    pieces = ["Mozilla", "5", "0", "X11", "Linux", "x86", "Chrome", "120", "0", "b"]
+    assert flat.to_pylist() == [*pieces, ""]
+    assert lengths.tolist() == [10, 0, 1]
+    assert split_text(text, PIECES) == pieces
 
 
 def test_folded_words_know_no_capitals_and_no_punctuation_around_them():

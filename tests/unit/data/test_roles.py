@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.infer import infer_schema
+from dynens.data.roles import find_weight
 from dynens.data.times import to_seconds
 
 ROWS = 3000
@@ -245,3 +246,28 @@ def test_rows_of_one_request(tmp_path, name):
     table = table.rename_columns([name if n == "cart_id" else n for n in table.column_names])
     pq.write_table(table, tmp_path / "t.parquet")
     assert infer_schema(tmp_path / "t.parquet", "y").dataset.features.request_id == name
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "is_weight"),
+    [
+        ("sample_weight", [1.0, 5.0], True),
+        ("Row Weight", ["1", "2.5"], True),
+        ("case_wt", [1, 0], False),
+        ("sample_weight", [1.0, None], False),
+        ("weight", [60.0, 80.0], False),
+    ],
+)
+def test_weights_of_rows(name, values, is_weight):
+    table = pa.table({"x": [1, 2], name: values})
+    assert find_weight(table) == (name if is_weight else None)
+
+
+def test_weights_of_rows_are_no_feature(tmp_path):
+    labels = np.arange(400) % 4 == 0
+    table = {"x": np.arange(400) % 7, "sample_weight": np.where(labels, 1, 5), "y": labels}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    inferred = infer_schema(tmp_path / "t.parquet", "y")
+    assert inferred.dataset.features.sample_weight == "sample_weight"
+    assert [f.name for f in inferred.dataset.features.fields] == ["x", "x.size"]
+    assert inferred.warnings == []

@@ -7,6 +7,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.data.layouts import with_decimal
 from dynens.data.numbers import to_numbers
 from dynens.data.sources import (
     expand,
@@ -15,7 +16,6 @@ from dynens.data.sources import (
     not_utf8,
     read_sample,
     read_table,
-    with_decimal,
 )
 from dynens.errors import DataError
 from dynens.schema import SourceOptions
@@ -213,7 +213,7 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv.zip", b"PK\x03\x04\x00", "is a zip archive or an Excel workbook"),
         ("t.csv", bytes(range(256)), "zero bytes"),
         ("t.jsonl", b'{"a": 1, "y": 0}\n', "is JSON, which is not read"),
-        ("t.csv", GOOD.decode().encode("utf-16"), "is UTF-16"),
+        ("t.csv", b"\xff\xfe" + b"\x00\xd8" * 9, "cannot be read"),
         ("t.csv", GOOD.replace(b"\n", b"\r"), "end lines with a line feed"),
         (
             "t.csv.gz",
@@ -228,6 +228,20 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
 )
 def test_bad_files_get_one_sentence(tmp_path, name, content, says):
     assert says in broken(tmp_path, name, content)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("ending", ["tsv", "tsv.gz"])
+def test_utf16_as_excel_writes_it(tmp_path, encoding, ending):
+    text = "name\ty\nMünchen 😀\t1\n" + 'a "b\t0\n' * 9
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    content = (mark + text).encode(encoding)
+    path = tmp_path / f"t.{ending}"
+    path.write_bytes(gzip.compress(content) if ending == "tsv.gz" else content)
+    table = read_table([str(path)])
+    assert table.column_names == ["name", "y"]
+    assert table["name"].to_pylist()[:2] == ["München 😀", 'a "b']
+    assert not_utf8([str(path)]) == []
 
 
 def test_truncated_gzip_of_a_long_file(tmp_path):

@@ -6,7 +6,14 @@ import pyarrow as pa
 import pytest
 
 from dynens.data import times
-from dynens.data.times import seconds_of, seconds_of_values, text_format, time_part, to_seconds
+from dynens.data.times import (
+    has_offsets,
+    seconds_of,
+    seconds_of_values,
+    text_format,
+    time_part,
+    to_seconds,
+)
 from dynens.schema import TimeFormat
 
 MOMENT = datetime(2022, 5, 3, 17, 30, tzinfo=UTC)
@@ -42,6 +49,35 @@ SECONDS = MOMENT.timestamp()
 def test_one_moment_in_many_spellings(value):
     assert seconds_of(value) == pytest.approx(SECONDS)
     assert to_seconds(pa.array([value, value]))[1] == pytest.approx(SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_away"),
+    [
+        ("2022-05-03T17:30:00+05:30", True),
+        ("2022-05-03 17:30:00.000-0700", True),
+        ("2022-05-03T17:30-00:30", True),
+        ("03/May/2022:17:30:00 +0200", True),
+        ("2022-05-03T17:30:00+00:00", False),
+        ("2022-05-03T17:30:00Z", False),
+        ("2022-05-03 17:30:00", False),
+    ],
+)
+def test_the_clock_of_a_time_with_an_offset(text, is_away):
+    column = pa.array([None, text])
+    assert has_offsets(column) is is_away
+    assert to_seconds(column, local=True)[1] == SECONDS
+    assert seconds_of_values([None, text], local=True)[1] == SECONDS
+    assert (seconds_of_values([text])[0] == SECONDS) is not is_away  # kept apart
+
+
+def test_the_clock_of_times_in_a_zone():
+    moment = datetime(2022, 5, 3, 15, 30, tzinfo=UTC)
+    berlin = pa.array([moment], pa.timestamp("s", "Europe/Berlin"))
+    assert has_offsets(berlin)
+    assert to_seconds(berlin, local=True)[0] == SECONDS
+    assert not has_offsets(berlin.cast(pa.timestamp("s", "UTC")))
+    assert seconds_of(datetime.fromisoformat("2022-05-03T17:30+02:00"), local=True) == SECONDS
 
 
 def test_days():

@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.infer import infer_schema
+from dynens.data.objects import objects_in, opened
+from dynens.data.prepare import prepare
+from dynens.data.presets import dataset_from_files
+from dynens.schema import load_dataset
+
+TEXTS = ['{"os": "a", "app": {"v": 1.10}, "n": 9007199254740993}', "", None, '{"os": null}', "{"]
+
+
+def test_the_keys_of_objects_are_columns_as_they_are_spelled():
+    table = opened(pa.table({"x": range(5), "m": TEXTS}), {"m": ["os", "app.v", "n"]})
+    assert table.to_pydict() == {
+        "x": [0, 1, 2, 3, 4],
+        "m.os": ["a", None, None, None, None],
+        "m.app.v": ["1.10", None, None, None, None],
+        "m.n": ["9007199254740993", None, None, None, None],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"k": true}', "true"),
+        ('{"k": [1, "b"]}', '["1", "b"]'),
+        ('{"k": NaN}', "NaN"),
+        (r'{"k": "\ud800"}', None),
+        ("[" * 100_000, None),
+        ("7", None),
+    ],
+)
+def test_values_of_any_kind(text, value):
+    assert opened(pa.table({"m": [text]}), {"m": ["k"]}).to_pydict() == {"m.k": [value]}
+
+
+def test_a_file_without_the_column_stays_as_it_is():
+    table = pa.table({"x": [1], "m": [[1]]})
+    assert opened(table, {"m": ["a"], "other": ["b"]}) == table
+
+
+def test_texts_that_are_objects_are_found():
+    texts = [json.dumps({"a": i, "b": {"c": i}} | {f"rare {i}": 1}) for i in range(200)]
+    table = pa.table(
+        {
+            "m": [*texts[:198], None, "{broken"],
+            "taken": ['{"a": 1}'] * 200,
+            "taken.a": ["1"] * 200,
+            "often broken": ['{"a": 1}'] * 150 + ["none"] * 50,
+            "ids": [json.dumps({f"i{i}": 1}) for i in range(200)],
+            "lists": ["[1, 2]"] * 200,
+        }
+    )
+    assert objects_in(table) == {"m": ("a", "b.c")}
+    assert objects_in(table.slice(0, 10)) == {}
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"), [("csv", pa.string()), ("parquet", pa.string()), ("parquet", pa.json_())]
+)
+def test_objects_are_read_from_any_file(tmp_path, ending, kind):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    texts = [json.dumps({"os": f"o{i % 4}", "app": {"v": i % 7}}) for i in range(400)]
+    table = pa.table({"device": pa.array(texts, kind), "y": labels})
+    path = tmp_path / f"t.{ending}"
+    (pacsv.write_csv if ending == "csv" else pq.write_table)(table, path)
+    inferred = infer_schema(path, "y")
+    (tmp_path / "t.yaml").write_text(inferred.to_yaml())
+    found = load_dataset(tmp_path / "t.yaml")
+    assert found.source.objects == {"device": ("os", "app.v")}
+    data = prepare(dataset_from_files(path, label="y"), tmp_path / "out", seed=0)
+    assert {f.source for f in data.schema.fields} == {"device.os", "device.app.v"}
+    raw = data.raw()
+    columns = {name: raw[name].to_pylist() for name in ("device.os", "device.app.v")}
+    np.testing.assert_array_equal(data.encoder.encode_columns(columns).ids, data.split("test").ids)

@@ -1,0 +1,32 @@
+from datetime import UTC, datetime, timedelta, timezone
+
+import pyarrow as pa
+
+from dynens.data.fields import derived, derived_values
+from dynens.data.time_fields import row_time_fields
+
+MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)  # a Saturday
+
+
+def test_hours_are_those_of_where_the_row_happened():
+    zones = [timezone(timedelta(hours=h)) for h in (-5, 0, 2)]
+    texts = [
+        (MIDNIGHT + timedelta(hours=hour)).astimezone(zones[hour % 3]).isoformat()
+        for hour in range(48)
+    ]
+    hour, weekday = row_time_fields("at", "auto", pa.chunked_array([texts]))
+    assert hour.local
+    assert weekday.local
+    assert texts[:3] == [
+        "2024-05-31T19:00:00-05:00",
+        "2024-06-01T01:00:00+00:00",
+        "2024-06-01T04:00:00+02:00",
+    ]
+    assert derived(pa.array(texts), hour).to_pylist()[:3] == [19, 1, 4]
+    assert derived(pa.array(texts), weekday).to_pylist()[:3] == [4, 5, 5]
+    assert derived_values(texts[:3], hour) == [19, 1, 4]
+
+
+def test_times_without_offsets_are_as_they_were():
+    texts = [(MIDNIGHT + timedelta(hours=hour)).isoformat() for hour in range(48)]
+    assert not any(f.local for f in row_time_fields("at", "auto", pa.chunked_array([texts])))
