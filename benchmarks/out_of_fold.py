@@ -164,9 +164,10 @@ def answering_runs(
     submit: Callable[..., Future[tuple[FloatArray, float]]],
 ) -> tuple[dict[int, Path], dict[str, dict[str, float]]]:
     """Runs by how many folds answer for their training rows (0: in sample), and what that took."""
-    names = tuple(run_config(run).learners)
-    num_rows = len(open_prepared(run.data).split("train"))
-    parts = {k: fold_rows(num_rows, k, run_config(run).seed) for k in folds}
+    data = open_prepared(run.data)
+    config = run_config(run).for_rows(data.informative_rows)
+    names, num_rows = tuple(config.learners), len(data.split("train"))
+    parts = {k: fold_rows(num_rows, k, config.seed) for k in folds}
     asked = {
         (k, name, number): submit(fold_answers, run.root, name, rows)
         for k in folds
