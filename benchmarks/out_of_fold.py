@@ -45,7 +45,7 @@ from training.student import teacher_system
 
 Rows = npt.NDArray[np.intp]
 # How a student is made from the answers: with labels beside them, and with nothing else.
-STUDENTS = (CONFIGURED, "alpha 1", "no made-up rows")
+STUDENTS = (CONFIGURED, "alpha 1")
 LOGITS = "logits_train.npy"
 
 
