@@ -27,6 +27,7 @@ from benchmarks import (
     faults,
     floors,
     load_curve,
+    out_of_fold,
     peers,
     routing,
     serving,
@@ -82,6 +83,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.distillation SAMPLE_RUN --jobs 2 "
         "--out benchmarks/out/distillation.json",
         distillation.markdown,
+    ),
+    "out_of_fold": (
+        "The teacher's answers for training rows",
+        "python -m benchmarks.out_of_fold RUN --out F",
+        out_of_fold.markdown,
     ),
     "stacking": (
         "Ten XGBoost variants, stacked",

@@ -81,6 +81,7 @@ def steps(short: bool) -> list[Step]:
         # Many students: of a quarter of the users, since each is trained three times.
         accuracy([SAMPLE], ["1"], name="accuracy-sample"),
         step("distillation", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),
+        step("out_of_fold", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),
         step("stacking", run_of(SAMPLE), "--seeds", *seeds),
         *(step(name, run) for name in SERVING),
         step("faults", run),

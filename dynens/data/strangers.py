@@ -58,7 +58,7 @@ def of_values(
         split = int(share.argmax())
         if share[split] > _NEARLY_ALL and share[TRAIN] < _HALF:
             part = one.spec.derive
-            what = f"{part} of {one.spec.source}" if part else one.spec.source
+            what = f"{part or 'value'} of {one.spec.source}"
             ask = "does the table go on long enough" if part else "are values spelled alike"
             warnings.append(
                 f"{share[split]:.0%} of the {SPLITS[split]} rows have a {what} that no "

@@ -33,7 +33,7 @@ def told(tmp_path, split, test=None):
         pq.write_table(pa.table(columns | test), tmp_path / "test.parquet")
         config = config.model_copy(update={"test_files": (str(tmp_path / "test.parquet"),)})
     warnings = prepare(config, tmp_path / "out", seed=0).report["warnings"]
-    return [warning.split(" have a ") for warning in warnings]
+    return [warning.split(" have a value of ") for warning in warnings]
 
 
 @pytest.mark.parametrize(
