@@ -12,7 +12,7 @@ from dynens.data.apart import apart_fields
 from dynens.data.columns import check_types, unused_name
 from dynens.data.crossed import crossed_fields
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
-from dynens.data.decimals import comma_columns, fields_with_commas, points_in
+from dynens.data.decimals import comma_columns, fields_with_commas, points_in, with_commas
 from dynens.data.entities import RawEntity
 from dynens.data.evidence import Labels
 from dynens.data.inferred import InferredSchema
@@ -126,9 +126,8 @@ def infer_fields(
         DataError: the label is absent or not binary, or no column is usable.
     """
     reader = LabelReader(config.features.label)
-    commas = sample.column_names
-    if config.source.decimal == ".":
-        commas = comma_columns(sample, cents=True)
+    commas = with_commas(sample.column_names, config.source)
+    commas += comma_columns(sample.drop_columns(commas), cents=True)
     sample = points_in(sample, commas)
     try:
         codes = reader.read(sample)
