@@ -161,9 +161,10 @@ class _Inference:
 
     def run(self) -> InferredSchema:
         features = self._config.features
-        weight = features.sample_weight or find_weight(self._sample)
-        skipped = {weight, *self._skipped()}
-        names = [n for n in self._sample.column_names if n not in skipped]
+        names = [n for n in self._sample.column_names if n not in self._skipped()]
+        of_events = [n for n in names if n not in self._entity_of]
+        weight = features.sample_weight or find_weight(self._sample.select(of_events))
+        names = [n for n in names if n != weight]
         profiles = {
             n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
         }
