@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from benchmarks.mil import run_package
-from dynens.errors import TrainingError
+from dynens.errors import BadInputError, TrainingError
 from dynens.run import RunDirectory
 from tests.integration.pipeline.conftest import dynens
 from training.device_formats import DEVICE_FORMATS, DeviceFormat, DeviceStudent
@@ -91,6 +91,15 @@ def test_a_file_that_answers_differently_is_not_left_behind(
     with pytest.raises(TrainingError, match=r"answers up to 0\.001 away from the student"):
         export_device(RunDirectory(finished), "tflite", tmp_path / "new" / "s.tflite", 10)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_package_is_left_alone(finished: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "student.mlpackage" / "notes.txt"
+    kept.parent.mkdir()
+    kept.touch()
+    with pytest.raises(BadInputError, match="is a folder, and no package"):
+        export_device(RunDirectory(finished), "coreml", kept.parent, 10)
+    assert kept.exists()
 
 
 @pytest.mark.parametrize(
