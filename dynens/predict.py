@@ -111,7 +111,7 @@ def _common_schema(files: InputFiles) -> pa.Schema | None:
     Raises:
         DataError: the files have different columns, or types that do not go together.
     """
-    paths, options = expand([files.source]), files.dataset.source
+    paths, options = expand([files.source]), files.layout
     if len(paths) == 1:
         return None
     heads = (next(iter_tables([str(p)], options, chunk_rows=1, verbatim=True)) for p in paths)

@@ -56,7 +56,8 @@ def export_device(run: RunDirectory, name: str, out: Path, num_rows: int) -> dic
         The content of the JSON.
 
     Raises:
-        BadInputError: `out` has another ending, or the converter is not installed.
+        BadInputError: `out` has another ending, or is a folder of something else; or the converter
+            is not installed.
         BundleError: the run is not finished.
         TrainingError: the converter cannot write this student, or the file answers differently.
     """
@@ -65,6 +66,8 @@ def export_device(run: RunDirectory, name: str, out: Path, num_rows: int) -> dic
         raise BadInputError(
             f"--out {out} ends in {out.suffix!r}; files for {name} end in {form.suffix}."
         )
+    if out.is_dir() and any(out.iterdir()) and not (out / "Manifest.json").is_file():
+        raise BadInputError(f"--out {out} is a folder, and no package; choose another --out.")
     bundle = load_bundle(run.root, verify=False)
     student = device_student(run)
     rows = open_prepared(run.data).split("test")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynens.data.decimals import points_in
+from dynens.data.decimals import points_in, with_commas
 from dynens.data.entities import RawEntity
 from dynens.data.labels import no_label_column
 from dynens.data.profile import number_share
@@ -193,7 +193,7 @@ def check_types(config: DatasetConfig) -> None:
     seen: dict[str, tuple[float, Path]] = {}
     for file in expand([*config.files, *config.valid_files, *config.test_files]):
         head = read_head([str(file)], config.source, _HEAD_ROWS)
-        head = points_in(head, head.column_names if config.source.decimal == "," else ())
+        head = points_in(head, with_commas(head.column_names, config.source))
         for name in head.column_names:
             share = number_share(head[name])
             if share is None:

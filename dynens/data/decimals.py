@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from dynens.data.numbers import COMMA_NUMBER, with_points
 from dynens.data.values import canonical_texts, plain
-from dynens.schema import DatasetConfig
+from dynens.schema import DatasetConfig, SourceOptions
 
 _COMMA = r",[0-9]+\D*$"
 _THOUSANDS = r"^\D*[1-9][0-9]{0,2}(,[0-9]{3})+\D*$"  # 1,234: maybe no decimal comma
@@ -25,20 +25,27 @@ def points_in(table: pa.Table, columns: Collection[str]) -> pa.Table:
     return table
 
 
+def with_commas(names: Collection[str], options: SourceOptions) -> list[str]:
+    """Those columns whose decimals are behind commas by the options; JSON's are behind points."""
+    if options.decimal == ".":
+        return []
+    inside = {f"{name}.{key}" for name, keys in options.objects.items() for key in keys}
+    return [name for name in names if name not in inside]
+
+
 def outcomes_with_points(table: pa.Table, config: DatasetConfig) -> pa.Table:
     """The table with points in its label, weight and soft label (fields read their own commas)."""
-    if config.source.decimal == ".":
-        return table
-    return points_in(table, config.features.outcome_columns())
+    return points_in(table, with_commas(config.features.outcome_columns(), config.source))
 
 
 def fields_with_commas(config: DatasetConfig) -> DatasetConfig:
     """The same, with the decimal sign of its text files in every numeric field."""
-    if config.source.decimal == ".":
-        return config
     features = config.features
+    numeric = {f.source for f in features.fields if f.kind == "numeric"}
+    commas = with_commas(numeric, config.source)
     fields = tuple(
-        f.model_copy(update={"decimal": ","}) if f.kind == "numeric" else f for f in features.fields
+        f.model_copy(update={"decimal": ","}) if f.kind == "numeric" and f.source in commas else f
+        for f in features.fields
     )
     return config.model_copy(update={"features": features.model_copy(update={"fields": fields})})
 

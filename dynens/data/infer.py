@@ -12,7 +12,7 @@ from dynens.data.apart import apart_fields
 from dynens.data.columns import check_types, unused_name
 from dynens.data.crossed import crossed_fields
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
-from dynens.data.decimals import comma_columns, fields_with_commas, points_in
+from dynens.data.decimals import comma_columns, fields_with_commas, points_in, with_commas
 from dynens.data.entities import RawEntity
 from dynens.data.evidence import Labels
 from dynens.data.inferred import InferredSchema
@@ -126,9 +126,8 @@ def infer_fields(
         DataError: the label is absent or not binary, or no column is usable.
     """
     reader = LabelReader(config.features.label)
-    commas = sample.column_names
-    if config.source.decimal == ".":
-        commas = comma_columns(sample, cents=True)
+    commas = with_commas(sample.column_names, config.source)
+    commas += comma_columns(sample.drop_columns(commas), cents=True)
     sample = points_in(sample, commas)
     try:
         codes = reader.read(sample)
@@ -162,9 +161,10 @@ class _Inference:
 
     def run(self) -> InferredSchema:
         features = self._config.features
-        weight = features.sample_weight or find_weight(self._sample)
-        skipped = {weight, *self._skipped()}
-        names = [n for n in self._sample.column_names if n not in skipped]
+        names = [n for n in self._sample.column_names if n not in self._skipped()]
+        of_events = [n for n in names if n not in self._entity_of]
+        weight = features.sample_weight or find_weight(self._sample.select(of_events))
+        names = [n for n in names if n != weight]
         profiles = {
             n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
         }

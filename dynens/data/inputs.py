@@ -15,11 +15,12 @@ from dynens.data.encoders import RowEncoder
 from dynens.data.fields import DenseVectorEncoder, misfits
 from dynens.data.lists import split_lists
 from dynens.data.numbers import MAX_UNREADABLE_SHARE, to_numbers
+from dynens.data.objects import opened
 from dynens.data.sources import iter_tables
 from dynens.data.times import to_seconds, unreadable_times
 from dynens.data.values import one_line
 from dynens.errors import DataError
-from dynens.schema import DatasetConfig
+from dynens.schema import DatasetConfig, SourceOptions
 
 _MOSTLY, _ENOUGH_VALUES = 0.9, 20
 
@@ -53,6 +54,11 @@ class InputFiles:
         self._values: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
 
+    @property
+    def layout(self) -> SourceOptions:
+        """How the files are read as they stand, texts that are JSON objects among them."""
+        return self.dataset.source.model_copy(update={"objects": {}})
+
     def tables(self) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Chunks of rows: (as they stand in the file, numbers parsed and ready to encode).
 
@@ -61,12 +67,13 @@ class InputFiles:
                 many texts.
         """
         rows = 0
-        for _, table in iter_tables([self.source], self.dataset.source, verbatim=True):
+        for _, verbatim in iter_tables([self.source], self.layout, verbatim=True):
+            table = opened(verbatim, self.dataset.source.objects)
             self._look_for_columns(table)
             self._look_at_vectors(table)
             self._look_at_times(table)
             rows += table.num_rows
-            yield table, self._with_numbers(table)
+            yield verbatim, self._with_numbers(table)
         self._settle(rows)
 
     def encoded(self, batch: EncodedBatch) -> EncodedBatch:

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
 from dynens.data.fields import UNREADABLE, FieldEncoder, unfit
-from dynens.data.lists import split_lists, split_text
+from dynens.data.lists import PREFIXES, split_lists, split_text
+from dynens.data.values import canonical
 from dynens.data.vocabulary import Vocabulary
 from dynens.schema import FieldSpec
 
@@ -137,6 +138,8 @@ class MultiValuedEncoder(FieldEncoder):
             return items
         if isinstance(value, bytes):
             return self._as_list(value.decode("utf-8", "replace"))
+        if self.spec.separator == PREFIXES and (text := canonical(value)) is not None:
+            return split_text(text, PREFIXES)
         return () if value is None else (value,)
 
     def state(self) -> dict[str, Any]:

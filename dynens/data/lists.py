@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.values import plain
+from dynens.data.values import canonical_texts, is_number_type, plain
 
 _GAP = r"[ \t\n\f\r]*"  # \s is another class in Arrow than in Python
 _BRACKETED = rf"(?s)^{_GAP}\[.*\]{_GAP}$"
@@ -97,11 +97,14 @@ def split_lists(
         column: lists, or texts to split (in brackets or not), or plain values (lists of one).
         separator: of texts; None: runs of white space; `CHARACTERS`: those, and every character
             of a script that leaves no space between words is a value; `ADDRESS`: each of its
-            characters; `PREFIXES`: texts are not split, but their beginnings are the values.
+            characters; `PREFIXES`: texts are not split, but their beginnings are the values, and
+            so are those of plain numbers.
         fold: whether texts are read in lower case, without punctuation around their values; a value
             of nothing else becomes an empty text, which is missing.
     """
     column = plain(column)
+    if separator == PREFIXES and is_number_type(column.type):
+        column = canonical_texts(column)
     kind = column.type
     is_text = pa.types.is_string(kind)
     if is_text:

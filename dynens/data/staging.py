@@ -314,7 +314,8 @@ def weights_in(table: pa.Table, column: str, source: str) -> npt.NDArray[np.floa
     weights = to_numbers(table[column]).values
     if np.isnan(weights).any() or (weights <= 0).any():
         raise DataError(
-            f"{source}: sample weights in {column!r} must be positive numbers without gaps."
+            f"{source}: sample weights in {column!r} must be positive numbers without gaps; "
+            "correct the column, or leave it out of the file or by features.excluded."
         )
     return weights.astype(np.float32)
 

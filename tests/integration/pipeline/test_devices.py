@@ -12,21 +12,21 @@ import onnxruntime as ort
 import pytest
 
 from benchmarks.mil import run_package
-from dynens.errors import TrainingError
-from dynens.routing import devices
+from dynens.errors import BadInputError, TrainingError
 from dynens.run import RunDirectory
 from tests.integration.pipeline.conftest import dynens
+from training.device_formats import DEVICE_FORMATS, DeviceFormat, DeviceStudent
 from training.devices import export_device
 
 
-def wrong_by(difference: float) -> devices.DeviceFormat:
+def wrong_by(difference: float) -> DeviceFormat:
     """A format whose files answer that far away; no converter is needed to write them."""
 
-    def write(_: Any, student: devices.DeviceStudent, feeds: Any, path: Path) -> np.ndarray:
+    def write(_: Any, student: DeviceStudent, feeds: Any, path: Path) -> np.ndarray:
         path.write_bytes(b"a graph")
         return student.answers(feeds) + np.float32(difference)
 
-    return devices.DeviceFormat(".tflite", "json", "", write, free_rows=False)
+    return DeviceFormat(".tflite", "json", "", write, free_rows=False)
 
 
 def arrays(example: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -68,7 +68,7 @@ def test_a_core_ml_package_and_its_note_agree_with_the_bundle(
 def test_the_note_says_where_each_field_is(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(devices.DEVICE_FORMATS, "tflite", wrong_by(2e-6))
+    monkeypatch.setitem(DEVICE_FORMATS, "tflite", wrong_by(2e-6))
     out = tmp_path / "student.tflite"
     note = export_device(RunDirectory(finished), "tflite", out, 100)
     assert json.loads(out.with_name("student.tflite.json").read_text()) == note
@@ -87,10 +87,19 @@ def test_the_note_says_where_each_field_is(
 def test_a_file_that_answers_differently_is_not_left_behind(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(devices.DEVICE_FORMATS, "tflite", wrong_by(1e-3))
+    monkeypatch.setitem(DEVICE_FORMATS, "tflite", wrong_by(1e-3))
     with pytest.raises(TrainingError, match=r"answers up to 0\.001 away from the student"):
         export_device(RunDirectory(finished), "tflite", tmp_path / "new" / "s.tflite", 10)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_package_is_left_alone(finished: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "student.mlpackage" / "notes.txt"
+    kept.parent.mkdir()
+    kept.touch()
+    with pytest.raises(BadInputError, match="is a folder, and no package"):
+        export_device(RunDirectory(finished), "coreml", kept.parent, 10)
+    assert kept.exists()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
 from dynens.errors import DataError
 from dynens.rules import LabelRule
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
+from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, SourceOptions
 
 ROWS = 400
 
@@ -56,6 +56,19 @@ def test_spellings_of_missing_values_stand_in_the_rows_as_they_are(data, tmp_pat
     np.testing.assert_array_equal(found.ids, values.ids)
     np.testing.assert_array_equal(found.dense, values.dense)
     assert files.warnings == []
+
+
+def test_objects_stand_in_the_rows_as_they_are(tmp_path):
+    texts = ['{"os": "a"}', '{"os": "b", "seldom": 1}', "{broken", None] * 100
+    pacsv.write_csv(pa.table(columns(meta=texts)), tmp_path / "t.csv")
+    dataset = dataset_from_files(tmp_path / "t.csv", label="y")
+    objects = SourceOptions(objects={"meta": ("os",)})
+    data = prepare(dataset.model_copy(update={"source": objects}), tmp_path / "out", seed=0)
+    files = InputFiles(str(tmp_path / "t.csv"), data.dataset, data.encoder)
+    ((table, readable),) = files.tables()
+    assert table.column_names == ["user", "x", "y", "meta"]
+    assert table["meta"].to_pylist() == texts
+    assert readable["meta.os"].to_pylist() == ["a", "b", None, None] * 100
 
 
 def test_absent_columns_are_named(data, tmp_path):

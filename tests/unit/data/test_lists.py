@@ -4,8 +4,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dynens.batch import MISSING, PADDING
 from dynens.data.list_field import LengthScale, MultiValuedEncoder
-from dynens.data.lists import PIECES, split_lists, split_text
+from dynens.data.lists import PIECES, PREFIXES, split_lists, split_text
 from dynens.data.vocabulary import Vocabulary
 from dynens.schema import FieldSpec
 
@@ -70,3 +71,15 @@ def test_folded_words_know_no_capitals_and_no_punctuation_around_them():
     ids = np.zeros((1, 5), np.int32)
     encoder.encode(column.slice(0, 1), np.zeros((1, 0), np.float32), ids)
     assert ids.tolist() == [[4, 0, 3, 2, -1]]  # a word of punctuation alone is none
+
+
+@pytest.mark.parametrize("values", [["12345", None], [12345, None], [12345.0, np.nan]])
+def test_codes_have_beginnings_as_numbers_too(values):
+    spec = FieldSpec(name="zip", kind="multi_valued", separator=PREFIXES)
+    encoder = MultiValuedEncoder(spec, Vocabulary(pa.array(["1", "12", "123", "1234"])), 4)
+    none = np.zeros((2, 0), np.float32)
+    alone, together = np.zeros((2, 2, 4), np.int32)
+    encoder.encode_values(values, none, alone)
+    encoder.encode(pa.array(values), none, together)
+    expected = [[2, 3, 4, 5], [MISSING, PADDING, PADDING, PADDING]]
+    assert alone.tolist() == together.tolist() == expected

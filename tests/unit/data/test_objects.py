@@ -6,7 +6,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema
+from dynens.data.infer import infer_schema, with_fields
 from dynens.data.objects import objects_in, opened
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
@@ -80,3 +80,17 @@ def test_objects_are_read_from_any_file(tmp_path, ending, kind):
     raw = data.raw()
     columns = {name: raw[name].to_pylist() for name in ("device.os", "device.app.v")}
     np.testing.assert_array_equal(data.encoder.encode_columns(columns).ids, data.split("test").ids)
+
+
+def test_numbers_of_objects_have_points_where_others_have_commas(tmp_path):
+    lines = [
+        f"""{i % 9},{i % 10}5;'{json.dumps({"v": i / 1000 + 0.0001})}';{i % 2}"""
+        for i in range(200)
+    ]
+    text = "\n".join(["x;m;y", *(line.replace('"', '""').replace("'", '"') for line in lines)])
+    (tmp_path / "t.csv").write_text(text)
+    dataset = infer_schema(tmp_path / "t.csv", "y").dataset
+    decimals = {f.source: f.decimal for f in dataset.features.fields if f.kind == "numeric"}
+    assert decimals == {"x": ",", "m.v": "."}
+    again = with_fields(dataset).dataset.features.fields
+    assert again == dataset.features.fields

@@ -8,9 +8,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema
+from dynens.data.infer import infer_fields, infer_schema
 from dynens.data.roles import find_weight
 from dynens.data.times import to_seconds
+from dynens.schema import DatasetConfig
 
 ROWS = 3000
 
@@ -271,3 +272,15 @@ def test_weights_of_rows_are_no_feature(tmp_path):
     assert inferred.dataset.features.sample_weight == "sample_weight"
     assert [f.name for f in inferred.dataset.features.fields] == ["x", "x.size"]
     assert inferred.warnings == []
+
+
+@pytest.mark.parametrize("where", ["excluded", "an entity table"])
+def test_other_columns_weigh_no_rows_whatever_their_names(where):
+    labels = np.arange(400) % 4 == 0
+    table = pa.table({"x": np.arange(400) % 7, "row_weight": np.arange(400) % 9 + 1, "y": labels})
+    features = {"label": {"column": "y"}}
+    if where == "excluded":
+        features["excluded"] = ["row_weight"]
+    config = DatasetConfig(name="t", files=("t.parquet",), features=features)
+    entity_of = {} if where == "excluded" else {"row_weight": "item"}
+    assert infer_fields(config, table, entity_of).dataset.features.sample_weight is None
