@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.values import canonical_texts, plain
+from dynens.errors import DataError
 
 _MIN_KNOWN = 20
 _NEARLY_ALL = 0.95
@@ -45,7 +46,11 @@ def objects_in(head: pa.Table) -> dict[str, tuple[str, ...]]:
 
 
 def opened(table: pa.Table, objects: Mapping[str, Sequence[str]]) -> pa.Table:
-    """The table with a column of texts for each key of its `objects`; other texts are missing."""
+    """The table with a column of texts for each key of its `objects`; other texts are missing.
+
+    Raises:
+        DataError: a key has the name of a column.
+    """
     for name in [n for n in objects if n in table.column_names]:
         column = plain(table[name])
         if not (pa.types.is_string(column.type) or pa.types.is_null(column.type)):
@@ -55,6 +60,11 @@ def opened(table: pa.Table, objects: Mapping[str, Sequence[str]]) -> pa.Table:
         at = table.column_names.index(name)
         table = table.remove_column(at)
         for i, key in enumerate(objects[name]):
+            if f"{name}.{key}" in table.column_names:
+                raise DataError(
+                    f"{key!r} of the JSON objects in {name!r} and another column would both be "
+                    f"called {name}.{key}; rename one."
+                )
             texts = pa.array([value.get(key) for value in values], pa.string())
             table = table.add_column(at + i, f"{name}.{key}", texts.take(encoded.indices))
     return table

@@ -10,6 +10,7 @@ from dynens.data.infer import infer_schema, with_fields
 from dynens.data.objects import objects_in, opened
 from dynens.data.prepare import prepare
 from dynens.data.presets import dataset_from_files
+from dynens.errors import DataError
 from dynens.schema import load_dataset
 
 TEXTS = ['{"os": "a", "app": {"v": 1.10}, "n": 9007199254740993}', "", None, '{"os": null}', "{"]
@@ -43,6 +44,12 @@ def test_values_of_any_kind(text, value):
 def test_a_file_without_the_column_stays_as_it_is():
     table = pa.table({"x": [1], "m": [[1]]})
     assert opened(table, {"m": ["a"], "other": ["b"]}) == table
+
+
+def test_a_key_with_the_name_of_a_column_is_refused():
+    table = pa.table({"m": ['{"os": "a"}'], "m.os": ["b"]})
+    with pytest.raises(DataError, match="'os' of the JSON objects in 'm' and another column"):
+        opened(table, {"m": ["os"]})
 
 
 def test_texts_that_are_objects_are_found():
