@@ -27,10 +27,10 @@ class Leak:
 
 def find_leak(profile: ColumnProfile) -> Leak | None:
     """What makes a column a leak, if it may be one."""
-    by_range = max(profile.auc_by_bucket, profile.auc_by_usual)
-    auc = max(profile.auc_by_value, by_range, profile.auc_by_absence)
+    by_few = max(profile.auc_by_bucket, profile.auc_by_usual)  # of groups of values
+    auc = max(profile.auc_by_value, by_few, profile.auc_by_absence)
     named = bool(OUTCOME.fullmatch(profile.name.lower()))
-    few = profile.num_distinct <= _FEW_VALUES or by_range >= COPY_AUC
+    few = profile.num_distinct <= _FEW_VALUES or by_few >= COPY_AUC
     if profile.tells_by_absence:
         return Leak("whether it is missing gives the label away completely (held-out AUC 1)", True)
     if auc >= COPY_AUC and few and profile.num_known > 100:
