@@ -100,6 +100,37 @@ def student_of(root: Path, variant: str, seed: int) -> dict[str, float]:
     return train_student(RunDirectory(root), VARIANTS[variant], seed)[0]
 
 
+def answering_runs(
+    run: RunDirectory,
+    folds: list[int],
+    folder: Path,
+    submit: Callable[..., Future[tuple[FloatArray, float]]],
+) -> tuple[dict[int, Path], dict[str, dict[str, float]]]:
+    """Runs by how many folds answer for their training rows (0: in sample), and what that took."""
+    data = open_prepared(run.data)
+    config = run_config(run).for_rows(data.informative_rows)
+    names, num_rows = tuple(config.learners), len(data.split("train"))
+    parts = {k: fold_rows(num_rows, k, config.seed) for k in folds}
+    asked = {
+        (k, name, number): submit(fold_answers, run.root, name, rows)
+        for k in folds
+        for name in names
+        for number, rows in enumerate(parts[k])
+    }
+    roots = {0: run.root}
+    teachers = {"0": {"auc": teachers_auc(run.root), "seconds": 0.0}}
+    for k in folds:
+        answers, seconds = dict(pool_logits(run, names, "train")), 0.0
+        for name in names:
+            answers[name] = np.array(answers[name])
+            for number, rows in enumerate(parts[k]):
+                answers[name][rows], took = asked[k, name, number].result()
+                seconds += took
+        roots[k] = with_answers(run, answers, folder / f"{run.root.name}-{k}")
+        teachers[str(k)] = {"auc": teachers_auc(roots[k]), "seconds": seconds}
+    return roots, teachers
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """Mean ± standard deviation over seeds; differences are those of students of one seed."""
     results = report["results"]
@@ -140,6 +171,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
+    if min(arguments.folds) < 2:
+        parser.error(f"--folds {min(arguments.folds)}: one fold leaves no rows to train on.")
     run = RunDirectory(RunDirectory.open(arguments.run).root.resolve())
     spawn = multiprocessing.get_context("spawn")  # each process trains on one thread
     with (
@@ -155,37 +188,6 @@ def main() -> None:
             report = {"run": run.root.name, "teachers": teachers, "results": results}
             write_result(arguments.out, report)
     print(markdown(report))
-
-
-def answering_runs(
-    run: RunDirectory,
-    folds: list[int],
-    folder: Path,
-    submit: Callable[..., Future[tuple[FloatArray, float]]],
-) -> tuple[dict[int, Path], dict[str, dict[str, float]]]:
-    """Runs by how many folds answer for their training rows (0: in sample), and what that took."""
-    data = open_prepared(run.data)
-    config = run_config(run).for_rows(data.informative_rows)
-    names, num_rows = tuple(config.learners), len(data.split("train"))
-    parts = {k: fold_rows(num_rows, k, config.seed) for k in folds}
-    asked = {
-        (k, name, number): submit(fold_answers, run.root, name, rows)
-        for k in folds
-        for name in names
-        for number, rows in enumerate(parts[k])
-    }
-    roots = {0: run.root}
-    teachers = {"0": {"auc": teachers_auc(run.root), "seconds": 0.0}}
-    for k in folds:
-        answers, seconds = dict(pool_logits(run, names, "train")), 0.0
-        for name in names:
-            answers[name] = np.array(answers[name])
-            for number, rows in enumerate(parts[k]):
-                answers[name][rows], took = asked[k, name, number].result()
-                seconds += took
-        roots[k] = with_answers(run, answers, folder / f"{run.root.name}-{k}")
-        teachers[str(k)] = {"auc": teachers_auc(roots[k]), "seconds": seconds}
-    return roots, teachers
 
 
 if __name__ == "__main__":
