@@ -20,7 +20,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from dynens.bundle import load_bundle
 from dynens.config.run import RayConfig, RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import BadInputError, BundleError, DynensError, TrainingError
+from dynens.errors import BadInputError, BundleError, DynensError, TrainingError, causes
 from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
 from dynens.schema import DatasetConfig
 from training.context import StageContext, json_progress, read_settings
@@ -252,8 +252,6 @@ def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
         cause = getattr(e, "cause", None)
         if isinstance(cause, DynensError):
             raise cause from e
-        if isinstance(cause, OSError):
-            raise TrainingError(f"stage {stage.name} failed: {cause}.") from e
         raise TrainingError(f"stage {stage.name} failed: {cause or e}") from e
     except OutOfMemoryError as e:
         raise TrainingError(f"stage {stage.name} ran out of memory; {_LESS_MEMORY}.") from e
@@ -328,7 +326,7 @@ def explained(stage: str, root: Path) -> Iterator[None]:
     except DynensError:
         raise
     except Exception as e:
-        chain = list(_chain(e))
+        chain = list(causes(e))
         if any(isinstance(c, OSError) and c.errno in _DISK_FULL for c in chain):
             raise TrainingError(
                 f"stage {stage}: the disk of {root} is full; make room and continue with --resume."
@@ -336,12 +334,6 @@ def explained(stage: str, root: Path) -> Iterator[None]:
         if any(isinstance(c, MemoryError) or _NO_MEMORY in str(c) for c in chain):
             raise TrainingError(f"stage {stage} ran out of memory; {_LESS_MEMORY}.") from e
         raise
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _stage_function(name: str) -> Callable[[StageContext], None]:
