@@ -89,7 +89,7 @@ def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> C
         return config_class.model_validate(data)
     except ValidationError as e:
         first = e.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"{origin}: unknown key {key!r}; dynens/config has the keys of a run, and "
@@ -97,7 +97,8 @@ def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> C
             ) from e
         reason = first["msg"].removeprefix("Value error, ")
         given = "" if first["type"] == "value_error" else f" (given {first['input']!r})"
-        raise ConfigError(f"{origin}: {key}: {reason}{given}.") from e
+        where = f"{origin}: {key}" if key else origin
+        raise ConfigError(f"{where}: {reason}{given}.") from e
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
