@@ -18,6 +18,7 @@ from dynens.data.fields import (
     FieldEncoder,
     NumericEncoder,
     derived,
+    misfits,
     numbers_of,
     single_precision,
     vectors,
@@ -26,6 +27,7 @@ from dynens.data.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.lists import split_lists
 from dynens.data.numbers import to_numbers
 from dynens.data.vocabulary import ValueCounter, Vocabulary
+from dynens.errors import DataError
 from dynens.schema import FieldSpec
 
 SAMPLE_ROWS = 200_000
@@ -239,13 +241,17 @@ class DenseVectorFitter(FieldFitter):
         super().__init__(spec)
         assert spec.length is not None
         self._length = spec.length
+        self._fitting = self._other = 0
         # One row of (count, sum, sum of squares) per chunk, added up in order at the end: floating
         # point sums then do not depend on who saw which chunk.
         self._sums: list[npt.NDArray[np.float64]] = []
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         values, lengths = split_lists(column, self.spec.separator)
-        matrix = vectors(to_numbers(values).values, lengths, self._length)
+        numbers = to_numbers(values).values
+        self._fitting += int((lengths == self._length).sum())
+        self._other += int(misfits(numbers, lengths, self._length).sum())
+        matrix = vectors(numbers, lengths, self._length)
         known = np.isfinite(matrix)
         matrix = np.where(known, matrix, 0.0)
         sums = (known.sum(axis=0), matrix.sum(axis=0), (matrix**2).sum(axis=0))
@@ -253,9 +259,25 @@ class DenseVectorFitter(FieldFitter):
 
     def merge(self, other: DenseVectorFitter) -> None:
         self._sums += other._sums
+        self._fitting += other._fitting
+        self._other += other._other
+
+    def warning(self) -> str | None:
+        if not self._other:
+            return None
+        share = self._other / (self._fitting + self._other)
+        return (
+            f"{share:.0%} of the lists in {self.spec.source} are no vectors of {self._length} "
+            "numbers, and count as missing"
+        )
 
     def finish(self) -> DenseVectorEncoder:
         count, total, square = sum(self._sums, np.zeros((3, self._length)))
+        if self._other and not self._fitting:
+            raise DataError(
+                f"field {self.spec.name!r} is a dense_vector of length {self._length}, and no row "
+                "holds so many numbers; correct its length or its kind."
+            )
         count = np.maximum(count, 1)
         mean = total / count
         deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
