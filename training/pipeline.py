@@ -40,6 +40,7 @@ from training.reuse import compare_files, reuse_stages
 POLL_S = 0.3
 PROGRESS_FILE = "progress.jsonl"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_MEMORY = "can't allocate memory"  # torch's allocator raises a plain RuntimeError
 _LESS_MEMORY = (
     "lower ray.num_cpus (fewer learners side by side) and continue with --resume, or start anew "
@@ -297,7 +298,6 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
     work = work_directory(run, name)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     started = time.time()
     context = StageContext(
         run=run,
@@ -308,6 +308,7 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
         progress=json_progress(work / PROGRESS_FILE),
     )
     with explained(name, run.root):
+        out.mkdir(parents=True)
         _stage_function(name)(context)
     write_json(out / DONE, {"stage": name, "started": started, "seconds": time.time() - started})
     replace_directory(out, directory)
@@ -316,10 +317,13 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
 
 @contextlib.contextmanager
 def explained(stage: str, root: Path) -> Iterator[None]:
-    """Turn a full disk or memory that ran out into one sentence; what was finished is kept.
+    """Turn a full disk, memory that ran out or missing rights into one sentence.
+
+    What was finished is kept.
 
     Raises:
-        TrainingError: either happened inside the block.
+        TrainingError: disk or memory did not suffice inside the block.
+        BadInputError: a file or folder must not be written or read.
     """
     try:
         yield
@@ -330,6 +334,12 @@ def explained(stage: str, root: Path) -> Iterator[None]:
         if any(isinstance(c, OSError) and c.errno in _DISK_FULL for c in chain):
             raise TrainingError(
                 f"stage {stage}: the disk of {root} is full; make room and continue with --resume."
+            ) from e
+        denied = [c for c in chain if isinstance(c, OSError) and c.errno in _DENIED]
+        if denied:
+            raise BadInputError(
+                f"stage {stage}: {denied[0].filename or root} cannot be used "
+                f"({denied[0].strerror}); correct its rights and continue with --resume."
             ) from e
         if any(isinstance(c, MemoryError) or _NO_MEMORY in str(c) for c in chain):
             raise TrainingError(f"stage {stage} ran out of memory; {_LESS_MEMORY}.") from e
