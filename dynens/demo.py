@@ -147,7 +147,7 @@ def show_answers(console: Console, run: RunDirectory, url: str) -> None:
     from serving.replay import infer_body
 
     data = open_prepared(run.data)
-    raw = data.raw("test").slice(0, EXAMPLE_ROWS)
+    raw = data.raw_test().slice(0, EXAMPLE_ROWS)
     engine = Engine.load(run.root)
     rows = engine.encoder.encode_table(raw)
     (difficulty,) = engine.student.run(("difficulty",), rows.dense, rows.ids)

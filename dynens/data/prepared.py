@@ -86,10 +86,8 @@ class PreparedData:
             raise DataError(f"there is no split {name!r}; it is one of {', '.join(SPLITS)}.")
         return read_shard(self.directory / f"{name}.arrow")
 
-    def raw(self, name: str = "test") -> pa.Table:
+    def raw_test(self) -> pa.Table:
         """The first raw rows of the test split, entity columns joined, label included."""
-        if name != "test":
-            raise DataError(f"raw rows are kept of the test split only, not of {name!r}.")
         path = self.directory / "raw_test.arrow"
         with intact(path), ipc.open_file(str(path)) as reader:
             return reader.read_all()
