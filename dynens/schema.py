@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dynens.config.base import FrozenConfig, load_yaml, validate
 from dynens.errors import SchemaError
 from dynens.rules import LabelRule
-from dynens.ties import check_apart, check_crossed, check_shared
+from dynens.ties import check_apart, check_crossed, check_dots, check_shared
 
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
@@ -63,6 +63,9 @@ class FieldSpec(FrozenConfig):
             far apart the two are in a row is a feature.
         only_apart: of such numeric fields: they are no feature by themselves, only how far apart
             they are. Their scale then has no end: the time of the row goes on after training.
+        dot_with: of dense vectors, another one of the same length (a user's and an item's of one
+            two-tower model). All components of the two then have one scale, and their dot product
+            is a feature.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
         decimal: of numbers given as texts, in numeric fields or as categories, what stands before
@@ -89,6 +92,7 @@ class FieldSpec(FrozenConfig):
     transform: Transform = "quantile"
     apart_from: str | None = None
     only_apart: bool = False
+    dot_with: str | None = None
     buckets: int | None = Field(default=None, ge=2, le=4096)
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
@@ -166,6 +170,7 @@ class FeatureSchema(FrozenConfig):
         outcome = self.label.outcome_columns()
         check_shared(self.fields)
         check_apart(self.fields)
+        check_dots(self.fields)
         check_crossed(self.fields)
         for spec in self.fields:
             if spec.source in outcome:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dynens.batch import (
     Candidates,
+    DenseDot,
     DenseGap,
     EncodedBatch,
     FeatureLayout,
@@ -20,7 +21,12 @@ from dynens.batch import (
     IntArray,
 )
 from dynens.data.entities import EncodedEntity
-from dynens.data.fields import CategoricalEncoder, FieldEncoder, NumericEncoder
+from dynens.data.fields import (
+    CategoricalEncoder,
+    DenseVectorEncoder,
+    FieldEncoder,
+    NumericEncoder,
+)
 from dynens.data.numbers import to_numbers
 from dynens.data.pairs import pairs_of
 from dynens.data.ranking import Ranker
@@ -304,8 +310,13 @@ def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:
         for gap in e.gaps
         if e.spec.apart_from is not None
     )
+    dots = tuple(
+        DenseDot(e.spec.name, e.spec.dot_with, len(e.mean), *e.dot)
+        for e in ordered
+        if isinstance(e, DenseVectorEncoder) and e.spec.dot_with is not None
+    )
     only_apart = tuple(e.spec.name for e in numbers if e.spec.only_apart)
-    return FeatureLayout(dense, fields, context_dense, context_fields, gaps, only_apart)
+    return FeatureLayout(dense, fields, context_dense, context_fields, gaps, dots, only_apart)
 
 
 def _column_slices(encoders: Sequence[FieldEncoder]) -> list[FieldColumns]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.batch import MISSING, FloatArray, IntArray, SparseField
+from dynens.batch import MISSING, FloatArray, IntArray, SparseField, component_names
 from dynens.data.lists import split_lists
 from dynens.data.numbers import column_with_points, number, to_numbers, with_point
 from dynens.data.times import seconds_of_values, time_part, to_seconds
@@ -203,14 +203,25 @@ def single_precision(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 
 
 class DenseVectorEncoder(FieldEncoder):
-    """A vector of numbers, each component standardised."""
+    """A vector of numbers.
+
+    Args:
+        spec: the field.
+        mean, scale: a component c becomes `(c - mean) * scale`.
+        dot: the middle of its products with the vector that `dot_with` names and 1 / how far they
+            spread, as `dynens.layers.dots` means them.
+    """
 
     def __init__(
-        self, spec: FieldSpec, mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]
+        self,
+        spec: FieldSpec,
+        mean: npt.NDArray[np.float64],
+        scale: npt.NDArray[np.float64],
+        dot: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(spec)
-        self.mean, self.scale = mean, scale
-        self.dense = tuple(f"{spec.name}[{i}]" for i in range(len(mean)))
+        self.mean, self.scale, self.dot = mean, scale, dot
+        self.dense = component_names(spec.name, len(mean))
 
     def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
         values, lengths = split_lists(column, self.spec.separator)
@@ -243,10 +254,15 @@ class DenseVectorEncoder(FieldEncoder):
     ) -> None:
         matrix = vectors(flat, lengths, len(self.mean))
         matrix[misfits(flat, lengths, len(self.mean))] = np.nan
-        dense[:] = np.nan_to_num(np.clip((matrix - self.mean) * self.scale, -10.0, 10.0))
+        dense[:] = self.transform(matrix)
+
+    def transform(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(B, L) components on the field's scale, 0 where they are missing."""
+        return np.nan_to_num(np.clip((matrix - self.mean) * self.scale, -10.0, 10.0))
 
     def state(self) -> dict[str, Any]:
-        return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        state = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        return state | ({"dot": list(self.dot)} if self.spec.dot_with else {})
 
 
 def misfits(

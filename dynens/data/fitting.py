@@ -25,10 +25,12 @@ from dynens.data.fields import (
 from dynens.data.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.lists import split_lists
 from dynens.data.numbers import to_numbers
+from dynens.data.samples import SystematicSample
 from dynens.data.vocabulary import ValueCounter, Vocabulary
 from dynens.schema import FieldSpec
 
 SAMPLE_ROWS = 200_000
+SAMPLE_VECTORS = 1_000
 MAX_LEN = 20
 _LONGER = 0.01  # share of lists that may be longer than what is kept of them
 _OTHER_LENGTH = 0.01  # share of lists that must be of another length for it to tell something
@@ -104,6 +106,9 @@ def tie_fields(fitters: Sequence[FieldFitter]) -> None:
         other = by_name.get(fitter.spec.apart_from or "")
         if isinstance(other, NumericFitter) and isinstance(fitter, NumericFitter):
             fitter.owner = other
+        partner = by_name.get(fitter.spec.dot_with or "")
+        if isinstance(partner, DenseVectorFitter) and isinstance(fitter, DenseVectorFitter):
+            fitter.multiply_with(partner)
 
 
 class CategoricalFitter(VocabularyFitter):
@@ -233,7 +238,7 @@ def _middle_and_scale(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 class DenseVectorFitter(FieldFitter):
-    """Keeps a sample of the vectors."""
+    """Adds up components; keeps a few vectors, for products with others."""
 
     def __init__(self, spec: FieldSpec, first_row: int = 0) -> None:
         super().__init__(spec)
@@ -242,10 +247,14 @@ class DenseVectorFitter(FieldFitter):
         # One row of (count, sum, sum of squares) per chunk, added up in order at the end: floating
         # point sums then do not depend on who saw which chunk.
         self._sums: list[npt.NDArray[np.float64]] = []
+        self._sample = SystematicSample(SAMPLE_VECTORS, first_row)
+        self._is_product = False
+        self._partner: DenseVectorFitter | None = None
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         values, lengths = split_lists(column, self.spec.separator)
         matrix = vectors(to_numbers(values).values, lengths, self._length)
+        self._sample.add(matrix)
         known = np.isfinite(matrix)
         matrix = np.where(known, matrix, 0.0)
         sums = (known.sum(axis=0), matrix.sum(axis=0), (matrix**2).sum(axis=0))
@@ -253,59 +262,44 @@ class DenseVectorFitter(FieldFitter):
 
     def merge(self, other: DenseVectorFitter) -> None:
         self._sums += other._sums
+        self._sample.merge(other._sample)
+
+    def multiply_with(self, partner: DenseVectorFitter) -> None:
+        """Make a product of the two vectors an input; their components then have one scale."""
+        self._partner = partner
+        self._is_product = partner._is_product = True
 
     def finish(self) -> DenseVectorEncoder:
+        mean, scale = self._transform()
+        return DenseVectorEncoder(self.spec, mean, scale, self._dot())
+
+    def _transform(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Mean and 1 / deviation of each component; of products 0 and 1 / the root mean square."""
         count, total, square = sum(self._sums, np.zeros((3, self._length)))
+        if self._is_product:
+            size = float(np.sqrt(square.sum() / max(count.sum(), 1)))
+            return np.zeros(self._length), np.full(self._length, 1 / size if size > 0 else 0.0)
         count = np.maximum(count, 1)
         mean = total / count
         deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
-        scale = np.where(deviation > 1e-12, 1 / np.maximum(deviation, 1e-12), 0.0)
-        return DenseVectorEncoder(self.spec, mean, scale)
+        return mean, np.where(deviation > 1e-12, 1 / np.maximum(deviation, 1e-12), 0.0)
 
-
-class SystematicSample:
-    """Every k-th value of a stream, k doubling so that at most `size` · 2 are held.
-
-    Which values are kept depends on their positions alone, not on the chunks they came in.
-    """
-
-    def __init__(self, size: int, first: int = 0) -> None:
-        self._size = size
-        self._step = 1
-        self._first = first  # position of the first value kept
-        self._seen = first
-        self._parts: list[npt.NDArray[np.float64]] = []
-        self._held = 0
-
-    def add(self, values: npt.NDArray[np.float64]) -> None:
-        part = values[-self._seen % self._step :: self._step].copy()
-        self._seen += len(values)
-        self._append(part)
-
-    def _append(self, part: npt.NDArray[np.float64]) -> None:
-        self._parts.append(part)
-        self._held += len(part)
-        while self._held > 2 * self._size:
-            self._coarsen()
-
-    def _coarsen(self) -> None:
-        """Keep the values whose position is a multiple of twice the step."""
-        skipped = self._first % (2 * self._step) // self._step
-        kept = self.values()[skipped::2]
-        self._first += skipped * self._step
-        self._parts, self._held, self._step = [kept], len(kept), self._step * 2
-
-    def merge(self, other: SystematicSample) -> None:
-        """Take over the sample of the values that follow."""
-        while self._step < other._step:
-            self._coarsen()
-        while other._step < self._step:
-            other._coarsen()
-        self._seen = other._seen
-        self._append(other.values())
-
-    def values(self) -> npt.NDArray[np.float64]:
-        return np.concatenate(self._parts) if self._parts else np.zeros(0)
+    def _dot(self) -> tuple[float, float]:
+        """Mean and 1 / deviation of the products with the partner in the rows that have both."""
+        if self._partner is None:
+            return 0.0, 1.0
+        sides = [(f.spec, f._transform(), f._sample.values()) for f in (self, self._partner)]
+        known = [np.isfinite(sample).all(axis=1) for _, _, sample in sides]
+        both = known[0] & known[1]
+        if not both.any():
+            return 0.0, 1.0
+        first, second = (
+            DenseVectorEncoder(spec, *scale).transform(sample[both])
+            for spec, scale, sample in sides
+        )
+        products = (first * second).sum(axis=1)
+        deviation = float(products.std())
+        return float(products.mean()), 1 / deviation if deviation > _EQUAL else 1.0
 
 
 def _padded_sum(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

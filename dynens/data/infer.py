@@ -13,6 +13,7 @@ from dynens.data.columns import check_types, unused_name
 from dynens.data.crossed import crossed_fields
 from dynens.data.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.decimals import comma_columns, fields_with_commas, points_in, with_commas
+from dynens.data.dots import dot_fields
 from dynens.data.entities import RawEntity
 from dynens.data.evidence import Labels
 from dynens.data.inferred import InferredSchema
@@ -221,8 +222,9 @@ class _Inference:
         return self._result
 
     def _tie_fields(self, user: str | None) -> None:
-        """What fields tell together: by their distance, values in common, or as pairs."""
-        fields, warnings = apart_fields(self._fields, self._sample, self._labels)
+        """What fields tell together: by distance, dot product, values in common, or as pairs."""
+        fields = dot_fields(self._fields, self._sample, self._labels)
+        fields, warnings = apart_fields(fields, self._sample, self._labels)
         shared = shared_values(fields, self._sample, self._labels, user)
         self._result.warnings += [*warnings, *shared.warnings]
         for name, why in shared.copies.items():

@@ -123,7 +123,10 @@ def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:
             gaps,
         )
     if spec.kind == "dense_vector":
-        return DenseVectorEncoder(spec, _floats(state["mean"]), _floats(state["scale"]))
+        middle, scale = state.get("dot", (0.0, 1.0))
+        return DenseVectorEncoder(
+            spec, _floats(state["mean"]), _floats(state["scale"]), (float(middle), float(scale))
+        )
     # A slice keeps the whole buffer alive; a copy of its own is what look-ups want.
     vocabulary = Vocabulary(
         pa.concat_arrays([texts]), entry.get("hash_buckets", spec.vocabulary.hash_buckets)
