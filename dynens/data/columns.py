@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynens.data.decimals import points_in, with_commas
-from dynens.data.entities import RawEntity
-from dynens.data.labels import no_label_column
-from dynens.data.profile import number_share
-from dynens.data.sources import expand, file_format, file_schema, read_head
-from dynens.data.values import is_bytes, is_number_type, widen
+from dynens.data.encoding.entities import RawEntity
+from dynens.data.inference.profile import number_share
+from dynens.data.reading.decimals import points_in, with_commas
+from dynens.data.reading.labels import no_label_column
+from dynens.data.reading.sources import expand, file_format, file_schema, read_head
+from dynens.data.reading.values import is_bytes, is_number_type, widen
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, TimeFormat
 

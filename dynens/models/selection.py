@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dynens.batch import FeatureLayout, FloatArray, SparseField, component_names
-from dynens.data.list_field import LENGTH_SUFFIX
+from dynens.data.encoding.list_field import LENGTH_SUFFIX
 from dynens.errors import ConfigError
 from dynens.layers.dots import DotColumns, dots
 from dynens.layers.gaps import ApartColumns, gaps

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dynens.data.infer import infer_schema
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
 from dynens.layers.gaps import gaps
 from dynens.models.selection import select_features

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.columns import unified_schema
-from dynens.data.entities import load_entities
+from dynens.data.encoding.entities import load_entities
 from dynens.data.prepare import prepare
 from dynens.errors import DataError
 from dynens.rules import LabelRule

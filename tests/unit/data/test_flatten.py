@@ -3,10 +3,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.flatten import flat, holding
-from dynens.data.infer import infer_schema
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
+from dynens.data.reading.flatten import flat, holding
 from dynens.errors import DataError
 
 DEVICES = [{"os": "a", "app": {"version": 3}}, None, {"os": None, "app": {"version": 4}}]

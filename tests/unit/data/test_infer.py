@@ -6,8 +6,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data import infer
-from dynens.data.infer import infer_schema, label_rule
+from dynens.data.inference import infer
+from dynens.data.inference.infer import infer_schema, label_rule
 from dynens.errors import DataError
 from dynens.schema import load_dataset
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema
-from dynens.data.lists import PIECES, PREFIXES, split_lists, split_text
+from dynens.data.inference.infer import infer_schema
+from dynens.data.reading.lists import PIECES, PREFIXES, split_lists, split_text
 
 ROWS = 3000
 

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.labels import LabelReader
+from dynens.data.reading.labels import LabelReader
 from dynens.errors import DataError, SchemaError
 from dynens.rules import LabelRule
 

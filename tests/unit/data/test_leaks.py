@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.leaks import find_leak
-from dynens.data.profile import profile_column
+from dynens.data.inference.leaks import find_leak
+from dynens.data.inference.profile import profile_column
 
 RNG = np.random.default_rng(0)
 LABELS = (np.arange(1000) < 250).astype(np.float32)

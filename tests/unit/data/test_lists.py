@@ -5,9 +5,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dynens.batch import MISSING, PADDING
-from dynens.data.list_field import LengthScale, MultiValuedEncoder
-from dynens.data.lists import PIECES, PREFIXES, split_lists, split_text
-from dynens.data.vocabulary import Vocabulary
+from dynens.data.encoding.list_field import LengthScale, MultiValuedEncoder
+from dynens.data.encoding.vocabulary import Vocabulary
+from dynens.data.reading.lists import PIECES, PREFIXES, split_lists, split_text
 from dynens.schema import FieldSpec
 
 ALPHABET = "abABİΣ.?[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"

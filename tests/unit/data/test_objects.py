@@ -6,10 +6,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema, with_fields
-from dynens.data.objects import objects_in, opened
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import infer_schema, with_fields
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
+from dynens.data.reading.objects import objects_in, opened
 from dynens.errors import DataError
 from dynens.schema import load_dataset
 

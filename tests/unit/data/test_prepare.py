@@ -4,9 +4,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import with_fields
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import with_fields
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
 from dynens.data.splits import SPLITS
 from dynens.data.statistics import flat_rows
 from dynens.errors import DataError

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepare import open_prepared, prepare
-from dynens.data.presets import dataset_from_files
-from dynens.data.values import canonical
+from dynens.data.reading.values import canonical
 from dynens.errors import BundleError, DataError, SchemaError
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec

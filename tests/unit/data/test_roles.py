@@ -8,9 +8,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_fields, infer_schema
-from dynens.data.roles import find_weight
-from dynens.data.times import to_seconds
+from dynens.data.inference.infer import infer_fields, infer_schema
+from dynens.data.inference.roles import find_weight
+from dynens.data.reading.times import to_seconds
 from dynens.schema import DatasetConfig
 
 ROWS = 3000

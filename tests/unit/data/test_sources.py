@@ -7,9 +7,9 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.layouts import with_decimal
-from dynens.data.numbers import to_numbers
-from dynens.data.sources import (
+from dynens.data.reading.layouts import with_decimal
+from dynens.data.reading.numbers import to_numbers
+from dynens.data.reading.sources import (
     expand,
     file_schema,
     iter_tables,

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from dynens.data.stacking import stack
+from dynens.data.reading.stacking import stack
 from dynens.errors import DataError
 
 BIG = 1_234_567_890_123_456_789

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema
-from dynens.data.numbers import number, to_numbers
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
+from dynens.data.reading.numbers import number, to_numbers
 from dynens.errors import DataError
 
 ROWS = 300
