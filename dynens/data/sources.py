@@ -22,8 +22,17 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from dynens.data.decoding import begins_as_utf8, decoded_table
+from dynens.data.escapes import doubled, has_escapes
 from dynens.data.flatten import flat, holding
-from dynens.data.heads import BLOCK_BYTES, NO_HEADER, are_numbers, head_of, names_in, text_stream
+from dynens.data.heads import (
+    BLOCK_BYTES,
+    NO_HEADER,
+    Head,
+    are_numbers,
+    head_of,
+    names_in,
+    text_stream,
+)
 from dynens.data.libsvm import iter_libsvm
 from dynens.data.objects import opened
 from dynens.data.stacking import stack
@@ -313,7 +322,7 @@ def _iter_csv(
         strings_can_be_null=True,
     )
     try:
-        with text_stream(path) as stream:
+        with _rows_stream(path, head, options) as stream:
             reader = pacsv.open_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
             )
@@ -331,10 +340,20 @@ def _iter_csv(
             ) from e
         row, expected, actual, text = ragged.groups()
         where = f"line {int(row)}" if row else f"the line {text[:60]!r}"
+        remedy = "write quotes in values as two" if '\\"' in text else "correct that line"
         raise DataError(
-            f"{path}: {where} has {actual} values but the table has {expected} columns; correct "
-            "that line."
+            f"{path}: {where} has {actual} values but the table has {expected} columns; {remedy}."
         ) from e
+
+
+def _rows_stream(path: Path, head: Head, options: SourceOptions) -> pa.NativeFile:
+    """The bytes of a text file, quotes in values doubled."""
+    if options.quoting:
+        with text_stream(path) as stream:
+            start = bytes(stream.read(BLOCK_BYTES))
+        if has_escapes(start, head.delimiter):
+            return doubled(text_stream(path))
+    return text_stream(path)
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
