@@ -214,8 +214,9 @@ class SourceOptions(FrozenConfig):
         columns: names of the columns when there is no header.
         quoting: whether double quotes enclose values.
         decimal: what stands before the decimals of a number, in every numeric field.
-        objects: columns whose texts are JSON objects, in files of any format, with the keys that
-            are read: of `meta: [os, app.version]` the columns `meta.os` and `meta.app.version`.
+        objects: columns whose texts are objects of JSON or Python, or lists of them, in files of
+            any format, with the keys that are read: of `meta: [os, app.version]` the columns
+            `meta.os` and `meta.app.version`; of `tags: []` the column `tags`, lists of the keys.
     """
 
     delimiter: str | None = None

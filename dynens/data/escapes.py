@@ -11,7 +11,6 @@ import re
 import pyarrow as pa
 
 _ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')
-_TRAILING = re.compile(rb"\\*\Z")
 
 
 def has_escapes(start: bytes, delimiter: str) -> bool:
@@ -31,7 +30,8 @@ def doubled(stream: pa.NativeFile) -> pa.NativeFile:
     def double(part: pa.Buffer) -> bytes:
         nonlocal held
         text = held + part.to_pybytes()
-        held = _TRAILING.search(text).group() if part.size else b""
-        return _ESCAPED.sub(rb'\1""', text.removesuffix(held) if held else text)
+        whole = text.rstrip(b"\\") if part.size else text
+        held = text[len(whole) :]
+        return _ESCAPED.sub(rb'\1""', whole)
 
     return pa.TransformInputStream(stream, double)
