@@ -18,7 +18,7 @@ from dynens.data.evidence import Labels
 from dynens.data.inferred import InferredSchema
 from dynens.data.labels import LabelReader
 from dynens.data.layouts import with_layout
-from dynens.data.leaks import find_leak
+from dynens.data.leaks import find_leak, named_after_leaks
 from dynens.data.profile import ColumnProfile, profile_column
 from dynens.data.roles import (
     DATE,
@@ -191,6 +191,7 @@ class _Inference:
                     self._exclude(name, "its values do not come back as time goes on", True)
                 else:
                     self._add(profile, user, item)
+        self._result.warnings += named_after_leaks(profiles, [f.source for f in self._fields])
         self._limit_buckets()
         if timestamp is None:
             self._ask_about_dates()
