@@ -28,8 +28,8 @@ from dynens.data.heads import (
     BLOCK_BYTES,
     NO_HEADER,
     Head,
-    are_numbers,
     head_of,
+    hold_numbers,
     names_in,
     text_stream,
 )
@@ -359,11 +359,12 @@ def _rows_stream(path: Path, head: Head, options: SourceOptions) -> pa.NativeFil
 def _check_names(path: Path, names: Sequence[str]) -> None:
     blank = [i for i, name in enumerate(names) if not name]
     if len(blank) > 1 or (blank and blank[0] != 0):
-        raise DataError(f"{path}: column {blank[-1] + 1} has no name; name every column.")
+        where = f"column {blank[-1] + 1} has no name"
+        raise DataError(f"{path}: {where}; name every column, or, {NO_HEADER}")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         is_text = file_format(path) == "csv"
-        advice = NO_HEADER if is_text and are_numbers(twice) else "columns must be unique."
+        advice = NO_HEADER if is_text and hold_numbers(twice) else "columns must be unique."
         raise DataError(f"{path} has two columns called {twice[0]!r}; {advice}")
 
 
