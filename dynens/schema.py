@@ -242,12 +242,14 @@ class EntityTable(FrozenConfig):
     Attributes:
         files: its file or files (globs allowed).
         entity: whose features it holds.
-        key: the key's column in this table and in the interactions.
+        key: the key's column in the interactions.
+        key_in_table: the key's column in this table (`id` of `item_id`); None: of the same name.
     """
 
     files: tuple[str, ...]
     entity: Literal["user", "item"]
     key: str
+    key_in_table: str | None = None
 
     @field_validator("files", mode="before")
     @classmethod
