@@ -219,8 +219,9 @@ class SourceOptions(FrozenConfig):
         columns: names of the columns when there is no header.
         quoting: whether double quotes enclose values.
         decimal: what stands before the decimals of a number, in every numeric field.
-        objects: columns whose texts are JSON objects, in files of any format, with the keys that
-            are read: of `meta: [os, app.version]` the columns `meta.os` and `meta.app.version`.
+        objects: columns whose texts are objects of JSON or Python, or lists of them, in files of
+            any format, with the keys that are read: of `meta: [os, app.version]` the columns
+            `meta.os` and `meta.app.version`; of `tags: []` the column `tags`, lists of the keys.
     """
 
     delimiter: str | None = None
@@ -246,12 +247,14 @@ class EntityTable(FrozenConfig):
     Attributes:
         files: its file or files (globs allowed).
         entity: whose features it holds.
-        key: the key's column in this table and in the interactions.
+        key: the key's column in the interactions.
+        key_in_table: the key's column in this table (`id` of `item_id`); None: of the same name.
     """
 
     files: tuple[str, ...]
     entity: Literal["user", "item"]
     key: str
+    key_in_table: str | None = None
 
     @field_validator("files", mode="before")
     @classmethod

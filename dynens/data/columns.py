@@ -75,9 +75,11 @@ def unified_schema(
     for name, purpose in needed.items():
         if name not in types and not any(entity.has(name) for entity in entities):
             known = ", ".join(schemas[files[0]].names[:20])
+            is_key = any(entity.key == name for entity in entities)
+            remedy = f"; if one is that key, name it as key, and {name!r} as key_in_table"
             raise SchemaError(
                 f"the schema asks for column {name!r} ({purpose}), which no file has; "
-                f"{files[0].name} has {known}."
+                f"{files[0].name} has {known}{remedy if is_key else ''}."
             )
     warnings = _absences(schemas, list(types), config.features, entities)
     return pa.schema([pa.field(name, kind) for name, kind in types.items()]), warnings

@@ -85,11 +85,19 @@ def load_entities(config: DatasetConfig) -> list[RawEntity]:
 
 def _load(spec: EntityTable, config: DatasetConfig) -> RawEntity:
     table = read_table(spec.files, config.source)
-    if spec.key not in table.column_names:
+    key, names = spec.key_in_table or spec.key, table.column_names
+    if key not in names:
         raise SchemaError(
-            f"{spec.files[0]} has no key column {spec.key!r}; it has {table.column_names[:20]}."
+            f"{spec.files[0]} has no key column {key!r}; it has {names[:20]}: name one as "
+            "key_in_table."
         )
-    return RawEntity(spec.entity, spec.key, table)
+    if key != spec.key and spec.key in names:
+        raise SchemaError(
+            f"{spec.files[0]} has a column {spec.key!r} beside its key {key!r}, which is called so "
+            "in the interactions; rename one."
+        )
+    names = [spec.key if name == key else name for name in names]
+    return RawEntity(spec.entity, spec.key, table.rename_columns(names))
 
 
 def _merge(parts: list[RawEntity]) -> RawEntity:

@@ -16,7 +16,7 @@ from dynens.data.inference.decide import ID_NAME, TEXT_WORDS, decide
 from dynens.data.inference.dots import dot_fields
 from dynens.data.inference.evidence import Labels
 from dynens.data.inference.inferred import InferredSchema
-from dynens.data.inference.leaks import find_leak
+from dynens.data.inference.leaks import find_leak, named_after_leaks
 from dynens.data.inference.profile import ColumnProfile, profile_column
 from dynens.data.inference.roles import (
     DATE,
@@ -197,6 +197,7 @@ class _Inference:
                     self._exclude(name, "its values do not come back as time goes on", True)
                 else:
                     self._add(profile, user, item)
+        self._result.warnings += named_after_leaks(profiles, [f.source for f in self._fields])
         self._limit_buckets()
         if timestamp is None:
             self._ask_about_dates()
@@ -284,7 +285,7 @@ class _Inference:
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
         if profile.is_nested:
-            self._exclude(profile.name, "a map, or a list of lists or structs", True)
+            self._exclude(profile.name, "a map, or a list of maps", True)
         elif NUMBERING.fullmatch(profile.name.lower()) and profile.may_number_rows:
             self._exclude(profile.name, "a row number by its name")
         elif profile.num_known == 0:

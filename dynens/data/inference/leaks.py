@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dynens.data.inference.evidence import LEAK_AUC
@@ -54,3 +56,23 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
             False,
         )
     return None
+
+
+def named_after_leaks(profiles: Mapping[str, ColumnProfile], used: Collection[str]) -> list[str]:
+    """Warnings of used columns that by their name tell of a leak (`status_date` of `status`).
+
+    Such a date may tell the label only together with others, which no column's own evidence shows.
+    """
+    leaks = [name for name, profile in profiles.items() if _is_certain(profile)]
+    return [
+        f"{name} has the name of {leak}, which gives the label away; leave it out if it is only "
+        "known afterwards"
+        for name in dict.fromkeys(used)
+        for leak in leaks
+        if re.match(rf"{re.escape(leak)}([_\-. ]|[A-Z][a-z])", name)
+    ]
+
+
+def _is_certain(profile: ColumnProfile) -> bool:
+    leak = find_leak(profile)
+    return leak is not None and leak.certain

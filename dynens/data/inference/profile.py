@@ -33,6 +33,7 @@ _FEW_TEXTS = 0.2
 _MAX_TEXTS = 20_000
 _SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
 _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
+_SEPARATORS = ("|", ";", ",", "^", "#", "~")  # which hardly stand in values
 _EXACT = 2**53  # beyond, a float is not one integer
 
 
@@ -50,7 +51,7 @@ class ColumnProfile:
         is_integer: whether all numbers are whole.
         unit: what stands behind the numbers (`km` of `12 km`), or None.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
-        is_nested: whether values are maps, or lists of lists or structs, which no field can be.
+        is_nested: whether values are maps, or lists of them, which no field can be.
         is_list: whether values are Arrow lists.
         list_length: the common length of all lists (or texts that are vectors), or None.
         list_of_floats: whether the lists (or texts) hold floating-point numbers.
@@ -298,7 +299,7 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     vector = _vector_facts(sample)
     if vector:
         return facts | vector
-    for separator in ("|", ";", ","):
+    for separator in _SEPARATORS:
         parts = pc.split_pattern(sample, pattern=separator)
         share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
         tokens = pc.utf8_trim_whitespace(parts.flatten())

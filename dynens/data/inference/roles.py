@@ -16,11 +16,11 @@ from dynens.data.reading.values import canonical_codes
 from dynens.schema import TimeFormat
 
 USER = re.compile(
-    r"(user|member|customer|visitor|uid|client|account|person|profile)(_?(id|key|no))?$"
+    r"(user|member|customer|visitor|uid|client|account|person|profile)([_\-. ]?(id|key|no))?$"
 )
 ITEM = re.compile(
-    r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page)"
-    r"_?(id|key|no)?$"
+    r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page|"
+    r"isbn)([_\-. ]?(id|key|no))?$"
 )
 _TIME = re.compile(  # of the row, whatever order rows stand in
     r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
@@ -32,7 +32,7 @@ _TIME = re.compile(  # of the row, whatever order rows stand in
 )
 REQUEST = re.compile(
     r"(impression|impr|request|req|search|srch|auction|slate|display|serp|session|page_?view)"
-    r"_?(id|key|no)"
+    r"[_\-. ]?(id|key|no)"
 )
 _WEIGHT = re.compile(
     r"(sampl(e|ing)|row|case|instance|example|observation|importance|ipw|inverse[_ ]propensity)"
@@ -43,9 +43,10 @@ DATE = re.compile(  # of the row, or of what it shows
 )
 NUMBERING = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
 OUTCOME = re.compile(
-    r"(is_)?(click(ed|s)?|purchased?|bought|buy|conver(sion|ted)|long_view|likes?|follow(ed)?|"
-    r"comment(ed)?|forward(ed)?|shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|"
-    r"(play|watch|stay|read)_?time(_m?s)?|rating|revenue|add_to_cart|favou?rite|outcome|target|label)$"
+    r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|purchased?|bought|buy|book(ed|ing)|ordered|"
+    r"conver(sion|ted)|attributed|long_view|(dis)?likes?|follow(ed)?|comment(ed)?|forward(ed)?|"
+    r"shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|(play|watch|stay|read)_?time(_m?s)?|rating|"
+    r"revenue|add_to_cart|favou?rite|outcome|target|label)([_ ]?(bool|flag|yn))?$"
 )
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _DAY_S = 86_400

@@ -137,6 +137,6 @@ def _guess_delimiter(path: Path, line: str, options: SourceOptions) -> str:
     return delimiter if count else ","
 
 
-def are_numbers(names: Sequence[str]) -> bool:
-    """Whether half of the names or more are numbers, as where a file has no header."""
-    return 2 * sum(parse_number(name) is not None for name in names) >= len(names)
+def hold_numbers(names: Sequence[str]) -> bool:
+    """Whether some names are numbers, as where a file has no header."""
+    return any(parse_number(name) is not None for name in names)

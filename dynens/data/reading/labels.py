@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.reading.heads import NO_HEADER, are_numbers
+from dynens.data.reading.heads import NO_HEADER, hold_numbers
 from dynens.data.reading.numbers import parse_number, to_numbers
 from dynens.data.reading.values import canonical_codes
 from dynens.errors import DataError, SchemaError
@@ -189,8 +189,8 @@ class LabelReader:
         if self.rule.positive is not None:
             if len(self._counts) < 2:
                 raise DataError(
-                    f"the label rule {self.rule.positive!r} gives one class only; "
-                    "a label needs positive and negative rows."
+                    f"the label rule {self.rule.positive!r} gives one class only; a label needs "
+                    "positive and negative rows: of a log of what was taken, add what was not."
                 )
             return np.array([0.0, 1.0], np.float32)
         present = [v for v, code in self._values.items() if self._counts.get(code)]
@@ -285,8 +285,8 @@ def no_label_column(table: str, label: str, names: Sequence[str]) -> str:
         return (
             f"{text}its one column is {known!r}; separate values by commas, semicolons, tabs or |."
         )
-    remedy = NO_HEADER if are_numbers(names) else "name one of them."
-    return f"{text}its columns are {known}; {remedy}"
+    remedy = f", or, {NO_HEADER}" if hold_numbers(names) else "."
+    return f"{text}its columns are {known}; name one of them{remedy}"
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

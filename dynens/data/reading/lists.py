@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from dynens.data.reading.values import canonical_texts, is_number_type, plain
 
 _GAP = r"[ \t\n\f\r]*"  # \s is another class in Arrow than in Python
-_BRACKETED = rf"(?s)^{_GAP}\[.*\]{_GAP}$"
-_BRACKETS = r"[\[\]'\"]"
+_BRACKETED = rf"(?s)^{_GAP}(\[.*\]|\{{.*\}}){_GAP}$"
+_BRACKETS = r"[\[\]{}'\"]"
 CHARACTERS = ""
 """The separator of texts in scripts that leave no space between words."""
 ADDRESS = "/?&#"
@@ -36,7 +36,10 @@ _UNSPACED = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _SCRIPTS) 
 
 
 def unbracketed(text: str) -> str:
-    """A list as JSON or Python write it, without brackets and quotes; other texts as they are."""
+    """A list as JSON, Python or PostgreSQL write it, without brackets and quotes.
+
+    Other texts stay as they are.
+    """
     return re.sub(_BRACKETS, "", text) if re.match(_BRACKETED, text) else text
 
 

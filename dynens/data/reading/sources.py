@@ -22,12 +22,14 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from dynens.data.reading.decoding import begins_as_utf8, decoded_table
+from dynens.data.reading.escapes import doubled, has_escapes
 from dynens.data.reading.flatten import flat, holding
 from dynens.data.reading.heads import (
     BLOCK_BYTES,
     NO_HEADER,
-    are_numbers,
+    Head,
     head_of,
+    hold_numbers,
     names_in,
     text_stream,
 )
@@ -320,7 +322,7 @@ def _iter_csv(
         strings_can_be_null=True,
     )
     try:
-        with text_stream(path) as stream:
+        with _rows_stream(path, head, options) as stream:
             reader = pacsv.open_csv(
                 stream, read_options=read, parse_options=parse, convert_options=convert
             )
@@ -338,20 +340,31 @@ def _iter_csv(
             ) from e
         row, expected, actual, text = ragged.groups()
         where = f"line {int(row)}" if row else f"the line {text[:60]!r}"
+        remedy = "write quotes in values as two" if '\\"' in text else "correct that line"
         raise DataError(
-            f"{path}: {where} has {actual} values but the table has {expected} columns; correct "
-            "that line."
+            f"{path}: {where} has {actual} values but the table has {expected} columns; {remedy}."
         ) from e
+
+
+def _rows_stream(path: Path, head: Head, options: SourceOptions) -> pa.NativeFile:
+    """The bytes of a text file, quotes in values doubled."""
+    if options.quoting:
+        with text_stream(path) as stream:
+            start = bytes(stream.read(BLOCK_BYTES))
+        if has_escapes(start, head.delimiter):
+            return doubled(text_stream(path))
+    return text_stream(path)
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
     blank = [i for i, name in enumerate(names) if not name]
     if len(blank) > 1 or (blank and blank[0] != 0):
-        raise DataError(f"{path}: column {blank[-1] + 1} has no name; name every column.")
+        where = f"column {blank[-1] + 1} has no name"
+        raise DataError(f"{path}: {where}; name every column, or, {NO_HEADER}")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         is_text = file_format(path) == "csv"
-        advice = NO_HEADER if is_text and are_numbers(twice) else "columns must be unique."
+        advice = NO_HEADER if is_text and hold_numbers(twice) else "columns must be unique."
         raise DataError(f"{path} has two columns called {twice[0]!r}; {advice}")
 
 

@@ -155,8 +155,9 @@ def _python_value(value: pa.Scalar) -> Any:
 
 
 def is_number_type(kind: pa.DataType) -> bool:
-    """Whether values are integers, floats or booleans."""
-    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    """Whether values are integers, floats, decimals or booleans."""
+    kinds = pa.types
+    checks = (kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_boolean)
     return any(check(kind) for check in checks)
 
 

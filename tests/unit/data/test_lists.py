@@ -10,7 +10,7 @@ from dynens.data.encoding.vocabulary import Vocabulary
 from dynens.data.reading.lists import PIECES, PREFIXES, split_lists, split_text
 from dynens.schema import FieldSpec
 
-ALPHABET = "abABİΣ.?[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
+ALPHABET = "abABİΣ.?[]{}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("fold", [False, True])
@@ -33,6 +33,7 @@ def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
     ("column", "values", "lengths"),
     [
         (pa.array(["a,b", None, "c"]), ["a", "b", "c"], [2, 0, 1]),
+        (pa.array(["['a', \"b\"]", '{"a","b c"}', "{}"]), ["a", " b", "a", "b c", ""], [2, 2, 1]),
         (pa.array([["a", "b"], None, []]), ["a", "b"], [2, 0, 0]),
         (pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2)), [1, 2, 3, 4], [2, 2]),
         (pa.array([5, None]), [5], [1, 0]),
