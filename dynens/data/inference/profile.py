@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 from dynens.data.inference.addresses import beginnings_tell, may_be_code, parts_separator
 from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc
 from dynens.data.reading.lists import (
+    CARET,
     CHARACTERS,
     PIECES,
     PREFIXES,
     spaced_column,
     split_lists,
+    split_texts,
     unbracketed_column,
 )
 from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
@@ -33,7 +35,7 @@ _FEW_TEXTS = 0.2
 _MAX_TEXTS = 20_000
 _SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
 _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
-_SEPARATORS = ("|", ";", ",", "^", "#", "~")  # which hardly stand in values
+_SEPARATORS = ("|", ";", ",", CARET, "#", "~")  # which hardly stand in values
 _EXACT = 2**53  # beyond, a float is not one integer
 
 
@@ -300,7 +302,7 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     if vector:
         return facts | vector
     for separator in _SEPARATORS:
-        parts = pc.split_pattern(sample, pattern=separator)
+        parts = split_texts(sample, separator)
         share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
         tokens = pc.utf8_trim_whitespace(parts.flatten())
         num_tokens = pc.count_distinct(tokens).as_py()

@@ -21,6 +21,8 @@ ADDRESS = "/?&#"
 """The separator of addresses with queries: each of these characters is one."""
 PREFIXES = "^"
 """The separator of codes whose beginnings tell: their first one to four characters are values."""
+CARET = r"\^"
+"""The separator of lists between carets, as a bare one stands for beginnings."""
 PIECES = r"\W"
 """The separator of texts whose words have parts (`Chrome/120.0`): any punctuation and space."""
 _MARKS = " \t\n\r\f\v" + string.punctuation
@@ -66,7 +68,7 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
     elif separator == PREFIXES:
         values = [text[:length] for length in range(1, _LONGEST_PREFIX + 1)]
     else:
-        values = text.split(separator)
+        values = text.split("^" if separator == CARET else separator)
     return [value.strip(_AROUND_WORDS) for value in values] if fold else values
 
 
@@ -88,7 +90,7 @@ def split_texts(texts: pa.Array, separator: str) -> pa.Array:
         order = np.arange(len(parts)).reshape(_LONGEST_PREFIX, -1).T.ravel()
         offsets = pa.array(np.arange(len(texts) + 1, dtype=np.int32) * _LONGEST_PREFIX)
         return pa.ListArray.from_arrays(offsets, parts.take(pa.array(order)), mask=texts.is_null())
-    return pc.split_pattern(texts, pattern=separator)
+    return pc.split_pattern(texts, pattern="^" if separator == CARET else separator)
 
 
 def split_lists(

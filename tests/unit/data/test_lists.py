@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from dynens.batch import MISSING, PADDING
 from dynens.data.encoding.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.encoding.vocabulary import Vocabulary
-from dynens.data.reading.lists import PIECES, PREFIXES, split_lists, split_text
+from dynens.data.reading.lists import CARET, PIECES, PREFIXES, split_lists, split_text
 from dynens.schema import FieldSpec
 
-ALPHABET = "abABİΣ.?[]{}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
+ALPHABET = "abABİΣ.?^[]{}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("fold", [False, True])
-@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", PIECES])
+@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", CARET, PIECES])
 @example(texts=["\u2003[a]", "\x0b[b]"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
