@@ -43,10 +43,11 @@ DATE = re.compile(  # of the row, or of what it shows
 )
 NUMBERING = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
 OUTCOME = re.compile(
-    r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|purchased?|bought|buy|book(ed|ing)|ordered|"
+    r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|purchased?|bought|buy|ordered|"
     r"conver(sion|ted)|attributed|long_view|(dis)?likes?|follow(ed)?|comment(ed)?|forward(ed)?|"
     r"shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|(play|watch|stay|read)_?time(_m?s)?|rating|"
-    r"revenue|add_to_cart|favou?rite|outcome|target|label)([_ ]?(bool|flag|yn))?$"
+    r"revenue|add_to_cart|favou?rite|outcome|target|label)([_ ]?(bool|flag|yn))?|"
+    r"(is|was|has)[_ ]booked|book(ed|ing)[_ ](bool|flag|yn)"  # `booked` alone is a date
 )
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _DAY_S = 86_400
