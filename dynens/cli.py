@@ -14,7 +14,7 @@ import typer
 
 from dynens import __version__
 from dynens.cli_tables import data_app, dataset_of, schema_app, warn
-from dynens.errors import ConfigError, DynensError, StoppedError
+from dynens.errors import ConfigError, DynensError, StoppedError, causes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -371,9 +371,7 @@ def _console() -> Console:
 def main() -> None:
     """Run the command line; a user's mistake ends in one line on stderr and exit code 2."""
     try:
-        code = app(standalone_mode=False)
-        if code == StoppedError.exit_code:  # typer's answer to Ctrl-C
-            raise StoppedError("stopped.")
+        code = _called()
     except typer.Abort as e:  # typer's answer to EOFError, which nothing here raises on purpose
         raise (e.__cause__ or e) from None
     except typer.TyperException as e:
@@ -383,6 +381,23 @@ def main() -> None:
         print(f"dynens: {_one_line(e)}", file=sys.stderr)
         code = e.exit_code
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _called() -> object:
+    """What the command line returns.
+
+    Raises:
+        StoppedError: Ctrl-C was pressed.
+    """
+    try:
+        code = app(standalone_mode=False)
+    except ImportError as e:  # what compiled modules make of Ctrl-C while they are imported
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes(e)):
+            raise StoppedError("stopped.") from e
+        raise
+    if code == StoppedError.exit_code:  # typer's answer to Ctrl-C
+        raise StoppedError("stopped.")
+    return code
 
 
 def _one_line(error: Exception) -> str:

@@ -44,6 +44,20 @@ def test_ctrl_c_says_stopped_and_whether_to_resume(
     assert said == f"dynens: {how}\n"
 
 
+def test_ctrl_c_while_a_compiled_module_is_imported(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(cli, "dataset_of", interrupted)
+    fit = ("fit", "--out", "run", "--train", "t.csv", "--label", "y")
+    assert ran(*fit) == (130, "dynens: stopped.\n")
+    monkeypatch.setattr(cli, "dataset_of", lambda *_: __import__("no_such_module"))
+    with pytest.raises(ModuleNotFoundError):
+        ran(*fit)
+
+
 def test_a_file_that_ends_too_early_is_no_ctrl_c(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     def ends(*_: object) -> None:
         raise EOFError("No data left in file")

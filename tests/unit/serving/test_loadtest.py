@@ -132,7 +132,10 @@ def test_k6s_summary_is_read() -> None:
     assert result.granted_share == 0.8
 
 
-@pytest.mark.parametrize(("rate", "duration"), [(0, 1), (-5, 1), (5, 0), (float("nan"), 1)])
+@pytest.mark.parametrize(
+    ("rate", "duration"),
+    [(0, 1), (-5, 1), (5, 0), (float("nan"), 1), (float("inf"), 1), (5, float("inf"))],
+)
 def test_impossible_loads_are_refused(rate: float, duration: float) -> None:
     with pytest.raises(BadInputError, match="above zero"):
         send_load("http://127.0.0.1:1", [b"{}"], rate, duration, 1)
