@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dynens.config.run import RunConfig, load_run_config
-from dynens.data.presets import dataset_for
+from dynens.data.datasets.presets import dataset_for
 from dynens.report.console import relative_cost
 from dynens.report.write import METRICS_JSON, write_report
 from dynens.run import RunDirectory, environment, write_json

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dynens.data import synthetic
-from dynens.data.encoders import RowEncoder
-from dynens.data.fitting import field_fitter
+from dynens.data.datasets import synthetic
+from dynens.data.datasets.presets import dataset_for
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.fitting import field_fitter
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_for
 from dynens.schema import DatasetConfig, FieldSpec
 
 

@@ -11,7 +11,14 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(".cache/peers")
 
 
-def peer_python(cache: Path, peer: str, others: Sequence[str] = (), *, locked: bool = True) -> Path:
+def peer_python(
+    cache: Path,
+    peer: str,
+    others: Sequence[str] = (),
+    *,
+    locked: bool = True,
+    alone: bool = False,
+) -> Path:
     """The Python of a peer's own environment.
 
     Args:
@@ -19,6 +26,7 @@ def peer_python(cache: Path, peer: str, others: Sequence[str] = (), *, locked: b
         peer: requirement with its version, as in `mosec==0.9.8`.
         others: packages installed beside it.
         locked: hold whatever is in requirements/lock.txt at its version there.
+        alone: install the peer without what it asks for, which `others` stand for.
     """
     folder = cache.resolve() / peer.replace("==", "-")
     python, stamp = folder / "bin" / "python", folder / ".ready"
@@ -28,6 +36,10 @@ def peer_python(cache: Path, peer: str, others: Sequence[str] = (), *, locked: b
         install = [str(python), "-m", "pip", "install", "--quiet"]
         if locked:
             install += ["--constraint", str(ROOT / "requirements" / "lock.txt")]
-        subprocess.run([*install, peer, *others], check=True)
+        if alone:
+            subprocess.run([*install, *others], check=True)
+            subprocess.run([*install, "--no-deps", peer], check=True)
+        else:
+            subprocess.run([*install, peer, *others], check=True)
         stamp.touch()
     return python

@@ -27,9 +27,9 @@ from dynens import metrics
 from dynens.batch import FloatArray
 from dynens.config.base import apply_overrides, validate
 from dynens.config.learner import LearnerConfig
+from dynens.data.datasets.presets import dataset_for
 from dynens.data.prepare import prepare
 from dynens.data.prepared import PreparedData
-from dynens.data.presets import dataset_for
 from dynens.models.registry import MODELS, build_learner
 from dynens.run import environment
 

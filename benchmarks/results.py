@@ -28,6 +28,7 @@ from benchmarks import (
     floors,
     load_curve,
     out_of_fold,
+    peer_accuracy,
     peers,
     routing,
     serving,
@@ -67,6 +68,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history "
         "--seeds 1 2 3 --out benchmarks/out/accuracy.json",
         accuracy_section,
+    ),
+    "peer_accuracy": (
+        "RecBole's models on the same rows",
+        "python -m benchmarks.peer_accuracy RUN... --jobs 2 --out F",
+        peer_accuracy.markdown,
     ),
     "cascade": (
         "A confidence cascade at equal cost",

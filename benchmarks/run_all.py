@@ -76,6 +76,7 @@ def steps(short: bool) -> list[Step]:
     run = run_of(WHOLE)
     plan = [
         accuracy(data, seeds),
+        step("peer_accuracy", *(run_of(WHOLE, seed) for seed in seeds), "--jobs", "2"),
         step("cascade", *(run_of(name, seed) for seed in seeds for name in data)),
         step("routing", *(run_of(name, seed) for name in data for seed in seeds)),
         # Many students: of a quarter of the users, since each is trained three times.

@@ -35,11 +35,11 @@ import pyarrow.parquet as pq
 from benchmarks.distillation import mean_and_spread, train_student
 from benchmarks.loads import markdown_table, one_sentence
 from dynens.config.run import load_run_config
+from dynens.data.datasets.presets import dataset_for
 from dynens.data.prepared import open_prepared
-from dynens.data.presets import dataset_for
-from dynens.data.sources import iter_tables
+from dynens.data.reading.sources import iter_tables
+from dynens.data.reading.times import to_seconds
 from dynens.data.staging import group_codes
-from dynens.data.times import to_seconds
 from dynens.engine import Engine
 from dynens.errors import BadInputError
 from dynens.metrics import auc

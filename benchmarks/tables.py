@@ -29,8 +29,8 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from benchmarks.loads import markdown_table, one_sentence
 from dynens.config.run import load_run_config
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepared import open_prepared
-from dynens.data.presets import dataset_from_files
 from dynens.errors import BadInputError
 from dynens.report.write import write_report
 from dynens.run import RunDirectory, environment, write_json

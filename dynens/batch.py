@@ -56,6 +56,28 @@ class DenseGap:
 
 
 @dataclass(frozen=True)
+class DenseDot:
+    """Two dense vectors of one length, whose dot product is an input too (`dynens.layers.dots`).
+
+    Attributes:
+        taker, owner: the fields' names.
+        length: components of each.
+        middle, scale: the product around which the input resolves, and 1 / how wide.
+    """
+
+    taker: str
+    owner: str
+    length: int
+    middle: float
+    scale: float
+
+
+def component_names(field: str, length: int) -> tuple[str, ...]:
+    """The dense features of a vector."""
+    return tuple(f"{field}[{i}]" for i in range(length))
+
+
+@dataclass(frozen=True)
 class FeatureLayout:
     """Names and positions of everything in an encoded row.
 
@@ -67,6 +89,7 @@ class FeatureLayout:
         context_fields: the same for the sparse fields. Both are zero where a table describes only
             one side.
         gaps: pairs of dense features whose differences are inputs too.
+        dots: pairs of dense vectors whose products are inputs too.
         only_apart: dense features that are no inputs but by way of these differences.
     """
 
@@ -75,6 +98,7 @@ class FeatureLayout:
     context_dense: int = 0
     context_fields: int = 0
     gaps: tuple[DenseGap, ...] = ()
+    dots: tuple[DenseDot, ...] = ()
     only_apart: tuple[str, ...] = ()
 
     @property
@@ -105,6 +129,7 @@ class FeatureLayout:
     def to_dict(self) -> dict[str, object]:
         pairs = {
             "gaps": [list(astuple(gap)) for gap in self.gaps],
+            "dots": [list(astuple(dot)) for dot in self.dots],
             "only_apart": list(self.only_apart),
         }
         return {
@@ -123,8 +148,9 @@ class FeatureLayout:
         assert isinstance(fields, list)
         context = data.get("context", [0, 0])
         assert isinstance(context, list)
-        gaps, only_apart = data.get("gaps", []), data.get("only_apart", [])
+        gaps, dots, only_apart = (data.get(k, []) for k in ("gaps", "dots", "only_apart"))
         assert isinstance(gaps, list)
+        assert isinstance(dots, list)
         assert isinstance(only_apart, list)
         return cls(
             tuple(dense),
@@ -132,6 +158,7 @@ class FeatureLayout:
             context_dense=context[0],
             context_fields=context[1],
             gaps=tuple(DenseGap(*gap) for gap in gaps),
+            dots=tuple(DenseDot(*dot) for dot in dots),
             only_apart=tuple(only_apart),
         )
 

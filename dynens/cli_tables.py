@@ -19,7 +19,7 @@ schema_app = typer.Typer(no_args_is_help=True, help="What the columns of a table
 @data_app.command("list")
 def data_list() -> None:
     """The presets, with where their data comes from."""
-    from dynens.data.presets import list_presets
+    from dynens.data.datasets.presets import list_presets
 
     for name, about in list_presets():
         typer.echo(f"{name:<22} {about}")
@@ -33,7 +33,7 @@ def data_fetch(
     ] = None,
 ) -> None:
     """Download a preset's files (or check a local copy) and say where they are."""
-    from dynens.data.presets import fetch
+    from dynens.data.datasets.presets import fetch
 
     typer.echo(f"{name}: {fetch(name, directory, lambda line: typer.echo(line, err=True))}")
 
@@ -47,7 +47,7 @@ def schema_infer(
     ] = None,
 ) -> None:
     """Write a first dataset.yaml for a table, with the reason for every field."""
-    from dynens.data.infer import infer_schema
+    from dynens.data.inference.infer import infer_schema
     from dynens.run import write_text
 
     inferred = infer_schema(file, label)
@@ -76,7 +76,7 @@ def dataset_of(
     Raises:
         ConfigError: they name none, or two.
     """
-    from dynens.data.presets import dataset_for, dataset_from_files
+    from dynens.data.datasets.presets import dataset_for, dataset_from_files
 
     if (data is None) == (train is None):
         raise ConfigError("give either --data (a preset or dataset.yaml) or --train with --label.")

@@ -65,7 +65,7 @@ def run_demo(*, full: bool, out: Path, console: Console) -> None:
     """
     from dynens.cli import run_fit
     from dynens.config.run import load_run_config
-    from dynens.data.presets import dataset_for
+    from dynens.data.datasets.presets import dataset_for
 
     watch = Stopwatch()
     _clear(out)

@@ -23,7 +23,7 @@ from dynens.batch import FeatureLayout, FloatArray, IntArray, Rows
 from dynens.budget import CostModel, hardest_first, next_chunk
 from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import EngineConfig, System
-from dynens.data.encoders import RowEncoder
+from dynens.data.encoding.encoders import RowEncoder
 from dynens.errors import BundleError
 from dynens.graph import Form, Graph, form_of, typical_candidates, typical_rows
 

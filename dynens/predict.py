@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from dynens.config.serving import System
 from dynens.data.inputs import InputFiles
 from dynens.data.prepared import open_prepared
-from dynens.data.sources import expand, iter_tables
+from dynens.data.reading.sources import expand, iter_tables
 from dynens.engine import Engine
 from dynens.errors import BadInputError, DataError, about
 from dynens.run import RunDirectory, no_empty_folders

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dynens.config.base import FrozenConfig, load_yaml, validate
 from dynens.errors import SchemaError
 from dynens.rules import LabelRule
-from dynens.ties import check_apart, check_crossed, check_shared
+from dynens.ties import check_apart, check_crossed, check_dots, check_shared
 
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
@@ -52,7 +52,7 @@ class FieldSpec(FrozenConfig):
             They then have its ids, and how often they stand in both fields of a row is a feature.
         separator: between values given as text; None: white space; "": characters (no spaces);
             "/?&#": each of these; "\\W": any punctuation and white space; "^": the first one to
-            four characters of a text are the values.
+            four characters of a text are the values, and "\\^" is the caret itself.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
@@ -63,6 +63,9 @@ class FieldSpec(FrozenConfig):
             far apart the two are in a row is a feature.
         only_apart: of such numeric fields: they are no feature by themselves, only how far apart
             they are. Their scale then has no end: the time of the row goes on after training.
+        dot_with: of dense vectors, another one of the same length (a user's and an item's of one
+            two-tower model). All components of the two then have one scale, and their dot product
+            is a feature.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
         decimal: of numbers given as texts, in numeric fields or as categories, what stands before
@@ -89,6 +92,7 @@ class FieldSpec(FrozenConfig):
     transform: Transform = "quantile"
     apart_from: str | None = None
     only_apart: bool = False
+    dot_with: str | None = None
     buckets: int | None = Field(default=None, ge=2, le=4096)
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
@@ -166,6 +170,7 @@ class FeatureSchema(FrozenConfig):
         outcome = self.label.outcome_columns()
         check_shared(self.fields)
         check_apart(self.fields)
+        check_dots(self.fields)
         check_crossed(self.fields)
         for spec in self.fields:
             if spec.source in outcome:
@@ -214,8 +219,9 @@ class SourceOptions(FrozenConfig):
         columns: names of the columns when there is no header.
         quoting: whether double quotes enclose values.
         decimal: what stands before the decimals of a number, in every numeric field.
-        objects: columns whose texts are JSON objects, in files of any format, with the keys that
-            are read: of `meta: [os, app.version]` the columns `meta.os` and `meta.app.version`.
+        objects: columns whose texts are objects of JSON or Python, or lists of them, in files of
+            any format, with the keys that are read: of `meta: [os, app.version]` the columns
+            `meta.os` and `meta.app.version`; of `tags: []` the column `tags`, lists of the keys.
     """
 
     delimiter: str | None = None
@@ -241,12 +247,14 @@ class EntityTable(FrozenConfig):
     Attributes:
         files: its file or files (globs allowed).
         entity: whose features it holds.
-        key: the key's column in this table and in the interactions.
+        key: the key's column in the interactions.
+        key_in_table: the key's column in this table (`id` of `item_id`); None: of the same name.
     """
 
     files: tuple[str, ...]
     entity: Literal["user", "item"]
     key: str
+    key_in_table: str | None = None
 
     @field_validator("files", mode="before")
     @classmethod

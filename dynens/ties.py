@@ -1,4 +1,4 @@
-"""Fields that are tied to others: by a vocabulary, a common scale, or as pairs of their values."""
+"""Fields tied to others: by a vocabulary, a common scale, a product, or as pairs of values."""
 
 from __future__ import annotations
 
@@ -78,6 +78,33 @@ def check_apart(fields: Sequence[FieldSpec]) -> None:
             raise ValueError(
                 f"field {spec.name!r} is, by way of others, apart from itself; one of {circle} "
                 "must have its own scale"
+            )
+
+
+def check_dots(fields: Sequence[FieldSpec]) -> None:
+    """Products are those of two dense vectors of one length, each said once.
+
+    Raises:
+        ValueError: they are not.
+    """
+    by_name = {spec.name: spec for spec in fields}
+    for spec in fields:
+        if spec.dot_with is None:
+            continue
+        owner = by_name.get(spec.dot_with)
+        if owner is None:
+            raise ValueError(
+                f"field {spec.name!r} has a dot_with of {spec.dot_with!r}, which is no field"
+            )
+        if {spec.kind, owner.kind} != {"dense_vector"} or spec.length != owner.length:
+            raise ValueError(
+                f"field {spec.name!r} has a dot_with of {owner.name!r}; both must be dense vectors "
+                "of one length"
+            )
+        if owner is spec or owner.dot_with == spec.name:
+            raise ValueError(
+                f"fields {spec.name!r} and {owner.name!r} name each other in dot_with; say it of "
+                "one of two"
             )
 
 

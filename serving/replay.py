@@ -18,7 +18,7 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from dynens.data.encoders import RowEncoder
+from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import BadInputError
 from serving.v2 import MODEL_NAME

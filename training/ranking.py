@@ -11,7 +11,7 @@ import onnx
 from dynens.batch import EncodedBatch, FeatureLayout
 from dynens.bundle import ENSEMBLE, STUDENT
 from dynens.config.serving import EngineConfig
-from dynens.data.encoders import RowEncoder
+from dynens.data.encoding.encoders import RowEncoder
 from dynens.graph import Form, Graph, typical_candidates
 from dynens.models.rank_graph import ITEMS, NotSeparableError, TableTooLargeError, rank_graph
 

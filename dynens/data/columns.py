@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynens.data.decimals import points_in, with_commas
-from dynens.data.entities import RawEntity
-from dynens.data.labels import no_label_column
-from dynens.data.profile import number_share
-from dynens.data.sources import expand, file_format, file_schema, read_head
-from dynens.data.values import is_bytes, is_number_type, widen
+from dynens.data.encoding.entities import RawEntity
+from dynens.data.inference.profile import number_share
+from dynens.data.reading.decimals import points_in, with_commas
+from dynens.data.reading.labels import no_label_column
+from dynens.data.reading.sources import expand, file_format, file_schema, read_head
+from dynens.data.reading.values import is_bytes, is_number_type, widen
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, TimeFormat
 
@@ -75,9 +75,11 @@ def unified_schema(
     for name, purpose in needed.items():
         if name not in types and not any(entity.has(name) for entity in entities):
             known = ", ".join(schemas[files[0]].names[:20])
+            is_key = any(entity.key == name for entity in entities)
+            remedy = f"; if one is that key, name it as key, and {name!r} as key_in_table"
             raise SchemaError(
                 f"the schema asks for column {name!r} ({purpose}), which no file has; "
-                f"{files[0].name} has {known}."
+                f"{files[0].name} has {known}{remedy if is_key else ''}."
             )
     warnings = _absences(schemas, list(types), config.features, entities)
     return pa.schema([pa.field(name, kind) for name, kind in types.items()]), warnings

@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
 from dynens.data.columns import number_columns, numeric_fields, time_columns
-from dynens.data.encoders import RowEncoder
-from dynens.data.fields import DenseVectorEncoder, misfits
-from dynens.data.lists import split_lists
-from dynens.data.numbers import MAX_UNREADABLE_SHARE, to_numbers
-from dynens.data.objects import opened
-from dynens.data.sources import iter_tables
-from dynens.data.times import to_seconds, unreadable_times
-from dynens.data.values import one_line
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.fields import DenseVectorEncoder, misfits
+from dynens.data.reading.lists import split_lists
+from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
+from dynens.data.reading.objects import opened
+from dynens.data.reading.sources import iter_tables
+from dynens.data.reading.times import to_seconds, unreadable_times
+from dynens.data.reading.values import one_line
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, SourceOptions
 

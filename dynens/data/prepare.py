@@ -20,14 +20,14 @@ import pyarrow.ipc as ipc
 from dynens.batch import FeatureLayout, IntArray
 from dynens.data.cache import remove_abandoned
 from dynens.data.columns import unified_schema
-from dynens.data.encoders import RowEncoder
-from dynens.data.entities import EncodedEntity, RawEntity, load_entities
-from dynens.data.fitting import FieldFitter, tie_fields
-from dynens.data.infer import unusable_type, with_fields
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.entities import EncodedEntity, RawEntity, load_entities
+from dynens.data.encoding.fitting import FieldFitter, tie_fields
+from dynens.data.inference.infer import unusable_type, with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
+from dynens.data.reading.sources import expand
 from dynens.data.shards import ShardWriter
-from dynens.data.sources import expand
 from dynens.data.splits import SPLITS, TRAIN, split_kind, split_rows
 from dynens.data.staging import StagedPart, StagedRows, merge_parts, stage_part
 from dynens.data.statistics import (

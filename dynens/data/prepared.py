@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dynens.batch import EncodedBatch, FeatureLayout
-from dynens.data.decimals import outcomes_with_points
-from dynens.data.encoders import RowEncoder
+from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.inputs import InputFiles
-from dynens.data.labels import LabelReader
+from dynens.data.reading.decimals import outcomes_with_points
+from dynens.data.reading.labels import LabelReader
 from dynens.data.shards import read_shard
 from dynens.data.splits import SPLITS
 from dynens.data.staging import group_codes, weights_in

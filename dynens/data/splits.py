@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dynens.data.times import seconds_of
+from dynens.data.reading.times import seconds_of
 from dynens.errors import DataError
 from dynens.metrics import informative_rows
 from dynens.schema import SplitConfig, TimeFormat

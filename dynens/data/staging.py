@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dynens.data.columns import number_columns, numeric_fields, time_columns
-from dynens.data.decimals import outcomes_with_points
-from dynens.data.labels import LabelReader
-from dynens.data.numbers import MAX_UNREADABLE_SHARE, to_numbers
-from dynens.data.sources import iter_tables
-from dynens.data.times import to_seconds, unreadable_times
-from dynens.data.values import canonical_codes, canonical_texts, is_number_type, plain
+from dynens.data.reading.decimals import outcomes_with_points
+from dynens.data.reading.labels import LabelReader
+from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
+from dynens.data.reading.sources import iter_tables
+from dynens.data.reading.times import to_seconds, unreadable_times
+from dynens.data.reading.values import canonical_codes, canonical_texts, is_number_type, plain
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, FeatureSchema
 

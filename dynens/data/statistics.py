@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynens.batch import PADDING, FeatureLayout, FloatArray, IntArray
-from dynens.data.fields import BUCKET_SUFFIX
+from dynens.data.encoding.fields import BUCKET_SUFFIX
 from dynens.errors import BundleError
 
 SMOOTHING = 20.0

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dynens.data.encoders import RowEncoder
-from dynens.data.entities import RawEntity
-from dynens.data.fields import CategoricalEncoder
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.entities import RawEntity
+from dynens.data.encoding.fields import CategoricalEncoder
 from dynens.data.splits import SPLITS, TRAIN
 
 _MANY_KEYS = 0.05

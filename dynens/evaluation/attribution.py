@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
 from dynens.config.serving import System
-from dynens.data.encoders import FieldColumns
+from dynens.data.encoding.encoders import FieldColumns
 from dynens.evaluation.systems import Probabilities, RunSystems
 
 # Each field costs two passes over the rows; a mean over so many is known to a few per cent. Many

@@ -21,34 +21,22 @@ import torch
 from torch import Tensor
 
 from dynens.layers.columns import take_columns
+from dynens.layers.pairs import ColumnPair
 
 
 @dataclass(frozen=True)
-class ApartColumns:
+class ApartColumns(ColumnPair):
     """Two dense columns on one scale.
 
     Attributes:
         taker, owner: the columns of `dense`.
         middle, scale: m and 1 / d of the module's equation.
-        taker_is_context, owner_is_context: whether the candidates of a ranking request share them.
     """
 
     taker: int
     owner: int
     middle: float
     scale: float
-    taker_is_context: bool = False
-    owner_is_context: bool = False
-
-    @property
-    def is_context(self) -> bool:
-        """Whether candidates share both."""
-        return self.taker_is_context and self.owner_is_context
-
-    @property
-    def sides(self) -> tuple[bool, bool]:
-        """Of which of the two candidates have values of their own."""
-        return not self.taker_is_context, not self.owner_is_context
 
 
 def gaps(dense: Tensor, context: Tensor, pairs: Sequence[ApartColumns]) -> Tensor:

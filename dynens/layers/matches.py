@@ -22,28 +22,21 @@ import torch
 from torch import Tensor
 
 from dynens.batch import MISSING
+from dynens.layers.pairs import ColumnPair
 
 _NOTHING = -2  # no id and no padding
 
 
 @dataclass(frozen=True)
-class SharedValues:
+class SharedValues(ColumnPair):
     """Two fields of which one has the other's vocabulary.
 
     Attributes:
         taker, owner: their columns of `ids`.
-        taker_is_context, owner_is_context: whether the candidates of a ranking request share them.
     """
 
     taker: slice
     owner: slice
-    taker_is_context: bool = False
-    owner_is_context: bool = False
-
-    @property
-    def is_context(self) -> bool:
-        """Whether candidates share both."""
-        return self.taker_is_context and self.owner_is_context
 
 
 def match(first: Tensor, second: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
 from dynens.layers.embeddings import INITIAL_STD, FlatIndex, FusedUpdate, SparseEmbeddings
-from dynens.layers.gaps import gaps
-from dynens.layers.matches import matches
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
@@ -214,7 +212,7 @@ def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
 
 
 class CTRNetwork(nn.Module):
-    """Embeddings, matches and gaps of fields that belong together, optional statistics and a head.
+    """Embeddings, what fields that belong together say, optional statistics and a head.
 
     Args:
         layout: the encoded rows.
@@ -248,8 +246,7 @@ class CTRNetwork(nn.Module):
         self.stat_inputs = (
             StatInputs(selection, selection.table(stats)) if use_stats and stats else None
         )
-        num_dense = len(selection.dense_columns) + len(selection.shared_values)
-        num_dense += len(selection.gaps)
+        num_dense = len(selection.dense_columns) + selection.num_pairs
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
@@ -295,10 +292,10 @@ class CTRNetwork(nn.Module):
 
     def inputs(self, dense: Tensor, ids: Tensor, stats: Tensor | None) -> HeadInputs:
         """What the head takes."""
-        pairs = self.selection.shared_values
-        more = [matches(ids, ids, pairs)] if pairs else []
-        if self.selection.gaps:
-            more.append(gaps(dense, dense, self.selection.gaps))
+        more = []
+        for kind in self.selection.pairs:
+            rows = kind.rows(dense, ids)
+            more.append(kind.function(rows, rows, kind.pairs))
         if not self.selects_all:
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)

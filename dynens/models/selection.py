@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from dynens.batch import FeatureLayout, FloatArray, SparseField
-from dynens.data.list_field import LENGTH_SUFFIX
+from dynens.batch import FeatureLayout, FloatArray, SparseField, component_names
+from dynens.data.encoding.list_field import LENGTH_SUFFIX
 from dynens.errors import ConfigError
-from dynens.layers.gaps import ApartColumns
-from dynens.layers.matches import SharedValues
+from dynens.layers.dots import DotColumns, dots
+from dynens.layers.gaps import ApartColumns, gaps
+from dynens.layers.matches import SharedValues, matches
+from dynens.layers.pairs import ColumnPair, PairInputs
 from dynens.models.base import StatSource
 
 STATS_PER_FIELD = 2
@@ -50,10 +53,13 @@ class FeatureSelection:
     context_dense: int = 0
     context_fields: int = 0
     """How many of the first selected dense features and fields candidates share."""
-    shared_values: tuple[SharedValues, ...] = ()
-    """Selected fields that share a vocabulary, those of the context first."""
-    gaps: tuple[ApartColumns, ...] = ()
-    """Selected dense features that measure the same, those of the context first."""
+    pairs: tuple[PairInputs, ...] = ()
+    """What selected features that belong together say of each other."""
+
+    @property
+    def num_pairs(self) -> int:
+        """How many inputs come of pairs."""
+        return sum(len(kind) for kind in self.pairs)
 
     def groups(self) -> tuple[FeatureGroup, ...]:
         """What candidates share and the rest; one group where one side is empty."""
@@ -122,29 +128,66 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
         tuple(flat_rows),
         context_dense=sum(i < layout.context_dense for i in dense),
         context_fields=sum(i < layout.context_fields for i in positions),
-        shared_values=_shared_values(layout, fields, columns_of),
-        gaps=_gaps(layout, chosen),
+        pairs=_pairs(layout, fields, columns_of, chosen),
     )
 
 
-def _gaps(layout: FeatureLayout, place: Mapping[str, int]) -> tuple[ApartColumns, ...]:
-    found = []
-    for gap in layout.gaps:
-        if gap.taker in place and gap.owner in place:
-            taker, owner = place[gap.taker], place[gap.owner]
-            shared = (at < layout.context_dense for at in (taker, owner))
-            found.append(ApartColumns(taker, owner, gap.middle, gap.scale, *shared))
-    return tuple(sorted(found, key=lambda pair: pair.sides))
+def _pairs(
+    layout: FeatureLayout,
+    fields: Sequence[SparseField],
+    columns: Mapping[str, slice],
+    place: Mapping[str, int],
+) -> tuple[PairInputs, ...]:
+    """Those of selected features: ids in `columns`, dense ones at their `place`."""
+    kinds: list[tuple[Any, bool, Sequence[ColumnPair]]] = [
+        (matches, True, _shared_values(layout, fields, columns)),
+        (gaps, False, _gaps(layout, place)),
+        (dots, False, _dots(layout, place)),
+    ]
+    return tuple(
+        PairInputs(function, reads_ids, tuple(pairs))
+        for function, reads_ids, pairs in kinds
+        if pairs
+    )
 
 
 def _shared_values(
     layout: FeatureLayout, fields: Sequence[SparseField], columns: Mapping[str, slice]
-) -> tuple[SharedValues, ...]:
-    pairs = []
+) -> list[SharedValues]:
+    found = []
     for field in fields:
         owner = columns.get(field.vocabulary_of or "")
         if owner is not None:
             taker = columns[field.name]
-            shared = (at.stop <= layout.context_ids_width for at in (taker, owner))
-            pairs.append(SharedValues(taker, owner, *shared))
-    return tuple(sorted(pairs, key=lambda pair: not pair.is_context))
+            sides = _sides(taker.stop, owner.stop, layout.context_ids_width)
+            found.append(SharedValues(taker, owner, **sides))
+    return sorted(found, key=lambda pair: not pair.is_context)
+
+
+def _gaps(layout: FeatureLayout, place: Mapping[str, int]) -> list[ApartColumns]:
+    found = []
+    for gap in layout.gaps:
+        if gap.taker in place and gap.owner in place:
+            taker, owner = place[gap.taker], place[gap.owner]
+            sides = _sides(taker + 1, owner + 1, layout.context_dense)
+            found.append(ApartColumns(taker, owner, gap.middle, gap.scale, **sides))
+    return sorted(found, key=lambda pair: pair.sides)
+
+
+def _dots(layout: FeatureLayout, place: Mapping[str, int]) -> list[DotColumns]:
+    found = []
+    for dot in layout.dots:
+        vectors = [component_names(name, dot.length) for name in (dot.taker, dot.owner)]
+        if all(name in place for names in vectors for name in names):
+            taker, owner = (slice(place[n[0]], place[n[-1]] + 1) for n in vectors)
+            sides = _sides(taker.stop, owner.stop, layout.context_dense)
+            found.append(DotColumns(taker, owner, dot.middle, dot.scale, **sides))
+    return sorted(found, key=lambda pair: not pair.is_context)
+
+
+def _sides(taker_stop: int, owner_stop: int, context_width: int) -> dict[str, bool]:
+    """Which sides of a pair, that end at these columns, the context holds."""
+    return {
+        "taker_is_context": taker_stop <= context_width,
+        "owner_is_context": owner_stop <= context_width,
+    }

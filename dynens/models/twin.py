@@ -7,20 +7,16 @@ caller says so (`context_rows` = 1), and for every row otherwise. One graph serv
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dynens.layers.columns import Block, Columns, take_columns
 from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
-from dynens.layers.gaps import ApartColumns, gaps
-from dynens.layers.matches import SharedValues, matches
+from dynens.layers.pairs import PairInputs
 from dynens.models.network import CTRNetwork, HeadInputs, StatInputs
 from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection
-
-Pair = TypeVar("Pair", SharedValues, ApartColumns)
 
 
 class GroupInputs(nn.Module):
@@ -74,7 +70,7 @@ def pair_kinds(
     ids: Tensor,
     context_rows: Tensor | None,
 ) -> list[list[Tensor]]:
-    """Groups' (M, p) matches and gaps; nothing where no fields belong together.
+    """Groups' (M, p) inputs of each kind of pairs; nothing where no fields belong together.
 
     Args:
         selection: the pairs.
@@ -83,28 +79,24 @@ def pair_kinds(
         ids: (N, W) rows.
         context_rows: how many of them stand for the context.
     """
-    kinds = []
-    if selection.shared_values:
-        kinds.append(_pair_kind(matches, selection.shared_values, denses, ids, context_rows))
-    if selection.gaps:
-        kinds.append(_pair_kind(gaps, selection.gaps, denses, dense, context_rows))
-    return kinds
+    return [
+        _pair_kind(kind, denses, kind.rows(dense, ids), context_rows) for kind in selection.pairs
+    ]
 
 
 def _pair_kind(
-    function: Callable[[Tensor, Tensor, Sequence[Pair]], Tensor],
-    pairs: Sequence[Pair],
-    denses: Sequence[Tensor],
-    rows: Tensor,
-    context_rows: Tensor | None,
+    kind: PairInputs, denses: Sequence[Tensor], rows: Tensor, context_rows: Tensor | None
 ) -> list[Tensor]:
     """What pairs say is the context's where both sides are, and every row's own otherwise."""
     if len(denses) == 1:
-        return [function(rows, rows, pairs)]
+        return [kind.function(rows, rows, kind.pairs)]
     context = rows if context_rows is None else rows[:context_rows]
-    parts = ([p for p in pairs if p.is_context], [p for p in pairs if not p.is_context])
+    parts = (
+        [p for p in kind.pairs if p.is_context],
+        [p for p in kind.pairs if not p.is_context],
+    )
     return [
-        function(rows, context, part) if part else dense[:, :0]
+        kind.function(rows, context, part) if part else dense[:, :0]
         for part, dense in zip(parts, denses, strict=True)
     ]
 

@@ -1,7 +1,7 @@
 """Gradient-boosted trees on target and count encodings beside the dense features (XGBoost).
 
 `logit(x) = logit(rate) + Σ_t f_t(x)` over trees `f_t`, with
-`x = [dense, matches, gaps, target and count encoding of every sparse field]`. Training rows bring
+`x = [dense, pairs, target and count encoding of every sparse field]`. Training rows bring
 leakage-free encodings; every other row reads the frozen tables, which the exported graph holds as
 Gathers in front of its `TreeEnsembleRegressor`.
 
@@ -70,8 +70,8 @@ def exact_sums(table: FloatArray, max_values: int) -> FloatArray:
 class TreeInputs(nn.Module):
     """Encoded rows to the trees' inputs: (N, D), (N, W) → (N, D' + P + 2F) float32.
 
-    D' selected dense features, matches and gaps of P pairs of fields that belong together, then the
-    encodings, which training rows bring along (`stats`).
+    D' selected dense features, what P pairs of fields that belong together say of each other, then
+    the encodings, which training rows bring along (`stats`).
     """
 
     def __init__(self, selection: FeatureSelection, table: FloatArray) -> None:
@@ -192,10 +192,11 @@ class XGBoostLearner:
 
     def tree_inputs(self, batch: EncodedBatch) -> FloatArray:
         """(B, D' + P + 2F) inputs; the encodings are the batch's own where it brings them."""
-        num_inputs = len(self.selection.dense_columns) + len(self.selection.stat_columns)
-        num_inputs += len(self.selection.shared_values) + len(self.selection.gaps)
+        selection = self.selection
+        num_inputs = len(selection.dense_columns) + selection.num_pairs
+        num_inputs += len(selection.stat_columns)
         inputs = np.empty((len(batch), num_inputs), dtype=np.float32)
-        columns = list(self.selection.stat_columns)
+        columns = list(selection.stat_columns)
         for rows, dense, ids in prediction_batches(batch):
             own = None if batch.stats is None else torch.from_numpy(batch.stats[rows][:, columns])
             inputs[rows] = self.inputs(dense, ids, stats=own).numpy()

@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynens.batch import FIRST_VALUE_ID, MISSING, EncodedBatch
-from dynens.data.encoders import RowEncoder
-from dynens.data.fields import CategoricalEncoder
-from dynens.data.list_field import MultiValuedEncoder
-from dynens.data.pairs import BETWEEN
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.fields import CategoricalEncoder
+from dynens.data.encoding.list_field import MultiValuedEncoder
+from dynens.data.encoding.pairs import BETWEEN
 from dynens.data.prepared import PreparedData
 from dynens.evaluation.systems import Scored
 from dynens.report import plots

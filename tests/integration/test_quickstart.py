@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dynens.data.synthetic import SyntheticConfig, write
+from dynens.data.datasets.synthetic import SyntheticConfig, write
 from serving.environment import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

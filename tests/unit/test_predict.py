@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens import predict
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
 from dynens.errors import BadInputError, DataError
 from dynens.run import RunDirectory
 

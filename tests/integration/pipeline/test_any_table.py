@@ -13,7 +13,7 @@ import yaml
 
 from dynens.config.base import validate
 from dynens.config.run import RunConfig
-from dynens.data.presets import dataset_from_files
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.engine import Engine
 from dynens.errors import DynensError
 from dynens.report.write import write_report

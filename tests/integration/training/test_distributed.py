@@ -15,7 +15,7 @@ import ray
 
 from dynens import metrics
 from dynens.config.learner import LearnerConfig, OptimizerConfig
-from dynens.data import synthetic
+from dynens.data.datasets import synthetic
 from dynens.data.prepare import prepare
 from dynens.data.prepared import PreparedData
 from dynens.errors import TrainingError

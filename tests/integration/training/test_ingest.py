@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
 from dynens.errors import DataError
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-from dynens.data.presets import dataset_from_files
+from dynens.data.datasets.presets import dataset_from_files
 from tests.unit.data.encoded import SPECS, fit, fit_joined
 from tests.unit.data.tables import EIGHTY, mixed_table, written
 

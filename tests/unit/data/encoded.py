@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from dynens.data.encoders import RowEncoder
-from dynens.data.entities import RawEntity
-from dynens.data.fitting import field_fitter
-from dynens.data.pairs import sources_of, values_of
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.entities import RawEntity
+from dynens.data.encoding.fitting import field_fitter
+from dynens.data.encoding.pairs import sources_of, values_of
 from dynens.data.prepare import encode_entity
 from dynens.schema import FieldSpec, VocabularyPolicy
 

@@ -6,12 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dynens.data.infer import infer_schema
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
 from dynens.layers.gaps import gaps
 from dynens.models.selection import select_features
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
+from tests.unit.layers.pairs import pairs_of
 
 ROWS, DAY_S = 4000, 86_400
 START = np.datetime64("2024-03-01").astype("datetime64[s]")
@@ -125,7 +126,9 @@ def test_absurd_dates_have_a_finite_age(tmp_path, date):
     dense = torch.from_numpy(
         encoder.encode_columns({"published": [date], "timestamp": [str(START)]}).dense
     )
-    assert gaps(dense, dense, select_features(encoder.layout, None).gaps).isfinite().all()
+    assert (
+        gaps(dense, dense, pairs_of(select_features(encoder.layout, None), gaps)).isfinite().all()
+    )
 
 
 def test_a_date_that_is_missing_is_told(tmp_path):

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.encoders import RowEncoder
-from dynens.data.infer import infer_schema
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
 from dynens.errors import SchemaError
 from dynens.rules import LabelRule

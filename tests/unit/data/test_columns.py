@@ -1,10 +1,12 @@
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.columns import unified_schema
-from dynens.data.entities import load_entities
+from dynens.data.encoding.entities import load_entities
 from dynens.data.prepare import prepare
 from dynens.errors import DataError
 from dynens.rules import LabelRule
@@ -73,3 +75,16 @@ def test_a_column_that_an_entity_has_too_must_be_in_all_files(config, tmp_path):
     paths = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
     with pytest.raises(DataError, match=r"1\.parquet lacks the column 'price'"):
         unified_schema(paths, config, [items])
+
+
+def test_decimals_of_several_sizes_are_numbers(config, tmp_path):
+    """Parts that pandas writes have as many digits as their largest price takes."""
+    paths = [*config.files, *config.test_files]
+    for i, path in enumerate(paths):
+        prices = [Decimal(10**i) + Decimal("0.25") * k for k in range(300)]
+        table = mixed_table(300).drop_columns("price").append_column("price", [prices])
+        pq.write_table(table, path)
+    assert len({pq.read_schema(path).field("price").type for path in paths}) > 1
+    data = prepare(config, tmp_path / "out", seed=0)
+    first = data.encoder.encode_columns({"price": [100.0, "100.25"]}).dense
+    np.testing.assert_allclose(data.split("test").dense[:2], first, atol=1e-6)

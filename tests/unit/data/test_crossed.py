@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY
-from dynens.data.encoders import RowEncoder
-from dynens.data.entities import RawEntity
-from dynens.data.infer import infer_schema
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.entities import RawEntity
+from dynens.data.inference.infer import infer_schema
 from dynens.errors import ConfigError, SchemaError
 from dynens.schema import FeatureSchema, FieldSpec, VocabularyPolicy
 from tests.unit.data.encoded import fit, same

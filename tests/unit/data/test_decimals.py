@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.decimals import comma_columns, points_in
-from dynens.data.infer import infer_schema
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
-from dynens.data.sources import iter_tables
+from dynens.data.reading.decimals import comma_columns, points_in
+from dynens.data.reading.sources import iter_tables
 
 
 def test_numbers_get_points_and_other_texts_stay():

@@ -3,8 +3,8 @@ import pyarrow as pa
 import pytest
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, PADDING
-from dynens.data.encoders import RowEncoder
-from dynens.data.entities import RawEntity
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.entities import RawEntity
 from dynens.errors import BundleError, DataError
 from dynens.schema import FieldSpec, VocabularyPolicy
 from tests.unit.data.encoded import KEEP_ALL, SPECS, fit, same

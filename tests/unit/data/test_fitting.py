@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.fitting import DenseVectorFitter, MultiValuedFitter
-from dynens.data.infer import infer_schema
+from dynens.data.encoding.fitting import DenseVectorFitter, MultiValuedFitter
+from dynens.data.inference.infer import infer_schema
 from dynens.errors import DataError
 from dynens.schema import FieldSpec
 

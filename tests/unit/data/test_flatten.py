@@ -3,10 +3,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.flatten import flat, holding
-from dynens.data.infer import infer_schema
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
+from dynens.data.reading.flatten import flat, holding
 from dynens.errors import DataError
 
 DEVICES = [{"os": "a", "app": {"version": 3}}, None, {"os": None, "app": {"version": 4}}]
@@ -27,6 +27,24 @@ def test_the_fields_of_structs_are_columns():
         flat(pa.table({"device.os": ["a"], "device": DEVICES[:1]}))
 
 
+ITEMS = [[{"sku": "a", "tags": ["p", "q"]}, None], None, [], [{"sku": None, "tags": []}]]
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_the_fields_of_structs_in_lists_are_lists_and_lists_of_lists_are_one(first):
+    kind = pa.large_list(pa.list_(pa.string()))
+    paths = pa.array([[["x"], ["y", "z"]], [None], None, [["x"], []]], kind)
+    pairs = pa.array([[[1, 2]], None, [[3, 4], [5, 6]], []], pa.list_(pa.list_(pa.int8(), 2)))
+    table = flat(pa.table({"items": ITEMS, "path": paths, "pairs": pairs}).slice(first))
+    assert table.to_pydict() == {
+        "items.sku": [["a", None], None, [], [None]][first:],
+        "items.tags": [["p", "q"], None, [], []][first:],
+        "path": [["x", "y", "z"], [], None, ["x"]][first:],
+        "pairs": [[1, 2], None, [3, 4, 5, 6], []][first:],
+    }
+    assert flat(table) == table
+
+
 def test_the_columns_that_some_are_made_from():
     names = ["x", "device", "a.b"]
     assert holding(names, None) == names
@@ -37,17 +55,20 @@ def test_the_columns_that_some_are_made_from():
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
 def test_structs_are_read_as_their_fields_from_any_file(tmp_path, ending):
     rng = np.random.default_rng(0)
-    devices = [{"os": f"o{i % 4}", "app": {"v": i % 7}, "tags": [[1]]} for i in range(400)]
+    tags = [[[f"t{i % 5}"], [f"t{i % 3}"]] for i in range(400)]
+    devices = [{"os": f"o{i % 4}", "app": {"v": i % 7}, "tags": tags[i]} for i in range(400)]
     table = pa.table({"device": devices, "y": rng.integers(0, 2, 400)})
+    marks = pa.array([[("a", i)] for i in range(400)], pa.map_(pa.string(), pa.int64()))
+    table = table.append_column("marks", marks)
     path = tmp_path / f"t.{ending}"
     if ending == "parquet":
         pq.write_table(table, path)
     else:
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
-    assert list(infer_schema(path, "y").excluded) == ["device.tags"]
+    assert list(infer_schema(path, "y").excluded) == ["marks"]
     data = prepare(dataset_from_files(path, label="y"), tmp_path / "out", seed=0)
-    assert {f.source for f in data.schema.fields} == {"device.os", "device.app.v"}
+    assert {f.source for f in data.schema.fields} == {"device.os", "device.app.v", "device.tags"}
     raw = data.raw_test()
-    columns = {name: raw[name].to_pylist() for name in ("device.os", "device.app.v")}
+    columns = {name: raw[name].to_pylist() for name in raw.column_names}
     np.testing.assert_array_equal(data.encoder.encode_columns(columns).ids, data.split("test").ids)

@@ -6,8 +6,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data import infer
-from dynens.data.infer import infer_schema, label_rule
+from dynens.data.inference import infer
+from dynens.data.inference.infer import infer_schema, label_rule
 from dynens.errors import DataError
 from dynens.schema import load_dataset
 
@@ -207,12 +207,11 @@ def test_integers_that_are_categories_keep_their_size(tmp_path):
 
 def test_structures_are_left_out_aloud(tmp_path):
     rng = np.random.default_rng(0)
-    table = pa.table({"s": [[{"a": 1}]] * 400, "x": rng.normal(size=400), "y": [0, 1] * 200})
+    maps = pa.array([[("a", 1)]] * 400, pa.map_(pa.string(), pa.int64()))
+    table = pa.table({"s": maps, "x": rng.normal(size=400), "y": [0, 1] * 200})
     pq.write_table(table, tmp_path / "t.parquet")
-    assert (
-        "s is left out: a map, or a list of lists or structs"
-        in infer_schema(tmp_path / "t.parquet", "y").warnings[0]
-    )
+    warning = infer_schema(tmp_path / "t.parquet", "y").warnings[0]
+    assert warning == "s is left out: a map, or a list of maps"
 
 
 def test_a_type_that_nothing_reads_is_refused_in_a_sentence(tmp_path):

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema
-from dynens.data.lists import PIECES, PREFIXES, split_lists, split_text
+from dynens.data.inference.infer import infer_schema
+from dynens.data.reading.lists import PIECES, PREFIXES, split_lists, split_text
 
 ROWS = 3000
 
@@ -212,3 +212,15 @@ def test_words_with_parts_are_taken_apart(tmp_path):
     assert (bag.separator, bag.fold_words) == (PIECES, True)
     (bag,) = fields_of(tmp_path, [f"hello world no {i}" for i in range(ROWS)])
     assert bag.separator is None
+
+
+@pytest.mark.parametrize("mark", ["|", ";", ",", "^", "#", "~"])
+def test_lists_are_split_at_what_stands_in_no_value(tmp_path, mark):
+    rng = np.random.default_rng(0)
+    lists = [mark.join(f"{1000 + i}" for i in rng.choice(40, 3)) for _ in range(ROWS)]
+    table = pa.table({"apps": lists, "y": rng.integers(0, 2, ROWS)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    (apps,) = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert (apps.kind, apps.keep) == ("multi_valued", "last")
+    assert split_text(lists[0], apps.separator) == lists[0].split(mark)
+    assert split_lists(table["apps"], apps.separator)[0].to_pylist()[:3] == lists[0].split(mark)

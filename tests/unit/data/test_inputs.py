@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inputs import InputFiles
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
 from dynens.errors import DataError
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, SourceOptions

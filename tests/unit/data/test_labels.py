@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.labels import LabelReader
+from dynens.data.reading.labels import LabelReader
 from dynens.errors import DataError, SchemaError
 from dynens.rules import LabelRule
 
@@ -106,7 +106,7 @@ def test_no_label_column():
     for names, says in (
         (["a", "b"], "no label column 'y'; its columns are a, b; name one of them"),
         (["a", "Y"], "did you mean 'Y'"),
-        (["0.5", "DE", "1"], "its columns are 0.5, DE, 1; if it has no header, name its columns"),
+        (["39", "DE", "x"], "are 39, DE, x; name one of them, or, if it has no header, name its"),
         (["a y b"], "its one column is 'a y b'; separate values by commas"),
     ):
         with pytest.raises(DataError, match=says):

@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.leaks import find_leak
-from dynens.data.profile import profile_column
+from dynens.data.inference.leaks import find_leak, named_after_leaks
+from dynens.data.inference.profile import profile_column
 
 RNG = np.random.default_rng(0)
 LABELS = (np.arange(1000) < 250).astype(np.float32)
@@ -38,3 +38,12 @@ def test_a_warning_says_where_the_label_is_told():
     assert "refund nearly tells the label wherever it has not its usual value" in leak.why
     # Its name speaks of it too: beyond doubt.
     assert find_leak(profile_column("revenue", refund, LABELS)).certain
+
+
+def test_what_has_the_name_of_a_leak_is_warned_of():
+    columns = {"status": LABELS, "x": RNG.normal(size=1000), "y": RNG.integers(0, 9, 1000)}
+    profiles = {n: profile_column(n, pa.chunked_array([c]), LABELS) for n, c in columns.items()}
+    used = ["status_date", "statusDate", "status_date", "statuses", "x_date", "last_status"]
+    warnings = named_after_leaks(profiles, used)
+    assert [text.split()[0] for text in warnings] == ["status_date", "statusDate"]
+    assert "has the name of status, which gives the label away; leave it out if" in warnings[0]

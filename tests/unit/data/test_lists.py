@@ -5,16 +5,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dynens.batch import MISSING, PADDING
-from dynens.data.list_field import LengthScale, MultiValuedEncoder
-from dynens.data.lists import PIECES, PREFIXES, split_lists, split_text
-from dynens.data.vocabulary import Vocabulary
+from dynens.data.encoding.list_field import LengthScale, MultiValuedEncoder
+from dynens.data.encoding.vocabulary import Vocabulary
+from dynens.data.reading.lists import CARET, PIECES, PREFIXES, split_lists, split_text
 from dynens.schema import FieldSpec
 
-ALPHABET = "abABİΣ.?[]好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
+ALPHABET = "abABİΣ.?^[]{}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("fold", [False, True])
-@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", PIECES])
+@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", CARET, PIECES])
 @example(texts=["\u2003[a]", "\x0b[b]"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
@@ -33,6 +33,7 @@ def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
     ("column", "values", "lengths"),
     [
         (pa.array(["a,b", None, "c"]), ["a", "b", "c"], [2, 0, 1]),
+        (pa.array(["['a', \"b\"]", '{"a","b c"}', "{}"]), ["a", " b", "a", "b c", ""], [2, 2, 1]),
         (pa.array([["a", "b"], None, []]), ["a", "b"], [2, 0, 0]),
         (pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2)), [1, 2, 3, 4], [2, 2]),
         (pa.array([5, None]), [5], [1, 0]),

@@ -6,10 +6,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema, with_fields
-from dynens.data.objects import objects_in, opened
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import infer_schema, with_fields
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
+from dynens.data.reading.objects import objects_in, opened
 from dynens.errors import DataError
 from dynens.schema import load_dataset
 
@@ -33,12 +33,47 @@ def test_the_keys_of_objects_are_columns_as_they_are_spelled():
         ('{"k": [1, "b"]}', '["1", "b"]'),
         ('{"k": NaN}', "NaN"),
         (r'{"k": "\ud800"}', None),
+        ("{'k': True}", "true"),
+        ("{'k': None}", None),
+        ("{'k': [1.5, 'it\\'s', None]}", '[1.5, "it\'s", null]'),
+        ("{'k': nan}", None),
+        (r"{'k': '\ud800'}", None),
+        ("{'k': " + "[" * 100_000, None),
+        ("{'k', 'l'}", None),
+        ("[{'k': 1, 'l': 2}, {}, {'k': 'b'}]", '["1", "b"]'),
+        ('[{"k": "a, b"}, 7]', None),
+        ("[]", None),
         ("[" * 100_000, None),
         ("7", None),
     ],
 )
 def test_values_of_any_kind(text, value):
     assert opened(pa.table({"m": [text]}), {"m": ["k"]}).to_pydict() == {"m.k": [value]}
+
+
+def test_objects_in_texts_of_objects_are_opened():
+    text = str({"a": json.dumps({"b": 1}), "c": str({"d": str({"e": True})}), "f": "{x"})
+    table = opened(pa.table({"m": [text]}), {"m": ["a.b", "c.d.e", "f"]})
+    assert table.to_pydict() == {"m.a.b": ["1"], "m.c.d.e": ["true"], "m.f": ["{x"]}
+
+
+def test_ever_other_keys_are_a_list(tmp_path):
+    rng = np.random.default_rng(0)
+    tags = [rng.choice(150, 8, replace=False) for _ in range(2000)]
+    votes = [{f"tag {t}": int(i % 8 > 0) + i for i, t in enumerate(some)} for some in tags]
+    texts = [str(some) if i % 2 else json.dumps(some) for i, some in enumerate(votes)]
+    table = pa.table({"x": range(2001), "tags": [*texts, "[]"]})
+    assert objects_in(table) == {"tags": ()}
+    read = opened(table, {"tags": ()})
+    assert read.column_names == ["x", "tags"]
+    assert json.loads(read["tags"][5].as_py()) == [f"tag {t}" for t in tags[5]][1:]
+    assert read["tags"][2000].as_py() is None
+    pq.write_table(table.append_column("y", [rng.integers(0, 2, 2001)]), tmp_path / "t.parquet")
+    (tmp_path / "t.yaml").write_text(infer_schema(tmp_path / "t.parquet", "y").to_yaml())
+    found = load_dataset(tmp_path / "t.yaml")
+    assert found.source.objects == {"tags": ()}
+    (field,) = (f for f in found.features.fields if f.name == "tags")
+    assert (field.kind, field.separator) == ("multi_valued", ",")
 
 
 def test_a_file_without_the_column_stays_as_it_is():
@@ -62,9 +97,10 @@ def test_texts_that_are_objects_are_found():
             "often broken": ['{"a": 1}'] * 150 + ["none"] * 50,
             "ids": [json.dumps({f"i{i}": 1}) for i in range(200)],
             "lists": ["[1, 2]"] * 200,
+            "listed": [str([{"id": i, "name": "n"}]) for i in range(150)] + ["[]"] * 50,
         }
     )
-    assert objects_in(table) == {"m": ("a", "b.c")}
+    assert objects_in(table) == {"m": ("a", "b.c"), "listed": ("id", "name")}
     assert objects_in(table.slice(0, 10)) == {}
 
 

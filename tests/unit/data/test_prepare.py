@@ -4,9 +4,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import with_fields
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import with_fields
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
 from dynens.data.splits import SPLITS
 from dynens.data.statistics import flat_rows
 from dynens.errors import DataError
@@ -211,7 +211,7 @@ def test_entities_label_rules_and_drops(tmp_path):
     )
     users = pa.table({"uid": np.arange(30).astype(str), "job": rng.choice(["a", "b"], 30)})
     extra = pa.table({"uid": np.arange(25), "seen": [[1, 2]] * 25})
-    items = pa.table({"iid": np.arange(20), "kind": rng.choice(["x", "y"], 20)})
+    items = pa.table({"id": np.arange(20), "kind": rng.choice(["x", "y"], 20)})
     paths = {
         name: str(written(tmp_path, table, f"{name}.parquet"))
         for name, table in (("log", log), ("users", users), ("extra", extra), ("items", items))
@@ -221,7 +221,7 @@ def test_entities_label_rules_and_drops(tmp_path):
         entities=(
             EntityTable(files=(paths["users"],), entity="user", key="uid"),
             EntityTable(files=(paths["extra"],), entity="user", key="uid"),
-            EntityTable(files=(paths["items"],), entity="item", key="iid"),
+            EntityTable(files=(paths["items"],), entity="item", key="iid", key_in_table="id"),
         ),
         features=FeatureSchema(
             label=LabelRule(column="stars", positive="stars >= 4", drop="stars == 3"),

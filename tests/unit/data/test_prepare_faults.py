@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepare import open_prepared, prepare
-from dynens.data.presets import dataset_from_files
-from dynens.data.values import canonical
+from dynens.data.reading.values import canonical
 from dynens.errors import BundleError, DataError, SchemaError
 from dynens.rules import LabelRule
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
+from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec
 from tests.unit.data.tables import mixed_table, written
 
 
@@ -184,3 +184,17 @@ def test_the_manifest_is_plain_json(dataset, tmp_path):
     manifest = json.loads((tmp_path / "out" / "prepared.json").read_text())
     assert manifest["report"]["split_by"] == "time"
     assert manifest["rows"]["train"] == 480
+
+
+def test_keys_of_entity_tables_are_told_apart(tmp_path):
+    config = dataset_from_files(written(tmp_path), label="click")
+    items = tmp_path / "items.csv"
+    items.write_text("id,price,kind\n1,2,a\n2,3,b\n")
+    for key, own, says in (
+        ("shop", None, "no key column 'shop'; it has ['id', 'price', 'kind']: name one as key_in_"),
+        ("price", "id", "has a column 'price' beside its key 'id', which is called so in the"),
+        ("id", None, "if one is that key, name it as key, and 'id' as key_in_table."),
+    ):
+        table = EntityTable(files=str(items), entity="item", key=key, key_in_table=own)
+        entities = config.model_copy(update={"entities": (table,)})
+        refused(entities, tmp_path, SchemaError, says)

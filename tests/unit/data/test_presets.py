@@ -8,9 +8,15 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data import movielens, synthetic
+from dynens.data.datasets import movielens, synthetic
+from dynens.data.datasets.presets import (
+    PRESETS,
+    dataset_for,
+    dataset_from_files,
+    fetch,
+    list_presets,
+)
 from dynens.data.prepare import prepare
-from dynens.data.presets import PRESETS, dataset_for, dataset_from_files, fetch, list_presets
 from dynens.errors import DataError
 
 

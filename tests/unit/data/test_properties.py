@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
 from dynens.errors import DynensError
 
 VALUES = {

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.encoders import RowEncoder
-from dynens.data.entities import RawEntity
+from dynens.data.encoding.encoders import RowEncoder
+from dynens.data.encoding.entities import RawEntity
 from dynens.errors import DataError
 from dynens.schema import FieldSpec
 from tests.unit.data.encoded import KEEP_ALL, fit, same

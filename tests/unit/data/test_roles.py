@@ -8,9 +8,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_fields, infer_schema
-from dynens.data.roles import find_weight
-from dynens.data.times import to_seconds
+from dynens.data.inference.infer import infer_fields, infer_schema
+from dynens.data.inference.roles import find_weight
+from dynens.data.reading.times import to_seconds
 from dynens.schema import DatasetConfig
 
 ROWS = 3000
@@ -284,3 +284,25 @@ def test_other_columns_weigh_no_rows_whatever_their_names(where):
     config = DatasetConfig(name="t", files=("t.parquet",), features=features)
     entity_of = {} if where == "excluded" else {"row_weight": "item"}
     assert infer_fields(config, table, entity_of).dataset.features.sample_weight is None
+
+
+@pytest.mark.parametrize(
+    ("user", "item"), [("User-ID", "ISBN"), ("user id", "Book.Id"), ("customerNo", "ad_key")]
+)
+def test_keys_whatever_joins_their_words(tmp_path, user, item):
+    rng = np.random.default_rng(0)
+    ids = {user: rng.integers(0, 90, ROWS), item: rng.integers(0, 60, ROWS)}
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(ids | {"y": rng.integers(0, 2, ROWS)}), path)
+    features = infer_schema(path, "y").dataset.features
+    assert (features.user_key, features.item_key) == (user, item)
+
+
+@pytest.mark.parametrize("name", ["click_bool", "is_booked", "booking_flag", "was clicked", "clk"])
+def test_what_comes_before_the_outcome_and_has_its_name_is_left_out(tmp_path, name):
+    rng = np.random.default_rng(0)
+    clicked = rng.random(ROWS) < 0.1
+    bought = clicked & (rng.random(ROWS) < 0.6)
+    table = pa.table({name: clicked, "x": rng.normal(size=ROWS), "y": bought})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert "its name speaks of" in infer_schema(tmp_path / "t.parquet", "y").excluded[name]

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, VocabularyPolicy

@@ -7,9 +7,9 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.layouts import with_decimal
-from dynens.data.numbers import to_numbers
-from dynens.data.sources import (
+from dynens.data.reading.layouts import with_decimal
+from dynens.data.reading.numbers import to_numbers
+from dynens.data.reading.sources import (
     expand,
     file_schema,
     iter_tables,
@@ -207,7 +207,7 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv", GOOD + b"1,2\n", "line 52 has 2 values but the table has 3 columns"),
         ("t.csv", GOOD + b"1,2,3,4\n" + GOOD, "line 52 has 4 values"),
         ("t.csv", b"a,a,y\n1,2,3\n", "two columns called 'a'"),
-        ("t.csv", b"a,,\n1,2,3\n", "column 3 has no name"),
+        ("t.csv", b"a,,\n1,2,3\n", "3 has no name; name every column, or, if it has no header"),
         ("t.csv", b"0,1,0\n1,2,3\n", "if it has no header, name its columns in a dataset.yaml"),
         ("t.csv", b"# of 2024\n" + GOOD, "its first line '# of 2024' is a comment"),
         ("t.csv.zip", b"PK\x03\x04\x00", "is a zip archive or an Excel workbook"),

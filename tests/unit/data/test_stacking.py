@@ -1,7 +1,9 @@
+from decimal import Decimal
+
 import pyarrow as pa
 import pytest
 
-from dynens.data.stacking import stack
+from dynens.data.reading.stacking import stack
 from dynens.errors import DataError
 
 BIG = 1_234_567_890_123_456_789
@@ -26,6 +28,11 @@ def test_long_ids_beside_floats_and_texts_keep_their_digits():
 
 def test_types_that_one_type_holds_stay_numbers():
     assert stacked(pa.array([1], pa.int8()), pa.array([BIG]), pa.nulls(1)) == [1, BIG, None]
+
+
+def test_decimals_of_several_sizes_are_the_numbers_they_spell():
+    few, more = pa.array([Decimal("5.50"), None]), pa.array([Decimal("12345678901234567890.125")])
+    assert stacked(few, more, pa.array([7.25])) == ["5.5", None, "12345678901234567890.125", "7.25"]
 
 
 def test_types_that_have_nothing_in_common_are_refused():

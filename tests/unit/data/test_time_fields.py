@@ -2,8 +2,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pyarrow as pa
 
-from dynens.data.fields import derived, derived_values
-from dynens.data.time_fields import row_time_fields
+from dynens.data.encoding.fields import derived, derived_values
+from dynens.data.inference.time_fields import row_time_fields
 
 MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)  # a Saturday
 

@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data import times
-from dynens.data.times import (
+from dynens.data.reading import times
+from dynens.data.reading.times import (
     has_offsets,
     seconds_of,
     seconds_of_values,

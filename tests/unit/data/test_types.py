@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.infer import infer_schema
-from dynens.data.numbers import number, to_numbers
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
-from dynens.data.presets import dataset_from_files
+from dynens.data.reading.numbers import number, to_numbers
 from dynens.errors import DataError
 
 ROWS = 300
@@ -39,6 +39,7 @@ USABLE = {
     "JSON texts": pa.array([f'"a{i % 5}"' for i in SMALL], pa.json_()),
     "bytes": pa.array([b"\xff" + bytes([i % 5]) for i in SMALL]),
     "fixed lists": pa.array([[1.0, float(i)] for i in SMALL], pa.list_(pa.float32(), 2)),
+    "nested lists": pa.array([[[i % 7], list(range(i % 4))] for i in SMALL]),
     "integer lists": pa.array([list(range(i % 4)) for i in SMALL]),
     "dictionary": pa.array(TEXTS).dictionary_encode(),
     "large texts": pa.array(TEXTS, pa.large_string()),
@@ -55,9 +56,7 @@ USABLE = {
     "percentages": pa.array([f"{i}%" for i in SMALL]),
 }
 UNUSABLE = {
-    "structs": pa.array([[{"a": i}] for i in SMALL]),
     "map": pa.array([[("k", i)] for i in SMALL], pa.map_(pa.string(), pa.int64())),
-    "nested lists": pa.array([[[i]] for i in SMALL]),
     "nothing": pa.nulls(ROWS),
     "blank": pa.array([" "] * ROWS),
 }

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynens.data.numbers import number, parse_number, to_numbers, unit_of
-from dynens.data.values import canonical, canonical_codes, canonical_texts
+from dynens.data.reading.numbers import number, parse_number, to_numbers, unit_of
+from dynens.data.reading.values import canonical, canonical_codes, canonical_texts
 from dynens.errors import DataError
 
 

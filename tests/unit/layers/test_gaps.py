@@ -7,6 +7,7 @@ import torch
 from dynens.batch import DenseGap, FeatureLayout, SparseField
 from dynens.layers.gaps import ApartColumns, gaps
 from dynens.models.selection import select_features
+from tests.unit.layers.pairs import pairs_of
 
 LAYOUT = FeatureLayout(
     ("home", "price", "shop", "cost"),
@@ -23,21 +24,21 @@ LAYOUT = FeatureLayout(
 
 def test_gaps_by_hand() -> None:
     dense = torch.tensor([[1.0, 1.5, 1.75, 1.75], [0.0, 0.0, 0.0, 3.0]])
-    pairs = select_features(LAYOUT, None).gaps
+    pairs = pairs_of(select_features(LAYOUT, None), gaps)
     # price - home, the context's: 0.5 · 2 = 1 → 1/2; shop - home - 0.5: 0.25 · 4 and -0.5 · 4.
     expected = torch.tensor([[0.5, 0.5, 0.0], [0.0, -2 / 3, 0.75]])
     torch.testing.assert_close(gaps(dense, dense, pairs), expected)
 
 
 def test_pairs_of_a_layout() -> None:
-    pairs = select_features(LAYOUT, None).gaps
+    pairs = pairs_of(select_features(LAYOUT, None), gaps)
     assert pairs == (
-        ApartColumns(1, 0, 0.0, 2.0, True, True),
-        ApartColumns(2, 0, 0.5, 4.0, False, True),
+        ApartColumns(1, 0, 0.0, 2.0, taker_is_context=True, owner_is_context=True),
+        ApartColumns(2, 0, 0.5, 4.0, owner_is_context=True),
         ApartColumns(3, 2, 0.0, 1.0),
     )
     assert [pair.is_context for pair in pairs] == [True, False, False]
-    assert select_features(LAYOUT, ("price", "cost", "item")).gaps == ()
+    assert pairs_of(select_features(LAYOUT, ("price", "cost", "item")), gaps) == ()
 
 
 def test_what_is_only_apart_is_no_feature_by_itself() -> None:
@@ -45,13 +46,13 @@ def test_what_is_only_apart_is_no_feature_by_itself() -> None:
     selected = select_features(layout, None)
     assert selected.dense_columns == (1, 3)
     assert selected.context_dense == 1
-    assert selected.gaps == select_features(LAYOUT, None).gaps
+    assert pairs_of(selected, gaps) == pairs_of(select_features(LAYOUT, None), gaps)
     assert FeatureLayout.from_dict(layout.to_dict()) == layout
 
 
 def test_one_context_stands_for_all_rows() -> None:
     dense = torch.tensor([[1.0, 1.5, 1.75, 1.75], [1.0, 1.5, 0.0, 3.0]])
-    pairs = select_features(LAYOUT, None).gaps
+    pairs = pairs_of(select_features(LAYOUT, None), gaps)
     torch.testing.assert_close(gaps(dense, dense[:1], pairs[1:]), gaps(dense, dense, pairs[1:]))
 
 

@@ -5,6 +5,7 @@ import torch
 from dynens.batch import FeatureLayout, SparseField
 from dynens.layers.matches import SharedValues, match, matches
 from dynens.models.selection import select_features
+from tests.unit.layers.pairs import pairs_of
 
 # A history of three values, the candidate's two tags and the candidate.
 LAYOUT = FeatureLayout(
@@ -38,7 +39,7 @@ def test_one_context_stands_for_all_rows() -> None:
 
 def test_pairs_of_a_layout() -> None:
     history, last, tags, item = slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7)
-    pairs = select_features(LAYOUT, None).shared_values
+    pairs = pairs_of(select_features(LAYOUT, None), matches)
     assert pairs == (
         SharedValues(history, item, taker_is_context=True),
         SharedValues(last, item, taker_is_context=True),
@@ -46,7 +47,7 @@ def test_pairs_of_a_layout() -> None:
     )
     ids = torch.tensor([[4, 5, 4, 4, 2, 3, 4]], dtype=torch.int32)
     torch.testing.assert_close(matches(ids, ids, pairs), torch.tensor([[2 / 3, 0.5, 0.0]]))
-    assert select_features(LAYOUT, ("history", "last", "tags")).shared_values == ()
+    assert pairs_of(select_features(LAYOUT, ("history", "last", "tags")), matches) == ()
 
 
 def test_pairs_within_the_context_come_first() -> None:
@@ -56,7 +57,7 @@ def test_pairs_within_the_context_come_first() -> None:
         SparseField("home_city", 9),
         SparseField("item", 9),
     )
-    pairs = select_features(FeatureLayout((), fields, 0, 3), None).shared_values
+    pairs = pairs_of(select_features(FeatureLayout((), fields, 0, 3), None), matches)
     assert [(p.taker.start, p.is_context) for p in pairs] == [(1, True), (0, False)]
 
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynens.batch import MISSING, PADDING, DenseGap, EncodedBatch, FeatureLayout, SparseField
+from dynens.batch import (
+    MISSING,
+    PADDING,
+    DenseDot,
+    DenseGap,
+    EncodedBatch,
+    FeatureLayout,
+    SparseField,
+    component_names,
+)
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 
 
@@ -38,6 +47,7 @@ def tiny_table(
     shared: int | None = None,
     apart: tuple[tuple[int, int], ...] = (),
     only_apart: tuple[int, ...] = (),
+    vectors: int = 0,
 ) -> TinyTable:
     """Rows whose click rate depends on dense features and on an effect of every id.
 
@@ -45,7 +55,8 @@ def tiny_table(
     `multi_valued` the last field holds lists, and the first one too where it is shared. With
     `shared` all fields have the vocabulary of that one, and a value in common makes clicks. Pairs
     of dense features that are `apart` nearly agree, and how far they do not makes clicks, too;
-    those that are `only_apart` make none by themselves.
+    those that are `only_apart` make none by themselves. With `vectors` there are two of so many
+    components, one before and one behind the other dense features, whose product makes clicks.
     """
     rng = np.random.default_rng(seed)
     lists = {num_fields - 1} | ({0} if context[1] else set())
@@ -61,7 +72,10 @@ def tiny_table(
     gaps = tuple(DenseGap(f"x{i}", f"x{j}", *look) for i, j in apart for look in looks)
     names = tuple(f"x{i}" for i in range(num_dense))
     hidden = tuple(names[i] for i in only_apart)
-    layout = FeatureLayout(names, fields, *context, gaps, hidden)
+    dots = (DenseDot("v", "u", vectors, 0.1, 0.6),) if vectors else ()
+    names = (*component_names("u", vectors), *names, *component_names("v", vectors))
+    num_dense = len(names)
+    layout = FeatureLayout(names, fields, *context, gaps, dots, hidden)
     dense = rng.normal(size=(2 * rows, num_dense)).astype(np.float32)
     for i, j in apart:
         dense[:, i] = dense[:, j] + 0.2 * dense[:, i]
@@ -69,6 +83,8 @@ def tiny_table(
     logit = logit + np.delete(dense, only_apart, axis=1).sum(axis=1)
     for i, j in apart:
         logit += 10 * (dense[:, i] - dense[:, j])
+    if vectors:
+        logit += 2 * (dense[:, :vectors] * dense[:, -vectors:]).sum(axis=1)
     if shared is not None:
         columns = [ids[:, at] for _, at in layout.columns()]
         owners = columns.pop(shared)

@@ -29,6 +29,7 @@ TABLES = {
     "shared values": tiny_table(num_fields=4, multi_valued=True, shared=3),
     "apart": tiny_table(num_dense=3, apart=((2, 1), (0, 2))),
     "only apart": tiny_table(num_dense=3, apart=((2, 1),), only_apart=(1, 2)),
+    "a product": tiny_table(vectors=3),
 }
 
 CONTEXT_TABLES = {
@@ -49,6 +50,9 @@ CONTEXT_TABLES = {
     "only apart and no other dense": tiny_table(
         num_dense=2, context=(1, 1), apart=((1, 0),), only_apart=(0, 1)
     ),
+    "a product of both sides": tiny_table(vectors=3, context=(4, 1)),
+    "a product of the context": tiny_table(vectors=3, context=(8, 1)),
+    "a product of the candidates": tiny_table(vectors=3, context=(0, 1)),
     "apart and shared": tiny_table(
         num_dense=3, num_fields=4, shared=3, context=(1, 2), apart=((1, 0), (2, 1))
     ),

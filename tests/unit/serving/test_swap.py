@@ -130,7 +130,7 @@ def test_a_copy_that_fails_is_tried_afresh(
 def test_a_bundle_that_clients_could_not_use_is_refused(
     keeper: BundleKeeper, run: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dynens.data.encoders import InputField, RowEncoder
+    from dynens.data.encoding.encoders import InputField, RowEncoder
 
     load = RowEncoder.load
 

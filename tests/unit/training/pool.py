@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from dynens.config.base import validate
 from dynens.config.run import RunConfig
-from dynens.data.presets import dataset_from_files
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.run import RunDirectory
 from training.context import StageContext
 

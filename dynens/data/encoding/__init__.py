@@ -1,0 +1,1 @@
+"""Raw rows to encoded rows, the same in training and in serving."""

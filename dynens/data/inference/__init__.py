@@ -1,0 +1,1 @@
+"""What each column of a stranger's table is, decided on evidence."""

@@ -1,0 +1,98 @@
+"""Texts that hardly repeat but whose parts do: addresses, codes, names."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc
+from dynens.data.reading.lists import ADDRESS, PREFIXES, split_texts
+from dynens.data.reading.values import canonical_texts
+
+_MAX_TEXTS = 20_000
+_OFTEN = 5
+_PLACES = 3
+_QUERIES = 0.2  # of the texts
+_ADDRESSES = ("/", "@")
+_DIGITS = r"^[0-9]{5,}$"
+_POSTAL = re.compile(r"(.*[_\-. ])?(zip|zip_?code|post(al)?_?code|plz)$")
+_CODES = (".", "-", ":", "_")  # of IP addresses, versions, stock numbers
+_OTHERS = (*_CODES, " ")  # phone numbers have them too
+
+
+def may_be_code(name: str, array: pa.Array) -> bool:
+    """Whether numbers are codes of equally many digits, by zeros in front or the column's name."""
+    if not (pa.types.is_string(array.type) or pa.types.is_integer(array.type)):
+        return False
+    texts = canonical_texts(array).drop_null()
+    if pc.count_distinct(pc.utf8_length(texts)).as_py() != 1:
+        return False
+    if not pc.all(pc.match_substring_regex(texts, _DIGITS)).as_py():
+        return False
+    has_zeros = bool(pc.any(pc.starts_with(texts, "0")).as_py())
+    return has_zeros or _POSTAL.fullmatch(name.lower()) is not None
+
+
+def parts_separator(
+    texts: pa.StringArray,
+    codes: npt.NDArray[np.int32],
+    labels: Labels | None,
+    *,
+    seldom_repeat: bool = True,
+) -> str | None:
+    """The separator that splits texts into parts most of which occur often, or None.
+
+    Where it is none of URLs and e-mail addresses, one of the first parts, or the last one, must
+    tell the label. `PREFIXES` where none splits them and their beginnings do.
+
+    Args:
+        texts: distinct ones.
+        codes: (B,) each row's text, -1 where missing.
+        labels: (B,).
+        seldom_repeat: whether texts do, so that words of names and beginnings are parts, too.
+    """
+    sample = texts.slice(0, _MAX_TEXTS)
+    asks = pc.match_substring_regex(sample, "/.*[?]").cast(pa.float64())
+    queries = float(pc.mean(asks).as_py())
+    addresses: tuple[str, ...] = _ADDRESSES if queries < _QUERIES else (ADDRESS, *_ADDRESSES)
+    others: tuple[str, ...] = _OTHERS if seldom_repeat else _CODES
+    for separator in (*addresses, *others):
+        pieces = split_texts(sample, separator)
+        if pc.mean(pc.list_value_length(pieces)).as_py() < 2:
+            continue
+        counts = pc.value_counts(pieces.flatten()).field("counts").to_numpy()
+        often = counts[counts >= _OFTEN].sum() > 0.4 * counts.sum()
+        if often and (separator in addresses or _tell(texts, separator, codes, labels)):
+            return separator
+    if seldom_repeat and beginnings_tell(texts, codes, labels):
+        return PREFIXES
+    return None
+
+
+def beginnings_tell(
+    texts: pa.StringArray, codes: npt.NDArray[np.int32], labels: Labels | None
+) -> bool:
+    """Whether the first characters of texts tell the label on rows held out."""
+    return _tell(texts, PREFIXES, codes, labels)
+
+
+def _tell(
+    texts: pa.StringArray, separator: str, codes: npt.NDArray[np.int32], labels: Labels | None
+) -> bool:
+    """Whether one of the first parts, or the last one, tells the label on rows held out."""
+    if labels is None:
+        return False
+    half, enough = halves(len(codes)), 0.5 + 2 * auc_noise(int(labels.sum()))
+    pieces = split_texts(texts, separator)
+    starts, ends = pieces.offsets.to_numpy()[:-1], pieces.offsets.to_numpy()[1:]
+    for at in (*(starts + place for place in range(_PLACES)), ends - 1):
+        part = pieces.values.take(pa.array(at, mask=at >= ends)).dictionary_encode()
+        of_text = part.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        of_row = np.append(of_text, -1).astype(np.int64)[codes]
+        if held_out_auc(of_row + 1, labels, half) > enough:
+            return True
+    return False

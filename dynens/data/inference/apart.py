@@ -1,0 +1,201 @@
+"""Which numbers measure the same, so that how far apart they are in a row tells the label.
+
+Two dates, the coordinates of two places, an amount and its limit: where two columns go together,
+their difference is small beside either, and a network or tree given the columns alone hardly
+sees it. For pairs that do, let r be the label less what either column says of it by itself. Over
+ten ranges of the difference (of the logarithms, where these tell more)
+
+    χ² = Σ (Σ r)² / (n · mean r²)
+
+over the n rows of each range is about 9 by chance. A pair that was found is known to the next ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.encoding.fields import numbers_of
+from dynens.data.inference.evidence import LEAK_AUC, Labels, halves, held_out_auc, ranges
+from dynens.schema import FieldSpec
+
+_ROWS = 20_000
+_MAX_FIELDS = 100
+_MAX_PAIRS = 200  # the closest ones
+_MAX_TRIED, _MAX_FOUND = 30, 8
+_TOGETHER = 0.7  # correlation from which on two columns go together
+_CERTAIN = 60.0  # χ²
+_CLEARLY = 1.1
+_MIN_KNOWN = 0.5
+_FAR = 10.0  # deviations at which encoders cut a scale off
+_RANGES, _OWN_RANGES = 10, 40
+_SMOOTHING = 10.0
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+Scale = Literal["standard", "log"]
+_SCALES: tuple[Scale, ...] = ("standard", "log")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two columns, by their places, and the scale that both are on."""
+
+    taker: int
+    owner: int
+    scale: Scale
+
+
+def apart_fields(
+    fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels
+) -> tuple[list[FieldSpec], list[str]]:
+    """The fields, with `apart_from` where the difference of two of them tells the label; warnings.
+
+    Args:
+        fields: as inferred.
+        sample: (joined) rows, decimals behind points.
+        labels: (N,) of these rows.
+    """
+    step = -(-len(labels) // _ROWS)
+    kept = np.arange(0, len(labels), step)
+    sample, labels = sample.take(pa.array(kept)), labels[kept]
+    chosen = [i for i, spec in enumerate(fields) if _is_measure(spec)][:_MAX_FIELDS]
+    values = [numbers_of(sample[fields[i].source], fields[i]) for i in chosen]
+    pairs = [_Pair(*places, scale) for scale in _SCALES for places in _close(values, scale)]
+    result, warnings = list(fields), []
+    for pair, chi2 in _chosen(pairs, values, labels):
+        taker, owner = chosen[pair.taker], chosen[pair.owner]
+        what = "how far apart" if pair.scale == "standard" else "how many times larger"
+        reason = f"{what} it and {fields[owner].name} are tells the label (χ² {chi2:.0f})"
+        update = {"apart_from": fields[owner].name, "why": f"{fields[taker].why}; {reason}"}
+        result[taker] = result[taker].model_copy(update={**update, "transform": pair.scale})
+        result[owner] = result[owner].model_copy(update={"transform": pair.scale})
+        codes = ranges(_difference(pair, values), 2 * _RANGES)
+        strength = held_out_auc(codes, labels, halves(len(labels)))
+        if strength >= LEAK_AUC:
+            warnings.append(
+                f"{what} {fields[taker].name} and {fields[owner].name} are nearly tells the label "
+                f"(held-out AUC {strength:.3f}); leave one out if it is only known afterwards"
+            )
+    return result, warnings
+
+
+def _is_measure(spec: FieldSpec) -> bool:
+    return spec.kind == "numeric" and spec.derive in (None, "epoch_days")
+
+
+def _close(values: Sequence[Floats], scale: Scale) -> list[tuple[int, int]]:
+    """(later, earlier) pairs of columns that go together on a scale, the closest first."""
+    scaled = [_on_scale(v, scale) for v in values]
+    close = []
+    for i, j in combinations(range(len(values)), 2):
+        first, second = scaled[i], scaled[j]
+        if first is None or second is None:
+            continue
+        together = _correlation(first, second)
+        if together > _TOGETHER:
+            close.append((together, j, i))
+    return [(j, i) for _, j, i in sorted(close, reverse=True)[:_MAX_PAIRS]]
+
+
+def _on_scale(values: Floats, scale: Scale) -> Floats | None:
+    """The values, or their logarithms; None where a scale does not suit them."""
+    known = values[np.isfinite(values)]
+    if len(known) < _MIN_KNOWN * len(values):
+        return None
+    if scale == "log":
+        if known.min() < 0 or known.max() < _FAR:
+            return None
+        values, known = np.log1p(values), np.log1p(known)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = float(known.std())
+    if not np.isfinite(deviation) or deviation <= 0:
+        return None
+    far = np.abs(known - known.mean()) > _FAR * deviation
+    return None if far.mean() > 1 / _ROWS else values
+
+
+def _correlation(first: Floats, second: Floats) -> float:
+    """Of two columns whose differences are smaller than either of them spreads, else 0."""
+    both = np.isfinite(first) & np.isfinite(second)
+    first, second = first[both], second[both]
+    if len(first) < _MIN_KNOWN * len(both):
+        return 0.0
+    spread = [float(x.std()) for x in (first, second, first - second)]
+    if min(spread) <= 0 or spread[2] >= min(spread[:2]):
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _difference(pair: _Pair, values: Sequence[Floats]) -> Floats:
+    """(N,) the difference of the pair's columns on its scale, NaN where one of them is missing."""
+    first, second = values[pair.taker], values[pair.owner]
+    if pair.scale == "log":
+        first, second = np.log1p(first), np.log1p(second)
+    return first - second
+
+
+def _chi2(
+    pair: _Pair, values: Sequence[Floats], labels: Labels, known: Sequence[Codes] = ()
+) -> float:
+    """χ² of the module's equation, beyond what the ranges of `known` differences tell."""
+    own = [ranges(values[i], _OWN_RANGES) for i in (pair.taker, pair.owner)]
+    rest = labels.astype(np.float64)
+    rest -= rest.mean()
+    for _ in range(3):
+        for codes in (*own, *known):
+            counts, sums = np.bincount(codes), np.bincount(codes, rest)
+            rest = rest - (sums / (counts + _SMOOTHING))[codes]
+    codes = ranges(_difference(pair, values), _RANGES)
+    counts, sums = np.bincount(codes), np.bincount(codes, rest)
+    counts, sums = counts[1:], sums[1:]  # of rows that have both
+    return float((sums**2 / np.maximum(counts, 1)).sum() / max(float((rest**2).mean()), 1e-12))
+
+
+def _chosen(
+    pairs: Sequence[_Pair], values: Sequence[Floats], labels: Labels
+) -> list[tuple[_Pair, float]]:
+    """Pairs that tell the label, one after the other, each beyond those before it.
+
+    Every field is apart from one other at most, and has one scale.
+    """
+    chi2 = {pair: _chi2(pair, values, labels) for pair in pairs}
+    left = sorted((p for p in pairs if chi2[p] > _CERTAIN), key=lambda p: -chi2[p])[:_MAX_TRIED]
+    found: list[tuple[_Pair, float]] = []
+    known: list[Codes] = []
+    while left and len(found) < _MAX_FOUND:
+        if found:
+            chi2 = {pair: _chi2(pair, values, labels, known) for pair in left}
+        best = max(left, key=lambda p: chi2[p] * (_CLEARLY if p.scale == "standard" else 1.0))
+        if chi2[best] <= _CERTAIN:
+            break
+        found.append((best, chi2[best]))
+        known.append(ranges(_difference(best, values), 2 * _RANGES))
+        left = [p for pair in left if (p := _fitting(pair, [f for f, _ in found])) is not None]
+    return found
+
+
+def _fitting(pair: _Pair, found: Sequence[_Pair]) -> _Pair | None:
+    """The pair, or the pair the other way round, where it may stand beside those found."""
+    owner_of = {f.taker: f.owner for f in found}
+    scale_of = {i: f.scale for f in found for i in (f.taker, f.owner)}
+    roots = []
+    for field in (pair.taker, pair.owner):
+        if scale_of.get(field, pair.scale) != pair.scale:
+            return None
+        root = field
+        while root in owner_of:
+            root = owner_of[root]
+        roots.append(root)
+    if roots[0] == roots[1]:
+        return None
+    if pair.taker not in owner_of:
+        return pair
+    turned = _Pair(pair.owner, pair.taker, pair.scale)
+    return None if turned.taker in owner_of else turned

@@ -1,0 +1,185 @@
+"""What kind of field a column becomes, given its profile."""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+
+from dynens.data.inference.profile import ColumnProfile
+from dynens.data.reading.lists import CHARACTERS, PIECES, PREFIXES
+from dynens.data.reading.times import are_yyyymmdd, text_format
+from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
+
+BUCKETS = 32
+TEXT_WORDS = 3.0
+_QUERY_WORDS = 2.0  # from here on a category's words are a bag beside it
+_MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 64  # words
+_COMES_BACK = 2.0  # rows per text
+_REPEATS = 1.1
+_WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
+ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
+
+
+def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:
+    """The field or fields that a column becomes."""
+    name = profile.name
+    if profile.is_list or profile.list_length:
+        return [_list_field(profile)]
+    if is_key:
+        return [_categorical(profile, "identifies a user or item")]
+    time_format = "auto" if profile.is_temporal else _date_format(profile, column)
+    if time_format is not None:
+        return [_date_field(name, time_format)]
+    if profile.is_number and profile.num_distinct > 2:
+        parts = profile.parts is not None and profile.num_distinct > 200
+        return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
+    if profile.separator is not None and profile.num_distinct > 10:
+        why = f"values are lists of few tokens, separated by {profile.separator!r}"
+        return [_tokens_field(name, profile.separator, why)]
+    if profile.mean_words >= _QUERY_WORDS and profile.num_distinct > 200:
+        return _text_fields(profile)
+    if profile.parts is not None and profile.num_distinct > 200:
+        return _parts_fields(profile)
+    return [_categorical(profile, "text" if not profile.is_number else "two values")]
+
+
+def _categorical(profile: ColumnProfile, why: str) -> FieldSpec:
+    return FieldSpec(name=profile.name, why=f"{why}, {profile.num_distinct} distinct values")
+
+
+def _list_field(profile: ColumnProfile) -> FieldSpec:
+    if profile.list_of_floats and profile.list_length:
+        why = f"lists of {profile.list_length} floating-point numbers"
+        return FieldSpec(
+            name=profile.name,
+            kind="dense_vector",
+            length=profile.list_length,
+            separator="," if profile.is_list else profile.separator,
+            why=why,
+        )
+    return _tokens_field(profile.name, ",", f"lists over {profile.num_distinct} values")
+
+
+def _tokens_field(name: str, separator: str, why: str) -> FieldSpec:
+    """A list; of one too long to be kept the end, where histories have what is newest."""
+    return FieldSpec(name=name, kind="multi_valued", separator=separator, keep="last", why=why)
+
+
+def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
+    """Bags of words; texts that come back (titles, paths) or are short: categories, too."""
+    words = "characters" if profile.unspaced else "words"
+    pieces = PIECES if profile.has_pieces else None
+    bag = FieldSpec(
+        name=profile.name,
+        kind="multi_valued",
+        separator=CHARACTERS if profile.unspaced else pieces,
+        fold_words=True,
+        max_len=_text_length(profile.mean_words),
+        vocabulary=_WORDS,
+        why=f"free text, {profile.mean_words:.0f} {words} on average: a bag of {words}",
+    )
+    if profile.repeats < _COMES_BACK and profile.mean_words >= TEXT_WORDS:
+        return [bag]
+    why = "texts that come back" if profile.repeats >= _COMES_BACK else "short texts"
+    return [_categorical(profile, why), _beside(bag, words)]
+
+
+def _beside(spec: FieldSpec, what: str) -> FieldSpec:
+    """The field as one of two of its column."""
+    return spec.model_copy(update={"name": f"{spec.name}.{what}", "column": spec.name})
+
+
+def _text_length(mean_words: float) -> int | None:
+    """Words that are kept; None, the length of nearly all texts, where they are short."""
+    if 2 * mean_words <= _MIN_TEXT_LEN:
+        return None
+    return int(min(2 * mean_words, _MAX_TEXT_LEN))
+
+
+def _parts_fields(profile: ColumnProfile) -> list[FieldSpec]:
+    """Lists of parts; texts that repeat at all: categories, too."""
+    if profile.repeats < _REPEATS:
+        return [_parts(profile)]
+    return [_categorical(profile, "texts of parts"), _beside(_parts(profile), "parts")]
+
+
+def _parts(profile: ColumnProfile) -> FieldSpec:
+    why = f"texts that seldom repeat: their parts, between {profile.parts!r}"
+    if profile.parts == PREFIXES:
+        why = "codes that seldom repeat: their beginnings"
+    return FieldSpec(
+        name=profile.name,
+        kind="multi_valued",
+        separator=profile.parts,
+        max_len=_MIN_TEXT_LEN,
+        vocabulary=_WORDS,
+        why=why,
+    )
+
+
+def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
+    """Numeric or categorical, by kind of number, repetition and what predicts better.
+
+    Integers that are no identifiers keep their size beside the category: alone it may tell nothing
+    and yet tell a lot together with another column.
+    """
+    if not profile.is_integer:
+        return [_numeric(profile, "fractions")]
+    by_value, by_bucket = profile.auc_by_value, profile.auc_by_bucket
+    repeats = profile.repeats
+    if ID_NAME.fullmatch(profile.name.lower()) and repeats > 1.5:
+        return [_categorical(profile, "an id by its name")]
+    if profile.looks_hashed and repeats > 1.5 and by_bucket < 0.5 + 2 * profile.auc_noise:
+        return [_categorical(profile, "integers strewn over a huge range, as hashes are")]
+    evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
+    if profile.num_distinct <= 10:
+        why = "few integers"
+    elif by_bucket < 0.5 + profile.auc_noise and repeats >= 5:
+        why = f"repeated integers whose size tells nothing by itself: {evidence}"
+    elif by_value > by_bucket + profile.auc_noise and repeats >= 2:
+        why = f"integers whose value matters more than their size: {evidence}"
+    else:
+        return [_numeric(profile, f"integers whose size matters: {evidence}")]
+    return [_categorical(profile, why), _size(profile)]
+
+
+def _size(profile: ColumnProfile) -> FieldSpec:
+    """The number itself, beside the category that its column is."""
+    return FieldSpec(
+        name=f"{profile.name}.size",
+        column=profile.name,
+        kind="numeric",
+        unit=profile.unit,
+        why="its size, beside its value",
+    )
+
+
+def _numeric(profile: ColumnProfile, why: str) -> FieldSpec:
+    return FieldSpec(
+        name=profile.name,
+        kind="numeric",
+        unit=profile.unit,
+        buckets=BUCKETS,
+        why=f"{why}, {profile.num_distinct} distinct values",
+    )
+
+
+def _date_field(name: str, time_format: TimeFormat) -> FieldSpec:
+    return FieldSpec(
+        name=name,
+        kind="numeric",
+        derive="epoch_days",
+        time_format=time_format,
+        buckets=BUCKETS,
+        why="a date or time",
+    )
+
+
+def _date_format(profile: ColumnProfile, column: pa.ChunkedArray) -> TimeFormat | None:
+    if profile.is_number:
+        is_date = profile.is_integer and profile.num_distinct >= 10 and are_yyyymmdd(column)
+        return "yyyymmdd" if is_date else None
+    if profile.num_distinct < 3 or not 6 <= profile.mean_chars <= 40:
+        return None
+    return text_format(column.slice(0, 1000))

@@ -1,0 +1,77 @@
+"""Which vectors belong to one space, so that their dot product in a row tells the label.
+
+For pairs of vectors of one length let r be the label less its mean. Over ten ranges of the product
+
+    χ² = Σ (Σ r)² / (n · mean r²)
+
+over the n rows of each range is about 9 by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.encoding.fields import vectors
+from dynens.data.inference.evidence import Labels, ranges
+from dynens.data.reading.lists import split_lists
+from dynens.data.reading.numbers import to_numbers
+from dynens.schema import FieldSpec
+
+_ROWS = 10_000
+_MAX_FIELDS = 8
+_CERTAIN = 60.0  # χ²
+_RANGES = 10
+
+Floats = npt.NDArray[np.float64]
+
+
+def dot_fields(fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels) -> list[FieldSpec]:
+    """The fields, with `dot_with` where the dot product of two vectors tells the label.
+
+    A vector has one product with a vector before it, the one that tells most.
+
+    Args:
+        fields: as inferred.
+        sample: (joined) rows.
+        labels: (N,) of these rows.
+    """
+    result = list(fields)
+    chosen = [i for i, spec in enumerate(fields) if spec.kind == "dense_vector"][:_MAX_FIELDS]
+    if len(chosen) < 2:
+        return result
+    step = -(-len(labels) // _ROWS)
+    kept = np.arange(0, len(labels), step)
+    sample, labels = sample.take(pa.array(kept)), labels[kept]
+    matrices = {i: _matrix(sample[fields[i].source], fields[i]) for i in chosen}
+    strongest = dict.fromkeys(chosen, _CERTAIN)
+    for owner, taker in combinations(chosen, 2):
+        if fields[owner].length != fields[taker].length:
+            continue
+        chi2 = _chi2((matrices[owner] * matrices[taker]).sum(axis=1), labels)
+        if chi2 > strongest[taker]:
+            strongest[taker] = chi2
+            name = fields[owner].name
+            reason = f"its dot product with {name} tells the label (χ² {chi2:.0f})"
+            update = {"dot_with": name, "why": f"{fields[taker].why}; {reason}"}
+            result[taker] = fields[taker].model_copy(update=update)
+    return result
+
+
+def _matrix(column: pa.ChunkedArray, spec: FieldSpec) -> Floats:
+    """(N, L) components, NaN where they are missing."""
+    assert spec.length is not None
+    values, lengths = split_lists(column, spec.separator)
+    return vectors(to_numbers(values).values, lengths, spec.length)
+
+
+def _chi2(product: Floats, labels: Labels) -> float:
+    """χ² of the module's equation, over the rows that have a product."""
+    codes = ranges(product, _RANGES)
+    rest = labels - labels.mean()
+    counts, sums = np.bincount(codes)[1:], np.bincount(codes, rest)[1:]
+    return float((sums**2 / np.maximum(counts, 1)).sum() / max(float((rest**2).mean()), 1e-12))

@@ -1,0 +1,402 @@
+"""Schema inference: what each column is, decided on evidence and explained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from dynens.data.columns import check_types, unused_name
+from dynens.data.encoding.entities import RawEntity
+from dynens.data.inference.apart import apart_fields
+from dynens.data.inference.crossed import crossed_fields
+from dynens.data.inference.decide import ID_NAME, TEXT_WORDS, decide
+from dynens.data.inference.dots import dot_fields
+from dynens.data.inference.evidence import Labels
+from dynens.data.inference.inferred import InferredSchema
+from dynens.data.inference.leaks import find_leak, named_after_leaks
+from dynens.data.inference.profile import ColumnProfile, profile_column
+from dynens.data.inference.roles import (
+    DATE,
+    ITEM,
+    NUMBERING,
+    REQUEST,
+    USER,
+    find_key,
+    find_timestamp,
+    find_weight,
+    may_be_time,
+    passing_values,
+)
+from dynens.data.inference.shared import shared_values
+from dynens.data.inference.time_fields import (
+    age_fields,
+    date_fields,
+    row_time_field,
+    row_time_fields,
+)
+from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
+from dynens.data.reading.labels import LabelReader
+from dynens.data.reading.layouts import with_layout
+from dynens.data.reading.sources import read_sample
+from dynens.data.reading.times import text_format, to_seconds
+from dynens.errors import DataError, SchemaError
+from dynens.rules import Comparison, LabelRule
+from dynens.schema import (
+    DEFAULT_SOURCE,
+    DatasetConfig,
+    Entity,
+    FeatureSchema,
+    FieldSpec,
+    SourceOptions,
+    TimeFormat,
+)
+
+SAMPLE_ROWS = 100_000
+_MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
+_MANY_LINES = 20
+_MANY_VALUES = 50
+_NAMED = 5  # columns in one warning
+
+
+def infer_schema(
+    path: Path | str, label: str, options: SourceOptions = DEFAULT_SOURCE
+) -> InferredSchema:
+    """Look at a table and describe it.
+
+    Args:
+        path: a file or glob.
+        label: the label column, or a rule such as `rating >= 4`.
+        options: layout of text files.
+
+    Raises:
+        DataError: the file is bad, the label is absent or not binary, or no column is usable.
+    """
+    options, commas = with_layout([str(path)], options)
+    sample, distance = read_sample([str(path)], options, SAMPLE_ROWS)
+    rule = label_rule(label, sample.column_names)
+    draft = DatasetConfig(
+        name=Path(str(path)).name.split(".")[0] or "dataset",
+        files=(os.path.abspath(path),),
+        features=FeatureSchema(label=rule),
+        source=options,
+    )
+    return infer_fields(draft, sample, distance=distance).with_notes(draft.files, commas)
+
+
+def label_rule(text: str, columns: Sequence[str] = ()) -> LabelRule:
+    """A label option: the name of one of the `columns`, or a comparison true of positive rows."""
+    if text in columns:
+        return LabelRule(column=text)
+    try:
+        rule = Comparison.parse(text)
+    except SchemaError:
+        return LabelRule(column=text)
+    return LabelRule(column=rule.column, positive=f"{rule.column} {rule.op} {rule.value}")
+
+
+def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> InferredSchema:
+    """`config`, its fields inferred when it declares none."""
+    if config.features.fields:
+        return InferredSchema(fields_with_commas(config)).with_notes(config.files)
+    source, commas = with_layout(config.files, config.source)
+    config = config.model_copy(update={"source": source})
+    check_types(config)
+    sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)
+    entity_of: dict[str, Entity] = {}
+    for entity in entities:
+        entity_of[entity.key] = entity.entity
+        entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
+        sample = entity.join(sample, entity.columns.column_names)
+    inferred = infer_fields(config, sample, entity_of, distance)
+    return inferred.with_notes(config.files, commas)
+
+
+def infer_fields(
+    config: DatasetConfig,
+    sample: pa.Table,
+    entity_of: dict[str, Entity] | None = None,
+    distance: float = 1.0,
+) -> InferredSchema:
+    """Choose fields, keys and timestamp for `config` from a sample of its (joined) rows.
+
+    Args:
+        config: without fields.
+        sample: rows.
+        entity_of: whose columns are those that come from entity tables.
+        distance: rows of the whole table per row of the sample.
+
+    Raises:
+        DataError: the label is absent or not binary, or no column is usable.
+    """
+    reader = LabelReader(config.features.label)
+    commas = with_commas(sample.column_names, config.source)
+    commas += comma_columns(sample.drop_columns(commas), cents=True)
+    sample = points_in(sample, commas)
+    try:
+        codes = reader.read(sample)
+        kept = codes >= 0
+        sample = sample.filter(pa.array(kept))
+        labels = reader.labels_by_code()[codes[kept]]
+        inferred = _Inference(config, sample, labels, entity_of or {}, distance, commas).run()
+    except pa.ArrowException as e:
+        raise DataError(unusable_type(e)) from e
+    if guess := reader.guess():
+        inferred.warnings.insert(0, guess)
+    return inferred
+
+
+class _Inference:
+    def __init__(
+        self,
+        config: DatasetConfig,
+        sample: pa.Table,
+        labels: Labels,
+        entity_of: dict[str, Entity],
+        distance: float,
+        commas: Collection[str],
+    ) -> None:
+        self._commas = frozenset(commas)
+        self._config, self._sample, self._labels = config, sample, labels
+        self._distance = distance
+        self._entity_of = entity_of
+        self._result = InferredSchema(config)
+        self._fields: list[FieldSpec] = []
+
+    def run(self) -> InferredSchema:
+        features = self._config.features
+        names = [n for n in self._sample.column_names if n not in self._skipped()]
+        of_events = [n for n in names if n not in self._entity_of]
+        weight = features.sample_weight or find_weight(self._sample.select(of_events))
+        names = [n for n in names if n != weight]
+        profiles = {
+            n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
+        }
+        self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
+        timestamp, time_format = features.timestamp, features.time_format
+        if timestamp is None:
+            safe = {n: p for n, p in profiles.items() if not p.tells_by_absence}
+            timestamp, time_format = find_timestamp(self._sample, safe) or (None, time_format)
+        request = features.request_id or find_key(profiles, REQUEST)
+        user = features.user_key or find_key(profiles, USER)
+        item = features.item_key or find_key(profiles, ITEM)
+        self._look_at_texts(profiles)
+        for name, profile in profiles.items():
+            if not name:
+                self._exclude("(no name)", "a column without a name, as row numbers have none")
+            elif name == request:
+                self._exclude(
+                    name, "it ties the rows of one request together (features.request_id)"
+                )
+            elif name == timestamp:
+                self._add_parts(row_time_fields(name, time_format, self._sample[name]))
+            elif not self._leaks(profile) and not self._useless(profile, (user, item)):
+                if name not in (user, item) and self._passes(profile, timestamp, time_format):
+                    self._exclude(name, "its values do not come back as time goes on", True)
+                else:
+                    self._add(profile, user, item)
+        self._result.warnings += named_after_leaks(profiles, [f.source for f in self._fields])
+        self._limit_buckets()
+        if timestamp is None:
+            self._ask_about_dates()
+        if not self._fields:
+            raise DataError(
+                f"{self._config.files[0]} has no column to predict the label from: "
+                + ("; ".join(f"{k}: {v}" for k, v in list(self._result.excluded.items())[:5]))
+                + ("" if self._result.excluded else "the label is all it has")
+                + "."
+            )
+        self._tie_fields(user)
+        if timestamp is not None:
+            self._add_ages(timestamp, time_format)
+        updated = features.model_copy(
+            update={
+                "fields": tuple(self._fields),
+                "timestamp": timestamp,
+                "time_format": time_format,
+                "request_id": request,
+                "sample_weight": weight,
+                "user_key": user,
+                "item_key": item,
+                "group": features.group or user,
+                "excluded": (*features.excluded, *self._result.excluded),
+            }
+        )
+        self._result.dataset = self._config.model_copy(update={"features": updated})
+        return self._result
+
+    def _tie_fields(self, user: str | None) -> None:
+        """What fields tell together: by distance, dot product, values in common, or as pairs."""
+        fields = dot_fields(self._fields, self._sample, self._labels)
+        fields, warnings = apart_fields(fields, self._sample, self._labels)
+        shared = shared_values(fields, self._sample, self._labels, user)
+        self._result.warnings += [*warnings, *shared.warnings]
+        for name, why in shared.copies.items():
+            self._exclude(name, why, True)
+        self._fields = shared.fields
+        if not self._config.entities:
+            self._fields = crossed_fields(self._fields, self._sample, self._labels, self._distance)
+
+    def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
+        """Warn of texts that are a sign of something else."""
+        mixed = []
+        for name, profile in profiles.items():
+            if profile.max_lines > _MANY_LINES:
+                self._warn(
+                    f"{name} holds a text of {profile.max_lines} lines; if a quote is not "
+                    "closed there, rows are lost: set source.quoting to false"
+                )
+            if profile.not_a_number is not None and profile.num_distinct > _MANY_VALUES:
+                mixed.append(f"{name} ({profile.not_a_number!r})")
+        if mixed:
+            self._warn(
+                "numbers and texts stand together in "
+                + ", ".join([*mixed[:_NAMED], *(["…"] if len(mixed) > _NAMED else [])])
+                + ": their values are categories; if such texts mean missing, leave them empty"
+            )
+
+    def _ask_about_dates(self) -> None:
+        """Warn where the time of the row may be among the features."""
+        dates = [f.source for f in self._fields if f.derive == "epoch_days"]
+        if dates := [name for name in dates if DATE.fullmatch(name.lower())]:
+            self._warn(
+                f"{dates[0]} is a feature; if it is the time of the row, name it in "
+                "features.timestamp, so that rows are cut by it"
+            )
+
+    def _skipped(self) -> set[str]:
+        features = self._config.features
+        skipped = {*features.label.columns(), *features.excluded}
+        roles = (features.request_id, features.soft_label)
+        return skipped | {c for c in roles if c}
+
+    def _leaks(self, profile: ColumnProfile) -> bool:
+        """Warn of likely leaks; leave out those beyond doubt."""
+        leak = find_leak(profile)
+        if leak is None:
+            return False
+        if leak.certain:
+            self._exclude(profile.name, leak.why, True)
+        else:
+            self._warn(leak.why)
+        return leak.certain
+
+    def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
+        if profile.is_nested:
+            self._exclude(profile.name, "a map, or a list of maps", True)
+        elif NUMBERING.fullmatch(profile.name.lower()) and profile.may_number_rows:
+            self._exclude(profile.name, "a row number by its name")
+        elif profile.num_known == 0:
+            self._exclude(profile.name, "always missing")
+        elif profile.num_distinct < 2 and profile.num_known == profile.num_rows:
+            self._exclude(profile.name, "constant")
+        elif profile.name in keys or profile.is_list or profile.num_known < 50:
+            return False
+        elif (
+            profile.unique_share > 0.95
+            and profile.looks_hashed
+            and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise
+        ):
+            why = "a hash that is different in (nearly) every row"
+            is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
+            if not is_id and may_be_time(self._sample, profile):
+                why = "it looks like a time; if it is the row's own, name it in features.timestamp"
+            self._exclude(profile.name, why, True)
+        elif (
+            profile.unique_share > 0.95
+            and profile.is_integer
+            and (profile.sequential or ID_NAME.fullmatch(profile.name.lower()))
+        ):
+            self._exclude(profile.name, "an id, different in (nearly) every row", True)
+        elif profile.numbers_rows and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise:
+            self._exclude(profile.name, "a numbering of the rows, in some order", True)
+        elif profile.unique_share > 0.95 and self._is_unique_text(profile):
+            self._exclude(profile.name, "a text that is different in (nearly) every row", True)
+        else:
+            return False
+        return True
+
+    def _passes(
+        self, profile: ColumnProfile, timestamp: str | None, time_format: TimeFormat
+    ) -> bool:
+        """Whether a column is an id of what is over soon, such as one visit."""
+        is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
+        is_code = profile.mean_words == 1 and self._is_unique_text(profile)
+        if timestamp is None or profile.is_list or not (is_id or is_code):
+            return False
+        times = to_seconds(self._sample[timestamp], time_format)
+        return passing_values(self._sample[profile.name], times)
+
+    def _is_unique_text(self, profile: ColumnProfile) -> bool:
+        return (
+            not profile.is_number
+            and not profile.list_length
+            and not profile.is_temporal
+            and profile.mean_words < TEXT_WORDS
+            and profile.separator is None
+            and profile.parts is None
+            and text_format(self._sample[profile.name].slice(0, 200)) is None
+        )
+
+    def _exclude(self, name: str, why: str, warn: bool = False) -> None:
+        self._result.excluded[name] = why
+        if warn:
+            self._warn(f"{name} is left out: {why}")
+
+    def _warn(self, text: str) -> None:
+        self._result.warnings.append(text)
+
+    def _entity(self, name: str, user: str | None, item: str | None) -> Entity:
+        if name in self._entity_of:
+            return self._entity_of[name]
+        if name == user or name.lower().startswith("user_"):
+            return "user"
+        return "item" if name == item or name.lower().startswith("item_") else "context"
+
+    def _add_parts(self, parts: Iterable[FieldSpec]) -> None:
+        """Parts of a time, under names that no column has."""
+        for spec in parts:
+            self._fields.append(spec.model_copy(update={"name": self._unused(spec.name)}))
+
+    def _unused(self, name: str) -> str:
+        return unused_name(name, self._sample.column_names)
+
+    def _add(self, profile: ColumnProfile, user: str | None, item: str | None) -> None:
+        entity = self._entity(profile.name, user, item)
+        is_key = profile.name in (user, item)
+        for spec in decide(profile, self._sample[profile.name], is_key):
+            name = spec.name if spec.name == profile.name else self._unused(spec.name)
+            changed: dict[str, object] = {"name": name, "entity": entity}
+            is_number = spec.kind == "numeric" or (spec.kind == "categorical" and profile.is_number)
+            if is_number and not spec.derive and profile.name in self._commas:
+                changed["decimal"] = ","
+            self._fields.append(spec.model_copy(update=changed))
+            if spec.derive == "epoch_days":
+                date = self._fields[-1]
+                self._add_parts(date_fields(date, self._sample[date.source], self._labels))
+
+    def _add_ages(self, timestamp: str, time_format: TimeFormat) -> None:
+        """How long before the row its dates are."""
+        now = row_time_field(self._unused(f"{timestamp}.epoch_days"), timestamp, time_format)
+        ages, warnings = age_fields(self._fields, now, self._sample, self._labels)
+        self._result.warnings += warnings
+        self._add_parts(ages)
+        if ages:
+            self._fields.append(now)
+
+    def _limit_buckets(self) -> None:
+        """Buckets for the numbers that tell most of the label only."""
+        strength = {f.name: self._strength.get(f.source, 0.5) for f in self._fields if f.buckets}
+        weak = sorted(strength, key=lambda name: -strength[name])[_MAX_BUCKETED:]
+        self._fields = [
+            f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
+            for f in self._fields
+        ]
+
+
+def unusable_type(error: pa.ArrowException) -> str:
+    """What it means that an operation does not know the type of a column."""
+    detail = str(error).splitlines()[0][:160]
+    return f"a column has a type that cannot be used ({detail}); convert it."

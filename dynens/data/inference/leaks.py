@@ -1,0 +1,78 @@
+"""Columns that may tell the label because they are only known after it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from dynens.data.inference.evidence import LEAK_AUC
+from dynens.data.inference.profile import COPY_AUC, ColumnProfile
+from dynens.data.inference.roles import OUTCOME
+
+_FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A column that gives the label away.
+
+    Attributes:
+        why: the evidence.
+        certain: whether it is beyond doubt, so that the column is left out; else `why` is a
+            sentence about it that warns.
+    """
+
+    why: str
+    certain: bool
+
+
+def find_leak(profile: ColumnProfile) -> Leak | None:
+    """What makes a column a leak, if it may be one."""
+    by_few = max(profile.auc_by_bucket, profile.auc_by_usual)  # of groups of values
+    auc = max(profile.auc_by_value, by_few, profile.auc_by_absence)
+    named = bool(OUTCOME.fullmatch(profile.name.lower()))
+    few = profile.num_distinct <= _FEW_VALUES or by_few >= COPY_AUC
+    if profile.tells_by_absence:
+        return Leak("whether it is missing gives the label away completely (held-out AUC 1)", True)
+    if auc >= COPY_AUC and few and profile.num_known > 100:
+        return Leak("it gives the label away completely (held-out AUC 1)", True)
+    if named and (profile.implies_label or auc >= 0.75):
+        why = f"its name speaks of what follows the outcome, and it tells it (AUC {auc:.3f})"
+        return Leak(why, True)
+    if auc >= LEAK_AUC or profile.implies_label:
+        where = f"by itself (held-out AUC {auc:.3f})"
+        if auc < LEAK_AUC:
+            where = f"wherever it has not its usual value (AUC of all rows {auc:.3f})"
+        return Leak(
+            f"{profile.name} nearly tells the label {where}; leave it out if it is only known "
+            "afterwards",
+            False,
+        )
+    if named:
+        return Leak(
+            f"{profile.name} has the name of something that happens after the outcome; leave it "
+            "out if it does",
+            False,
+        )
+    return None
+
+
+def named_after_leaks(profiles: Mapping[str, ColumnProfile], used: Collection[str]) -> list[str]:
+    """Warnings of used columns that by their name tell of a leak (`status_date` of `status`).
+
+    Such a date may tell the label only together with others, which no column's own evidence shows.
+    """
+    leaks = [name for name, profile in profiles.items() if _is_certain(profile)]
+    return [
+        f"{name} has the name of {leak}, which gives the label away; leave it out if it is only "
+        "known afterwards"
+        for name in dict.fromkeys(used)
+        for leak in leaks
+        if re.match(rf"{re.escape(leak)}([_\-. ]|[A-Z][a-z])", name)
+    ]
+
+
+def _is_certain(profile: ColumnProfile) -> bool:
+    leak = find_leak(profile)
+    return leak is not None and leak.certain

@@ -1,0 +1,384 @@
+"""What a column of a sample looks like: the evidence that schema inference decides on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.inference.addresses import beginnings_tell, may_be_code, parts_separator
+from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc
+from dynens.data.reading.lists import (
+    CARET,
+    CHARACTERS,
+    PIECES,
+    PREFIXES,
+    spaced_column,
+    split_lists,
+    split_texts,
+    unbracketed_column,
+)
+from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
+from dynens.data.reading.values import canonical_codes, canonical_texts, plain
+
+COPY_AUC = 0.9999  # from here on a column is the label itself
+_ENOUGH = 20  # rows with and rows without a value, for either to tell something
+_CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
+_BUCKETS = 20
+_MIN_KNOWN = 20
+_UNIT_ROWS = 2000
+_FEW_TEXTS = 0.2
+_MAX_TEXTS = 20_000
+_SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
+_FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
+_SEPARATORS = ("|", ";", ",", CARET, "#", "~")  # which hardly stand in values
+_EXACT = 2**53  # beyond, a float is not one integer
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """Facts about one column.
+
+    Attributes:
+        name: of the column.
+        num_rows: rows of the sample.
+        num_known: rows with a value.
+        num_distinct: distinct values.
+        rows_per_sampled: rows of the whole table per row of the sample.
+        is_number: whether (nearly) all values are numbers.
+        is_integer: whether all numbers are whole.
+        unit: what stands behind the numbers (`km` of `12 km`), or None.
+        not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
+        is_nested: whether values are maps, or lists of them, which no field can be.
+        is_list: whether values are Arrow lists.
+        list_length: the common length of all lists (or texts that are vectors), or None.
+        list_of_floats: whether the lists (or texts) hold floating-point numbers.
+        is_temporal: whether the Arrow type is a date or time.
+        mean_words: words per text.
+        has_pieces: whether the words that are rare have parts that mostly are not (user agents).
+        unspaced: whether they are characters of a script without spaces between words.
+        mean_chars: characters per text.
+        max_lines: lines of the longest text.
+        separator: a separator that splits the values into a much smaller set of tokens, or None.
+        parts: a separator (`/` of URLs, `.` of IP addresses) that splits texts which seldom repeat
+            into parts of which many do, or `PREFIXES`, of codes of digits too, or None.
+        sequential: whether numbers only grow (or only fall) from row to row.
+        span: largest number less the smallest.
+        looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
+        auc_by_value: AUC, on the other half of the rows, of the label rate per value.
+        auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
+        auc_by_absence: the same of the label rate of missing and of known values.
+        auc_by_usual: the same of the most common value (missing may be it) and of all others.
+        num_positive: positive rows of the sample.
+        implies_label: whether all values but the most common one go almost only with one class.
+    """
+
+    name: str
+    num_rows: int
+    num_known: int
+    num_distinct: int
+    rows_per_sampled: float = 1.0
+    is_number: bool = False
+    is_integer: bool = False
+    unit: str | None = None
+    not_a_number: str | None = None
+    is_nested: bool = False
+    is_list: bool = False
+    list_length: int | None = None
+    list_of_floats: bool = False
+    is_temporal: bool = False
+    mean_words: float = 1.0
+    has_pieces: bool = False
+    unspaced: bool = False
+    mean_chars: float = 0.0
+    max_lines: int = 1
+    separator: str | None = None
+    parts: str | None = None
+    sequential: bool = False
+    span: float = math.inf
+    looks_hashed: bool = False
+    auc_by_value: float = 0.5
+    auc_by_bucket: float = 0.5
+    auc_by_absence: float = 0.5
+    auc_by_usual: float = 0.5
+    num_positive: int = 0
+    implies_label: bool = False
+
+    @property
+    def repeats(self) -> float:
+        """Rows per distinct value in the whole table.
+
+        A sample of m rows of a table with K values, each equally often, meets about m² / 2K of them
+        again; solved for K.
+        """
+        again = self.num_known - self.num_distinct
+        if self.rows_per_sampled <= 1.0 or again == 0:
+            return self.num_known / max(self.num_distinct, 1)
+        distinct = max(self.num_distinct, self.num_known**2 / (2 * again))
+        return self.num_known * self.rows_per_sampled / distinct
+
+    @property
+    def unique_share(self) -> float:
+        """Distinct values per row of the whole table."""
+        return 1.0 / max(self.repeats, 1.0)
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether integers take (nearly) every value of their range once, in whatever order."""
+        rows = self.num_known * self.rows_per_sampled
+        return self.is_integer and self.unique_share > 0.95 and self.span < 1.1 * rows
+
+    @property
+    def tells_by_absence(self) -> bool:
+        """Whether it is filled exactly where rows have one label, as after the outcome."""
+        fewest = min(self.num_known, self.num_rows - self.num_known)
+        return self.auc_by_absence >= COPY_AUC and fewest >= _ENOUGH
+
+    @property
+    def may_number_rows(self) -> bool:
+        """Whether integers hardly repeat, or only grow: the numbers of these rows or of others."""
+        return self.is_integer and (self.sequential or self.unique_share > 0.5)
+
+    @property
+    def auc_noise(self) -> float:
+        """Difference between two held-out AUCs that may be chance."""
+        return auc_noise(self.num_positive)
+
+    @property
+    def missing_share(self) -> float:
+        return 1.0 - self.num_known / max(self.num_rows, 1)
+
+
+def profile_column(
+    name: str,
+    column: pa.ChunkedArray,
+    labels: Labels | None = None,
+    rows_per_sampled: float = 1.0,
+) -> ColumnProfile:
+    """Look at one column of a sample, against the labels where they are known."""
+    array = plain(column)
+    kind = array.type
+    if is_nested(kind):
+        return ColumnProfile(name, len(array), 0, 0, is_nested=True)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _profile_lists(name, array, labels)
+    is_temporal = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    facts: dict[str, object] = {
+        "is_temporal": is_temporal,
+        "rows_per_sampled": rows_per_sampled,
+    }
+    numbers, unit = (None, None) if is_temporal else _numbers(array)
+    known = array.is_valid().to_numpy(zero_copy_only=False)
+    if numbers is not None and _mostly_numbers(numbers):
+        known = np.isfinite(numbers.values)
+        facts |= _number_facts(numbers.values[known]) | {"unit": unit}
+        codes = np.full(len(array), -1, np.int64)
+        codes[known] = np.unique(numbers.values[known], return_inverse=True)[1]
+        if may_be_code(name, array) and beginnings_tell(*canonical_codes(array), labels):
+            facts["parts"] = PREFIXES
+        if np.abs(numbers.values[known]).max() > _EXACT:  # neighbours look alike as floats
+            codes = _merge_equal(*canonical_codes(array))
+    else:
+        if numbers is not None and numbers.num_unreadable < _FEW_TEXTS * known.sum():
+            facts["not_a_number"] = numbers.example
+        numbers = None
+        texts, text_codes = canonical_codes(array)
+        codes = _merge_equal(texts, text_codes)
+        known = codes >= 0
+        if pa.types.is_string(kind):
+            facts |= _text_facts(texts)
+            often = known.sum() / max(len(texts), 1)
+            if 0 < often < _FEW_ROWS and "separator" not in facts:
+                seldom = often < _SELDOM
+                facts["parts"] = parts_separator(texts, text_codes, labels, seldom_repeat=seldom)
+    num_distinct = len(np.unique(codes[known]))
+    if labels is not None and known.any():
+        facts |= _label_facts(codes, numbers.values if numbers is not None else None, labels)
+    return ColumnProfile(name, len(array), int(known.sum()), num_distinct, **facts)  # type: ignore[arg-type]
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """Whether values have a structure that no kind of field takes."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if any(check(kind) for check in lists):
+        return bool(pa.types.is_nested(kind.value_type))
+    return bool(pa.types.is_nested(kind))
+
+
+def _merge_equal(texts: pa.StringArray, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Codes with equal texts made one."""
+    encoded = texts.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return np.append(encoded, -1).astype(np.int64)[codes]
+
+
+def _profile_lists(name: str, array: pa.Array, labels: Labels | None) -> ColumnProfile:
+    values, lengths = split_lists(array, None)
+    known = array.is_valid().to_numpy(zero_copy_only=False)
+    inside = np.unique(lengths[known])
+    return ColumnProfile(
+        name,
+        len(array),
+        int(known.sum()),
+        int(pc.count_distinct(values).as_py()),
+        is_list=True,
+        list_length=int(inside[0]) if len(inside) == 1 and inside[0] > 0 else None,
+        list_of_floats=pa.types.is_floating(values.type),
+        auc_by_absence=0.5 if labels is None else _auc_by_absence(lengths > 0, labels),
+    )
+
+
+def number_share(column: pa.ChunkedArray) -> float | None:
+    """Share of the known values of a flat column that are numbers; None when there are too few."""
+    array = plain(column)
+    if pa.types.is_nested(array.type) or pa.types.is_temporal(array.type):
+        return None
+    texts = canonical_texts(array).drop_null()
+    if len(texts) < _MIN_KNOWN:
+        return None
+    return 1.0 - to_numbers(texts).num_unreadable / len(texts)
+
+
+def _numbers(array: pa.Array) -> tuple[Numbers | None, str | None]:
+    """(the column as numbers, their unit).
+
+    (None, None) where the first texts show that a fifth or more are no numbers.
+    """
+    unit = None
+    if pa.types.is_string(array.type):
+        head = array.slice(0, len(array) // 4 + 1)
+        unit = unit_of(head.slice(0, _UNIT_ROWS))
+        if to_numbers(head, unit=unit).num_unreadable > _FEW_TEXTS * len(array):
+            return None, None
+    return to_numbers(array, unit=unit), unit
+
+
+def _mostly_numbers(numbers: Numbers) -> bool:
+    """Whether nearly all values that are there (the odd typing error aside) are numbers."""
+    finite = int(np.isfinite(numbers.values).sum())
+    return finite > 0 and numbers.num_unreadable <= 0.01 * finite
+
+
+def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.diff(values)
+        span = values.max() - values.min()
+        middle = (np.median(values) - values.min()) / span if span > 0 else 0.0
+    sparse = len(np.unique(values)) < 0.01 * span
+    is_integer = bool((values == np.trunc(values)).all())
+    strewn = span > 1e6 and sparse and 0.25 < middle < 0.75
+    return {
+        "looks_hashed": is_integer and bool(values.max() > _EXACT or strewn),
+        "span": float(span),
+        "is_number": True,
+        "is_integer": is_integer,
+        "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
+    }
+
+
+def _text_facts(texts: pa.StringArray) -> dict[str, object]:
+    """Words, characters and separators of the distinct texts."""
+    sample = texts.slice(0, _MAX_TEXTS)
+    if not len(sample):
+        return {}
+    mean_chars = float(pc.mean(pc.utf8_length(sample)).as_py() or 0.0)
+    spaced = spaced_column(sample)
+    unspaced = float(pc.mean(pc.utf8_length(spaced)).as_py() or 0.0) > 2 * mean_chars
+    words, lengths = split_lists(sample, CHARACTERS if unspaced else None, fold=True)
+    pieces, numbers = split_lists(sample, PIECES, fold=True)
+    has_pieces = not unspaced and lengths.mean() >= _FEW_WORDS and _are_clearer(pieces, words)
+    facts: dict[str, object] = {
+        "mean_words": float((numbers if has_pieces else lengths).mean()),
+        "has_pieces": has_pieces,
+        "unspaced": unspaced,
+        "mean_chars": mean_chars,
+        "max_lines": 1 + int(pc.max(pc.count_substring(sample, "\n")).as_py() or 0),
+    }
+    sample = unbracketed_column(sample)
+    vector = _vector_facts(sample)
+    if vector:
+        return facts | vector
+    for separator in _SEPARATORS:
+        parts = split_texts(sample, separator)
+        share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
+        tokens = pc.utf8_trim_whitespace(parts.flatten())
+        num_tokens = pc.count_distinct(tokens).as_py()
+        if share > 0.2 and num_tokens < 0.5 * len(sample) and _are_words(tokens):
+            facts["separator"] = separator
+            break
+    return facts
+
+
+def _are_clearer(pieces: pa.StringArray, words: pa.StringArray) -> bool:
+    """Whether words are rare whose pieces mostly are not."""
+    rare = _share_of_rare(words)
+    return rare > _RARE_WORDS and _share_of_rare(pieces) < 0.5 * rare
+
+
+def _share_of_rare(values: pa.StringArray) -> float:
+    counts = pc.value_counts(values).field("counts").to_numpy()
+    return float(counts[counts < _OFTEN].sum() / max(counts.sum(), 1))
+
+
+def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
+    """Separator and length where all texts are equally many numbers, most of them fractions."""
+    for separator in (",", ";", "|", None):
+        values, lengths = split_lists(texts, separator)
+        if lengths.min() < 2 or lengths.min() != lengths.max():
+            continue
+        fractions = pc.mean(pc.match_substring(values, ".").cast(pa.float64())).as_py()
+        if fractions > 0.5 and to_numbers(values).num_unreadable == 0:
+            return {"list_length": int(lengths[0]), "list_of_floats": True, "separator": separator}
+    return {}
+
+
+def _are_words(tokens: pa.StringArray) -> bool:
+    """Whether tokens are short labels rather than clauses of a sentence."""
+    length = pc.mean(pc.utf8_length(tokens)).as_py()
+    return length is not None and length < 30
+
+
+def _label_facts(
+    codes: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64] | None, labels: Labels
+) -> dict[str, object]:
+    half = halves(len(codes))
+    by_value = held_out_auc(codes + 1, labels, half)
+    by_bucket = 0.5
+    if numbers is not None:
+        known = numbers[np.isfinite(numbers)]
+        edges = np.unique(np.quantile(known, np.linspace(0, 1, _BUCKETS + 1)[1:-1]))
+        buckets = np.where(np.isfinite(numbers), np.searchsorted(edges, numbers) + 1, 0)
+        by_bucket = held_out_auc(buckets, labels, half)
+    return {
+        "auc_by_value": by_value,
+        "auc_by_bucket": by_bucket,
+        "auc_by_absence": _auc_by_absence(codes >= 0, labels),
+        "auc_by_usual": held_out_auc(_unusual(codes).astype(np.int64), labels, half),
+        "num_positive": int(labels.sum()),
+        "implies_label": _implies(codes, labels),
+    }
+
+
+def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
+    return held_out_auc(known.astype(np.int64), labels, halves(len(known)))
+
+
+def _unusual(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which rows have not the most common value, missing among them."""
+    unusual: npt.NDArray[np.bool_] = codes + 1 != np.bincount(codes + 1).argmax()
+    return unusual
+
+
+def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
+    """Whether rows that have not the most common value, missing among them, share one class."""
+    unusual = _unusual(codes)
+    rows, base = int(unusual.sum()), float(labels.mean())
+    if rows < _ENOUGH:
+        return False
+    rate = float(labels[unusual].mean())
+    likely = base if rate > 0.5 else 1 - base  # that a row has the class which these rows have
+    same = max(rate, 1 - rate)
+    return same > 0.97 and likely < 0.8 and bool(likely**rows < _CHANCE)

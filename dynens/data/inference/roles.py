@@ -1,0 +1,173 @@
+"""Which columns play a part: keys, the time of the row, row numbers, outcomes in disguise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.inference.profile import ColumnProfile
+from dynens.data.reading.numbers import to_numbers
+from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
+from dynens.data.reading.values import canonical_codes
+from dynens.schema import TimeFormat
+
+USER = re.compile(
+    r"(user|member|customer|visitor|uid|client|account|person|profile)([_\-. ]?(id|key|no))?$"
+)
+ITEM = re.compile(
+    r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page|"
+    r"isbn)([_\-. ]?(id|key|no))?$"
+)
+_TIME = re.compile(  # of the row, whatever order rows stand in
+    r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
+    r"purchase|transaction|trans|visit|session|unix|utc|local)[_ ]?(date|dt|at|day)|"
+    r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
+    r"purchase|transaction|trans|visit|session|unix|utc|local)[_ ]?)?"
+    r"(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
+    r"(unix[_ ]?)?epoch([_ ]?(m?s|sec(ond)?s|milli(second)?s))?"
+)
+REQUEST = re.compile(
+    r"(impression|impr|request|req|search|srch|auction|slate|display|serp|session|page_?view)"
+    r"[_\-. ]?(id|key|no)"
+)
+_WEIGHT = re.compile(
+    r"(sampl(e|ing)|row|case|instance|example|observation|importance|ipw|inverse[_ ]propensity)"
+    r"[_ ]?(weights?|wt)"
+)
+DATE = re.compile(  # of the row, or of what it shows
+    r"((created|received|invoice)[_ ]?)?(timestamp|date_?time|time|ts|dt|date|at|on)|day|created"
+)
+NUMBERING = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
+OUTCOME = re.compile(
+    r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|purchased?|bought|buy|ordered|"
+    r"conver(sion|ted)|attributed|long_view|(dis)?likes?|follow(ed)?|comment(ed)?|forward(ed)?|"
+    r"shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|(play|watch|stay|read)_?time(_m?s)?|rating|"
+    r"revenue|add_to_cart|favou?rite|outcome|target|label)([_ ]?(bool|flag|yn))?|"
+    r"(is|was|has)[_ ]booked|book(ed|ing)[_ ](bool|flag|yn)"  # `booked` alone is a date
+)
+_EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
+_DAY_S = 86_400
+_NEAR_START = 0.01  # of the last time
+_ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
+
+
+def find_timestamp(
+    sample: pa.Table, profiles: Mapping[str, ColumnProfile]
+) -> tuple[str, TimeFormat] | None:
+    """The column that tells when a row happened, and how it is written.
+
+    A column with the name of such a time comes first, and among several the one in whose order rows
+    stand, as they mostly do. Without such a name order must show it: `created_at` may as well be
+    the age of what was shown. With both, numbers may count from the log's start, wherever that is.
+    """
+    found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
+    for name, profile in profiles.items():
+        named, dated = (pattern.fullmatch(name.lower()) for pattern in (_TIME, DATE))
+        if profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
+            continue
+        if not (named or dated) and profile.num_distinct < 10:
+            continue
+        # A count of rows goes up too, but always by the same.
+        if not (named or dated) and profile.is_number and _even_steps(sample[name]):
+            continue
+        for time_format in _formats(sample[name], profile):
+            seconds = to_seconds(sample[name], time_format)
+            ordered = _in_order(seconds)
+            if not is_of_our_days(seconds) and not (
+                named and ordered and _from_a_start(seconds, time_format)
+            ):
+                continue
+            if ordered or named:
+                found[name] = (bool(named), ordered, bool(dated)), time_format
+            break
+    best = max(found, key=lambda name: found[name][0], default=None)
+    return None if best is None else (best, found[best][1])
+
+
+def _formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeFormat, ...]:
+    """How the column's values may be written, as times."""
+    if profile.is_number:
+        return NUMBER_FORMATS if profile.unit is None else ()
+    found = text_format(column.slice(0, 2000))
+    return () if found is None else (found,)
+
+
+def may_be_time(sample: pa.Table, profile: ColumnProfile) -> bool:
+    """Whether numbers, read as times, are all of our days."""
+    return profile.is_number and any(
+        is_of_our_days(to_seconds(sample[profile.name], kind)) for kind in NUMBER_FORMATS
+    )
+
+
+def is_of_our_days(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether nearly all of them are times of the last decades or the next."""
+    return bool(((seconds > _EARLIEST_S) & (seconds < _LATEST_S)).mean() > 0.99)
+
+
+def _from_a_start(seconds: npt.NDArray[np.float64], time_format: TimeFormat) -> bool:
+    """Whether times may be counted from the first of them, and go on for days.
+
+    As seconds they are small, as counts of any other unit they begin near 0.
+    """
+    first, last = float(np.nanmin(seconds)), float(np.nanmax(seconds))
+    if time_format == "count":
+        return last - first > _DAY_S and 0 <= first < _NEAR_START * last
+    is_small = max(-first, last) < _EARLIEST_S
+    return time_format == "auto" and last - first > _DAY_S and is_small
+
+
+def passing_values(column: pa.ChunkedArray, seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether values pass by and do not come back: all rows of one stand together in time.
+
+    Args:
+        column: (N,) flat values.
+        seconds: (N,) times of the rows.
+    """
+    codes = canonical_codes(column)[1].astype(np.int64)
+    ordered = codes[np.argsort(seconds, kind="stable")]
+    places = np.flatnonzero(ordered >= 0)
+    ordered = ordered[places]
+    if not len(ordered):
+        return False
+    size = int(ordered.max()) + 1
+    first, last = np.full(size, len(codes)), np.full(size, -1)
+    np.minimum.at(first, ordered, places)
+    np.maximum.at(last, ordered, places)
+    spans = (last - first)[last > first]
+    return len(spans) >= _ENOUGH_VALUES and bool(np.quantile(spans, 0.99) < _TOGETHER * len(codes))
+
+
+def _even_steps(column: pa.ChunkedArray) -> bool:
+    """Whether numbers go on by one and the same step."""
+    numbers = to_numbers(column).values
+    steps = np.diff(numbers[np.isfinite(numbers)])
+    return len(steps) == 0 or bool((np.abs(steps) == np.abs(steps[0])).mean() > 0.9)
+
+
+def find_key(profiles: Mapping[str, ColumnProfile], names: re.Pattern[str]) -> str | None:
+    """The column with most values among those whose name fits and that repeat."""
+    found = [p for n, p in profiles.items() if names.fullmatch(n.lower()) and not p.is_list]
+    found = [p for p in found if p.num_distinct > 10 and p.unique_share < 0.9]
+    return max(found, key=lambda p: p.num_distinct).name if found else None
+
+
+def find_weight(sample: pa.Table) -> str | None:
+    """The column whose name says that it weighs rows, and whose values can."""
+    names: list[str] = sample.column_names
+    for name in names:
+        if _WEIGHT.fullmatch(name.lower()) and not pa.types.is_nested(sample[name].type):
+            weights = to_numbers(sample[name]).values
+            if (np.isfinite(weights) & (weights > 0)).all():
+                return name
+    return None
+
+
+def _in_order(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether times nearly always go one way from row to row."""
+    steps = np.sign(np.diff(seconds))
+    moves = np.count_nonzero(steps)
+    return bool(moves >= 10 and abs(steps.sum()) > 0.9 * moves)

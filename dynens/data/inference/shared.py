@@ -1,0 +1,285 @@
+"""Which fields hold the same values, so that whether they meet in a row tells the label.
+
+For a row let m say whether two fields have a value in common, and q how likely that was, had the
+one field drawn its value at random. The score test
+
+    z = Σ (m - q) r / sqrt(max(Σ (m - q)² r², Σ (m - q)² · mean r²))
+
+is over r, the label less what single fields say of it: the values of each, the length of a list,
+and the user. (The first sum is too small where positives are rare and none of them meets.) What is
+popular, a long list and an active user meet more often, and tell nothing more by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.encoding.fitting import MAX_LEN
+from dynens.data.inference.evidence import LEAK_AUC, Labels
+from dynens.data.reading.lists import PREFIXES, split_lists
+from dynens.data.reading.values import canonical_codes
+from dynens.schema import FieldSpec
+
+_ROWS = 20_000
+_LISTED = 1_000_000  # values of a list column that are looked at
+_MIN_DISTINCT = 10  # two of fewer values are found as a pair of categories (`crossed`)
+_MIN_LISTED = 3
+_MIN_MEETINGS = 20  # rows
+_MIN_OVERLAP = 0.2
+_MAX_PAIRS = 1000
+_CERTAIN = 5.0  # standard errors
+_SMOOTHING = 10.0
+_COPY_AUC = 0.9999
+
+Codes = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What was found.
+
+    Attributes:
+        fields: the fields, some with a `vocabulary_of`.
+        copies: fields that give the label away by a meeting, with the reason; they are left out.
+        warnings: meetings that nearly do.
+    """
+
+    fields: list[FieldSpec]
+    copies: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The values of one field that would be encoded.
+
+    Attributes:
+        spec: the field.
+        codes: (V,) all values end to end; equal values of any field have equal codes.
+        rows: (V,) the row of each.
+        single: (N,) the code of each row, -1 where it has none; of lists their length.
+    """
+
+    spec: FieldSpec
+    codes: Codes
+    rows: Codes
+    single: Codes
+
+    @property
+    def is_list(self) -> bool:
+        return self.spec.kind == "multi_valued"
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """Rows in which two fields have a value in common.
+
+    Attributes:
+        taker, owner: the fields.
+        error: z of the score test.
+        rates: positive share of these rows, and of the others.
+        auc: of the meeting.
+    """
+
+    taker: _Values
+    owner: _Values
+    error: float
+    rates: tuple[float, float]
+    auc: float
+
+    @property
+    def why(self) -> str:
+        return (
+            f"where {self.taker.spec.name} and {self.owner.spec.name} have a value in common "
+            f"{self.rates[0]:.0%} are positive, elsewhere {self.rates[1]:.0%}"
+        )
+
+
+def shared_values(
+    fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels, user: str | None = None
+) -> Sharing:
+    """The fields, with `vocabulary_of` where a meeting of two fields' values tells the label.
+
+    Args:
+        fields: as inferred.
+        sample: (joined) rows.
+        labels: (N,) of these rows.
+        user: the column that identifies the user.
+    """
+    step = -(-len(labels) // _ROWS)
+    kept = np.arange(0, len(labels), step)
+    sample, labels = sample.take(pa.array(kept)), labels[kept]
+    users = np.zeros(len(labels), np.int64)
+    if user is not None:
+        users = canonical_codes(sample[user])[1].astype(np.int64)
+    values = _values_of(fields, sample)
+    meetings = [
+        meeting
+        for a, b in _overlapping(values)
+        if a.spec.source != b.spec.source
+        if (meeting := _meeting(a, b, labels, users)) is not None
+    ]
+    return _assigned(fields, sorted(meetings, key=lambda m: -abs(m.error)))
+
+
+def _assigned(fields: Sequence[FieldSpec], meetings: Sequence[_Meeting]) -> Sharing:
+    """Every field one owner, by the most certain meetings."""
+    owner_of: dict[str, str] = {}
+    why: dict[str, str] = {}
+    result = Sharing([])
+    for meeting in meetings:
+        sides = _sides(meeting, owner_of)
+        if sides is None or sides[0] in result.copies:
+            continue
+        taker, owner = sides
+        if meeting.auc >= _COPY_AUC:
+            result.copies[taker] = f"it gives the label away completely: {meeting.why}"
+            continue
+        if meeting.auc >= LEAK_AUC or min(meeting.rates) == 0 or max(meeting.rates) == 1:
+            result.warnings.append(
+                f"{taker} nearly tells the label ({meeting.why}); leave it out if it is only known "
+                "afterwards"
+            )
+        owner_of[taker], why[taker] = owner, meeting.why
+    for spec in fields:
+        if spec.name in owner_of:
+            reasons = "; ".join(filter(None, (spec.why, why[spec.name])))
+            update = {"vocabulary_of": owner_of[spec.name], "why": reasons}
+            result.fields.append(spec.model_copy(update=update))
+        elif spec.name not in result.copies:
+            result.fields.append(spec)
+    return result
+
+
+def _sides(meeting: _Meeting, owner_of: Mapping[str, str]) -> tuple[str, str] | None:
+    """(taker, owner): who may still take whose vocabulary; of two of one kind either."""
+    names = meeting.taker.spec.name, meeting.owner.spec.name
+    both = [names]
+    if meeting.taker.is_list == meeting.owner.is_list:
+        both.append(names[::-1])
+    for taker, owner in both:
+        above = owner
+        while above in owner_of and above != taker:
+            above = owner_of[above]
+        if taker not in owner_of and above != taker:
+            return taker, owner
+    return None
+
+
+def _values_of(fields: Sequence[FieldSpec], sample: pa.Table) -> list[_Values]:
+    """The values of the fields that may share some."""
+    texts: dict[str, int] = {}
+    result = []
+    for spec in fields:
+        if spec.separator == PREFIXES:
+            continue  # one digit in common says nothing
+        if spec.kind == "multi_valued":
+            column, rows, lengths = _list_values(sample[spec.source], spec)
+        elif spec.kind == "categorical" and spec.derive is None:
+            column, rows, lengths = sample[spec.source], np.arange(len(sample)), None
+        else:
+            continue
+        distinct, local = canonical_codes(column)
+        if len(distinct) < _MIN_LISTED:
+            continue
+        shared = [texts.setdefault(text, len(texts)) for text in distinct.to_pylist()]
+        codes = np.append(np.array(shared, np.int64), -1)[local]
+        single = codes if lengths is None else lengths
+        result.append(_Values(spec, codes[codes >= 0], rows[codes >= 0], single))
+    return result
+
+
+def _list_values(column: pa.ChunkedArray, spec: FieldSpec) -> tuple[pa.Array, Codes, Codes]:
+    """(values that are kept, their rows, (N,) lengths) of as many rows as have few enough values.
+
+    The other rows count as empty.
+    """
+    _, lengths = split_lists(column.slice(0, _ROWS // 20), spec.separator)
+    few = max(int(_LISTED / max(float(lengths.mean()) if len(lengths) else 1.0, 1.0)), 1)
+    values, lengths = split_lists(column.slice(0, few), spec.separator, fold=spec.fold_words)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(rows)) - (np.cumsum(lengths) - lengths)[rows]
+    if spec.keep == "last":
+        place = lengths[rows] - 1 - place
+    kept = place < (spec.max_len or MAX_LEN)
+    whole = np.zeros(len(column), np.int64)
+    whole[: len(lengths)] = lengths
+    return values.filter(pa.array(kept)), rows[kept], whole
+
+
+def _overlapping(values: Sequence[_Values]) -> Iterator[tuple[_Values, _Values]]:
+    """Pairs of fields with enough values in common, those with the most first."""
+    distinct = [np.unique(v.codes) for v in values]
+    size = 1 + max((int(d[-1]) for d in distinct if len(d)), default=0)
+    holders = np.bincount(np.concatenate([np.zeros(0, np.int64), *distinct]), minlength=size)
+    place = np.cumsum(holders > 1) - 1  # of the codes that several fields have
+    held = np.zeros((len(values), int(place[-1]) + 1), bool)
+    for i, codes in enumerate(distinct):
+        held[i, place[codes[holders[codes] > 1]]] = True
+    pairs = []
+    for i, j in combinations(range(len(values)), 2):
+        common = int((held[i] & held[j]).sum())
+        share = common / max(min(len(distinct[i]), len(distinct[j])), 1)
+        fewest = _MIN_LISTED if values[i].is_list or values[j].is_list else _MIN_DISTINCT
+        if common >= fewest and share >= _MIN_OVERLAP:
+            pairs.append((share, i, j))
+    for _, i, j in sorted(pairs, key=lambda pair: -pair[0])[:_MAX_PAIRS]:
+        yield values[i], values[j]
+
+
+def _meeting(a: _Values, b: _Values, labels: Labels, users: Codes) -> _Meeting | None:
+    """What rows in which two fields meet tell of the label, or None where that is nothing."""
+    taker, owner = (a, b) if a.is_list and not b.is_list else (b, a)
+    meets = _meets(taker, owner, len(labels))
+    num_meets = int(meets.sum())
+    if not _MIN_MEETINGS <= num_meets <= len(labels) - _MIN_MEETINGS:
+        return None
+    rest = labels.astype(np.float64) - labels.mean()
+    for _ in range(2):
+        for codes in (owner.single, taker.single, users):
+            rest = _beyond(codes, rest)
+    surprise = meets - _expected(taker, owner, len(labels))
+    surprise -= surprise.mean()
+    scores = surprise * rest
+    noise = np.sqrt(max((scores**2).sum(), (surprise**2).sum() * (rest**2).mean()))
+    error = float(scores.sum() / max(noise, 1e-12))
+    if abs(error) < _CERTAIN:
+        return None
+    rates = (float(labels[meets].mean()), float(labels[~meets].mean()))
+    auc = 0.5 + abs(float(meets[labels > 0].mean() - meets[labels <= 0].mean())) / 2
+    return _Meeting(taker, owner, error, rates, auc)
+
+
+def _meets(taker: _Values, owner: _Values, num_rows: int) -> npt.NDArray[np.bool_]:
+    """(N,) whether the fields have a value in common."""
+    meets = np.zeros(num_rows, bool)
+    if not owner.is_list:
+        meets[taker.rows[taker.codes == owner.single[taker.rows]]] = True
+        return meets
+    size = 1 + int(max(taker.codes.max(initial=0), owner.codes.max(initial=0)))
+    in_taker, in_owner = (v.rows * size + v.codes for v in (taker, owner))
+    meets[np.intersect1d(in_taker, in_owner) // size] = True
+    return meets
+
+
+def _expected(taker: _Values, owner: _Values, num_rows: int) -> Floats:
+    """(N,) how likely the taker's values are to be met by those of any row of the owner."""
+    size = 1 + int(max(taker.codes.max(initial=0), owner.codes.max(initial=0)))
+    frequency = np.bincount(owner.codes, minlength=size) / num_rows
+    once = np.unique(taker.rows * size + taker.codes)
+    likely = np.bincount(once // size, frequency[once % size], minlength=num_rows)
+    return np.minimum(likely, 1.0)
+
+
+def _beyond(codes: Codes, rest: Floats) -> Floats:
+    """What is left of (N,) `rest` when the smoothed mean of each code is taken away."""
+    counts, sums = np.bincount(codes + 1), np.bincount(codes + 1, rest)
+    left: Floats = rest - (sums / (counts + _SMOOTHING))[codes + 1]
+    return left

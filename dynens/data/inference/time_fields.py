@@ -1,0 +1,157 @@
+"""Times as features: parts of the row's own, parts of other dates that tell, and their ages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.inference.evidence import LEAK_AUC, Labels, auc_noise, halves, held_out_auc, ranges
+from dynens.data.inference.roles import is_of_our_days
+from dynens.data.reading.numbers import to_numbers
+from dynens.data.reading.times import NUMBER_FORMATS, has_offsets, time_part, to_seconds
+from dynens.schema import FieldSpec, TimeFormat, TimePart
+
+_YEAR_S = 365 * 86_400
+_ROW_PARTS: tuple[TimePart, ...] = ("hour", "weekday")
+_AGES, _MAX_AGES = 20, 8
+_MIN_KNOWN = 0.5
+_THE_SAME = 0.99  # correlation
+_DATE_PARTS: tuple[TimePart, ...] = ("hour", "weekday", "month")
+
+
+def row_time_fields(
+    name: str, time_format: TimeFormat, column: pa.ChunkedArray
+) -> Iterator[FieldSpec]:
+    """Parts of the row's time that come back; the time itself never does.
+
+    Counts of a unit that is not known tell an order, but no hours. Times with an offset from UTC
+    are those of where the row happened.
+    """
+    if time_format == "count":
+        return
+    local = has_offsets(column)
+    seconds = to_seconds(column, time_format, local=local)
+    for part in _ROW_PARTS:
+        codes = time_part(seconds, part)
+        if len(np.unique(codes[np.isfinite(codes)])) > 1:
+            yield _field(name, part, time_format, f"{part} of the time of the row", local)
+
+
+def date_fields(spec: FieldSpec, column: pa.ChunkedArray, labels: Labels) -> Iterator[FieldSpec]:
+    """Parts of another date that come back, where they tell the label.
+
+    Args:
+        spec: the field that holds the date.
+        column: (N,) of the sample.
+        labels: (N,) of the same rows.
+    """
+    local = has_offsets(column)
+    seconds = to_seconds(column, spec.time_format, local=local)
+    noise = auc_noise(int((labels > 0).sum()))
+    half = halves(len(seconds))
+    for part in _DATE_PARTS:
+        codes = np.nan_to_num(time_part(seconds, part) + 1).astype(np.int64)
+        strength = held_out_auc(codes, labels, half)
+        if strength > 0.5 + 2 * noise and not (part == "month" and _within_a_year(seconds)):
+            why = f"{part} of a date, held-out AUC {strength:.3f}"
+            field = _field(spec.source, part, spec.time_format, why, local)
+            yield field.model_copy(update={"entity": spec.entity})
+
+
+def age_fields(
+    fields: Sequence[FieldSpec], row_time: FieldSpec, sample: pa.Table, labels: Labels
+) -> tuple[list[FieldSpec], list[str]]:
+    """How long before the row its dates are, where that tells the label; warnings.
+
+    Dates of a table go on after training, so that it is their age that comes back. Neither the
+    date behind an age nor the row's time is a feature that way (`only_apart`).
+
+    Args:
+        fields: as inferred.
+        row_time: days since 1970 of the row.
+        sample: (joined) rows.
+        labels: (N,) of these rows.
+    """
+    now = to_seconds(sample[row_time.source], row_time.time_format)
+    noise = auc_noise(int((labels > 0).sum()))
+    half = halves(len(labels))
+    found: list[tuple[float, FieldSpec]] = []
+    warnings: list[str] = []
+    if row_time.time_format == "count":
+        return [], []  # of a unit that is not known: no date can be taken from it
+    for spec in fields:
+        time_format = _format_of_time(spec, sample)
+        if time_format is None:
+            continue
+        age = now - to_seconds(sample[spec.source], time_format)
+        if _go_together(age, now):
+            continue  # the row's time in another guise, which never comes back
+        strength = held_out_auc(ranges(age, _AGES), labels, half)
+        if strength > 0.5 + 2 * noise:
+            why = f"age at the time of the row, held-out AUC {strength:.3f}"
+            field = _scaled(_field(spec.source, "epoch_days", time_format, why))
+            update = {"name": f"{spec.source}.age", "entity": spec.entity}
+            update["apart_from"] = row_time.name
+            found.append((strength, field.model_copy(update=update)))
+        if strength >= LEAK_AUC:
+            warnings.append(
+                f"how long {spec.source} is before {row_time.source} nearly tells the label "
+                f"(held-out AUC {strength:.3f}); exclude it if it is only known afterwards"
+            )
+    strongest = sorted(found, key=lambda pair: -pair[0])[:_MAX_AGES]
+    return [field for _, field in strongest], warnings
+
+
+def _go_together(age: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> bool:
+    """Whether ages are the time of the row, less dates that are about the same."""
+    known = np.isfinite(age) & np.isfinite(now)
+    age, now = age[known], now[known]
+    if not len(age) or now.std() == 0 or age.std() == 0:
+        return False
+    return bool(np.corrcoef(age, now)[0, 1] > _THE_SAME)
+
+
+def row_time_field(name: str, column: str, time_format: TimeFormat) -> FieldSpec:
+    """The time of the row as what dates are apart from."""
+    field = _field(column, "epoch_days", time_format, "the time that ages are counted to")
+    return _scaled(field).model_copy(update={"name": name})
+
+
+def _scaled(spec: FieldSpec) -> FieldSpec:
+    return spec.model_copy(update={"kind": "numeric", "transform": "standard", "only_apart": True})
+
+
+def _format_of_time(spec: FieldSpec, sample: pa.Table) -> TimeFormat | None:
+    """How a field's column is a date: one by itself, or numbers that are all of our days or 0."""
+    if spec.kind != "numeric":
+        return None
+    if spec.derive is not None:
+        return spec.time_format if spec.derive == "epoch_days" else None
+    numbers = to_numbers(sample[spec.source]).values
+    known = numbers[np.isfinite(numbers) & (numbers != 0)]
+    for time_format in NUMBER_FORMATS if len(known) > _MIN_KNOWN * len(numbers) else ():
+        if is_of_our_days(to_seconds(pa.array(known), time_format)):
+            return time_format
+    return None
+
+
+def _field(
+    column: str, part: TimePart, time_format: TimeFormat, why: str, local: bool = False
+) -> FieldSpec:
+    return FieldSpec(
+        name=f"{column}.{part}",
+        column=column,
+        derive=part,
+        time_format=time_format,
+        local=local,
+        why=why,
+    )
+
+
+def _within_a_year(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether no month comes back."""
+    known = seconds[np.isfinite(seconds)]
+    return not len(known) or bool(known.max() - known.min() < _YEAR_S)

@@ -1,0 +1,84 @@
+"""Decimal commas in texts: finding them out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.reading.numbers import COMMA_NUMBER, with_points
+from dynens.data.reading.values import canonical_texts, plain
+from dynens.schema import DatasetConfig, SourceOptions
+
+_COMMA = r",[0-9]+\D*$"
+_THOUSANDS = r"^\D*[1-9][0-9]{0,2}(,[0-9]{3})+\D*$"  # 1,234: maybe no decimal comma
+_CENTS = r",[0-9]{2}\D*$"
+_MIN_KNOWN = 20
+
+
+def points_in(table: pa.Table, columns: Collection[str]) -> pa.Table:
+    """The table with points for the decimal commas of the numbers in `columns`."""
+    for i, field in enumerate(table.schema):
+        if field.name in columns and _is_text(field.type):
+            table = table.set_column(i, field.name, with_points(plain(table[i])))
+    return table
+
+
+def with_commas(names: Collection[str], options: SourceOptions) -> list[str]:
+    """Those columns whose decimals are behind commas by the options; JSON's are behind points."""
+    if options.decimal == ".":
+        return []
+    inside = {f"{name}.{key}" for name, keys in options.objects.items() for key in keys}
+    return [name for name in names if name not in inside]
+
+
+def outcomes_with_points(table: pa.Table, config: DatasetConfig) -> pa.Table:
+    """The table with points in its label, weight and soft label (fields read their own commas)."""
+    return points_in(table, with_commas(config.features.outcome_columns(), config.source))
+
+
+def fields_with_commas(config: DatasetConfig) -> DatasetConfig:
+    """The same, with the decimal sign of its text files in every numeric field."""
+    features = config.features
+    numeric = {f.source for f in features.fields if f.kind == "numeric"}
+    commas = with_commas(numeric, config.source)
+    fields = tuple(
+        f.model_copy(update={"decimal": ","}) if f.kind == "numeric" and f.source in commas else f
+        for f in features.fields
+    )
+    return config.model_copy(update={"features": features.model_copy(update={"fields": fields})})
+
+
+def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
+    """Columns of texts that can only be numbers with decimal commas.
+
+    Args:
+        sample: rows.
+        cents: two decimals are asked of nearly all, for where commas may also part the values of
+            a list.
+    """
+    found = []
+    for name in sample.column_names:
+        if not _is_text(sample.schema.field(name).type):
+            continue
+        column = plain(sample[name])
+        if not pc.any(pc.match_substring(column, ",")).as_py():
+            continue
+        texts = canonical_texts(column).drop_null()
+        if len(texts) < _MIN_KNOWN:
+            continue
+        numbers = pc.match_substring_regex(texts, COMMA_NUMBER)
+        commas, unclear, exact = (
+            pc.sum(pc.and_(numbers, pc.match_substring_regex(texts, pattern))).as_py()
+            for pattern in (_COMMA, _THOUSANDS, _CENTS)
+        )
+        enough = exact >= 0.95 * commas or not cents
+        if pc.sum(numbers).as_py() >= 0.99 * len(texts) and commas - unclear > 0.5 * len(texts):
+            found += [name] if enough else []
+    return found
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

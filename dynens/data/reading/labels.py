@@ -1,0 +1,299 @@
+"""From an outcome column to labels in {0, 1}."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.reading.heads import NO_HEADER, hold_numbers
+from dynens.data.reading.numbers import parse_number, to_numbers
+from dynens.data.reading.values import canonical_codes
+from dynens.errors import DataError, SchemaError
+from dynens.rules import Comparison, LabelRule
+
+_POSITIVE_WORDS = (
+    "1",
+    "yes",
+    "y",
+    "t",
+    "ja",
+    "oui",
+    "sí",
+    "si",
+    "sim",
+    "click",
+    "clicked",
+    "positive",
+    "pos",
+    "buy",
+    "converted",
+)
+_NEGATIVE_WORDS = ("0", "-1", "no", "n", "f", "negative", "neg", "none", "noclick", "not clicked")
+_MAX_DISTINCT = 1000
+_FEW_TEXTS = 20
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.bool_], Any]:
+    """((B,) whether the rule holds, (B,) whether the value is known).
+
+    Raises:
+        SchemaError: an order is asked of values that are no numbers.
+    """
+    limit = parse_number(rule.value)
+    compared = _OPERATORS[rule.op]
+    numbers = to_numbers(column) if limit is not None else None
+    if numbers is not None and not numbers.num_unreadable:
+        with np.errstate(invalid="ignore"):
+            return compared(numbers.values, limit), ~np.isnan(numbers.values)
+    if rule.op not in ("==", "!="):
+        raise SchemaError(
+            f"rule '{rule.column} {rule.op} {rule.value}' orders values that are not numbers; "
+            "compare with == or !=."
+        )
+    texts, codes = canonical_codes(column)
+    value = rule.value.lower()
+    wanted = np.array([compared(t.lower(), value) for t in texts.to_pylist()] + [False])
+    return wanted[codes], codes >= 0
+
+
+class LabelReader:
+    """Reads outcomes chunk by chunk, and settles afterwards which value is positive.
+
+    With a rule, labels are known at once; without one, a row's label is a code until `resolve`.
+    """
+
+    def __init__(self, rule: LabelRule) -> None:
+        self.rule = rule
+        self.num_missing = 0
+        self._values: dict[str, int] = {}
+        self._counts: dict[int, int] = {}
+
+    def read(self, table: pa.Table) -> npt.NDArray[np.int16]:
+        """(B,) codes: -1 row to be dropped, otherwise an index into `labels_by_code`.
+
+        Raises:
+            DataError: the label column is absent, has too many values, or values that are neither
+                positive nor negative.
+        """
+        column = _column(table, self.rule.column)
+        positive = self.rule.comparison("positive")
+        if positive is not None:
+            holds, known = compare(_column(table, positive.column), positive)
+            codes = np.where(known, holds, -1).astype(np.int16)
+            self._count(codes)
+        else:
+            codes = self._binary_codes(column)
+        self.num_missing += int((codes < 0).sum())
+        drop = self.rule.comparison("drop")
+        if drop is not None:
+            holds, known = compare(_column(table, drop.column), drop)
+            codes[holds & known] = -1
+        negative = self.rule.comparison("negative")
+        if negative is not None:
+            holds, _ = compare(_column(table, negative.column), negative)
+            self._refuse_other(column.filter(pa.array((codes == 0) & ~holds)))
+        return codes
+
+    def _refuse_other(self, others: pa.ChunkedArray) -> None:
+        if len(others):
+            raise DataError(
+                f"label column {self.rule.column!r} holds {str(others[0])!r}, which is neither "
+                f"positive ({self.rule.positive}) nor negative ({self.rule.negative}); write "
+                "labels as in the training table."
+            )
+
+    def _binary_codes(self, column: pa.ChunkedArray) -> npt.NDArray[np.int16]:
+        texts, codes = canonical_codes(column)
+        mapped = [
+            self._values.setdefault(text.lower(), len(self._values)) for text in texts.to_pylist()
+        ]
+        wide = np.array([*mapped, -1], np.int64)[codes]
+        self._count(wide)
+        if len(self._values) > _MAX_DISTINCT:
+            raise DataError(self._not_binary())
+        result: npt.NDArray[np.int16] = wide.astype(np.int16)
+        return result
+
+    def _count(self, codes: npt.NDArray[np.integer]) -> None:
+        for code, count in zip(*np.unique(codes[codes >= 0], return_counts=True), strict=True):
+            self._counts[int(code)] = self._counts.get(int(code), 0) + int(count)
+
+    def merge(self, other: LabelReader, codes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        """Take over what another reader saw; its codes in this reader's terms.
+
+        Raises:
+            DataError: there are too many values.
+        """
+        self.num_missing += other.num_missing
+        mapping = np.arange(max(other._counts, default=1) + 1)
+        for value, code in other._values.items():
+            mapping = np.pad(mapping, (0, max(code + 1 - len(mapping), 0)))
+            mapping[code] = self._values.setdefault(value, len(self._values))
+        if len(self._values) > _MAX_DISTINCT:
+            raise DataError(self._not_binary())
+        for code, count in other._counts.items():
+            mine = int(mapping[code])
+            self._counts[mine] = self._counts.get(mine, 0) + count
+        return mapping[codes].astype(np.int16)
+
+    def _not_binary(self) -> str:
+        shown = ", ".join(repr(v) for v in list(self._values)[:5])
+        rule = self._example_rule()
+        if self.rule.column.lower() in self._values:
+            advice = "one is its own name, so remove the header among the rows"
+        elif rule is None:
+            advice = "name a column that says yes or no"
+        else:
+            advice = f"give a rule such as --label '{rule}'"
+        return (
+            f"label column {self.rule.column!r} is not binary: it has {len(self._values)} or more "
+            f"values ({shown}, …); {advice}."
+        )
+
+    def _example_rule(self) -> str | None:
+        """A rule that would make two classes of the values seen; None: there are many texts."""
+        counts = Counter({value: self._counts.get(code, 0) for value, code in self._values.items()})
+        numbers = {value: number for value in counts if (number := parse_number(value)) is not None}
+        if len(numbers) == len(counts):
+            name = self.rule.column
+            limit = _dividing([(number, counts[value], value) for value, number in numbers.items()])
+            return f"{name if name.isidentifier() else f'`{name}`'} >= {limit}"
+        for value in _POSITIVE_WORDS:
+            if value in counts:
+                return self._shown(value)
+        if len(counts) > _FEW_TEXTS:
+            return None
+        return self._shown(counts.most_common(2)[-1][0])  # the first is what mostly happens
+
+    def labels_by_code(self) -> npt.NDArray[np.float32]:
+        """The label each code stands for.
+
+        Raises:
+            DataError: there are not exactly two classes.
+        """
+        if self.rule.positive is not None:
+            if len(self._counts) < 2:
+                raise DataError(
+                    f"the label rule {self.rule.positive!r} gives one class only; a label needs "
+                    "positive and negative rows: of a log of what was taken, add what was not."
+                )
+            return np.array([0.0, 1.0], np.float32)
+        present = [v for v, code in self._values.items() if self._counts.get(code)]
+        if len(present) == 1:
+            raise DataError(
+                f"label column {self.rule.column!r} has one value only ({present[0]!r}); "
+                "a label needs positive and negative rows."
+            )
+        if not present:
+            raise DataError(f"label column {self.rule.column!r} has no values.")
+        if len(present) > 2:
+            raise DataError(self._not_binary())
+        positive = self._positive_of(present)
+        labels = np.zeros(len(self._values), np.float32)
+        labels[self._values[positive]] = 1.0
+        return labels
+
+    def guess(self) -> str | None:
+        """What to tell the user where only its rarity makes a value the positive one."""
+        pair = [v for v, code in self._values.items() if self._counts.get(code)]
+        if len(pair) != 2 or self._evident(pair) is not None:
+            return None
+        rarer = self._positive_of(pair)
+        other = next(v for v in pair if v != rarer)
+        return (
+            f"{rarer!r} counts as the positive label, being rarer than {other!r}; if it is the "
+            f"other way round, give the label as '{self._shown(other)}'"
+        )
+
+    def _positive_of(self, pair: list[str]) -> str:
+        rarer = min(pair, key=lambda v: (self._counts[self._values[v]], v))
+        return self._evident(pair) or rarer
+
+    def _evident(self, pair: list[str]) -> str | None:
+        """The positive value by its meaning, or None."""
+        numbers = [parse_number(v) for v in pair]
+        if None not in numbers:
+            return pair[int(np.argmax(np.array(numbers, np.float64)))]
+        for value, other in (pair, pair[::-1]):
+            if value in _POSITIVE_WORDS or other in _NEGATIVE_WORDS:
+                return value
+            if other in (f"not {value}", f"no {value}", f"non-{value}", f"un{value}"):
+                return value
+        return None
+
+    def resolved(self) -> LabelRule:
+        """The rule with both values spelled out, so that other files are read alike."""
+        if self.rule.positive is not None:
+            return self.rule
+        labels = self.labels_by_code()
+        rules: dict[str, str] = {}
+        for value, code in self._values.items():
+            if self._counts.get(code):
+                rules["positive" if labels[code] > 0 else "negative"] = self._equals(value)
+        return self.rule.model_copy(update=rules)
+
+    def _shown(self, value: str) -> str:
+        """A rule as a user would write it: no backticks around plain names."""
+        name = self.rule.column
+        return self._equals(value).replace(f"`{name}`", name, 1 if name.isidentifier() else 0)
+
+    def _equals(self, value: str) -> str:
+        if value.startswith(("=", "'", '"')):  # which a bare value must not
+            value = f'"{value}"'
+        column = self.rule.column
+        return f"== {value}" if "`" in column else f"`{column}` == {value}"
+
+
+def _dividing(values: Sequence[tuple[float, int, str]]) -> str:
+    """The (number, rows, text) from which on numbers count as positive.
+
+    Where most rows share the least number, as counts share 0, all others are positive; else as many
+    rows are positive as negative, as nearly as can be.
+    """
+    values = sorted(values)
+    rows = np.array([count for _, count, _ in values])
+    if rows[0] > rows[1:].max():
+        return values[1][2]
+    positive = rows[::-1].cumsum()[::-1]
+    return values[1 + int(np.argmin(np.abs(2 * positive[1:] - rows.sum())))][2]
+
+
+def no_label_column(table: str, label: str, names: Sequence[str]) -> str:
+    """What to tell the user where none of a table's columns is called like the label."""
+    known = ", ".join(names[:12])
+    text = f"{table} has no label column {label!r}; "
+    alike = difflib.get_close_matches(label.lower(), [name.lower() for name in names], 1)
+    if alike:
+        meant = next(name for name in names if name.lower() == alike[0])
+        return f"{text}did you mean {meant!r}? Its columns are {known}."
+    if len(names) == 1:
+        return (
+            f"{text}its one column is {known!r}; separate values by commas, semicolons, tabs or |."
+        )
+    remedy = f", or, {NO_HEADER}" if hold_numbers(names) else "."
+    return f"{text}its columns are {known}; name one of them{remedy}"
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise DataError(no_label_column("the table", name, table.column_names))
+    if pa.types.is_nested(table.schema.field(name).type):
+        raise DataError(
+            f"label column {name!r} holds lists or structs; a label is one value per row."
+        )
+    return table[name]

@@ -1,0 +1,41 @@
+"""How a table's texts are laid out, where its first rows show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynens.data.reading.decimals import comma_columns
+from dynens.data.reading.heads import head_of
+from dynens.data.reading.objects import objects_in
+from dynens.data.reading.sources import expand, explained, file_format, read_head
+from dynens.schema import SourceOptions
+
+_ROWS = 2000
+
+
+def with_layout(
+    patterns: Sequence[str], options: SourceOptions
+) -> tuple[SourceOptions, str | None]:
+    """(options with what the first rows show, the column that shows decimal commas)."""
+    options, commas = with_decimal(patterns, options)
+    if not options.objects:
+        objects = objects_in(read_head(patterns, options, _ROWS))
+        options = options.model_copy(update={"objects": objects})
+    return options, commas
+
+
+def with_decimal(
+    patterns: Sequence[str], options: SourceOptions
+) -> tuple[SourceOptions, str | None]:
+    """(options with the decimal sign that the first rows show, the column that shows a comma)."""
+    path = expand(patterns)[0]
+    if path.stat().st_size == 0 or file_format(path) != "csv":
+        return options, None
+    with explained(path):
+        delimiter = head_of(path, options).delimiter
+    if delimiter == ",":
+        return options, None
+    names = comma_columns(read_head([str(path)], options, _ROWS))
+    if not names:
+        return options, None
+    return options.model_copy(update={"decimal": ","}), names[0]

@@ -1,0 +1,134 @@
+"""Columns whose values are lists, whether stored as Arrow lists or as separated text."""
+
+from __future__ import annotations
+
+import re
+import string
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.reading.values import canonical_texts, is_number_type, plain
+
+_GAP = r"[ \t\n\f\r]*"  # \s is another class in Arrow than in Python
+_BRACKETED = rf"(?s)^{_GAP}(\[.*\]|\{{.*\}}){_GAP}$"
+_BRACKETS = r"[\[\]{}'\"]"
+CHARACTERS = ""
+"""The separator of texts in scripts that leave no space between words."""
+ADDRESS = "/?&#"
+"""The separator of addresses with queries: each of these characters is one."""
+PREFIXES = "^"
+"""The separator of codes whose beginnings tell: their first one to four characters are values."""
+CARET = r"\^"
+"""The separator of lists between carets, as a bare one stands for beginnings."""
+PIECES = r"\W"
+"""The separator of texts whose words have parts (`Chrome/120.0`): any punctuation and space."""
+_MARKS = " \t\n\r\f\v" + string.punctuation
+_MARKS_PATTERN = "[" + re.escape(_MARKS) + "]+"
+_LONGEST_PREFIX = 4
+# Thai to Myanmar, Khmer, Japanese and Chinese
+_SCRIPTS = (
+    *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF)),
+    *((0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2FFFF)),
+)
+_AROUND_WORDS = " .,;:!?\"'`()[]{}<>|*_-–—…«»“”‘’„¡¿、。，！？・「」"
+_UNSPACED = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _SCRIPTS) + "]")
+
+
+def unbracketed(text: str) -> str:
+    """A list as JSON, Python or PostgreSQL write it, without brackets and quotes.
+
+    Other texts stay as they are.
+    """
+    return re.sub(_BRACKETS, "", text) if re.match(_BRACKETED, text) else text
+
+
+def unbracketed_column(texts: pa.Array) -> pa.Array:
+    """`unbracketed` of every text."""
+    lists = pc.match_substring_regex(texts, _BRACKETED).fill_null(False)
+    if not pc.any(lists).as_py():
+        return texts
+    return pc.if_else(lists, pc.replace_substring_regex(texts, _BRACKETS, ""), texts)
+
+
+def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[str]:
+    """The values of a list given as text, as `split_lists` reads them."""
+    text = unbracketed(text)
+    if fold:
+        # Python knows capitals of more letters than Arrow does.
+        text = text.lower() if text.isascii() else pc.utf8_lower(text).as_py()
+    if separator == CHARACTERS:
+        values = _UNSPACED.sub(r" \g<0> ", text).split()
+    elif separator == ADDRESS:
+        values = re.split(f"[{ADDRESS}]", text)
+    elif separator == PIECES:
+        values = re.split(_MARKS_PATTERN, text.strip(_MARKS))
+    elif separator == PREFIXES:
+        values = [text[:length] for length in range(1, _LONGEST_PREFIX + 1)]
+    else:
+        values = text.split("^" if separator == CARET else separator)
+    return [value.strip(_AROUND_WORDS) for value in values] if fold else values
+
+
+def spaced_column(texts: pa.Array) -> pa.Array:
+    """Texts with spaces around the characters of scripts that leave none between words."""
+    return pc.replace_substring_regex(texts, f"({_UNSPACED.pattern})", r" \1 ")
+
+
+def split_texts(texts: pa.Array, separator: str) -> pa.Array:
+    """Texts split at a separator, as lists."""
+    if separator == ADDRESS:
+        return pc.split_pattern_regex(texts, f"[{ADDRESS}]")
+    if separator == PIECES:
+        trimmed = pc.utf8_trim(texts, characters=_MARKS)
+        return pc.split_pattern_regex(trimmed, _MARKS_PATTERN)
+    if separator == PREFIXES:
+        lengths = range(1, _LONGEST_PREFIX + 1)
+        parts = pa.concat_arrays([pc.utf8_slice_codeunits(texts, 0, k) for k in lengths])
+        order = np.arange(len(parts)).reshape(_LONGEST_PREFIX, -1).T.ravel()
+        offsets = pa.array(np.arange(len(texts) + 1, dtype=np.int32) * _LONGEST_PREFIX)
+        return pa.ListArray.from_arrays(offsets, parts.take(pa.array(order)), mask=texts.is_null())
+    return pc.split_pattern(texts, pattern="^" if separator == CARET else separator)
+
+
+def split_lists(
+    column: pa.Array | pa.ChunkedArray, separator: str | None, *, fold: bool = False
+) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """A column of lists as (all values end to end, (B,) lengths); a missing list has length 0.
+
+    Args:
+        column: lists, or texts to split (in brackets or not), or plain values (lists of one).
+        separator: of texts; None: runs of white space; `CHARACTERS`: those, and every character
+            of a script that leaves no space between words is a value; `ADDRESS`: each of its
+            characters; `PREFIXES`: texts are not split, but their beginnings are the values, and
+            so are those of plain numbers.
+        fold: whether texts are read in lower case, without punctuation around their values; a value
+            of nothing else becomes an empty text, which is missing.
+    """
+    column = plain(column)
+    if separator == PREFIXES and is_number_type(column.type):
+        column = canonical_texts(column)
+    kind = column.type
+    is_text = pa.types.is_string(kind)
+    if is_text:
+        column = unbracketed_column(column)
+        column = pc.utf8_lower(column) if fold else column
+        if separator == CHARACTERS:
+            column, separator = spaced_column(column), None
+        if separator is None:
+            # Trimmed: Arrow reads beyond a text that ends in white space of several bytes.
+            column = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(column))
+        else:
+            column = split_texts(column, separator)
+    elif pa.types.is_fixed_size_list(kind):
+        column = column.cast(pa.list_(kind.value_type))
+    elif not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        known = column.is_valid().to_numpy(zero_copy_only=False)
+        return column.drop_null(), known.astype(np.int64)
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    values = plain(column.flatten())
+    if fold and is_text:
+        values = pc.utf8_trim(values, characters=_AROUND_WORDS)
+    return values, lengths.astype(np.int64)
