@@ -378,30 +378,22 @@ def main() -> None:
         print(f"dynens: {e.format_message()}", file=sys.stderr)
         code = 2
     except DynensError as e:
-        print(f"dynens: {_one_line(e)}", file=sys.stderr)
+        print(f"dynens: {' '.join(str(e).split())}", file=sys.stderr)
         code = e.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _called() -> object:
-    """What the command line returns.
-
-    Raises:
-        StoppedError: Ctrl-C was pressed.
-    """
+    """What the command line returns; whatever Ctrl-C has become is a StoppedError."""
     try:
         code = app(standalone_mode=False)
-    except ImportError as e:  # what compiled modules make of Ctrl-C while they are imported
-        if any(isinstance(cause, KeyboardInterrupt) for cause in causes(e)):
-            raise StoppedError("stopped.") from e
-        raise
-    if code == StoppedError.exit_code:  # typer's answer to Ctrl-C
+    except ImportError as e:  # what compiled modules make of it while they are imported
+        if not any(isinstance(cause, KeyboardInterrupt) for cause in causes(e)):
+            raise
+        code = StoppedError.exit_code  # as typer answers it
+    if code == StoppedError.exit_code:
         raise StoppedError("stopped.")
     return code
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":
