@@ -105,6 +105,15 @@ def test_the_run_says_who_answers_unless_the_option_does(
     assert (config.system, config.replicas, config.latency_budget_ms) == (system, 2, 5.0)
 
 
+def test_a_schema_that_cannot_be_written(ran: Ran, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n" + "1,0\n2,1\n" * 50)
+    out = table / "schema.yaml"
+    code, said = ran("schema", "infer", str(table), "--label", "y", "--out", str(out))
+    assert code == 2
+    assert f"dynens: {out} cannot be written (File exists); choose another --out.\n" in said
+
+
 def test_the_package_runs_as_a_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dynens", "--help"])
     with pytest.raises(SystemExit) as caught:
