@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import ray.train
 import torch
 import torch.distributed as dist
@@ -86,6 +87,7 @@ def fit_distributed(
     seed: int,
     spread: DistributedConfig,
     storage: Path,
+    valid_rows: npt.NDArray[np.bool_] | None = None,
 ) -> FitReport:
     """Train `config` on prepared data with several workers and save a plain learner.
 
@@ -96,6 +98,7 @@ def fit_distributed(
         seed: of initial weights and shuffling.
         spread: workers and sharding.
         storage: folder for Ray's checkpoints, visible to every worker.
+        valid_rows: which validation rows choose the epoch; None: all.
 
     Raises:
         TrainingError: the model is not neural, the tables cannot be sharded so, or training failed.
@@ -108,6 +111,7 @@ def fit_distributed(
         "out_dir": str(out_dir),
         "seed": seed,
         "sharding": spread.sharding,
+        "valid_rows": valid_rows,
     }
     trainer = _trainer(arguments, spread, storage, f"{config.display_name}-{seed}")
     try:
@@ -184,7 +188,9 @@ def _worker(arguments: dict[str, Any]) -> None:
     raw = raw.model_copy(update={"optimizer": options})
     config = resolve_config(raw, data.layout, data.rows["train"])
     torch.set_num_threads(config.num_threads)
-    worker = ShardedTraining(data, config, arguments["seed"], arguments["sharding"])
+    worker = ShardedTraining(
+        data, config, arguments["seed"], arguments["sharding"], arguments["valid_rows"]
+    )
     worker.resume(ray.train.get_checkpoint())
     worker.run(worker.publish)
     if dist.get_rank() == 0:
@@ -199,10 +205,16 @@ class ShardedTraining:
         config: resolved configuration.
         seed: of initial weights and shuffling.
         sharding: of the embedding tables.
+        valid_rows: which validation rows choose the epoch; None: all.
     """
 
     def __init__(
-        self, data: PreparedData, config: LearnerConfig, seed: int, sharding: Sharding
+        self,
+        data: PreparedData,
+        config: LearnerConfig,
+        seed: int,
+        sharding: Sharding,
+        valid_rows: npt.NDArray[np.bool_] | None,
     ) -> None:
         learner = MODELS[config.model](config, data.layout, data.stats, seed)
         assert isinstance(learner, NetLearner)
@@ -210,6 +222,8 @@ class ShardedTraining:
         self.config = config
         self.seed = seed
         self.train, self.valid = data.split("train"), data.split("valid")
+        if valid_rows is not None:
+            self.valid = self.valid.take(valid_rows)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         torch.manual_seed(seed)
         self.plain = learner.build_network(config)

@@ -7,6 +7,7 @@ training rows stay in the driver.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -52,10 +53,11 @@ class RayFiles:
 
     def __call__(self, calls: Sequence[Call]) -> Iterator[Any]:
         ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         rows = [{"index": i, "call": ray.cloudpickle.dumps(call)} for i, call in enumerate(calls)]
         results = (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map(_run, concurrency=min(self._workers, len(rows)))
+            .map(_run, compute=ray.data.TaskPoolStrategy(size=min(self._workers, len(rows))))
             .take_all()
         )
         for row in sorted(results, key=lambda row: row["index"]):

@@ -371,4 +371,11 @@ def _prepare_data(context: StageContext) -> None:
     """Read, join, split and encode the table."""
     from dynens.data.prepare import prepare
 
-    prepare(context.dataset, context.out, seed=context.config.seed)
+    options, seed = context.config.ray, context.config.seed
+    if options.data_workers == 1:
+        prepare(context.dataset, context.out, seed=seed)
+        return
+    from training.ingest import prepare_on_ray
+
+    with cluster(options):
+        prepare_on_ray(context.dataset, context.out, seed=seed, workers=options.data_workers)

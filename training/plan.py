@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
 from dynens.errors import ConfigError
 from dynens.run import RunDirectory
@@ -23,7 +24,7 @@ class StageSpec:
         name: unique in the run; learners are "learner:<name>".
         directory: what the stage fills, inside the run.
         needs: names of stages that must be complete.
-        num_cpus: cores it is given.
+        num_cpus: cores it is given; none where workers of its own have them.
     """
 
     name: str
@@ -44,7 +45,7 @@ def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageS
                 LEARNER_PREFIX + name,
                 run.learner(name),
                 (PREPARE,),
-                min(learner.num_threads, cluster_cpus),
+                0 if _is_spread(learner, config) else min(learner.num_threads, cluster_cpus),
             )
             for name, learner in config.learners.items()
         ),
@@ -57,18 +58,27 @@ def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageS
     ]
 
 
+def _is_spread(learner: LearnerConfig, config: RunConfig) -> bool:
+    """Whether several workers train a learner."""
+    return config.ray.net_workers > 1 and learner.is_neural
+
+
 def check_cores(config: RunConfig, cluster_cpus: int) -> None:
-    """Refuse peers that could never train side by side.
+    """Refuse peers or workers that could never train side by side.
 
     Raises:
-        ConfigError: the cluster has fewer cores than there are peers.
+        ConfigError: the cluster has fewer cores than there are peers or workers of a learner.
     """
-    count = config.distill.peers.count
-    if cluster_cpus < count:
-        raise ConfigError(
-            f"distill.peers.count is {count} but Ray has {cluster_cpus} cores, and every peer "
-            "needs one; lower it or raise ray.num_cpus."
-        )
+    counts = {
+        "distill.peers.count": config.distill.peers.count,
+        "ray.net_workers": config.ray.net_workers,
+    }
+    for name, count in counts.items():
+        if cluster_cpus < count:
+            raise ConfigError(
+                f"{name} is {count} but Ray has {cluster_cpus} cores, and each of them needs one; "
+                "lower it or raise ray.num_cpus."
+            )
 
 
 def ready(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
+from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.calibration import CalibrationChoice, calibrate
@@ -19,7 +20,8 @@ from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc, informative_rows
-from dynens.models.registry import build_learner
+from dynens.models.base import BaseLearner, FitReport
+from dynens.models.registry import build_learner, load_learner
 from dynens.run import RunDirectory, intact, read_json, select_mask, write_json
 from training.architecture import student_config
 from training.context import StageContext
@@ -62,14 +64,18 @@ def train_learner(context: StageContext, name: str) -> None:
     config = config.model_copy(update={"name": name})
     train, valid = data.split("train"), data.split("valid")
     roles = valid_roles(context.config, valid)
-    learner = build_learner(config, data.layout, data.stats, learner_seed(context.config, name))
-    report = learner.fit(
-        train,
-        valid.take(roles.select),
-        checkpoint_dir=context.checkpoints,
-        progress=context.progress,
-    )
-    learner.save(context.out)
+    seed = learner_seed(context.config, name)
+    if context.config.ray.net_workers > 1 and config.is_neural:
+        learner, report = _fit_on_workers(context, config, roles.select, seed)
+    else:
+        learner = build_learner(config, data.layout, data.stats, seed)
+        report = learner.fit(
+            train,
+            valid.take(roles.select),
+            checkpoint_dir=context.checkpoints,
+            progress=context.progress,
+        )
+        learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
     serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route))
     np.save(context.out / "logits_train.npy", learner.predict_logits(train))
@@ -77,6 +83,24 @@ def train_learner(context: StageContext, name: str) -> None:
     for split in ("valid", "test"):
         np.save(context.out / f"logits_{split}.npy", scorer.logits(data.split(split))[name])
     write_json(context.out / FIT_REPORT, report.to_dict())
+
+
+def _fit_on_workers(
+    context: StageContext, config: LearnerConfig, select: npt.NDArray[np.bool_], seed: int
+) -> tuple[BaseLearner, FitReport]:
+    """A neural learner, trained by several Ray workers and saved."""
+    from training.distributed import DistributedConfig, fit_distributed
+
+    report = fit_distributed(
+        config,
+        context.run.data,
+        context.out,
+        seed=seed,
+        spread=DistributedConfig(num_workers=context.config.ray.net_workers),
+        storage=context.checkpoints,
+        valid_rows=select,
+    )
+    return load_learner(context.out), report
 
 
 def pool_logits(run: RunDirectory, names: tuple[str, ...], split: str) -> dict[str, Logits]:

@@ -363,7 +363,7 @@ def teacher_system(run: RunDirectory, teacher: str) -> str:
 
 def best_neural(config: RunConfig, scores: dict[str, float | None]) -> str:
     """The neural learner of the pool with the best AUC (an undefined one counts as the worst)."""
-    neural = [name for name, c in config.learners.items() if c.model != "xgboost"]
+    neural = [name for name, c in config.learners.items() if c.is_neural]
     return max(neural, key=lambda name: scores[name] or 0.0)
 
 

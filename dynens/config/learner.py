@@ -125,6 +125,11 @@ class LearnerConfig(FrozenConfig):
     trees: TreesConfig = TreesConfig()
 
     @property
+    def is_neural(self) -> bool:
+        """Whether it is a network, and not trees."""
+        return self.model != "xgboost"
+
+    @property
     def display_name(self) -> str:
         return self.name or self.model
 
@@ -161,7 +166,7 @@ class LearnerConfig(FrozenConfig):
                 "device is cuda but optimizer.embedding_optimizer is fused_rowwise_adagrad, which "
                 "runs on the CPU only; use adam or auto"
             )
-        if self.model == "xgboost" and self.optimizer.snapshots > 1:
+        if not self.is_neural and self.optimizer.snapshots > 1:
             raise ValueError(
                 f"optimizer.snapshots is {self.optimizer.snapshots} but model is xgboost; "
                 "snapshots need a neural model"

@@ -123,11 +123,17 @@ class RayConfig(FrozenConfig):
         address: of an existing cluster; None starts one on this machine and stops it at the end.
         num_cpus: cores of a started cluster; None: every core of the machine.
         max_retries: times a stage whose worker died is started again from its checkpoint.
+        data_workers: files that are prepared side by side, by Ray Data where it is more than one;
+            the run's folder must then be visible to all machines of a cluster.
+        net_workers: Ray workers that train each neural learner of the pool together, over embedding
+            tables that lie on one of them each; trees, baseline and student stay in one process.
     """
 
     address: str | None = None
     num_cpus: int | None = Field(default=None, ge=1)
     max_retries: int = Field(default=3, ge=0)
+    data_workers: int = Field(default=1, ge=1)
+    net_workers: int = Field(default=1, ge=1)
 
 
 class ReportConfig(FrozenConfig):
@@ -236,7 +242,7 @@ class RunConfig(FrozenConfig):
                 f"learners has {len(always)} entries without max_rows and ensemble.size "
                 f"is {self.ensemble.size}; add learners or ask for fewer members"
             )
-        if self.student.model == "xgboost":
+        if not self.student.is_neural:
             raise ValueError("student.model is xgboost; the student must be a neural model")
         if self.student.optimizer.snapshots > 1:
             raise ValueError(
@@ -319,7 +325,7 @@ class RunConfig(FrozenConfig):
         hints = self.distill.hints
         if not self.distill.needs_teacher_features:
             return
-        neural = [name for name, c in self.learners.items() if c.model != "xgboost"]
+        neural = [name for name, c in self.learners.items() if c.is_neural]
         if not neural:
             asked = f"hints.weight is {hints.weight}"
             if hints.weight == 0:
