@@ -76,11 +76,10 @@ class Interval:
     high: float
 
 
-def interval(value: float, draws: Draws, confidence: float = 0.95) -> Interval:
-    """The percentile interval of `draws` around the estimate `value` (NaN draws are left out)."""
+def interval(value: float, draws: Draws) -> Interval:
+    """The 95 % percentile interval of `draws` around `value` (NaN draws are left out)."""
     finite = draws[np.isfinite(draws)]
     if len(finite) == 0:
         return Interval(value, float("nan"), float("nan"))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(finite, [tail, 1 - tail])
+    low, high = np.quantile(finite, [0.025, 0.975])
     return Interval(value, float(low), float(high))

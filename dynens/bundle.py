@@ -34,6 +34,7 @@ from pydantic import ConfigDict, ValidationError
 from dynens import __version__
 from dynens.batch import FeatureLayout
 from dynens.config.base import FrozenConfig
+from dynens.config.serving import Threshold
 from dynens.errors import BundleError
 
 BUNDLE_FORMAT = 2
@@ -56,7 +57,7 @@ class RouterSpec(FrozenConfig):
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
-    threshold: float
+    threshold: Threshold
     difficulty: str
     hard_fraction: float
 
@@ -275,7 +276,9 @@ def _check_file(directory: Path, name: str, entry: FileEntry, *, verify: bool) -
             "write it again with `dynens export RUN`."
         )
     if path.stat().st_size != entry.size_bytes or (verify and _entry(path) != entry):
-        raise BundleError(f"{path} does not match its checksum; the bundle is corrupt.")
+        raise BundleError(
+            f"{path} does not match its checksum; write it again with `dynens export RUN`."
+        )
 
 
 def _entry(path: Path) -> FileEntry:

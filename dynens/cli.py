@@ -14,7 +14,7 @@ import typer
 
 from dynens import __version__
 from dynens.cli_tables import data_app, dataset_of, schema_app, warn
-from dynens.errors import ConfigError, DynensError, StoppedError
+from dynens.errors import ConfigError, DynensError, StoppedError, causes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -371,22 +371,29 @@ def _console() -> Console:
 def main() -> None:
     """Run the command line; a user's mistake ends in one line on stderr and exit code 2."""
     try:
-        code = app(standalone_mode=False)
-        if code == StoppedError.exit_code:  # typer's answer to Ctrl-C
-            raise StoppedError("stopped.")
+        code = _called()
     except typer.Abort as e:  # typer's answer to EOFError, which nothing here raises on purpose
         raise (e.__cause__ or e) from None
     except typer.TyperException as e:
         print(f"dynens: {e.format_message()}", file=sys.stderr)
         code = 2
     except DynensError as e:
-        print(f"dynens: {_one_line(e)}", file=sys.stderr)
+        print(f"dynens: {' '.join(str(e).split())}", file=sys.stderr)
         code = e.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _called() -> object:
+    """What the command line returns; whatever Ctrl-C has become is a StoppedError."""
+    try:
+        code = app(standalone_mode=False)
+    except ImportError as e:  # what compiled modules make of it while they are imported
+        if not any(isinstance(cause, KeyboardInterrupt) for cause in causes(e)):
+            raise
+        code = StoppedError.exit_code  # as typer answers it
+    if code == StoppedError.exit_code:
+        raise StoppedError("stopped.")
+    return code
 
 
 if __name__ == "__main__":

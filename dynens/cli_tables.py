@@ -59,7 +59,9 @@ def schema_infer(
         try:
             write_text(out, inferred.to_yaml())
         except OSError as e:
-            raise BadInputError(f"--out {out} cannot be written ({e.strerror or e}).") from e
+            raise BadInputError(
+                f"{out} cannot be written ({e.strerror or e}); choose another --out."
+            ) from e
         typer.echo(f"{out} written; check it, then: dynens fit --data {out} --out RUN")
 
 

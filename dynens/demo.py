@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -97,6 +96,8 @@ def _clear(out: Path) -> None:
 @contextlib.contextmanager
 def server(run: Path, system: str) -> Iterator[str]:
     """`dynens serve` as a process of its own, ready; drained and gone afterwards."""
+    from serving.environment import free_port
+
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     options = ["--port", str(port), "--system", system]
@@ -116,11 +117,6 @@ def server(run: Path, system: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Any) -> None:
@@ -151,7 +147,7 @@ def show_answers(console: Console, run: RunDirectory, url: str) -> None:
     from serving.replay import infer_body
 
     data = open_prepared(run.data)
-    raw = data.raw("test").slice(0, EXAMPLE_ROWS)
+    raw = data.raw_test().slice(0, EXAMPLE_ROWS)
     engine = Engine.load(run.root)
     rows = engine.encoder.encode_table(raw)
     (difficulty,) = engine.student.run(("difficulty",), rows.dense, rows.ids)

@@ -36,6 +36,13 @@ def about(what: str) -> Iterator[None]:
         raise DataError(f"{what}: {e}") from e
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 class SchemaError(BadInputError):
     """A schema names something that does not exist or contradicts itself."""
 

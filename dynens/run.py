@@ -74,14 +74,23 @@ class RunDirectory:
         return run
 
     def read_config(self) -> dict[str, Any]:
-        return load_yaml(self.config)
+        """The run's configuration.
+
+        Raises:
+            ConfigError: the file cannot be read.
+            BundleError: it is empty, as that of no run is.
+        """
+        settings = load_yaml(self.config)
+        if not settings:
+            raise BundleError(f"{self.config} is empty; bring it back, or fit the run anew.")
+        return settings
 
     def start(
         self,
         config: Mapping[str, Any],
         *,
         resume: bool,
-        normalised: Callable[[Mapping[str, Any]], Any] = dict,
+        normalised: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
         """Create the directory and its config.yaml, or check that a resumed run is the same one.
 
@@ -128,7 +137,7 @@ class RunDirectory:
             os.close(handle)
 
     def _is_there(
-        self, text: str, resume: bool, normalised: Callable[[Mapping[str, Any]], Any]
+        self, text: str, resume: bool, normalised: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     ) -> bool:
         """Whether the run exists and may go on; False: a new one may be made here."""
         if self.root.exists() and not self.root.is_dir():
@@ -139,10 +148,11 @@ class RunDirectory:
                     f"{self.root} already holds a run; pass --resume to continue it or choose "
                     "another --out."
                 )
-            if normalised(self.read_config()) != normalised(yaml.safe_load(text)):
+            key = _difference(normalised(self.read_config()), normalised(yaml.safe_load(text)))
+            if key is not None:
                 raise BadInputError(
-                    f"{self.config} differs from the configuration given now; resume with the same "
-                    "one or choose another --out."
+                    f"{self.config} differs from the configuration given now in {key}; resume with "
+                    "the same one or choose another --out."
                 )
             return True
         if self.root.is_dir() and any(self.root.iterdir()):
@@ -155,6 +165,17 @@ class RunDirectory:
                     f"{self.root} lies inside the run {parent.root}; choose an --out outside of it."
                 )
         return False
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """The first key in which two configurations differ, as `section.key`; None: there is none."""
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping) and before != after:
+            return f"{key}.{_difference(before, after)}"
+        if before != after:
+            return key
+    return None
 
 
 def environment() -> dict[str, Any]:

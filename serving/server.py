@@ -24,11 +24,17 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from dynens.bundle import Bundle, load_bundle
-from dynens.config.serving import ServingConfig, System
+from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from dynens.errors import BadInputError, ServingError
 from serving.control import listening
-from serving.environment import APP_NAME, Runtime, create_runtime, ray_environment
+from serving.environment import (
+    APP_NAME,
+    Runtime,
+    bearer_token,
+    create_runtime,
+    ray_environment,
+)
 from serving.leftovers import end_leftovers, processes_of, remove_dead, send_signal
 from serving.swap import BundleKeeper
 
@@ -45,11 +51,7 @@ def serve(
     run_dir: Path,
     host: str = "127.0.0.1",
     port: int = 8000,
-    replicas: int | None = None,
-    latency_budget_ms: float | None = None,
     *,
-    system: System | None = None,
-    threshold: float | None = None,
     config: ServingConfig | None = None,
     on_ready: OnReady | None = None,
 ) -> None:
@@ -59,30 +61,17 @@ def serve(
         run_dir: a run directory or a bundle.
         host: address to listen on.
         port: port to listen on.
-        replicas: scoring processes.
-        latency_budget_ms: default budget of a request; None: the bundle's.
-        system: "dynamic", "student" or "ensemble" (the trio on every row).
-        threshold: laid over the router's; `-inf` makes every row hard.
-        config: everything else; the arguments above win over it.
+        config: everything else.
         on_ready: called with the URL once requests are answered.
 
     Raises:
         BundleError: no usable bundle there.
-        BadInputError: the port is taken or the address does not exist.
+        BadInputError: the port is taken, the address does not exist, or the bearer token is empty.
         ServingError: the server did not come up.
     """
-    given = {
-        "replicas": replicas,
-        "latency_budget_ms": latency_budget_ms,
-        "system": system,
-        "threshold": threshold,
-    }
-    settings = (config or ServingConfig()).model_dump()
-    settings.update({name: value for name, value in given.items() if value is not None})
-    resolved = ServingConfig.model_validate(settings)
     bundle = load_bundle(run_dir)
     stop = threading.Event()
-    with _signals(stop), running(bundle, host, port, resolved, stop) as up:
+    with _signals(stop), running(bundle, host, port, config or ServingConfig(), stop) as up:
         if on_ready is not None and not stop.is_set():
             on_ready(up.url)
         while not stop.wait(0.5):
@@ -91,6 +80,8 @@ def serve(
 
 def check_port(host: str, port: int) -> None:
     """Raise BadInputError unless `host:port` can be listened on."""
+    if not host:  # to the system, every interface
+        raise BadInputError("--host is empty; give an address to listen on, such as 127.0.0.1.")
     try:
         with socket.create_server((host, port)):
             pass
@@ -123,7 +114,8 @@ def running(
         )
         _run_application(build(arguments), APP_NAME)
 
-    # Whatever is wrong with the bundle is said here, in a sentence, not in a replica's traceback.
+    # Whatever is wrong is said here, in a sentence, not in a replica's traceback.
+    bearer_token(config.bearer_token_env)
     Engine.load(bundle.directory, config.engine, verify=False)
     keepers: list[BundleKeeper] = []
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from dynens.data.prepared import open_prepared
-from dynens.errors import BundleError
+from dynens.errors import BadInputError, BundleError
 from dynens.models.registry import load_learner
 from dynens.run import RunDirectory
 from training.context import read_settings
@@ -27,7 +28,7 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
 
     Raises:
         BundleError: the run is not finished.
-        BadInputError: another process works on it.
+        BadInputError: another process works on it, or it cannot be written.
     """
     _, config = read_settings(run.read_config(), str(run.config))
     config = config.for_rows(open_prepared(run.data).informative_rows)
@@ -43,9 +44,7 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
         for directory in directories:
             served = directory / MODEL_ONNX
             if not is_int8(served):
-                fresh = served.with_name(f"{served.name}.new")
-                load_learner(directory).export_onnx(fresh)
-                os.replace(fresh, served)
+                _export_anew(directory, served)
         for stage in stages:
             if stage.name in _AGAIN:
                 watcher.started(stage)
@@ -53,3 +52,15 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
                 run_stage(stage.name, stage.directory, run)
                 watcher.finished(stage, time.monotonic() - start, reused=False)
     warn_of_ranking(run, watcher)
+
+
+def _export_anew(learner: Path, served: Path) -> None:
+    fresh = served.with_name(f"{served.name}.new")
+    try:
+        load_learner(learner).export_onnx(fresh)
+        os.replace(fresh, served)
+    except OSError as e:
+        raise BadInputError(
+            f"{learner} cannot be written ({e.strerror or e}); make room or correct its rights, "
+            "and export again."
+        ) from e

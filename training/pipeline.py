@@ -20,7 +20,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from dynens.bundle import load_bundle
 from dynens.config.run import RayConfig, RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import BadInputError, BundleError, DynensError, TrainingError
+from dynens.errors import BadInputError, BundleError, DynensError, TrainingError, causes
 from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
 from dynens.schema import DatasetConfig
 from training.context import StageContext, json_progress, read_settings
@@ -40,6 +40,7 @@ from training.reuse import compare_files, reuse_stages
 POLL_S = 0.3
 PROGRESS_FILE = "progress.jsonl"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_MEMORY = "can't allocate memory"  # torch's allocator raises a plain RuntimeError
 _LESS_MEMORY = (
     "lower ray.num_cpus (fewer learners side by side) and continue with --resume, or start anew "
@@ -252,8 +253,6 @@ def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
         cause = getattr(e, "cause", None)
         if isinstance(cause, DynensError):
             raise cause from e
-        if isinstance(cause, OSError):
-            raise TrainingError(f"stage {stage.name} failed: {cause}.") from e
         raise TrainingError(f"stage {stage.name} failed: {cause or e}") from e
     except OutOfMemoryError as e:
         raise TrainingError(f"stage {stage.name} ran out of memory; {_LESS_MEMORY}.") from e
@@ -299,7 +298,6 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
     work = work_directory(run, name)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     started = time.time()
     context = StageContext(
         run=run,
@@ -310,6 +308,7 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
         progress=json_progress(work / PROGRESS_FILE),
     )
     with explained(name, run.root):
+        out.mkdir(parents=True)
         _stage_function(name)(context)
     write_json(out / DONE, {"stage": name, "started": started, "seconds": time.time() - started})
     replace_directory(out, directory)
@@ -318,30 +317,33 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
 
 @contextlib.contextmanager
 def explained(stage: str, root: Path) -> Iterator[None]:
-    """Turn a full disk or memory that ran out into one sentence; what was finished is kept.
+    """Turn a full disk, memory that ran out or missing rights into one sentence.
+
+    What was finished is kept.
 
     Raises:
-        TrainingError: either happened inside the block.
+        TrainingError: disk or memory did not suffice inside the block.
+        BadInputError: a file or folder must not be written or read.
     """
     try:
         yield
     except DynensError:
         raise
     except Exception as e:
-        chain = list(_chain(e))
+        chain = list(causes(e))
         if any(isinstance(c, OSError) and c.errno in _DISK_FULL for c in chain):
             raise TrainingError(
                 f"stage {stage}: the disk of {root} is full; make room and continue with --resume."
             ) from e
+        denied = [c for c in chain if isinstance(c, OSError) and c.errno in _DENIED]
+        if denied:
+            raise BadInputError(
+                f"stage {stage}: {denied[0].filename or root} cannot be used "
+                f"({denied[0].strerror}); correct its rights and continue with --resume."
+            ) from e
         if any(isinstance(c, MemoryError) or _NO_MEMORY in str(c) for c in chain):
             raise TrainingError(f"stage {stage} ran out of memory; {_LESS_MEMORY}.") from e
         raise
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _stage_function(name: str) -> Callable[[StageContext], None]:

@@ -13,9 +13,11 @@ from dynens.errors import ConfigError
 
 
 class FrozenConfig(BaseModel):
-    """Base of all configuration sections."""
+    """Base of all configuration sections; a number is finite unless its field says otherwise."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 Config = TypeVar("Config", bound=FrozenConfig)
@@ -29,8 +31,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path} cannot be read ({e}); give an existing YAML file.") from e
+    except OSError as e:
+        raise ConfigError(
+            f"{path} cannot be read ({e.strerror}); give an existing YAML file."
+        ) from e
+    except UnicodeDecodeError as e:
+        raise ConfigError(
+            f"{path} is no text, but YAML is; a table goes with --train and --label."
+        ) from e
     except (yaml.YAMLError, ValueError) as e:  # ValueError: a date such as 2024-02-30
         detail = " ".join(str(e).split())
         raise ConfigError(f"{path} is not valid YAML ({detail}); correct it.") from e
@@ -53,7 +61,10 @@ def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any
     for setting in overrides:
         key, separator, text = setting.partition("=")
         if not separator or not key:
-            raise ConfigError(f"--set {setting!r} has no '='; write it as --set section.key=value.")
+            lacks = "no key before its '='" if separator else "no '='"
+            raise ConfigError(
+                f"--set {setting!r} has {lacks}; write it as --set section.key=value."
+            )
         node = result
         *parents, last = key.split(".")
         for parent in parents:
@@ -78,7 +89,7 @@ def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> C
         return config_class.model_validate(data)
     except ValidationError as e:
         first = e.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"{origin}: unknown key {key!r}; dynens/config has the keys of a run, and "
@@ -86,7 +97,8 @@ def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> C
             ) from e
         reason = first["msg"].removeprefix("Value error, ")
         given = "" if first["type"] == "value_error" else f" (given {first['input']!r})"
-        raise ConfigError(f"{origin}: {key}: {reason}{given}.") from e
+        where = f"{origin}: {key}" if key else origin
+        raise ConfigError(f"{where}: {reason}{given}.") from e
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from dynens.config.base import FrozenConfig
 
 System = Literal["dynamic", "student", "ensemble", "ensemble_with_student"]
+
+
+def _no_nan(threshold: float) -> float:
+    if math.isnan(threshold):
+        raise ValueError("a threshold of nan is above and below nothing; give a number or -.inf")
+    return threshold
+
+
+Threshold = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_no_nan)]
+"""A difficulty; infinity where no row is hard, minus infinity where every row is."""
 
 
 class EngineConfig(FrozenConfig):
@@ -60,7 +71,7 @@ class ServingConfig(FrozenConfig):
     """
 
     system: System = "dynamic"
-    threshold: float | None = None
+    threshold: Threshold | None = None
     latency_budget_ms: float | None = Field(default=None, gt=0)
     replicas: int = Field(default=1, ge=1)
     max_queued: int = Field(default=64, ge=1)
@@ -71,3 +82,13 @@ class ServingConfig(FrozenConfig):
     item_tables_mb: float = Field(default=256, ge=0)
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    @model_validator(mode="after")
+    def _within_the_limits(self) -> ServingConfig:
+        budget_ms, limit_ms = self.latency_budget_ms, self.limits.max_budget_ms
+        if budget_ms is not None and budget_ms > limit_ms:
+            raise ValueError(
+                f"latency_budget_ms is {budget_ms:g} but limits.max_budget_ms is {limit_ms:g}; "
+                "lower the one or raise the other"
+            )
+        return self

@@ -64,8 +64,8 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
             temporary.rename(folder)
     except OSError as e:
         raise DataError(
-            f"the cache folder {folder} cannot be written ({e.strerror or e}); "
-            "set DYNENS_CACHE to a folder that can."
+            f"{folder} cannot be written ({e.strerror or e}); name another folder with --dir or "
+            "DYNENS_CACHE."
         ) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -86,10 +86,8 @@ class PreparedData:
             raise DataError(f"there is no split {name!r}; it is one of {', '.join(SPLITS)}.")
         return read_shard(self.directory / f"{name}.arrow")
 
-    def raw(self, name: str = "test") -> pa.Table:
+    def raw_test(self) -> pa.Table:
         """The first raw rows of the test split, entity columns joined, label included."""
-        if name != "test":
-            raise DataError(f"raw rows are kept of the test split only, not of {name!r}.")
         path = self.directory / "raw_test.arrow"
         with intact(path), ipc.open_file(str(path)) as reader:
             return reader.read_all()
@@ -101,8 +99,14 @@ class PreparedData:
             DataError: the label column is absent or holds values that training did not, a weight
                 is not positive, or a column has a type that its field cannot read.
         """
+        if lacking := self.schema.label.columns() - set(table.column_names):
+            raise DataError(
+                f"{source} has no column {min(lacking)!r}, which tells the label; give a table "
+                "with it."
+            )
         table = outcomes_with_points(table, self.dataset)
-        codes = LabelReader(self.schema.label).read(table)
+        with about(source):
+            codes = LabelReader(self.schema.label).read(table)
         kept = codes >= 0
         table = table.filter(pa.array(kept))
         labels = codes[kept].astype(np.float32)
@@ -147,7 +151,10 @@ class PreparedData:
                 "out"
             )
         if not len(batch):
-            raise DataError(f"{source}: no row is left after the label rule.")
+            raise DataError(
+                f"{source}: no row is left after the label rule; give labels as in the training "
+                "table."
+            )
         if warn:
             for warning in warnings:
                 warn(warning)
@@ -182,7 +189,10 @@ def open_prepared(directory: Path) -> PreparedData:
         manifest = json.loads((directory / "prepared.json").read_text(encoding="utf-8"))
         return PreparedData(directory, manifest)
     except (OSError, ValueError, KeyError) as e:
-        raise BundleError(f"{directory} holds no prepared data ({e}); prepare it again.") from e
+        raise BundleError(
+            f"{directory} holds no prepared data ({e}); remove it and make it again with "
+            "`dynens fit … --resume`."
+        ) from e
 
 
 def weights_of(

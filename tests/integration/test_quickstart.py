@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dynens.data.datasets.synthetic import SyntheticConfig, write
-from dynens.demo import free_port
+from serving.environment import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 120

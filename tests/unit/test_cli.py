@@ -44,6 +44,20 @@ def test_ctrl_c_says_stopped_and_whether_to_resume(
     assert said == f"dynens: {how}\n"
 
 
+def test_ctrl_c_while_a_compiled_module_is_imported(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(cli, "dataset_of", interrupted)
+    fit = ("fit", "--out", "run", "--train", "t.csv", "--label", "y")
+    assert ran(*fit) == (130, "dynens: stopped.\n")
+    monkeypatch.setattr(cli, "dataset_of", lambda *_: __import__("no_such_module"))
+    with pytest.raises(ModuleNotFoundError):
+        ran(*fit)
+
+
 def test_a_file_that_ends_too_early_is_no_ctrl_c(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     def ends(*_: object) -> None:
         raise EOFError("No data left in file")
@@ -89,6 +103,15 @@ def test_the_run_says_who_answers_unless_the_option_does(
     ran("serve", str(tmp_path), "--latency-budget-ms", "5", *options)
     (config,) = served
     assert (config.system, config.replicas, config.latency_budget_ms) == (system, 2, 5.0)
+
+
+def test_a_schema_that_cannot_be_written(ran: Ran, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n" + "1,0\n2,1\n" * 50)
+    out = table / "schema.yaml"
+    code, said = ran("schema", "infer", str(table), "--label", "y", "--out", str(out))
+    assert code == 2
+    assert f"dynens: {out} cannot be written (File exists); choose another --out.\n" in said
 
 
 def test_the_package_runs_as_a_command(monkeypatch, capsys):

@@ -32,6 +32,14 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
     ("settings", "sentence"),
     [
         (["router.hard_fraction"], "has no '='"),
+        (["=0.1"], "has no key before its '='"),
+        (["router.tolerance_auc=.inf"], "router.tolerance_auc: .* finite number .given inf"),
+        (["serving.threshold=.nan"], "serving.threshold: a threshold of nan is above and below"),
+        (["serving.latency_budget_ms=.inf"], "serving.latency_budget_ms: .* finite number"),
+        (
+            ["serving.latency_budget_ms=9", "serving.limits.max_budget_ms=5"],
+            "latency_budget_ms is 9 but limits.max_budget_ms is 5; lower the one",
+        ),
         (["seed.x=1"], "'seed' is a value"),
         (["router.speed=1"], "unknown key 'router.speed'"),
         (["router.max_hard_fraction=2"], "router.max_hard_fraction.*given 2"),
@@ -137,7 +145,10 @@ def test_yaml_must_be_a_mapping(tmp_path: Path) -> None:
     path.write_text("a: [1\n")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_yaml(path)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    path.write_bytes(b"PAR1\x80")
+    with pytest.raises(ConfigError, match="is no text, but YAML is; a table goes with --train"):
+        load_yaml(path)
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file or directory\)"):
         load_yaml(tmp_path / "none.yaml")
 
 

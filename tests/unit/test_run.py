@@ -29,8 +29,23 @@ def test_a_run_is_not_overwritten_and_resumes_only_with_the_same_configuration(
     with pytest.raises(BadInputError, match="already holds a run"):
         run.start({"seed": 1}, resume=False)
     run.start({"seed": 1}, resume=True)
-    with pytest.raises(BadInputError, match="differs from the configuration"):
+    with pytest.raises(BadInputError, match="differs from the configuration given now in seed;"):
         run.start({"seed": 2}, resume=True)
+    with pytest.raises(BadInputError, match="given now in router;"):
+        run.start({"seed": 1, "router": {"size": 1}}, resume=True)
+
+
+def test_the_setting_that_differs_is_named_with_its_section(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.start({"seed": 1, "ensemble": {"size": 3, "int8": "off"}}, resume=False)
+    with pytest.raises(BadInputError, match=r"given now in ensemble\.int8;"):
+        run.start({"seed": 1, "ensemble": {"size": 3, "int8": "auto"}}, resume=True)
+
+
+def test_an_empty_configuration_is_that_of_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(BundleError, match=r"config\.yaml is empty; bring it back"):
+        RunDirectory.open(tmp_path).read_config()
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dynens.data.encoding.fields import (
     FieldEncoder,
     NumericEncoder,
     derived,
+    misfits,
     numbers_of,
     single_precision,
     vectors,
@@ -27,6 +28,7 @@ from dynens.data.encoding.samples import SystematicSample
 from dynens.data.encoding.vocabulary import ValueCounter, Vocabulary
 from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import to_numbers
+from dynens.errors import DataError
 from dynens.schema import FieldSpec
 
 SAMPLE_ROWS = 200_000
@@ -244,6 +246,7 @@ class DenseVectorFitter(FieldFitter):
         super().__init__(spec)
         assert spec.length is not None
         self._length = spec.length
+        self._fitting = self._other = 0
         # One row of (count, sum, sum of squares) per chunk, added up in order at the end: floating
         # point sums then do not depend on who saw which chunk.
         self._sums: list[npt.NDArray[np.float64]] = []
@@ -253,7 +256,10 @@ class DenseVectorFitter(FieldFitter):
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         values, lengths = split_lists(column, self.spec.separator)
-        matrix = vectors(to_numbers(values).values, lengths, self._length)
+        numbers = to_numbers(values).values
+        self._fitting += int((lengths == self._length).sum())
+        self._other += int(misfits(numbers, lengths, self._length).sum())
+        matrix = vectors(numbers, lengths, self._length)
         self._sample.add(matrix)
         known = np.isfinite(matrix)
         matrix = np.where(known, matrix, 0.0)
@@ -263,6 +269,17 @@ class DenseVectorFitter(FieldFitter):
     def merge(self, other: DenseVectorFitter) -> None:
         self._sums += other._sums
         self._sample.merge(other._sample)
+        self._fitting += other._fitting
+        self._other += other._other
+
+    def warning(self) -> str | None:
+        if not self._other:
+            return None
+        share = self._other / (self._fitting + self._other)
+        return (
+            f"{share:.0%} of the lists in {self.spec.source} are no vectors of {self._length} "
+            "numbers, and count as missing"
+        )
 
     def multiply_with(self, partner: DenseVectorFitter) -> None:
         """Make a product of the two vectors an input; their components then have one scale."""
@@ -275,6 +292,11 @@ class DenseVectorFitter(FieldFitter):
 
     def _transform(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean and 1 / deviation of each component; of products 0 and 1 / the root mean square."""
+        if self._other and not self._fitting:
+            raise DataError(
+                f"field {self.spec.name!r} is a dense_vector of length {self._length}, and no row "
+                "holds so many numbers; correct its length or its kind."
+            )
         count, total, square = sum(self._sums, np.zeros((3, self._length)))
         if self._is_product:
             size = float(np.sqrt(square.sum() / max(count.sum(), 1)))

@@ -89,7 +89,7 @@ def test_evaluate_repeats_the_reported_figures(finished: Path) -> None:
 
 
 def test_predict_gives_the_evaluated_probabilities(finished: Path, workplace: Path) -> None:
-    raw = open_prepared(finished / "data").raw("test")
+    raw = open_prepared(finished / "data").raw_test()
     source = workplace / "test.parquet"
     pq.write_table(raw, source)
     done = dynens("predict", finished, source, "--out", workplace / "scored.csv")

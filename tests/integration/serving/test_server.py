@@ -46,7 +46,7 @@ def post(
 @pytest.fixture(scope="module")
 def rows(run: Path) -> pa.Table:
     """Raw test rows, with values nobody has seen before put among them."""
-    raw = open_prepared(run / "data").raw("test").drop(["click"]).slice(0, 150)
+    raw = open_prepared(run / "data").raw_test().drop(["click"]).slice(0, 150)
     strange = {"user_id": [10**9, None], "town": ["Ærø 🎈", None], "item_id": ["new", "i1"]}
     odd = pa.table({n: pa.array(v, raw.schema.field(n).type) for n, v in strange.items()})
     return pa.concat_tables([raw, odd], promote_options="default")
@@ -124,7 +124,7 @@ def test_the_stock_triton_client_gets_the_same(
 def test_ranking_joins_the_features_of_users_and_items(
     shared_server: ServerProcess, run: Path
 ) -> None:
-    raw = open_prepared(run / "data").raw("test").slice(0, 20)
+    raw = open_prepared(run / "data").raw_test().slice(0, 20)
     engine = Engine.load(run)
     whole = engine.score(engine.encoder.encode_table(raw.drop(["click"]))).probability
     for row, expected in zip(raw.to_pylist(), whole.tolist(), strict=True):

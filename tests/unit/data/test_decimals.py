@@ -49,7 +49,7 @@ def test_a_semicolon_file_is_read_with_its_commas(tmp_path):
     assert any("decimal commas, as price has them" in w for w in inferred.warnings)
     assert inferred.dataset.features.field("price").kind == "numeric"
     data = prepare(dataset_from_files(path, label="y"), tmp_path / "o", seed=0)
-    assert set(map(float, data.raw()["price"].to_pylist())) <= set(price.tolist())
+    assert set(map(float, data.raw_test()["price"].to_pylist())) <= set(price.tolist())
     other = tmp_path / "other.csv"
     other.write_text("price;y\n50,25;1\n")
     points = data.encoder.encode_columns({"price": [50.25]})

@@ -2,8 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.encoding.fitting import MultiValuedFitter
+from dynens.data.encoding.fitting import DenseVectorFitter, MultiValuedFitter
 from dynens.data.inference.infer import infer_schema
+from dynens.errors import DataError
 from dynens.schema import FieldSpec
 
 
@@ -69,3 +70,25 @@ def test_lists_that_are_found_keep_what_is_newest(tmp_path):
     path.write_text("\n".join(["watched,y", *rows]))
     (field,) = infer_schema(path, "y").dataset.features.fields
     assert (field.kind, field.separator, field.keep) == ("multi_valued", "|", "last")
+
+
+def vectors_fitted(lists):
+    fitter = DenseVectorFitter(FieldSpec(name="v", kind="dense_vector", length=2))
+    half = len(lists) // 2
+    fitter.add(pa.array(lists[:half], pa.list_(pa.float64())))
+    other = DenseVectorFitter(fitter.spec)
+    other.add(pa.array(lists[half:], pa.list_(pa.float64())))
+    fitter.merge(other)
+    return fitter
+
+
+def test_vectors_of_another_length_are_told():
+    assert vectors_fitted([[1, 2], None, [], [3, 4]]).warning() is None
+    told = vectors_fitted([[1, 2], [1, 2, 3], [3, 4], [5], None]).warning()
+    assert told == "50% of the lists in v are no vectors of 2 numbers, and count as missing"
+
+
+def test_a_column_that_holds_no_vector_at_all_is_refused():
+    with pytest.raises(DataError, match="'v' is a dense_vector of length 2, and no row holds so"):
+        vectors_fitted([[1, 2, 3], [4], None]).finish()
+    assert vectors_fitted([None, None]).finish().mean.tolist() == [0, 0]

@@ -69,6 +69,6 @@ def test_structs_are_read_as_their_fields_from_any_file(tmp_path, ending):
     assert list(infer_schema(path, "y").excluded) == ["marks"]
     data = prepare(dataset_from_files(path, label="y"), tmp_path / "out", seed=0)
     assert {f.source for f in data.schema.fields} == {"device.os", "device.app.v", "device.tags"}
-    raw = data.raw()
+    raw = data.raw_test()
     columns = {name: raw[name].to_pylist() for name in raw.column_names}
     np.testing.assert_array_equal(data.encoder.encode_columns(columns).ids, data.split("test").ids)

@@ -95,8 +95,17 @@ def test_many_texts_among_numbers_are_refused(data, tmp_path):
 
 
 def test_other_labels_are_refused(data, tmp_path):
-    with pytest.raises(DataError, match="'yes', which is neither positive"):
+    with pytest.raises(DataError, match=r"other\.csv: .*'yes', which is neither positive"):
         encoded(data, tmp_path, y=["yes", "no"] * (ROWS // 2))
+    with pytest.raises(DataError, match="no row is left after the label rule; give labels as in"):
+        encoded(data, tmp_path, y=[""] * ROWS)
+
+
+def test_a_file_without_labels_is_named_with_the_column_it_lacks(data, tmp_path):
+    path = tmp_path / "unlabelled.csv"
+    pacsv.write_csv(pa.table(columns()).drop_columns("y"), path)
+    with pytest.raises(DataError, match=r"unlabelled\.csv has no column .y., which tells"):
+        data.encode_file(str(path))
 
 
 @pytest.fixture(scope="module")

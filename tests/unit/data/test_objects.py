@@ -120,7 +120,7 @@ def test_objects_are_read_from_any_file(tmp_path, ending, kind):
     assert found.source.objects == {"device": ("os", "app.v")}
     data = prepare(dataset_from_files(path, label="y"), tmp_path / "out", seed=0)
     assert {f.source for f in data.schema.fields} == {"device.os", "device.app.v"}
-    raw = data.raw()
+    raw = data.raw_test()
     columns = {name: raw[name].to_pylist() for name in ("device.os", "device.app.v")}
     np.testing.assert_array_equal(data.encoder.encode_columns(columns).ids, data.split("test").ids)
 

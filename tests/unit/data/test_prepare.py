@@ -37,7 +37,7 @@ def test_everything_the_rest_relies_on(dataset, tmp_path):
 
 def test_raw_test_rows_encode_to_the_test_split(dataset, tmp_path):
     data = prepare(dataset, tmp_path / "out", seed=0)
-    raw, test = data.raw("test"), data.split("test")
+    raw, test = data.raw_test(), data.split("test")
     assert raw.num_rows == 60
     again = data.encode_labelled(raw)
     np.testing.assert_array_equal(again.ids, test.ids)
@@ -241,7 +241,7 @@ def test_entities_label_rules_and_drops(tmp_path):
     stars = np.array(log["stars"])
     assert sum(data.rows.values()) == (stars != 3).sum()
     assert data.report["rows_dropped"] == (stars == 3).sum()
-    raw = data.raw()
+    raw = data.raw_test()
     assert set(raw.column_names) >= {"uid", "iid", "job", "seen", "kind", "stars"}
     row = {name: raw[name][0].as_py() for name in raw.column_names}
     ranked = data.encoder.encode_rank(row["uid"], {}, [row["iid"]])

@@ -149,7 +149,7 @@ def test_a_damaged_file_is_named(dataset, tmp_path):
     data = prepare(dataset, tmp_path / "data", seed=3)
     reads = {
         "test.arrow": lambda: data.split("test"),
-        "raw_test.arrow": data.raw,
+        "raw_test.arrow": data.raw_test,
         "id_frequency.npy": lambda: data.id_frequency,
     }
     for name, read in reads.items():

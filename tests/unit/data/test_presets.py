@@ -113,7 +113,7 @@ def test_no_network_is_one_sentence(tmp_path, monkeypatch):
 def test_an_unwritable_cache_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DYNENS_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot be written .*; set DYNENS_CACHE"):
+    with pytest.raises(DataError, match=r"cannot be written .*; name another folder with --dir or"):
         fetch("synthetic")
 
 

@@ -67,7 +67,7 @@ LABEL = pa.array(RNG.integers(0, 2, ROWS))
 def test_usable_types_encode_alike_by_every_road(tmp_path, name):
     pq.write_table(pa.table({"x": USABLE[name], "y": LABEL}), tmp_path / "t.parquet")
     data = prepare(dataset_from_files(tmp_path / "t.parquet", label="y"), tmp_path / "o", seed=0)
-    raw, test = data.raw(), data.split("test")
+    raw, test = data.raw_test(), data.split("test")
     batch = data.encoder.encode_columns({"x": raw["x"].to_pylist()})
     np.testing.assert_array_equal(batch.ids, test.ids)
     np.testing.assert_allclose(batch.dense, test.dense, atol=1e-6)

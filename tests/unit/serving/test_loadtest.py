@@ -132,7 +132,10 @@ def test_k6s_summary_is_read() -> None:
     assert result.granted_share == 0.8
 
 
-@pytest.mark.parametrize(("rate", "duration"), [(0, 1), (-5, 1), (5, 0), (float("nan"), 1)])
+@pytest.mark.parametrize(
+    ("rate", "duration"),
+    [(0, 1), (-5, 1), (5, 0), (float("nan"), 1), (float("inf"), 1), (5, float("inf"))],
+)
 def test_impossible_loads_are_refused(rate: float, duration: float) -> None:
     with pytest.raises(BadInputError, match="above zero"):
         send_load("http://127.0.0.1:1", [b"{}"], rate, duration, 1)
@@ -149,7 +152,7 @@ def test_candidates_are_seeded_distinct_and_lead_with_positives(run: Path) -> No
     assert path == RANK_PATH
     assert bodies == request_bodies(prepared, 50, 20, seed=3)[1]
     assert bodies != request_bodies(prepared, 50, 20, seed=4)[1]
-    raw = prepared.raw("test").to_pylist()
+    raw = prepared.raw_test().to_pylist()
     liked = {(r["user_id"], r["item_id"]) for r in raw if r["click"] == 1}
     for body in bodies:
         document = orjson.loads(body)
@@ -167,7 +170,7 @@ def test_more_candidates_than_items_repeat(run: Path) -> None:
 
 def test_rows_become_named_tensors(run: Path) -> None:
     prepared = open_run_data(run)
-    body = orjson.loads(infer_body(prepared.encoder, prepared.raw("test").slice(0, 5)))
+    body = orjson.loads(infer_body(prepared.encoder, prepared.raw_test().slice(0, 5)))
     assert {t["name"] for t in body["inputs"]} == {f.name for f in prepared.encoder.input_fields}
     assert all(t["shape"][0] == 5 for t in body["inputs"])
     assert INFER_PATH.endswith("/infer")

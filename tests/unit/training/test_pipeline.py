@@ -189,6 +189,15 @@ def test_a_full_disk_of_any_writer() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "table.npy")
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_must_not_be_written(number: int) -> None:
+    with (
+        pytest.raises(BadInputError, match=r"student: /runs/x cannot be used .*correct its rights"),
+        explained("student", ROOT),
+    ):
+        raise OSError(number, "Permission denied", "/runs/x")
+
+
 def torch_allocation() -> object:
     return torch.zeros(2**45)
 
