@@ -37,8 +37,10 @@ _FLAT_TABLE = _TABLE.format("fields")
 
 def shard(network: CTRNetwork, sharding: Sharding, world: int) -> DistributedModelParallel:
     """`network` with one table per field, spread over the process group; its weights are new."""
-    fields = fields_of(network)
-    sharded = _replace_embeddings(network, FieldTables(fields, network.shape.embedding_dim))
+    assert isinstance(network.embeddings, SparseEmbeddings)
+    fields, pooling = network.embeddings.fields, network.embeddings.pooling
+    tables = FieldTables(fields, network.shape.embedding_dim, pooling)
+    sharded = _replace_embeddings(network, tables)
     sharder = EmbeddingBagCollectionSharder()
     dense = EmbeddingComputeKernel.DENSE.value
     generators: dict[Sharding, Callable[[int], Any]] = {

@@ -18,6 +18,7 @@ ModelName = Literal[
 """A key of `dynens.models.registry.MODELS`, or "auto" (for the student only)."""
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+Pooling = Literal["sum", "mean"]
 _BRANCHING = ("dnn", "ipnn", "auto")
 
 
@@ -87,6 +88,8 @@ class LearnerConfig(FrozenConfig):
     embedding_dim: int = Field(default=16, ge=1, le=512)
     embedding_std: float | None = Field(default=None, gt=0)
     """Deviation of the embeddings at the start; None: scaled to the table."""
+    list_pooling: Pooling = "sum"
+    """What a network is given of a list: the sum of its values' embeddings, or their mean."""
     hidden_units: tuple[int, ...] = (256, 128, 64)
     """Widths of the hidden layers, from the input up."""
     branches: int = Field(default=1, ge=1, le=16)

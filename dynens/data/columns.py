@@ -213,3 +213,9 @@ def unused_name(name: str, columns: Sequence[str]) -> str:
     while name in columns:
         name += "_"
     return name
+
+
+def unusable_type(error: pa.ArrowException) -> str:
+    """What it means that an operation does not know the type of a column."""
+    detail = str(error).splitlines()[0][:160]
+    return f"a column has a type that cannot be used ({detail}); convert it."

@@ -19,11 +19,11 @@ import pyarrow.ipc as ipc
 
 from dynens.batch import FeatureLayout, IntArray
 from dynens.data.cache import remove_abandoned
-from dynens.data.columns import unified_schema
+from dynens.data.columns import unified_schema, unusable_type
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import EncodedEntity, RawEntity, load_entities
 from dynens.data.encoding.fitting import FieldFitter, tie_fields
-from dynens.data.inference.infer import unusable_type, with_fields
+from dynens.data.inference.infer import with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
 from dynens.data.reading.sources import expand

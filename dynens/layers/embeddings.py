@@ -22,10 +22,12 @@ from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
 
 from dynens.batch import SparseField
+from dynens.config.learner import Pooling
 
 _TABLE = "fields"
 _TABLE_WEIGHT = f"embedding_bags.{_TABLE}.weight"
 INITIAL_STD = 0.01
+POOLINGS: dict[Pooling, PoolingType] = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
 
 
 def field_offsets(fields: Sequence[SparseField]) -> list[int]:
@@ -114,7 +116,7 @@ class FusedUpdate:
 
 
 class SparseEmbeddings(nn.Module):
-    """Mean-pooled embeddings of every sparse field, held by a TorchRec `EmbeddingBagCollection`.
+    """Pooled embeddings of every sparse field, held by a TorchRec `EmbeddingBagCollection`.
 
     The collection has one flat table and one feature, and the (B, F) bags of a batch form one
     `KeyedJaggedTensor` of B·F bags: a single pooled lookup however many fields there are.
@@ -127,6 +129,7 @@ class SparseEmbeddings(nn.Module):
         fused: update the table in the backward pass (TorchRec's table-batched kernels); None leaves
             gradients to an optimiser.
         initial_std: deviation of the weights at the start.
+        pooling: what a list is: the sum of its values' rows or their mean.
     """
 
     def __init__(
@@ -135,11 +138,13 @@ class SparseEmbeddings(nn.Module):
         embedding_dim: int,
         fused: FusedUpdate | None = None,
         initial_std: float = INITIAL_STD,
+        pooling: Pooling = "sum",
     ) -> None:
         super().__init__()
         self.fields = tuple(fields)
         self.initial_std = initial_std
         self.embedding_dim = embedding_dim
+        self.pooling = pooling
         self.index = FlatIndex(fields)
         self.fused = fused if fields else None
         if not fields:
@@ -149,7 +154,7 @@ class SparseEmbeddings(nn.Module):
             embedding_dim=embedding_dim,
             num_embeddings=num_flat_rows(fields),
             feature_names=[_TABLE],
-            pooling=PoolingType.SUM if self.index.single_valued else PoolingType.MEAN,
+            pooling=POOLINGS["sum" if self.index.single_valued else pooling],
         )
         self.collection: nn.Module = EmbeddingBagCollection(tables=[table])
         if fused is not None:
@@ -203,23 +208,30 @@ class SparseEmbeddings(nn.Module):
 class FlatEmbeddings(nn.Module):
     """The inference form of `SparseEmbeddings`.
 
-    One Gather, and for each list one sum. Where there are lists the table has one more column, 1 in
-    every row but those of padding: its sum over a list is the count that a mean divides by.
+    One Gather, and for each list one sum. Where means are taken of lists the table has one more
+    column, 1 in every row but those of padding: its sum over a list is the count that they divide
+    by.
+
+    Args:
+        fields: the sparse fields.
+        weight: the flat table.
+        num_summed: its first columns, of which a list is the sum; of the others it is the mean.
     """
 
-    def __init__(self, fields: Sequence[SparseField], weight: Tensor) -> None:
+    def __init__(self, fields: Sequence[SparseField], weight: Tensor, num_summed: int) -> None:
         super().__init__()
         self.index = FlatIndex(fields)
         self.embedding_dim = weight.shape[1]
+        self.num_summed = self.embedding_dim if self.index.single_valued else num_summed
         table = weight.detach().clone().float()
-        if not self.index.single_valued:
+        if self.num_summed < self.embedding_dim:
             counted = torch.ones(len(table), 1)
             counted[self.index.padding_rows] = 0.0
             table = torch.cat([table, counted], dim=1)
         self.weight = nn.Parameter(table, requires_grad=False)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(N, W) int32 ids → (N, F, E) float32 means."""
+        """(N, W) int32 ids → (N, F, E) float32 sums and means."""
         width = self.embedding_dim
         if self.index.num_fields == 0:
             return self.weight.new_zeros((1, 0, width)).expand(ids.shape[0], -1, -1)
@@ -231,4 +243,9 @@ class FlatEmbeddings(nn.Module):
             for columns, is_list in self.index.runs
         ]
         sums = torch.cat(parts, dim=1)
-        return sums[:, :, :width] / sums[:, :, width:].clamp(min=1.0)
+        if self.num_summed == width:
+            return sums
+        means = sums[:, :, self.num_summed : width] / sums[:, :, width:].clamp(min=1.0)
+        if self.num_summed == 0:
+            return means
+        return torch.cat([sums[:, :, : self.num_summed], means], dim=2)

@@ -9,19 +9,22 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
 
 from dynens.batch import SparseField
-from dynens.layers.embeddings import FlatIndex, field_offsets
+from dynens.config.learner import Pooling
+from dynens.layers.embeddings import POOLINGS, FlatIndex, field_offsets
 
 
 class FieldTables(nn.Module):
-    """Mean-pooled embeddings of every field: (B, W) ids → (B, F, E).
+    """Pooled embeddings of every field: (B, W) ids → (B, F, E).
 
     Table `t{i}` holds field i's rows without the padding row.
     """
 
-    def __init__(self, fields: Sequence[SparseField], embedding_dim: int) -> None:
+    def __init__(
+        self, fields: Sequence[SparseField], embedding_dim: int, pooling: Pooling = "sum"
+    ) -> None:
         super().__init__()
         self.fields = tuple(fields)
         self.embedding_dim = embedding_dim
@@ -34,7 +37,7 @@ class FieldTables(nn.Module):
                     embedding_dim=embedding_dim,
                     num_embeddings=field.num_embeddings,
                     feature_names=[f"f{i}"],
-                    pooling=PoolingType.MEAN,
+                    pooling=POOLINGS[pooling],
                 )
                 for i, field in enumerate(fields)
             ]

@@ -252,7 +252,11 @@ class CTRNetwork(nn.Module):
         self.shape = HeadShape(num_dense, len(selection.fields), width)
         fused = None if config.random_features else fused_update(config.optimizer)
         self.embeddings: nn.Module = SparseEmbeddings(
-            selection.fields, width, fused, config.embedding_std or INITIAL_STD
+            selection.fields,
+            width,
+            fused,
+            config.embedding_std or INITIAL_STD,
+            config.list_pooling,
         )
         self.embedding_dropout = ByteDropout(config.embedding_dropout)
         self.head = head_class(self.shape, config)

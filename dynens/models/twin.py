@@ -25,12 +25,13 @@ class GroupInputs(nn.Module):
     Args:
         group: which columns it reads.
         weight: the group's rows of the flat table.
+        num_summed: its first columns, of which a list is the sum.
     """
 
-    def __init__(self, group: FeatureGroup, weight: Tensor) -> None:
+    def __init__(self, group: FeatureGroup, weight: Tensor, num_summed: int) -> None:
         super().__init__()
         self.group = group
-        self.table = FlatEmbeddings(group.fields, weight)
+        self.table = FlatEmbeddings(group.fields, weight, num_summed)
 
     def forward(
         self, dense: Tensor, ids: Tensor, context_rows: Tensor | None
@@ -132,8 +133,9 @@ class InferenceTwin(nn.Module):
         self.embedding_dim = network.shape.embedding_dim
         self.folds_stats = network.stat_inputs is not None
         selection = network.selection
+        num_summed = self.embedding_dim if embeddings.pooling == "sum" else 0
         self.groups = nn.ModuleList(
-            GroupInputs(group, table)
+            GroupInputs(group, table, num_summed)
             for group, table in zip(
                 selection.groups(), group_tables(selection, weight), strict=True
             )

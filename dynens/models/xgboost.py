@@ -81,7 +81,7 @@ class TreeInputs(nn.Module):
         self.feature_groups = selection.groups()
         tables = group_tables(selection, torch.from_numpy(exact_sums(table, widest)))
         self.groups = nn.ModuleList(
-            GroupInputs(group, rows)
+            GroupInputs(group, rows, num_summed=0)
             for group, rows in zip(self.feature_groups, tables, strict=True)
         )
 

@@ -17,6 +17,7 @@ _QUERY_WORDS = 2.0  # from here on a category's words are a bag beside it
 _MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 64  # words
 _COMES_BACK = 2.0  # rows per text
 _REPEATS = 1.1
+_PLENTY = 100  # rows per integer
 _WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
 ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
 
@@ -139,6 +140,8 @@ def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
         why = f"repeated integers whose size tells nothing by itself: {evidence}"
     elif by_value > by_bucket + profile.auc_noise and repeats >= 2:
         why = f"integers whose value matters more than their size: {evidence}"
+    elif by_bucket < by_value + profile.auc_noise and repeats >= _PLENTY:
+        why = f"integers of many rows each, whose size matters no more than they do: {evidence}"
     else:
         return [_numeric(profile, f"integers whose size matters: {evidence}")]
     return [_categorical(profile, why), _size(profile)]

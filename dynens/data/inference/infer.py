@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynens.data.columns import check_types, unused_name
+from dynens.data.columns import check_types, unusable_type, unused_name
 from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.apart import apart_fields
 from dynens.data.inference.crossed import crossed_fields
@@ -394,9 +394,3 @@ class _Inference:
             f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
             for f in self._fields
         ]
-
-
-def unusable_type(error: pa.ArrowException) -> str:
-    """What it means that an operation does not know the type of a column."""
-    detail = str(error).splitlines()[0][:160]
-    return f"a column has a type that cannot be used ({detail}); convert it."

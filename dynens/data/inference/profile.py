@@ -217,6 +217,8 @@ def _merge_equal(texts: pa.StringArray, codes: npt.NDArray[np.int32]) -> npt.NDA
 
 def _profile_lists(name: str, array: pa.Array, labels: Labels | None) -> ColumnProfile:
     values, lengths = split_lists(array, None)
+    if values.null_count == len(values):
+        return ColumnProfile(name, len(array), 0, 0, is_list=True)
     known = array.is_valid().to_numpy(zero_copy_only=False)
     inside = np.unique(lengths[known])
     return ColumnProfile(

@@ -205,6 +205,20 @@ def test_integers_that_are_categories_keep_their_size(tmp_path):
     }
 
 
+@pytest.mark.parametrize(("values", "is_category"), [(16, True), (60, False)])
+def test_integers_of_many_rows_each_are_categories_whatever_their_size_tells(
+    tmp_path, values, is_category
+):
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, values, 3000)
+    clicked = (rng.random(3000) < 0.2 + 0.5 * code / values).astype(int)
+    pq.write_table(pa.table({"level": code, "y": clicked}), tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    kinds = {f.name: f.kind for f in fields}
+    category = {"level": "categorical", "level.size": "numeric"}
+    assert kinds == (category if is_category else {"level": "numeric"})
+
+
 def test_structures_are_left_out_aloud(tmp_path):
     rng = np.random.default_rng(0)
     maps = pa.array([[("a", 1)]] * 400, pa.map_(pa.string(), pa.int64()))

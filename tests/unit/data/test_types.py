@@ -58,6 +58,7 @@ USABLE = {
 UNUSABLE = {
     "map": pa.array([[("k", i)] for i in SMALL], pa.map_(pa.string(), pa.int64())),
     "nothing": pa.nulls(ROWS),
+    "lists of nothing": pa.array([[]] * ROWS),
     "blank": pa.array([" "] * ROWS),
 }
 LABEL = pa.array(RNG.integers(0, 2, ROWS))

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from dynens.batch import SparseField
+from dynens.config.learner import Pooling
 from dynens.layers.blocks import ByteDropout
 from dynens.layers.columns import Columns
-from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, field_offsets
+from dynens.layers.embeddings import POOLINGS, FlatEmbeddings, SparseEmbeddings, field_offsets
 from dynens.layers.field_tables import FieldTables, join_flat_table, split_flat_table
 from dynens.layers.interactions import CrossNetwork, PairwiseInnerProducts, fm_second_order
 
@@ -30,16 +31,18 @@ def test_offsets_point_one_past_the_padding_row() -> None:
     assert field_offsets(FIELDS) == [1, 5]
 
 
-def test_lookup_and_mean_by_hand() -> None:
-    embeddings = numbered(SparseEmbeddings(FIELDS, 2))
-    # Row 0: a = row 1; b = mean of rows 6 and 8. Row 1: a = row 3; b = row 7 alone.
-    expected = [[[1.0, 10.0], [7.0, 70.0]], [[3.0, 30.0], [7.0, 70.0]]]
+@pytest.mark.parametrize(("pooling", "of_list"), [("sum", 14.0), ("mean", 7.0)])
+def test_lookup_and_pooling_by_hand(pooling: Pooling, of_list: float) -> None:
+    embeddings = numbered(SparseEmbeddings(FIELDS, 2, pooling=pooling))
+    # Row 0: a = row 1; b = rows 6 and 8. Row 1: a = row 3; b = row 7 alone.
+    expected = [[[1.0, 10.0], [of_list, 10 * of_list]], [[3.0, 30.0], [7.0, 70.0]]]
     assert embeddings(IDS).tolist() == expected
 
 
-def test_inference_form_equals_training_form() -> None:
-    embeddings = SparseEmbeddings(FIELDS, 2)
-    twin = FlatEmbeddings(FIELDS, embeddings.weight)
+@pytest.mark.parametrize(("pooling", "num_summed"), [("sum", 2), ("mean", 0)])
+def test_inference_form_equals_training_form(pooling: Pooling, num_summed: int) -> None:
+    embeddings = SparseEmbeddings(FIELDS, 2, pooling=pooling)
+    twin = FlatEmbeddings(FIELDS, embeddings.weight, num_summed)
     torch.testing.assert_close(twin(IDS), embeddings(IDS))
 
 
@@ -48,13 +51,16 @@ def test_single_valued_fields_take_the_same_values() -> None:
     embeddings = numbered(SparseEmbeddings(single, 2))
     ids = IDS[:, :2]
     assert embeddings(ids).tolist() == [[[1.0, 10.0], [6.0, 60.0]], [[3.0, 30.0], [7.0, 70.0]]]
-    torch.testing.assert_close(FlatEmbeddings(single, embeddings.weight)(ids), embeddings(ids))
+    torch.testing.assert_close(FlatEmbeddings(single, embeddings.weight, 0)(ids), embeddings(ids))
 
 
 @pytest.mark.parametrize("fields", [FIELDS, (SparseField("a", 3), SparseField("b", 4))])
-def test_field_tables_hold_the_same_function(fields: tuple[SparseField, ...]) -> None:
-    flat = SparseEmbeddings(fields, 4)
-    tables = FieldTables(fields, 4)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_field_tables_hold_the_same_function(
+    fields: tuple[SparseField, ...], pooling: Pooling
+) -> None:
+    flat = SparseEmbeddings(fields, 4, pooling=pooling)
+    tables = FieldTables(fields, 4, pooling)
     with torch.no_grad():
         for name, rows in split_flat_table(fields, flat.weight).items():
             tables.collection.embedding_bags[name].weight.copy_(rows)
@@ -67,18 +73,20 @@ def test_flat_table_survives_the_round_trip() -> None:
     assert torch.equal(join_flat_table(FIELDS, split_flat_table(FIELDS, flat)), flat)
 
 
-def test_means_of_lists_by_hand() -> None:
+def test_sums_and_means_of_lists_by_hand() -> None:
     fields = (SparseField("a", 3), SparseField("b", 4, 3), SparseField("c", 9, 2))
     ids = torch.tensor(
         [[1, 2, 0, 3, 5, -1], [0, 1, -1, -1, 1, -1]], dtype=torch.int32
     )  # row 1: both lists are empty
-    rows = torch.arange(19.0).unsqueeze(1)
+    rows = torch.arange(19.0).unsqueeze(1).repeat(1, 2)
     rows[[0, 4, 9]] = 0.0  # padding
-    means = FlatEmbeddings(fields, rows)(ids)
+    pooled = FlatEmbeddings(fields, rows, 1)(ids)
     # Row 0: a 2; b (7, 5, 8); c 15. Row 1: a 1; missing is row 6 of b and row 11 of c.
-    torch.testing.assert_close(
-        means[:, :, 0], torch.tensor([[2.0, 20 / 3, 15.0], [1.0, 6.0, 11.0]])
-    )
+    sums, means = [[2.0, 20.0, 15.0], [1.0, 6.0, 11.0]], [[2.0, 20 / 3, 15.0], [1.0, 6.0, 11.0]]
+    torch.testing.assert_close(pooled, torch.tensor([sums, means]).permute(1, 2, 0))
+    for num_summed in (0, 2):
+        same = FlatEmbeddings(fields, rows, num_summed)(ids)
+        torch.testing.assert_close(same, pooled[:, :, [1 - num_summed // 2] * 2])
 
 
 def test_byte_dropout_keeps_the_mean_and_drops_the_share() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,21 @@ def test_loaded_learner_equals_saved(model: str, tmp_path: Path) -> None:
         loaded.predict_logits(table.valid), learner.predict_logits(table.valid)
     )
     assert loaded.layout == table.layout
+
+
+def test_means_of_lists_are_exported_and_learners_of_before_have_them(tmp_path: Path) -> None:
+    table = TABLES["multi-valued"]
+    learner = fitted("dnn", table, list_pooling="mean", use_stats=True)
+    logits = learner.predict_logits(table.valid)
+    learner.export_onnx(tmp_path / "m.onnx")
+    np.testing.assert_allclose(run_onnx(tmp_path / "m.onnx", table.valid), logits, atol=1e-5)
+    learner.save(tmp_path)
+    written = json.loads((tmp_path / "learner.json").read_text())
+    del written["config"]["list_pooling"]
+    (tmp_path / "learner.json").write_text(json.dumps(written))
+    np.testing.assert_array_equal(load_learner(tmp_path).predict_logits(table.valid), logits)
+    sums = fitted("dnn", table, use_stats=True).predict_logits(table.valid)
+    assert np.abs(sums - logits).max() > 1e-3
 
 
 @pytest.mark.parametrize("model", ["lr", "xgboost"])
