@@ -88,8 +88,9 @@ class LearnerConfig(FrozenConfig):
     embedding_dim: int = Field(default=16, ge=1, le=512)
     embedding_std: float | None = Field(default=None, gt=0)
     """Deviation of the embeddings at the start; None: scaled to the table."""
-    list_pooling: Pooling = "sum"
-    """What a network is given of a list: the sum of its values' embeddings, or their mean."""
+    list_pooling: Pooling | None = None
+    """What a network is given of a list: the sum of its values' embeddings or their mean; None: by
+    the table."""
     hidden_units: tuple[int, ...] = (256, 128, 64)
     """Widths of the hidden layers, from the input up."""
     branches: int = Field(default=1, ge=1, le=16)

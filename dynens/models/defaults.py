@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dynens.batch import FeatureLayout
-from dynens.config.learner import Device, LearnerConfig, OptimizerConfig, TreesConfig
+from dynens.config.learner import Device, LearnerConfig, OptimizerConfig, Pooling, TreesConfig
 from dynens.errors import ConfigError
 
 _STRONGEST_L2 = 3e-3
@@ -55,6 +55,7 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             "optimizer": resolved,
             "dropout": dropout,
             "embedding_std": std,
+            "list_pooling": config.list_pooling or default_list_pooling(num_rows),
             "use_stats": use_stats,
             "rank": rank,
             "trees": resolve_trees(config.trees, num_rows),
@@ -113,6 +114,15 @@ def default_embedding_std(layout: FeatureLayout, num_rows: int) -> float:
     is_small = num_rows < _SMALL_TABLE_ROWS
     is_known = num_rows >= _KNOWN_ROWS_PER_ID * _largest_vocabulary(layout)
     return _SMALL_TABLE_STD if is_small and is_known else _LARGE_TABLE_STD
+
+
+def default_list_pooling(num_rows: int) -> Pooling:
+    """Sums below 100,000 rows, means above.
+
+    In a mean of n values each weighs an n-th, so that it learns more slowly and L2 holds it n²
+    times as strongly, which few rows never make up for; with many the two are alike.
+    """
+    return "sum" if num_rows < _SMALL_TABLE_ROWS else "mean"
 
 
 def _largest_vocabulary(layout: FeatureLayout) -> int:

@@ -1,6 +1,7 @@
 """Logistic regression on ids and dense inputs.
 
-`logit = b + wᵀ·dense + Σ_f w_f[id_f]`; a multi-valued field contributes the sum of its weights.
+`logit = b + wᵀ·dense + Σ_f w_f[id_f]`; a multi-valued field contributes the sum or
+mean of its weights.
 
 References:
     Richardson et al., "Predicting Clicks: Estimating the Click-Through Rate for New Ads", WWW 2007.

@@ -118,7 +118,7 @@ class NetLearner:
         # The networks' own buffers carry the statistics; this only gives the table's shape.
         num_rows = sum(1 + field.num_embeddings for field in layout.fields)
         stats = SavedStats(np.zeros((num_rows, 2), np.float32), tuple(data["stats_columns"]))
-        config = LearnerConfig.model_validate({"list_pooling": "mean", **data["config"]})
+        config = LearnerConfig.model_validate(data["config"])
         learner = cls(config, layout, stats, data["seed"])
         path = directory / WEIGHTS_FILE
         with intact(path), np.load(path, allow_pickle=False) as arrays:

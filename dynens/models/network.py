@@ -256,7 +256,7 @@ class CTRNetwork(nn.Module):
             width,
             fused,
             config.embedding_std or INITIAL_STD,
-            config.list_pooling,
+            config.list_pooling or "mean",
         )
         self.embedding_dropout = ByteDropout(config.embedding_dropout)
         self.head = head_class(self.shape, config)

@@ -39,3 +39,12 @@ def test_embeddings_of_small_tables_start_large():
     assert stds == [0.01, 0.14, 0.14, 0.01]
     given = LearnerConfig(model="dnn", embedding_std=0.3)
     assert resolve_config(given, layout, 1000).embedding_std == 0.3
+
+
+def test_lists_of_small_tables_are_sums() -> None:
+    layout = FeatureLayout((), (SparseField("tags", 9, 3),))
+    config = LearnerConfig(model="dnn")
+    assert resolve_config(config, layout, 99_999).list_pooling == "sum"
+    assert resolve_config(config, layout, 100_000).list_pooling == "mean"
+    given = LearnerConfig(model="dnn", list_pooling="mean")
+    assert resolve_config(given, layout, 1000).list_pooling == "mean"
