@@ -235,9 +235,7 @@ class _Inference:
         self._result.warnings += [*warnings, *shared.warnings]
         for name, why in shared.copies.items():
             self._exclude(name, why, True)
-        self._fields = shared.fields
-        if not self._config.entities:
-            self._fields = crossed_fields(self._fields, self._sample, self._labels, self._distance)
+        self._fields = crossed_fields(shared.fields, self._sample, self._labels, self._distance)
 
     def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
         """Warn of texts that are a sign of something else."""

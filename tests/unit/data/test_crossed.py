@@ -7,10 +7,18 @@ import pytest
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY
 from dynens.data.encoding.encoders import RowEncoder
-from dynens.data.encoding.entities import RawEntity
-from dynens.data.inference.infer import infer_schema
+from dynens.data.encoding.entities import RawEntity, load_entities
+from dynens.data.inference.infer import infer_schema, with_fields
+from dynens.data.prepare import prepare
 from dynens.errors import ConfigError, SchemaError
-from dynens.schema import FeatureSchema, FieldSpec, VocabularyPolicy
+from dynens.rules import LabelRule
+from dynens.schema import (
+    DatasetConfig,
+    EntityTable,
+    FeatureSchema,
+    FieldSpec,
+    VocabularyPolicy,
+)
 from tests.unit.data.encoded import fit, same
 
 ROWS = 12_000
@@ -49,6 +57,32 @@ def test_a_route_is_where_it_starts_and_ends(tmp_path, seed):
 def test_ends_that_tell_each_for_itself_are_no_route(tmp_path, seed):
     pq.write_table(routes(np.random.default_rng(seed), "ends"), tmp_path / "t.parquet")
     assert not crossed_in(tmp_path / "t.parquet")
+
+
+def test_pairs_of_a_users_and_an_items_category_are_found_in_their_tables(tmp_path):
+    rng = np.random.default_rng(0)
+    job, kind = rng.integers(0, 8, 300), rng.integers(0, 12, 200)
+    user, item = rng.integers(0, 300, ROWS), rng.integers(0, 200, ROWS)
+    logit = rng.normal(0, 1.2, (8, 12))[job[user], kind[item]]
+    log = {"user": user, "item": item, "y": rng.random(ROWS) < 1 / (1 + np.exp(-logit))}
+    users = {"user": np.arange(300), "job": [f"job {i}" for i in job]}
+    items = {"item": np.arange(200), "kind": [f"kind {i}" for i in kind]}
+    for name, columns in (("log", log), ("users", users), ("items", items)):
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    config = DatasetConfig(
+        files=(str(tmp_path / "log.parquet"),),
+        entities=(
+            EntityTable(files=str(tmp_path / "users.parquet"), entity="user", key="user"),
+            EntityTable(files=str(tmp_path / "items.parquet"), entity="item", key="item"),
+        ),
+        features=FeatureSchema(label=LabelRule(column="y")),
+    )
+    fields = with_fields(config, load_entities(config)).dataset.features.fields
+    assert [f.crossed for f in fields if f.crossed] == [("job", "kind")]
+    data = prepare(config, tmp_path / "out", seed=0)
+    rows = pa.table({"user": [7, 7, 7], "item": [5, 9, 3]})
+    ranked = data.encoder.encode_rank(7, {}, [5, 9, 3])
+    same(ranked, data.encoder.encode_table(rows))
 
 
 def test_few_numbers_are_values_too(tmp_path):
