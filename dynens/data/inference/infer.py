@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,12 +21,9 @@ from dynens.data.inference.leaks import find_leak, named_after_leaks
 from dynens.data.inference.profile import ColumnProfile, profile_column
 from dynens.data.inference.roles import (
     DATE,
-    ITEM,
     NUMBERING,
-    REQUEST,
-    USER,
-    find_key,
-    find_timestamp,
+    Roles,
+    find_roles,
     find_weight,
     may_be_time,
     passing_values,
@@ -175,31 +173,13 @@ class _Inference:
             n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
         }
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
-        timestamp, time_format = features.timestamp, features.time_format
-        if timestamp is None:
-            safe = {n: p for n, p in profiles.items() if not p.tells_by_absence}
-            timestamp, time_format = find_timestamp(self._sample, safe) or (None, time_format)
-        request = features.request_id or find_key(profiles, REQUEST)
-        user = features.user_key or find_key(profiles, USER)
-        item = features.item_key or find_key(profiles, ITEM)
+        roles = find_roles(features, self._sample, profiles)
         self._look_at_texts(profiles)
         for name, profile in profiles.items():
-            if not name:
-                self._exclude("(no name)", "a column without a name, as row numbers have none")
-            elif name == request:
-                self._exclude(
-                    name, "it ties the rows of one request together (features.request_id)"
-                )
-            elif name == timestamp:
-                self._add_parts(row_time_fields(name, time_format, self._sample[name]))
-            elif not self._leaks(profile) and not self._useless(profile, (user, item)):
-                if name not in (user, item) and self._passes(profile, timestamp, time_format):
-                    self._exclude(name, "its values do not come back as time goes on", True)
-                else:
-                    self._add(profile, user, item)
+            self._decide(name, profile, roles)
         self._result.warnings += named_after_leaks(profiles, [f.source for f in self._fields])
         self._limit_buckets()
-        if timestamp is None:
+        if roles.timestamp is None:
             self._ask_about_dates()
         if not self._fields:
             raise DataError(
@@ -208,24 +188,34 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
-        self._tie_fields(user)
-        if timestamp is not None:
-            self._add_ages(timestamp, time_format)
+        self._tie_fields(roles.user_key)
+        if roles.timestamp is not None:
+            self._add_ages(roles.timestamp, roles.time_format)
         updated = features.model_copy(
             update={
+                **asdict(roles),
                 "fields": tuple(self._fields),
-                "timestamp": timestamp,
-                "time_format": time_format,
-                "request_id": request,
                 "sample_weight": weight,
-                "user_key": user,
-                "item_key": item,
-                "group": features.group or user,
+                "group": features.group or roles.user_key,
                 "excluded": (*features.excluded, *self._result.excluded),
             }
         )
         self._result.dataset = self._config.model_copy(update={"features": updated})
         return self._result
+
+    def _decide(self, name: str, profile: ColumnProfile, roles: Roles) -> None:
+        """Add the fields of a column, or leave it out."""
+        if not name:
+            self._exclude("(no name)", "a column without a name, as row numbers have none")
+        elif name == roles.request_id:
+            self._exclude(name, "it ties the rows of one request together (features.request_id)")
+        elif name == roles.timestamp:
+            self._add_parts(row_time_fields(name, roles.time_format, self._sample[name]))
+        elif not self._leaks(profile) and not self._useless(profile, roles.keys):
+            if name not in roles.keys and self._passes(profile, roles):
+                self._exclude(name, "its values do not come back as time goes on", True)
+            else:
+                self._add(profile, roles)
 
     def _tie_fields(self, user: str | None) -> None:
         """What fields tell together: by distance, dot product, values in common, or as pairs."""
@@ -316,15 +306,13 @@ class _Inference:
             return False
         return True
 
-    def _passes(
-        self, profile: ColumnProfile, timestamp: str | None, time_format: TimeFormat
-    ) -> bool:
+    def _passes(self, profile: ColumnProfile, roles: Roles) -> bool:
         """Whether a column is an id of what is over soon, such as one visit."""
         is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
         is_code = profile.mean_words == 1 and self._is_unique_text(profile)
-        if timestamp is None or profile.is_list or not (is_id or is_code):
+        if roles.timestamp is None or profile.is_list or not (is_id or is_code):
             return False
-        times = to_seconds(self._sample[timestamp], time_format)
+        times = to_seconds(self._sample[roles.timestamp], roles.time_format)
         return passing_values(self._sample[profile.name], times)
 
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
@@ -346,12 +334,12 @@ class _Inference:
     def _warn(self, text: str) -> None:
         self._result.warnings.append(text)
 
-    def _entity(self, name: str, user: str | None, item: str | None) -> Entity:
+    def _entity(self, name: str, roles: Roles) -> Entity:
         if name in self._entity_of:
             return self._entity_of[name]
-        if name == user or name.lower().startswith("user_"):
+        if name == roles.user_key or name.lower().startswith("user_"):
             return "user"
-        return "item" if name == item or name.lower().startswith("item_") else "context"
+        return "item" if name == roles.item_key or name.lower().startswith("item_") else "context"
 
     def _add_parts(self, parts: Iterable[FieldSpec]) -> None:
         """Parts of a time, under names that no column has."""
@@ -361,9 +349,9 @@ class _Inference:
     def _unused(self, name: str) -> str:
         return unused_name(name, self._sample.column_names)
 
-    def _add(self, profile: ColumnProfile, user: str | None, item: str | None) -> None:
-        entity = self._entity(profile.name, user, item)
-        is_key = profile.name in (user, item)
+    def _add(self, profile: ColumnProfile, roles: Roles) -> None:
+        entity = self._entity(profile.name, roles)
+        is_key = profile.name in roles.keys
         for spec in decide(profile, self._sample[profile.name], is_key):
             name = spec.name if spec.name == profile.name else self._unused(spec.name)
             changed: dict[str, object] = {"name": name, "entity": entity}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from dynens.data.inference.profile import ColumnProfile
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
 from dynens.data.reading.values import canonical_codes
-from dynens.schema import TimeFormat
+from dynens.schema import FeatureSchema, TimeFormat
 
 USER = re.compile(
     r"(user|member|customer|visitor|uid|client|account|person|profile)([_\-. ]?(id|key|no))?$"
@@ -53,6 +54,39 @@ _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _DAY_S = 86_400
 _NEAR_START = 0.01  # of the last time
 _ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns that play a part, by the names of `FeatureSchema`; None: there is none."""
+
+    timestamp: str | None
+    time_format: TimeFormat
+    request_id: str | None
+    user_key: str | None
+    item_key: str | None
+
+    @property
+    def keys(self) -> tuple[str | None, str | None]:
+        """Those of user and item."""
+        return self.user_key, self.item_key
+
+
+def find_roles(
+    features: FeatureSchema, sample: pa.Table, profiles: Mapping[str, ColumnProfile]
+) -> Roles:
+    """Roles as a schema says them, and found in a sample where it does not."""
+    timestamp, time_format = features.timestamp, features.time_format
+    if timestamp is None:
+        safe = {n: p for n, p in profiles.items() if not p.tells_by_absence}
+        timestamp, time_format = find_timestamp(sample, safe) or (None, time_format)
+    return Roles(
+        timestamp,
+        time_format,
+        features.request_id or find_key(profiles, REQUEST),
+        features.user_key or find_key(profiles, USER),
+        features.item_key or find_key(profiles, ITEM),
+    )
 
 
 def find_timestamp(
