@@ -9,6 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_TOO_GOOD = 0.98  # AUC that clicks hardly allow
+_BEHIND_IT = 2  # fields named then
+
 LABELS = {
     "baseline": "baseline (student's size, labels only)",
     "best_single": "best single model",
@@ -131,9 +134,22 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
             "The ensemble is not better than the baseline on these rows, so there is no gain to "
             "keep; serve the student."
         )
+    if static["auc"] >= _TOO_GOOD:
+        sentences.insert(0, _too_good(metrics))
     if dynamic["hard_fraction"] == 0:
         sentences.append(
             "No row is routed to the ensemble: none of these is hard by the threshold, which "
             "validation rows settled."
         )
     return sentences
+
+
+def _too_good(metrics: Mapping[str, Any]) -> str:
+    """What an AUC beyond all experience hangs on."""
+    fields = metrics.get("attribution", {}).get("fields", [])[:_BEHIND_IT]
+    names = " and ".join(field["name"] for field in fields)
+    most = f"; the answers hang most on {names}" if names else ""
+    return (
+        f"An AUC of {metrics['systems']['static_ensemble']['auc']:.4f} is hardly ever honest: name "
+        f"columns that are only known after the outcome in features.excluded{most}."
+    )

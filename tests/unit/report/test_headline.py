@@ -68,3 +68,13 @@ def test_rows_without_a_hard_one_say_so_and_no_more() -> None:
     metrics = metrics_of(0.98, low=0.002)
     metrics["systems"]["dynamic"]["hard_fraction"] = 0.0
     assert "none of these is hard" in headline(metrics)[1]
+
+
+def test_what_is_too_good_names_what_it_hangs_on() -> None:
+    metrics = metrics_of(0.98, low=0.002)
+    metrics["systems"]["static_ensemble"]["auc"] = 0.9997
+    assert headline(metrics)[0].endswith("after the outcome in features.excluded.")
+    fields = [{"name": name} for name in ("paid", "last_paid", "age")]
+    metrics["attribution"] = {"fields": fields}
+    assert headline(metrics)[0].endswith("the answers hang most on paid and last_paid.")
+    assert "0.9997" in headline(metrics)[0]
