@@ -172,6 +172,12 @@ class FeatureSchema(FrozenConfig):
         check_apart(self.fields)
         check_dots(self.fields)
         check_crossed(self.fields)
+        for role in ("timestamp", "request_id", "group", "user_key", "item_key"):
+            if getattr(self, role) in outcome:
+                raise ValueError(
+                    f"{role} names the label column {getattr(self, role)!r}, which no request has; "
+                    "name another or leave it out"
+                )
         for spec in self.fields:
             if spec.source in outcome:
                 raise ValueError(

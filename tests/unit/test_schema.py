@@ -162,3 +162,9 @@ def test_a_key_is_told_by_its_fields_and_by_pairs_with_them():
     schema = FeatureSchema(label=LabelRule(column="y"), fields=fields, item_key="item_id")
     assert schema.key_fields("item_id") == {"item", "item.size", "item × hour"}
     assert schema.key_fields(None) == set()
+
+
+@pytest.mark.parametrize("role", ["timestamp", "request_id", "group", "user_key", "item_key"])
+def test_the_label_plays_no_other_part(role: str) -> None:
+    with pytest.raises(ValueError, match=f"{role} names the label column 'y'"):
+        FeatureSchema.model_validate({"label": {"column": "y"}, role: "y"})
