@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -62,7 +63,7 @@ class RayFiles:
         )
         for row in sorted(results, key=lambda row: row["index"]):
             outcome = pickle.loads(row["result"])
-            if isinstance(outcome, DynensError):
+            if isinstance(outcome, Exception):
                 raise outcome
             yield outcome
 
@@ -71,7 +72,7 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
     """One call in a worker; errors that are meant for the user travel back as values."""
     try:
         outcome: Any = pickle.loads(row["call"])()
-    except DynensError as error:
+    except (DynensError, OSError, MemoryError, pa.ArrowException) as error:
         outcome = error
     return {"index": row["index"], "result": pickle.dumps(_settled(outcome))}
 

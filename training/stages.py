@@ -22,6 +22,7 @@ from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc, informative_rows
 from dynens.models.base import BaseLearner, FitReport
 from dynens.models.registry import build_learner, load_learner
+from dynens.models.selection import select_features
 from dynens.run import RunDirectory, intact, read_json, select_mask, write_json
 from training.architecture import student_config
 from training.context import StageContext
@@ -65,7 +66,8 @@ def train_learner(context: StageContext, name: str) -> None:
     train, valid = data.split("train"), data.split("valid")
     roles = valid_roles(context.config, valid)
     seed = learner_seed(context.config, name)
-    if context.config.ray.net_workers > 1 and config.is_neural:
+    has_tables = bool(select_features(data.layout, config.fields).fields)
+    if context.config.ray.net_workers > 1 and config.is_neural and has_tables:
         learner, report = _fit_on_workers(context, config, roles.select, seed)
     else:
         learner = build_learner(config, data.layout, data.stats, seed)

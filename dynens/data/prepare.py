@@ -121,9 +121,13 @@ def _fingerprint_in(manifest: Path) -> str | None:
 
 
 def fingerprint(dataset: DatasetConfig, seed: int) -> str:
-    """A hash of everything the encoded data depends on, the files' contents included."""
+    """A hash of everything the encoded data depends on, the files' contents included.
+
+    What is at its default says nothing, so that settings of later versions leave it as it is.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(f"{FORMAT} {seed} {dataset.model_dump_json()}".encode())
+    described = dataset.model_dump_json(exclude_defaults=True)
+    digest.update(f"{FORMAT} {seed} {described}".encode())
     names = [*dataset.files, *dataset.valid_files, *dataset.test_files]
     names += [name for entity in dataset.entities for name in entity.files]
     for path in expand(names):

@@ -311,6 +311,8 @@ class DenseVectorFitter(FieldFitter):
         if self._partner is None:
             return 0.0, 1.0
         sides = [(f.spec, f._transform(), f._sample.values()) for f in (self, self._partner)]
+        if not len(sides[0][2]):
+            return 0.0, 1.0
         known = [np.isfinite(sample).all(axis=1) for _, _, sample in sides]
         both = known[0] & known[1]
         if not both.any():

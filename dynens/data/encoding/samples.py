@@ -26,6 +26,8 @@ class SystematicSample:
         self._append(part)
 
     def _append(self, part: npt.NDArray[np.float64]) -> None:
+        if not len(part):
+            return  # which has no width either
         self._parts.append(part)
         self._held += len(part)
         while self._held > 2 * self._size:
@@ -36,7 +38,8 @@ class SystematicSample:
         skipped = self._first % (2 * self._step) // self._step
         kept = self.values()[skipped::2]
         self._first += skipped * self._step
-        self._parts, self._held, self._step = [kept], len(kept), self._step * 2
+        self._parts = [kept] if len(kept) else []
+        self._held, self._step = len(kept), self._step * 2
 
     def merge(self, other: SystematicSample) -> None:
         """Take over the sample of the values that follow."""

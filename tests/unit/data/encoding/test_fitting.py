@@ -2,7 +2,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynens.data.encoding.fitting import DenseVectorFitter, MultiValuedFitter
+from dynens.data.encoding.fitting import (
+    DenseVectorFitter,
+    MultiValuedFitter,
+    field_fitter,
+    tie_fields,
+)
 from dynens.data.inference.infer import infer_schema
 from dynens.errors import DataError
 from dynens.schema import FieldSpec
@@ -92,3 +97,29 @@ def test_a_column_that_holds_no_vector_at_all_is_refused():
     with pytest.raises(DataError, match="'v' is a dense_vector of length 2, and no row holds so"):
         vectors_fitted([[1, 2, 3], [4], None]).finish()
     assert vectors_fitted([None, None]).finish().mean.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("num_rows", [10, 1500])
+def test_vectors_of_files_without_usable_rows(num_rows):
+    """Parts that saw nothing have no width, and merge all the same."""
+    rng = np.random.default_rng(0)
+    fitters = []
+    for i in range(3):
+        pair = [
+            field_fitter(
+                FieldSpec(name=n, kind="dense_vector", length=4, dot_with=w),
+                first_row=num_rows if i else 0,
+            )
+            for n, w in (("doc", "query"), ("query", None))
+        ]
+        for fitter in pair if i != 1 else ():
+            fitter.add(pa.array(list(rng.normal(size=(num_rows, 4)))))
+        fitters.append(pair)
+    first, *others = fitters
+    for pair in others:
+        for whole, part in zip(first, pair, strict=True):
+            whole.merge(part)
+    tie_fields(first)
+    middle, scale = first[0].finish().dot
+    assert abs(middle) < 1
+    assert 0 < scale < 2
