@@ -277,7 +277,7 @@ def _check_file(directory: Path, name: str, entry: FileEntry, *, verify: bool) -
         )
     if path.stat().st_size != entry.size_bytes or (verify and _entry(path) != entry):
         raise BundleError(
-            f"{path} does not match its checksum; write it again with `dynens export RUN`."
+            f"{path} is corrupt, as its checksum says; write it again with `dynens export RUN`."
         )
 
 

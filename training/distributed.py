@@ -31,7 +31,7 @@ from dynens import metrics
 from dynens.batch import EncodedBatch, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import TrainingError
+from dynens.errors import ConfigError, TrainingError
 from dynens.metrics import sigmoid
 from dynens.models.base import CurvePoint, FitReport
 from dynens.models.batches import TensorBatch, prediction_batches, tensor_batch
@@ -101,9 +101,10 @@ def fit_distributed(
         valid_rows: which validation rows choose the epoch; None: all.
 
     Raises:
-        TrainingError: the model is not neural, the tables cannot be sharded so, or training failed.
+        ConfigError: the model is not neural, or the tables cannot be sharded so.
+        TrainingError: training failed.
     """
-    _check(config, spread)
+    check_spread(config, spread)
     started = time.monotonic()
     arguments = {
         "config": config.model_dump(mode="json"),
@@ -143,12 +144,17 @@ def _trainer(
     )
 
 
-def _check(config: LearnerConfig, spread: DistributedConfig) -> None:
+def check_spread(config: LearnerConfig, spread: DistributedConfig) -> None:
+    """Refuse what several workers cannot do.
+
+    Raises:
+        ConfigError: the model is not neural, or has settings that are for one process.
+    """
     learner = MODELS[config.model]
     if not issubclass(learner, NetLearner):
-        raise TrainingError(f"{config.model} is not neural; only neural learners have workers.")
+        raise ConfigError(f"{config.model} is not neural; only neural learners have workers.")
     if config.branches > 1:
-        raise TrainingError(
+        raise ConfigError(
             f"branches is {config.branches}; workers would train the branches' average and not "
             "each of them. Set branches to 1 or train in one process."
         )
@@ -160,13 +166,13 @@ def _check(config: LearnerConfig, spread: DistributedConfig) -> None:
         "optimizer.evaluations_per_epoch": options.evaluations_per_epoch > 1,
     }
     for name in (name for name, is_asked in ignored.items() if is_asked):
-        raise TrainingError(
+        raise ConfigError(
             f"{config.display_name}: several workers do not know {name}; leave it at its default "
             "or train in one process."
         )
     width = learner.head_class.embedding_width(config)
     if spread.sharding == "column_wise" and width % (4 * spread.num_workers):
-        raise TrainingError(
+        raise ConfigError(
             f"column_wise sharding over {spread.num_workers} workers needs embeddings of a "
             f"multiple of {4 * spread.num_workers} columns, and {config.model} has {width}; change "
             "embedding_dim or use table_wise."

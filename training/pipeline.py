@@ -87,6 +87,7 @@ def fit(
         BadInputError: the data or the directory cannot be used, or another process is using it.
         TrainingError: a stage failed.
     """
+    _check_workers(config)
     run = RunDirectory(out.resolve())
     settings = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
     with no_empty_folders(run.root):
@@ -112,6 +113,17 @@ def fit(
             shutil.rmtree(run.work, ignore_errors=True)
     warn_of_ranking(run, watcher or Watcher())
     return run
+
+
+def _check_workers(config: RunConfig) -> None:
+    """Refuse settings of learners that `ray.net_workers` cannot train, before anything is made."""
+    if config.ray.net_workers == 1:
+        return
+    from training.distributed import DistributedConfig, check_spread
+
+    for learner in config.learners.values():
+        if learner.is_neural:
+            check_spread(learner, DistributedConfig(num_workers=config.ray.net_workers))
 
 
 def warn_of_ranking(run: RunDirectory, watcher: Watcher) -> None:

@@ -35,7 +35,9 @@ _FEW_TEXTS = 0.2
 _MAX_TEXTS = 20_000
 _SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
 _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
-_SEPARATORS = ("|", ";", ",", CARET, "#", "~")  # which hardly stand in values
+_RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
+_SEPARATORS = ("|", ";", ",", *_RARE_SEPARATORS)  # which hardly stand in values
+_SPACED = 0.2  # share of values with a space from which on they are texts
 _EXACT = 2**53  # beyond, a float is not one integer
 
 
@@ -308,10 +310,17 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
         share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
         tokens = pc.utf8_trim_whitespace(parts.flatten())
         num_tokens = pc.count_distinct(tokens).as_py()
+        if separator in _RARE_SEPARATORS and _share_of(tokens, r"\s") > _SPACED:
+            continue
         if share > 0.2 and num_tokens < 0.5 * len(sample) and _are_words(tokens):
             facts["separator"] = separator
             break
     return facts
+
+
+def _share_of(tokens: pa.StringArray, pattern: str) -> float:
+    """Of tokens that hold a pattern."""
+    return float(pc.mean(pc.match_substring_regex(tokens, pattern)).as_py() or 0.0)
 
 
 def _are_clearer(pieces: pa.StringArray, words: pa.StringArray) -> bool:

@@ -38,7 +38,7 @@ def test_what_cannot_be_taken_over_leaves_nothing(workplace: Path, finished: Pat
     for arguments, message in (
         (["--reuse", workplace], "is not a run directory"),
         (["--reuse", finished, "--set", "seed=99"], "which decides on everything"),
-        (["--reuse", finished, *few_cores], "every peer needs one"),
+        (["--reuse", finished, *few_cores], "distill.peers.count is 2 but Ray has 1 cores"),
         (["--reuse", damaged], "holds no prepared data"),
         (["--reuse", finished, "--train", workplace / "clicks.csv"], "leave out what names"),
     ):

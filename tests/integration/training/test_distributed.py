@@ -18,7 +18,7 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.data.datasets import synthetic
 from dynens.data.prepare import prepare
 from dynens.data.prepared import PreparedData
-from dynens.errors import TrainingError
+from dynens.errors import ConfigError
 from dynens.models.base import FitReport
 from dynens.models.registry import build_learner, load_learner
 from training.distributed import DistributedConfig, fit_distributed
@@ -110,11 +110,11 @@ def test_killed_worker_continues_from_its_checkpoint(data: PreparedData, tmp_pat
 
 
 def test_trees_have_no_workers(data: PreparedData, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="xgboost is not neural"):
+    with pytest.raises(ConfigError, match="xgboost is not neural"):
         fit(data, tmp_path, "table_wise", LearnerConfig(model="xgboost"))
 
 
 def test_column_wise_names_the_size_it_cannot_cut(data: PreparedData, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"embedding_dim": 6})
-    with pytest.raises(TrainingError, match="multiple of 8 columns, and dcnv2 has 6"):
+    with pytest.raises(ConfigError, match="multiple of 8 columns, and dcnv2 has 6"):
         fit(data, tmp_path, "column_wise", config)

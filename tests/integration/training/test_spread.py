@@ -46,6 +46,16 @@ def test_a_run_may_be_spread_over_workers(tmp_path: Path) -> None:
     assert report["best_auc"] > 0.6
 
 
+def test_what_workers_cannot_do_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    config = spread(tmp_path, net_workers=2)
+    dnn = config.learners["dnn"].model_copy(update={"bootstrap": True})
+    config = config.model_copy(update={"learners": {**config.learners, "dnn": dnn}})
+    dataset = dataset_from_files(str(tmp_path / "clicks-*.parquet"), label="click")
+    with pytest.raises(ConfigError, match="several workers do not know bootstrap"):
+        fit(dataset, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_workers_that_no_cluster_holds_are_refused(tmp_path: Path) -> None:
     config = spread(tmp_path, net_workers=3)
     dataset = dataset_from_files(str(tmp_path / "clicks-*.parquet"), label="click")

@@ -4,8 +4,8 @@ import pytest
 
 from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
-from dynens.errors import TrainingError
-from training.distributed import DistributedConfig, _check
+from dynens.errors import ConfigError
+from training.distributed import DistributedConfig, check_spread
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,6 @@ from training.distributed import DistributedConfig, _check
     ],
 )
 def test_what_workers_would_leave_out_is_refused(settings: dict[str, object], name: str) -> None:
-    _check(LearnerConfig(), DistributedConfig())
-    with pytest.raises(TrainingError, match=f"dnn: several workers do not know {name}; leave"):
-        _check(validate(LearnerConfig, settings, "test"), DistributedConfig())
+    check_spread(LearnerConfig(), DistributedConfig())
+    with pytest.raises(ConfigError, match=f"dnn: several workers do not know {name}; leave"):
+        check_spread(validate(LearnerConfig, settings, "test"), DistributedConfig())

@@ -224,3 +224,13 @@ def test_lists_are_split_at_what_stands_in_no_value(tmp_path, mark):
     assert (apps.kind, apps.keep) == ("multi_valued", "last")
     assert split_text(lists[0], apps.separator) == lists[0].split(mark)
     assert split_lists(table["apps"], apps.separator)[0].to_pylist()[:3] == lists[0].split(mark)
+
+
+def test_a_number_sign_within_texts_cuts_no_list(tmp_path):
+    rng = np.random.default_rng(0)
+    streets = [f"{rng.integers(1, 9)} Main St #{rng.integers(1, 30)}" for _ in range(2000)]
+    table = pa.table({"address": streets, "click": rng.integers(0, 2, 2000)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "click").dataset.features.fields
+    assert fields
+    assert "#" not in {f.separator for f in fields}
