@@ -375,18 +375,6 @@ def test_parts_of_a_date_that_tell_the_label(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("name", "words"), [("id", "a hash that is"), ("seen", "like a time")])
-def test_an_id_is_no_time_whatever_its_size(tmp_path, name, words):
-    rng = np.random.default_rng(0)
-    table = {
-        name: 10**18 + 10**12 * rng.permutation(3000),
-        "x": rng.integers(0, 3, 3000),
-        "y": rng.integers(0, 2, 3000),
-    }
-    pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    assert words in infer_schema(tmp_path / "t.parquet", "y").excluded[name]
-
-
 def test_numbers_that_are_days(tmp_path):
     rng = np.random.default_rng(0)
     start = np.datetime64("2011-01-01")

@@ -306,3 +306,15 @@ def test_what_comes_before_the_outcome_and_has_its_name_is_left_out(tmp_path, na
     table = pa.table({name: clicked, "x": rng.normal(size=ROWS), "y": bought})
     pq.write_table(table, tmp_path / "t.parquet")
     assert "its name speaks of" in infer_schema(tmp_path / "t.parquet", "y").excluded[name]
+
+
+@pytest.mark.parametrize(("name", "words"), [("id", "a hash that is"), ("seen", "like a time")])
+def test_an_id_is_no_time_whatever_its_size(tmp_path, name, words):
+    rng = np.random.default_rng(0)
+    table = {
+        name: 10**18 + 10**12 * rng.permutation(3000),
+        "x": rng.integers(0, 3, 3000),
+        "y": rng.integers(0, 2, 3000),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    assert words in infer_schema(tmp_path / "t.parquet", "y").excluded[name]
