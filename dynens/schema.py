@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dynens.config.base import FrozenConfig, load_yaml, validate
 from dynens.errors import SchemaError
 from dynens.rules import LabelRule
-from dynens.ties import check_apart, check_crossed, check_dots, check_shared
+from dynens.ties import check_apart, check_crossed, check_dots, check_shared, check_through
 
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
@@ -72,7 +72,11 @@ class FieldSpec(FrozenConfig):
             the decimals.
         crossed: of categorical fields, two others whose pairs of values are the categories (a
             route: where it starts and where it ends); nothing is read from a column then.
-        unit: of the same, what may stand behind a number and a space (`km`).
+        through: of multi-valued fields, a list and the field that its values are of (a history and
+            the item). The values of this field are then what `vocabulary_of` is for each of them
+            (the history's categories), as the item tables and the training rows tell; nothing is
+            read from a column.
+        unit: of numbers given as texts, what may stand behind a number and a space (`km`).
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
 
@@ -98,12 +102,18 @@ class FieldSpec(FrozenConfig):
     decimal: Decimal = "."
     unit: str | None = Field(default=None, pattern=r"^[a-zµ°][a-zµ°²³/.]*$")
     crossed: tuple[str, str] | None = None
+    through: tuple[str, str] | None = None
     why: str | None = None
 
     @property
     def source(self) -> str:
-        """The column this feature is read from; of crossed fields no column, but their name."""
+        """The column this feature is read from; without one (`is_read`) its name."""
         return self.column or self.name
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it has a column, and is not made of other fields."""
+        return self.crossed is None and self.through is None
 
     @model_validator(mode="after")
     def _consistent(self) -> FieldSpec:
@@ -172,6 +182,7 @@ class FeatureSchema(FrozenConfig):
         check_apart(self.fields)
         check_dots(self.fields)
         check_crossed(self.fields)
+        check_through(self.fields)
         for role in ("timestamp", "request_id", "group", "user_key", "item_key"):
             if getattr(self, role) in outcome:
                 raise ValueError(
@@ -200,7 +211,7 @@ class FeatureSchema(FrozenConfig):
 
     def key_fields(self, key: str | None) -> set[str]:
         """Names of the fields that tell a key: read from its column, or pairs with one of those."""
-        read = {f.name for f in self.fields if f.crossed is None and f.source == key}
+        read = {f.name for f in self.fields if f.is_read and f.source == key}
         return read | {f.name for f in self.fields if f.crossed and read.intersection(f.crossed)}
 
     def field(self, name: str) -> FieldSpec:

@@ -1,4 +1,4 @@
-"""Fields tied to others: by a vocabulary, a common scale, a product, or as pairs of values."""
+"""Fields tied to others: by a vocabulary, a scale, a product, pairs of values or a look-up."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def check_shared(fields: Sequence[FieldSpec]) -> None:
             raise ValueError(
                 f"field {spec.name!r} takes the vocabulary of {spec.vocabulary_of!r}, which is no "
                 "field"
+            )
+        if owner.through is not None:
+            raise ValueError(
+                f"field {spec.name!r} takes the vocabulary of {owner.name!r}, which is looked up; "
+                f"name {owner.vocabulary_of!r} instead"
             )
         circle = _circle(spec, by_name, "vocabulary_of")
         if circle:
@@ -142,6 +147,47 @@ def check_crossed(fields: Sequence[FieldSpec]) -> None:
                     f"field {spec.name!r} is crossed from the item's {name!r}; its entity must be "
                     "item, too"
                 )
+
+
+def check_through(fields: Sequence[FieldSpec]) -> None:
+    """Fields that are looked up by the values of a list are told what to look up, and by what.
+
+    Raises:
+        ValueError: they are not.
+    """
+    by_name = {spec.name: spec for spec in fields}
+    for spec in fields:
+        if spec.through is None:
+            continue
+        if spec.kind != "multi_valued" or spec.column or spec.vocabulary_of is None:
+            raise ValueError(
+                f"field {spec.name!r} goes through a list; such fields are multi_valued, have no "
+                "column, and name what is looked up in vocabulary_of"
+            )
+        listed = by_name.get(spec.through[0])
+        if listed is None or listed.kind != "multi_valued" or not listed.is_read:
+            raise ValueError(
+                f"field {spec.name!r} goes through {spec.through[0]!r}, which is no multi_valued "
+                "field with a column of its own"
+            )
+        if spec.entity != listed.entity:
+            raise ValueError(
+                f"field {spec.name!r} goes through {listed.name!r}; its entity must be "
+                f"{listed.entity}, too"
+            )
+        for name in (spec.through[1], spec.vocabulary_of):
+            field = by_name.get(name)
+            if field is None or field.kind != "categorical" or not field.is_read:
+                raise ValueError(
+                    f"field {spec.name!r} looks {spec.vocabulary_of!r} up by {spec.through[1]!r}; "
+                    f"{name!r} is no categorical field with a column of its own"
+                )
+        hashed = (listed, by_name[spec.vocabulary_of])
+        if any(field.vocabulary.hash_buckets is not None for field in hashed):
+            raise ValueError(
+                f"field {spec.name!r} goes through {listed.name!r} to {spec.vocabulary_of!r}; "
+                "neither can hash values, give them vocabularies"
+            )
 
 
 def _circle(

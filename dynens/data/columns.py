@@ -29,7 +29,7 @@ _ROLES = (
 
 def needed_columns(features: FeatureSchema) -> dict[str, str]:
     """Every raw column the schema asks for, with what for."""
-    read = (spec for spec in features.fields if spec.crossed is None)
+    read = (spec for spec in features.fields if spec.is_read)
     needed = {spec.source: f"field {spec.name!r}" for spec in read}
     for column in sorted(features.label.columns()):
         needed.setdefault(column, "the label rule")

@@ -164,9 +164,9 @@ class InputFiles:
             if found.is_refused and found.count > MAX_UNREADABLE_SHARE * rows:
                 raise DataError(f"{text}; correct the file.")
             self.warnings.append(f"{text}, which count as missing")
-        pairs = {e.spec.name for e in self.encoder.encoders if e.spec.crossed is not None}
+        made = {e.spec.name for e in self.encoder.encoders if not e.spec.is_read}
         for name, count in self._unknown.items():
-            if name in pairs:
+            if name in made:
                 continue
             if count > _MOSTLY * self._values[name] and self._values[name] >= _ENOUGH_VALUES:
                 self.warnings.append(

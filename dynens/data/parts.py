@@ -14,7 +14,8 @@ import pyarrow as pa
 from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray, IntArray
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import RawEntity
-from dynens.data.encoding.fitting import FieldFitter, field_fitter
+from dynens.data.encoding.fitters import field_fitter
+from dynens.data.encoding.fitting import FieldFitter
 from dynens.data.encoding.pairs import sources_of, values_of
 from dynens.data.shards import ShardWriter
 from dynens.data.splits import SPLITS, TEST, TRAIN

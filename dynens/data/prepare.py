@@ -22,7 +22,8 @@ from dynens.data.cache import remove_abandoned
 from dynens.data.columns import unified_schema, unusable_type
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import EncodedEntity, RawEntity, load_entities
-from dynens.data.encoding.fitting import FieldFitter, tie_fields
+from dynens.data.encoding.fitters import look_at_items, tie_fields
+from dynens.data.encoding.fitting import FieldFitter
 from dynens.data.inference.infer import with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
@@ -223,6 +224,7 @@ class _Preparation:
                 mine.merge(other)
             fitters = fitters or fitted
         tie_fields(fitters)
+        look_at_items(fitters, self.entities)
         encoders = [fitter.finish() for fitter in fitters]
         self.warnings += [text for fitter in fitters if (text := fitter.warning())]
         bare = RowEncoder(encoders, (), self.features.user_key, self.features.item_key)

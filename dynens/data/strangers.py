@@ -51,7 +51,7 @@ def of_values(
     shares = unseen / np.maximum(np.array(num_rows), 1)[:, None]
     warnings = []
     for one in encoder.encoders:
-        is_read = isinstance(one, CategoricalEncoder) and one.spec.crossed is None
+        is_read = isinstance(one, CategoricalEncoder) and one.spec.is_read
         if not is_read or one.spec.source == expected:
             continue
         share = shares[:, encoder.field_columns()[one.spec.name][1]].max(axis=1)

@@ -27,7 +27,8 @@ from dynens.data.encoding.fields import (
     FieldEncoder,
     NumericEncoder,
 )
-from dynens.data.encoding.pairs import pairs_of
+from dynens.data.encoding.lookups import LookedUpIds, lookups_of
+from dynens.data.encoding.pairs import PairIds, pairs_of
 from dynens.data.encoding.ranking import Ranker
 from dynens.data.encoding.store import read_encoder, write_encoder
 from dynens.data.reading.numbers import to_numbers
@@ -84,8 +85,10 @@ class RowEncoder:
             if isinstance(encoder, NumericEncoder) and not encoder.spec.derive:
                 encoder.texts_are_missing = encoder.spec.source in spelled
         self._positions = _positions_by_column(self.encoders)
-        self._pairs = pairs_of(
-            ordered, {n: at.start for n, (_, at) in self.field_columns().items()}
+        ids_at = {name: at for name, (_, at) in self.field_columns().items()}
+        self._made: tuple[PairIds | LookedUpIds, ...] = (
+            *pairs_of(ordered, ids_at),
+            *lookups_of(ordered, ids_at),
         )
         self._missing_dense, self._missing_ids = self._missing_row()
         self._ranker = Ranker(self) if self.has_item_entity else None
@@ -104,7 +107,7 @@ class RowEncoder:
         texts |= {e.spec.source for e in self.encoders if _spells_numbers(e, numeric)}
         for encoder in self.encoders:
             spec = encoder.spec
-            if spec.crossed is not None:
+            if not spec.is_read:
                 continue
             # Dates, and columns that several kinds of field read, travel as categories; numbers
             # that are categories too as numbers, which either field reads, unless the category is
@@ -161,14 +164,15 @@ class RowEncoder:
             self.encoders[position].encode_values(values, dense[:, dense_at], ids[:, ids_at])
 
     @property
-    def has_pairs(self) -> bool:
-        """Whether some fields are pairs of others."""
-        return bool(self._pairs)
+    def mixes_sides(self) -> bool:
+        """Whether a field is made of others, some of which candidates share and some not."""
+        first = self.layout.context_ids_width
+        return any(len({at.start < first for at in made.columns}) > 1 for made in self._made)
 
-    def write_pairs(self, ids: IntArray) -> None:
-        """Fill in the fields that are pairs of others, which are there."""
-        for pair in self._pairs:
-            pair.write(ids)
+    def write_made(self, ids: IntArray) -> None:
+        """Fill in the fields that are made of others, which are there."""
+        for made in self._made:
+            made.write(ids)
 
     def empty(self, num_rows: int) -> tuple[FloatArray, IntArray]:
         """Rows with every field missing: (dense, ids)."""
@@ -194,11 +198,11 @@ class RowEncoder:
                 with about(f"column {entity.key!r}"):
                     entity.join(table[entity.key], dense, ids)
         for encoder, (dense_at, ids_at) in zip(self.encoders, self._slices, strict=True):
-            if encoder.spec.source in present and encoder.spec.crossed is None:
+            if encoder.spec.source in present and encoder.spec.is_read:
                 column = table[encoder.spec.source]
                 with about(f"column {encoder.spec.source!r}"):
                     encoder.encode(column, dense[:, dense_at], ids[:, ids_at])
-        self.write_pairs(ids)
+        self.write_made(ids)
         return EncodedBatch(dense, ids)
 
     def encode_columns(self, columns: Mapping[str, Any]) -> EncodedBatch:
@@ -220,7 +224,7 @@ class RowEncoder:
             positions = self._positions.get(name)
             if positions is not None:
                 self._encode_column(values, positions, dense, ids)
-        self.write_pairs(ids)
+        self.write_made(ids)
         return EncodedBatch(dense, ids)
 
     def _encode_column(
@@ -332,7 +336,7 @@ def _positions_by_column(encoders: Sequence[FieldEncoder]) -> dict[str, tuple[in
     positions: dict[str, tuple[int, ...]] = {}
     for i, encoder in enumerate(encoders):
         source = encoder.spec.source
-        if encoder.spec.crossed is None:
+        if encoder.spec.is_read:
             positions[source] = (*positions.get(source, ()), i)
     return positions
 

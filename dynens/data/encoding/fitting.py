@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -69,11 +68,6 @@ class FieldFitter(ABC):
         return None
 
 
-def field_fitter(spec: FieldSpec, first_row: int = 0) -> FieldFitter:
-    """The fitter for a field's kind."""
-    return _FITTERS[spec.kind](spec, first_row)
-
-
 class VocabularyFitter(FieldFitter):
     """Counts values, for a vocabulary of them."""
 
@@ -96,21 +90,6 @@ class VocabularyFitter(FieldFitter):
             return shared
         rest = own.values.filter(pc.invert(pc.is_in(own.values, shared.values)))
         return Vocabulary(pa.concat_arrays([shared.values, rest]))
-
-
-def tie_fields(fitters: Sequence[FieldFitter]) -> None:
-    """Tell fields whose vocabulary or scale theirs is, once all rows were added."""
-    by_name = {fitter.spec.name: fitter for fitter in fitters}
-    for fitter in fitters:
-        owner = by_name.get(fitter.spec.vocabulary_of or "")
-        if isinstance(owner, VocabularyFitter) and isinstance(fitter, VocabularyFitter):
-            fitter.owner = owner
-        other = by_name.get(fitter.spec.apart_from or "")
-        if isinstance(other, NumericFitter) and isinstance(fitter, NumericFitter):
-            fitter.owner = other
-        partner = by_name.get(fitter.spec.dot_with or "")
-        if isinstance(partner, DenseVectorFitter) and isinstance(fitter, DenseVectorFitter):
-            fitter.multiply_with(partner)
 
 
 class CategoricalFitter(VocabularyFitter):
@@ -142,8 +121,11 @@ class MultiValuedFitter(VocabularyFitter):
         self._lengths = _padded_sum(self._lengths, other._lengths)
 
     def finish(self) -> MultiValuedEncoder:
-        width = self.spec.max_len or self._common_length()
-        return MultiValuedEncoder(self.spec, self.vocabulary(), width, self._length_scale())
+        return MultiValuedEncoder(self.spec, self.vocabulary(), self.width(), self._length_scale())
+
+    def width(self) -> int:
+        """Values that are kept of a list."""
+        return self.spec.max_len or self._common_length()
 
     def warning(self) -> str | None:
         share = float(self._lengths[MAX_LEN + 1 :].sum()) / max(int(self._lengths.sum()), 1)
@@ -373,11 +355,3 @@ def _normal_scores(
     deviation = transformed.std()
     scale = 1 / deviation if deviation > 1e-9 else 1.0
     return distinct, (heights - transformed.mean()) * scale
-
-
-_FITTERS: dict[str, type[FieldFitter]] = {
-    "categorical": CategoricalFitter,
-    "multi_valued": MultiValuedFitter,
-    "numeric": NumericFitter,
-    "dense_vector": DenseVectorFitter,
-}

@@ -1,4 +1,4 @@
-"""Pairs of categories: their texts while a vocabulary is made, their ids ever after."""
+"""Fields made of two others: texts of pairs while they are fitted, ids ever after."""
 
 from __future__ import annotations
 
@@ -19,16 +19,27 @@ BETWEEN = "\x1f"  # ASCII's unit separator
 
 def sources_of(specs: Sequence[FieldSpec]) -> list[str]:
     """The columns that fields are read from."""
-    return sorted({spec.source for spec in specs if spec.crossed is None})
+    return sorted({spec.source for spec in specs if spec.is_read})
 
 
 def values_of(table: pa.Table, spec: FieldSpec, by_name: Mapping[str, FieldSpec]) -> pa.Array:
-    """The raw values of a field; of a pair the texts of both, missing where either is."""
-    if spec.crossed is None:
+    """The raw values of a field; of two others' the texts of both, missing where either is."""
+    if spec.is_read:
         return table[spec.source]
-    sides = [by_name[name] for name in spec.crossed]
+    sides = sides_of(spec, by_name)
     texts = [canonical_texts(plain(derived(table[side.source], side))) for side in sides]
     return pc.binary_join_element_wise(*texts, BETWEEN)
+
+
+def sides_of(spec: FieldSpec, by_name: Mapping[str, FieldSpec]) -> list[FieldSpec]:
+    """The two fields that one without a column is fitted on: a pair's, or key and category."""
+    if spec.crossed is not None:
+        names = spec.crossed
+    else:
+        assert spec.through is not None
+        assert spec.vocabulary_of is not None
+        names = (spec.through[1], spec.vocabulary_of)
+    return [by_name[name] for name in names]
 
 
 class PairIds:
@@ -37,7 +48,7 @@ class PairIds:
     Args:
         pair: the crossed field's encoder.
         first, second: those of its sides.
-        columns: where the three stand in encoded rows: pair, first, second.
+        columns: where the three stand in encoded rows: pair, first, second (one column each).
     """
 
     def __init__(
@@ -45,9 +56,9 @@ class PairIds:
         pair: CategoricalEncoder,
         first: CategoricalEncoder,
         second: CategoricalEncoder,
-        columns: tuple[int, int, int],
+        columns: tuple[slice, slice, slice],
     ) -> None:
-        self._columns = columns
+        self.columns = columns
         self._stride = second.vocabulary.num_embeddings
         texts = pc.split_pattern(pair.vocabulary.values, BETWEEN)
         sides = [
@@ -70,19 +81,19 @@ class PairIds:
 
     def write(self, ids: IntArray) -> None:
         """Fill in the pair's column of encoded rows, whose other columns are there."""
-        pair, first, second = (ids[:, column] for column in self._columns)
+        pair, first, second = (ids[:, at.start] for at in self.columns)
         keys = self._keys(first, second)
         places = np.searchsorted(self._sorted, keys)
         found = np.where(self._sorted[places] == keys, self._ids[places], OUT_OF_VOCABULARY)
         pair[:] = np.where((first == MISSING) | (second == MISSING), MISSING, found)
 
 
-def pairs_of(encoders: Sequence[FieldEncoder], columns: Mapping[str, int]) -> tuple[PairIds, ...]:
+def pairs_of(encoders: Sequence[FieldEncoder], columns: Mapping[str, slice]) -> tuple[PairIds, ...]:
     """The crossed fields among encoders.
 
     Args:
         encoders: all of them.
-        columns: where each categorical field stands in encoded rows.
+        columns: where each field stands in the ids of encoded rows.
     """
     by_name = {e.spec.name: e for e in encoders if isinstance(e, CategoricalEncoder)}
     found = []

@@ -48,8 +48,8 @@ class Ranker:
         """The item columns of every item; None where a row is more than context and item columns.
 
         That is so where layout and joins disagree on which columns are the item's, or where a field
-        reads the item's key as anything but a category. The table takes as much memory as the
-        item's part of `EncodedEntity` once more.
+        reads the item's key as anything but a category, or is made of fields of both. The table
+        takes as much memory as the item's part of `EncodedEntity` once more.
         """
         if self._table is None and self._is_separable(encoder):
             layout = encoder.layout
@@ -72,7 +72,7 @@ class Ranker:
         if self._users is not None:
             apart &= bool((self._users.ids_columns < first_id).all())
             apart &= bool((self._users.dense_columns < first_dense).all())
-        whole = not self._other_keys and not encoder.has_pairs
+        whole = not self._other_keys and not encoder.mixes_sides
         return layout.has_context and whole and own and apart
 
     @staticmethod
@@ -100,6 +100,7 @@ class Ranker:
             if not all(self._is_context(encoder, p) for p in encoder.positions_of(name)):
                 return None
         dense, ids = self._context_row(encoder, user_id, context)
+        encoder.write_made(ids)
         return Candidates(EncodedBatch(dense, ids), table, rows)
 
     def encode(
@@ -126,7 +127,7 @@ class Ranker:
             self._write_keys(encoder, position, candidates, range(len(rows)), dense, ids)
         for position in self._key_ids if strangers else ():
             self._write_keys(encoder, position, candidates, strangers, dense, ids)
-        encoder.write_pairs(ids)
+        encoder.write_made(ids)
         return EncodedBatch(dense, ids)
 
     def _context_row(

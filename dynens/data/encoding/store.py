@@ -20,6 +20,7 @@ from dynens.data.encoding.fields import (
     NumericEncoder,
 )
 from dynens.data.encoding.list_field import LengthScale, MultiValuedEncoder
+from dynens.data.encoding.lookups import LookUpEncoder
 from dynens.data.encoding.vocabulary import Vocabulary
 from dynens.errors import BundleError
 from dynens.schema import FieldSpec
@@ -44,6 +45,9 @@ def write_encoder(encoder: RowEncoder, directory: Path) -> None:
             entry["vocabulary"] = len(item.vocabulary.values)
             entry["hash_buckets"] = item.vocabulary.hash_buckets
             vocabularies.append(item.vocabulary.values)
+        elif isinstance(item, LookUpEncoder):
+            entry["vocabulary"] = len(item.pairs)
+            vocabularies.append(item.pairs)
         fields.append(entry)
     _write_texts(directory / "vocabularies.arrow", vocabularies)
     entities = [_write_entity(entity, directory) for entity in encoder.entities]
@@ -127,10 +131,10 @@ def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:
         return DenseVectorEncoder(
             spec, _floats(state["mean"]), _floats(state["scale"]), (float(middle), float(scale))
         )
-    # A slice keeps the whole buffer alive; a copy of its own is what look-ups want.
-    vocabulary = Vocabulary(
-        pa.concat_arrays([texts]), entry.get("hash_buckets", spec.vocabulary.hash_buckets)
-    )
+    texts = pa.concat_arrays([texts])  # a slice keeps the whole buffer alive
+    if spec.through is not None:
+        return LookUpEncoder(spec, texts, state["width"], state["num_embeddings"])
+    vocabulary = Vocabulary(texts, entry.get("hash_buckets", spec.vocabulary.hash_buckets))
     if spec.kind == "multi_valued":
         length = state.get("length")  # encoders of early versions have none
         scale = None if length is None else LengthScale(*length)

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import RawEntity
-from dynens.data.encoding.fitting import field_fitter
+from dynens.data.encoding.fitters import field_fitter
 from dynens.data.encoding.pairs import sources_of, values_of
 from dynens.data.prepare import encode_entity
 from dynens.schema import FieldSpec, VocabularyPolicy

@@ -2,11 +2,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dynens.data.encoding.fitters import field_fitter, tie_fields
 from dynens.data.encoding.fitting import (
     DenseVectorFitter,
     MultiValuedFitter,
-    field_fitter,
-    tie_fields,
 )
 from dynens.data.inference.infer import infer_schema
 from dynens.errors import DataError
