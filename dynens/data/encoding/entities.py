@@ -57,6 +57,10 @@ class RawEntity:
             table = table.append_column(name, self.columns[name].take(rows))
         return table
 
+    def table(self) -> pa.Table:
+        """The columns and the key."""
+        return self.columns.append_column(self.key, self.keys)
+
     def has(self, column: str) -> bool:
         return column in self.columns.column_names
 

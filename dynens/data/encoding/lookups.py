@@ -84,8 +84,7 @@ class LookUpFitter(FieldFitter):
         """Look at an entity's table, if it is what the list's values are keys of."""
         needed = {side.source for side in sides_of(self.spec, by_name)}
         if entity.key in needed and all(entity.has(name) for name in needed - {entity.key}):
-            table = entity.columns.append_column(entity.key, entity.keys)
-            self.add(values_of(table, self.spec, by_name))
+            self.add(values_of(entity.table(), self.spec, by_name))
 
     def finish(self) -> LookUpEncoder:
         assert self._listed is not None

@@ -18,6 +18,7 @@ from dynens.data.inference.dots import dot_fields
 from dynens.data.inference.evidence import Labels
 from dynens.data.inference.inferred import InferredSchema
 from dynens.data.inference.leaks import find_leak, named_after_leaks
+from dynens.data.inference.looked_up import lists_of_keys, looked_up_fields
 from dynens.data.inference.profile import ColumnProfile, profile_column
 from dynens.data.inference.roles import (
     DATE,
@@ -103,19 +104,16 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
     config = config.model_copy(update={"source": source})
     check_types(config)
     sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)
-    entity_of: dict[str, Entity] = {}
     for entity in entities:
-        entity_of[entity.key] = entity.entity
-        entity_of |= dict.fromkeys(entity.columns.column_names, entity.entity)
         sample = entity.join(sample, entity.columns.column_names)
-    inferred = infer_fields(config, sample, entity_of, distance)
+    inferred = infer_fields(config, sample, entities, distance)
     return inferred.with_notes(config.files, commas)
 
 
 def infer_fields(
     config: DatasetConfig,
     sample: pa.Table,
-    entity_of: dict[str, Entity] | None = None,
+    entities: Sequence[RawEntity] = (),
     distance: float = 1.0,
 ) -> InferredSchema:
     """Choose fields, keys and timestamp for `config` from a sample of its (joined) rows.
@@ -123,7 +121,7 @@ def infer_fields(
     Args:
         config: without fields.
         sample: rows.
-        entity_of: whose columns are those that come from entity tables.
+        entities: the tables that were joined.
         distance: rows of the whole table per row of the sample.
 
     Raises:
@@ -138,7 +136,7 @@ def infer_fields(
         kept = codes >= 0
         sample = sample.filter(pa.array(kept))
         labels = reader.labels_by_code()[codes[kept]]
-        inferred = _Inference(config, sample, labels, entity_of or {}, distance, commas).run()
+        inferred = _Inference(config, sample, labels, entities, distance, commas).run()
     except pa.ArrowException as e:
         raise DataError(unusable_type(e)) from e
     if guess := reader.guess():
@@ -152,14 +150,17 @@ class _Inference:
         config: DatasetConfig,
         sample: pa.Table,
         labels: Labels,
-        entity_of: dict[str, Entity],
+        entities: Sequence[RawEntity],
         distance: float,
         commas: Collection[str],
     ) -> None:
         self._commas = frozenset(commas)
         self._config, self._sample, self._labels = config, sample, labels
         self._distance = distance
-        self._entity_of = entity_of
+        self._items = {entity.key: entity.table() for entity in entities}
+        self._entity_of: dict[str, Entity] = {}
+        for entity in entities:
+            self._entity_of |= dict.fromkeys(entity.table().column_names, entity.entity)
         self._result = InferredSchema(config)
         self._fields: list[FieldSpec] = []
 
@@ -219,13 +220,15 @@ class _Inference:
 
     def _tie_fields(self, user: str | None) -> None:
         """What fields tell together: by distance, dot product, values in common, or as pairs."""
-        fields = dot_fields(self._fields, self._sample, self._labels)
+        fields = lists_of_keys(self._fields, self._sample)
+        fields = dot_fields(fields, self._sample, self._labels)
         fields, warnings = apart_fields(fields, self._sample, self._labels)
         shared = shared_values(fields, self._sample, self._labels, user)
         self._result.warnings += [*warnings, *shared.warnings]
         for name, why in shared.copies.items():
             self._exclude(name, why, True)
-        self._fields = crossed_fields(shared.fields, self._sample, self._labels, self._distance)
+        fields = looked_up_fields(shared.fields, self._sample, self._labels, user, self._items)
+        self._fields = crossed_fields(fields, self._sample, self._labels, self._distance)
 
     def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
         """Warn of texts that are a sign of something else."""

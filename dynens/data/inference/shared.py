@@ -57,7 +57,7 @@ class Sharing:
 
 
 @dataclass(frozen=True)
-class _Values:
+class Values:
     """The values of one field that would be encoded.
 
     Attributes:
@@ -78,7 +78,7 @@ class _Values:
 
 
 @dataclass(frozen=True)
-class _Meeting:
+class Meeting:
     """Rows in which two fields have a value in common.
 
     Attributes:
@@ -88,8 +88,8 @@ class _Meeting:
         auc: of the meeting.
     """
 
-    taker: _Values
-    owner: _Values
+    taker: Values
+    owner: Values
     error: float
     rates: tuple[float, float]
     auc: float
@@ -113,23 +113,29 @@ def shared_values(
         labels: (N,) of these rows.
         user: the column that identifies the user.
     """
+    sample, labels, users = thinned(sample, labels, user)
+    values = values_of(fields, sample, {})
+    meetings = [
+        meeting
+        for a, b in _overlapping(values)
+        if a.spec.source != b.spec.source
+        if (meeting := meeting_of(a, b, labels, users)) is not None
+    ]
+    return _assigned(fields, sorted(meetings, key=lambda m: -abs(m.error)))
+
+
+def thinned(sample: pa.Table, labels: Labels, user: str | None) -> tuple[pa.Table, Labels, Codes]:
+    """Every so many of the rows, their labels, and the codes of their users."""
     step = -(-len(labels) // _ROWS)
     kept = np.arange(0, len(labels), step)
     sample, labels = sample.take(pa.array(kept)), labels[kept]
     users = np.zeros(len(labels), np.int64)
     if user is not None:
         users = canonical_codes(sample[user])[1].astype(np.int64)
-    values = _values_of(fields, sample)
-    meetings = [
-        meeting
-        for a, b in _overlapping(values)
-        if a.spec.source != b.spec.source
-        if (meeting := _meeting(a, b, labels, users)) is not None
-    ]
-    return _assigned(fields, sorted(meetings, key=lambda m: -abs(m.error)))
+    return sample, labels, users
 
 
-def _assigned(fields: Sequence[FieldSpec], meetings: Sequence[_Meeting]) -> Sharing:
+def _assigned(fields: Sequence[FieldSpec], meetings: Sequence[Meeting]) -> Sharing:
     """Every field one owner, by the most certain meetings."""
     owner_of: dict[str, str] = {}
     why: dict[str, str] = {}
@@ -158,7 +164,7 @@ def _assigned(fields: Sequence[FieldSpec], meetings: Sequence[_Meeting]) -> Shar
     return result
 
 
-def _sides(meeting: _Meeting, owner_of: Mapping[str, str]) -> tuple[str, str] | None:
+def _sides(meeting: Meeting, owner_of: Mapping[str, str]) -> tuple[str, str] | None:
     """(taker, owner): who may still take whose vocabulary; of two of one kind either."""
     names = meeting.taker.spec.name, meeting.owner.spec.name
     both = [names]
@@ -173,9 +179,14 @@ def _sides(meeting: _Meeting, owner_of: Mapping[str, str]) -> tuple[str, str] | 
     return None
 
 
-def _values_of(fields: Sequence[FieldSpec], sample: pa.Table) -> list[_Values]:
-    """The values of the fields that may share some."""
-    texts: dict[str, int] = {}
+def values_of(fields: Sequence[FieldSpec], sample: pa.Table, texts: dict[str, int]) -> list[Values]:
+    """The values of the fields that may share some.
+
+    Args:
+        fields: as inferred.
+        sample: (joined) rows.
+        texts: the code of each text that was met before; those of others are added.
+    """
     result = []
     for spec in fields:
         if spec.separator == PREFIXES:
@@ -192,7 +203,7 @@ def _values_of(fields: Sequence[FieldSpec], sample: pa.Table) -> list[_Values]:
         shared = [texts.setdefault(text, len(texts)) for text in distinct.to_pylist()]
         codes = np.append(np.array(shared, np.int64), -1)[local]
         single = codes if lengths is None else lengths
-        result.append(_Values(spec, codes[codes >= 0], rows[codes >= 0], single))
+        result.append(Values(spec, codes[codes >= 0], rows[codes >= 0], single))
     return result
 
 
@@ -214,7 +225,7 @@ def _list_values(column: pa.ChunkedArray, spec: FieldSpec) -> tuple[pa.Array, Co
     return values.filter(pa.array(kept)), rows[kept], whole
 
 
-def _overlapping(values: Sequence[_Values]) -> Iterator[tuple[_Values, _Values]]:
+def _overlapping(values: Sequence[Values]) -> Iterator[tuple[Values, Values]]:
     """Pairs of fields with enough values in common, those with the most first."""
     distinct = [np.unique(v.codes) for v in values]
     size = 1 + max((int(d[-1]) for d in distinct if len(d)), default=0)
@@ -234,7 +245,7 @@ def _overlapping(values: Sequence[_Values]) -> Iterator[tuple[_Values, _Values]]
         yield values[i], values[j]
 
 
-def _meeting(a: _Values, b: _Values, labels: Labels, users: Codes) -> _Meeting | None:
+def meeting_of(a: Values, b: Values, labels: Labels, users: Codes) -> Meeting | None:
     """What rows in which two fields meet tell of the label, or None where that is nothing."""
     taker, owner = (a, b) if a.is_list and not b.is_list else (b, a)
     meets = _meets(taker, owner, len(labels))
@@ -254,10 +265,10 @@ def _meeting(a: _Values, b: _Values, labels: Labels, users: Codes) -> _Meeting |
         return None
     rates = (float(labels[meets].mean()), float(labels[~meets].mean()))
     auc = 0.5 + abs(float(meets[labels > 0].mean() - meets[labels <= 0].mean())) / 2
-    return _Meeting(taker, owner, error, rates, auc)
+    return Meeting(taker, owner, error, rates, auc)
 
 
-def _meets(taker: _Values, owner: _Values, num_rows: int) -> npt.NDArray[np.bool_]:
+def _meets(taker: Values, owner: Values, num_rows: int) -> npt.NDArray[np.bool_]:
     """(N,) whether the fields have a value in common."""
     meets = np.zeros(num_rows, bool)
     if not owner.is_list:
@@ -269,7 +280,7 @@ def _meets(taker: _Values, owner: _Values, num_rows: int) -> npt.NDArray[np.bool
     return meets
 
 
-def _expected(taker: _Values, owner: _Values, num_rows: int) -> Floats:
+def _expected(taker: Values, owner: Values, num_rows: int) -> Floats:
     """(N,) how likely the taker's values are to be met by those of any row of the owner."""
     size = 1 + int(max(taker.codes.max(initial=0), owner.codes.max(initial=0)))
     frequency = np.bincount(owner.codes, minlength=size) / num_rows

@@ -8,6 +8,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.infer import infer_fields, infer_schema
 from dynens.data.inference.roles import find_weight
 from dynens.data.reading.times import to_seconds
@@ -282,8 +283,9 @@ def test_other_columns_weigh_no_rows_whatever_their_names(where):
     if where == "excluded":
         features["excluded"] = ["row_weight"]
     config = DatasetConfig(name="t", files=("t.parquet",), features=features)
-    entity_of = {} if where == "excluded" else {"row_weight": "item"}
-    assert infer_fields(config, table, entity_of).dataset.features.sample_weight is None
+    joined = pa.table({"item_id": ["a"], "row_weight": [1.0]})
+    entities = [] if where == "excluded" else [RawEntity("item", "item_id", joined)]
+    assert infer_fields(config, table, entities).dataset.features.sample_weight is None
 
 
 @pytest.mark.parametrize(
