@@ -51,7 +51,7 @@ def export_ranking(
             if table is None:
                 raise NotSeparableError(
                     "not only the item's table and key fill the columns of the item "
-                    "(crossed fields do)"
+                    "(fields crossed from both sides do)"
                 )
             if not len(table):
                 raise NotSeparableError("the item table is empty")
