@@ -278,18 +278,19 @@ def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
 
 
 def _report_progress(run: RunDirectory, stage: StageSpec, watcher: Watcher) -> None:
-    line = _last_line(work_directory(run, stage.name) / PROGRESS_FILE)
-    if line is not None:
-        note = f"epoch {line['epoch']:.1f}, valid AUC {line['valid_auc']:.4f}"
-        watcher.progress(stage, float(line["fraction"]), note)
+    points = _points(work_directory(run, stage.name) / PROGRESS_FILE)
+    if points:
+        last, best = points[-1], max(point["valid_auc"] for point in points)
+        note = f"epoch {last['epoch']:.1f}, valid AUC {last['valid_auc']:.4f} (best {best:.4f})"
+        watcher.progress(stage, float(last["fraction"]), note)
 
 
-def _last_line(path: Path) -> dict[str, Any] | None:
+def _points(path: Path) -> list[dict[str, float]]:
+    """What a stage has written of its epochs so far."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return dict(json.loads(lines[-1])) if lines else None
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
-        return None  # not there yet, or a line is being written; the next poll will see it
+        return []  # not there yet, or a line is being written; the next poll will see it
 
 
 @ray.remote  # type: ignore[untyped-decorator]
