@@ -152,13 +152,13 @@ class Application:
         codec = CODECS.get(path)
         if codec is not None:
             if method != "POST":
-                raise RequestError(405, f"{path} takes POST", reason="bad_request")
+                raise _other_method(path, "POST")
             return await self._score_request(codec, headers, receive)
         page = self._pages.get(path)
         if page is None:
             raise RequestError(404, f"there is no {path[:80]}", reason="bad_request")
         if method not in ("GET", "HEAD"):
-            raise RequestError(405, f"{path[:80]} takes GET", reason="bad_request")
+            raise _other_method(path[:80], "GET", "HEAD")
         return await page()
 
     def _authorize(self, headers: Mapping[bytes, bytes]) -> None:
@@ -166,7 +166,10 @@ class Application:
         given = headers.get(b"authorization", b"")
         if not hmac.compare_digest(given, self._authorization):
             raise RequestError(
-                401, "send the server's token as 'Authorization: Bearer'", reason="unauthorized"
+                401,
+                "send the server's token as 'Authorization: Bearer'",
+                reason="unauthorized",
+                header=("WWW-Authenticate", "Bearer"),
             )
 
     async def _score_request(
@@ -292,7 +295,7 @@ class Application:
                 503,
                 "the ensemble has no time left for this request; try again",
                 reason="shed_ensemble",
-                retry_after_s=_RETRY_AFTER_S,
+                header=("Retry-After", str(_RETRY_AFTER_S)),
             ) from e
         except asyncio.CancelledError:
             watch.raise_if_gone()
@@ -353,7 +356,18 @@ def _report(scores: Scores, progress: Progress, elapsed_ms: float) -> dict[str, 
 
 def _shed(verdict: Verdict) -> RequestError:
     reason = f"shed_{verdict.name.lower()}"
-    return RequestError(503, _SHED[verdict], reason=reason, retry_after_s=_RETRY_AFTER_S)
+    return RequestError(
+        503, _SHED[verdict], reason=reason, header=("Retry-After", str(_RETRY_AFTER_S))
+    )
+
+
+def _other_method(path: str, *allowed: str) -> RequestError:
+    return RequestError(
+        405,
+        f"{path} takes {allowed[0]}",
+        reason="bad_request",
+        header=("Allow", ", ".join(allowed)),
+    )
 
 
 def _spent() -> RequestError:

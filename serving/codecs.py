@@ -147,8 +147,10 @@ class RankCodec(Codec[RankRequest]):
         self, request: RankRequest, scores: Scores, model: Model, report: dict[str, Any]
     ) -> Response:
         report["bundle_version"] = model.version
-        if not model.told_fields <= request.context.keys():
-            missing = model.told_fields - request.context.keys()
+        missing = model.told_fields - request.context.keys()
+        if request.user is None and model.user_key in model.fields:
+            missing |= {model.user_key} - request.context.keys()
+        if missing:
             report["missing_fields"] = ",".join(sorted(missing))
         return Response(200, render_rank(request, scores, report))
 

@@ -10,17 +10,17 @@ class RequestError(Exception):
         status: HTTP status code.
         message: the sentence; it may quote the request, never the server's files or code.
         reason: label under which the metrics count it.
-        retry_after_s: value of Retry-After, or None for no such header.
+        header: one that goes with it, such as Retry-After, by name and value.
     """
 
     def __init__(
-        self, status: int, message: str, *, reason: str = "", retry_after_s: int | None = None
+        self, status: int, message: str, *, reason: str = "", header: tuple[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.reason = reason or str(status)
-        self.retry_after_s = retry_after_s
+        self.header = header
 
 
 class ClientGoneError(Exception):

@@ -35,8 +35,9 @@ class Response:
     @classmethod
     def error(cls, error: RequestError) -> Response:
         headers: tuple[tuple[bytes, bytes], ...] = ()
-        if error.retry_after_s is not None:
-            headers = ((b"retry-after", str(error.retry_after_s).encode()),)
+        if error.header is not None:
+            name, value = error.header
+            headers = ((name.lower().encode(), value.encode()),)
         return cls(error.status, orjson.dumps({"error": error.message}), headers=headers)
 
     async def send(self, send: Send) -> None:

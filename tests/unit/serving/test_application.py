@@ -91,10 +91,12 @@ def test_ranking_sorts_and_cuts(app: Application, engine: Engine) -> None:
 
 
 def test_ranking_says_what_no_table_and_no_context_tells(app: Application) -> None:
-    told = call(app, "POST", RANK, {"context": {"hour": 3}, "candidates": ["i1"]}).json()
-    silent = call(app, "POST", RANK, {"user_id": 5, "candidates": ["i1"]}).json()
-    assert "missing_fields" not in told
-    assert silent["missing_fields"] == "hour"
+    body = {"user_id": 5, "context": {"hour": 3}, "candidates": ["i1"]}
+    assert "missing_fields" not in call(app, "POST", RANK, body).json()
+    del body["context"]
+    assert call(app, "POST", RANK, body).json()["missing_fields"] == "hour"
+    del body["user_id"]
+    assert call(app, "POST", RANK, body).json()["missing_fields"] == "hour,user_id"
 
 
 @pytest.mark.parametrize("keys", [["i1", "i2", "i3"], ["i1", "never seen", "i2"], ["i3", " i2"]])
@@ -138,6 +140,8 @@ def test_pages(app: Application, method: str, path: str, status: int) -> None:
     assert answer.status == status
     if status >= 400:
         assert set(answer.json()) == {"error"}
+    allowed = {"GET": "POST", "DELETE": "POST", "POST": "GET, HEAD"}[method]
+    assert answer.headers.get("allow") == (allowed if status == 405 else None)
 
 
 def test_metadata_lists_every_field(app: Application, engine: Engine) -> None:
@@ -180,7 +184,8 @@ def test_limits_on_bodies_and_rows(engine: Engine) -> None:
 def test_a_token_is_asked_for_everywhere_but_at_health(engine: Engine) -> None:
     app = make(engine, token="s3cret")
     body = {"candidates": ["i1"]}
-    assert call(app, "POST", RANK, body).status == 401
+    refused = call(app, "POST", RANK, body)
+    assert (refused.status, refused.headers.get("www-authenticate")) == (401, "Bearer")
     assert call(app, "POST", RANK, body, Authorization="Bearer wrong").status == 401
     assert call(app, "POST", RANK, body, Authorization="Bearer s3cret").status == 200
     assert call(app, "GET", "/metrics").status == 401
