@@ -18,6 +18,7 @@ from dynens.batch import FIRST_VALUE_ID, MISSING, EncodedBatch
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.fields import CategoricalEncoder
 from dynens.data.encoding.list_field import MultiValuedEncoder
+from dynens.data.encoding.lookups import LookUpEncoder
 from dynens.data.encoding.pairs import BETWEEN
 from dynens.data.prepared import PreparedData
 from dynens.evaluation.systems import Scored
@@ -78,6 +79,8 @@ def value_name(encoder: RowEncoder, field: str, value_id: int) -> str:
     if value_id < FIRST_VALUE_ID:
         return "missing" if value_id == MISSING else "unknown"
     for item in encoder.encoders:
+        if isinstance(item, LookUpEncoder) and item.spec.name == field:
+            return value_name(encoder, item.spec.vocabulary_of or "", value_id)
         if isinstance(item, CategoricalEncoder | MultiValuedEncoder) and item.spec.name == field:
             values = item.vocabulary.values
             position = value_id - FIRST_VALUE_ID

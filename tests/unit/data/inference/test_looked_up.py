@@ -10,6 +10,7 @@ from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import load_entities
 from dynens.data.inference.infer import infer_schema, with_fields
 from dynens.data.prepare import prepare
+from dynens.report.html import value_name
 from dynens.schema import DatasetConfig
 
 ROWS, ITEMS, TOPICS, USERS = 6000, 200, 8, 400
@@ -114,6 +115,8 @@ def test_values_are_looked_up_alike_in_tables_requests_and_a_loaded_encoder(tmp_
         expected = [topics.id_of(topic_of[n]) for n in history.split()][:width] or [MISSING]
         assert row[at["history.topic"]].tolist() == expected + [PADDING] * (width - len(expected))
     assert (loaded.encode_table(some).ids == ids).all()
+    names = [value_name(loaded, name, 2) for name in ("topic", "history.topic")]
+    assert names == [topics.values[0].as_py()] * 2
     columns = {name: some[name].to_pylist() for name in ("user_id", "history")}
     for i, news_id in enumerate(some["news_id"].to_pylist()[:10]):
         context = {"history": columns["history"][i]}
