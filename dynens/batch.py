@@ -91,6 +91,8 @@ class FeatureLayout:
         gaps: pairs of dense features whose differences are inputs too.
         dots: pairs of dense vectors whose products are inputs too.
         only_apart: dense features that are no inputs but by way of these differences.
+        shares: lists of which the share that meets the field whose vocabulary they have is an
+            input too.
     """
 
     dense: tuple[str, ...]
@@ -100,6 +102,7 @@ class FeatureLayout:
     gaps: tuple[DenseGap, ...] = ()
     dots: tuple[DenseDot, ...] = ()
     only_apart: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
 
     @property
     def has_context(self) -> bool:
@@ -131,6 +134,7 @@ class FeatureLayout:
             "gaps": [list(astuple(gap)) for gap in self.gaps],
             "dots": [list(astuple(dot)) for dot in self.dots],
             "only_apart": list(self.only_apart),
+            "shares": list(self.shares),
         }
         return {
             "dense": list(self.dense),
@@ -148,10 +152,12 @@ class FeatureLayout:
         assert isinstance(fields, list)
         context = data.get("context", [0, 0])
         assert isinstance(context, list)
-        gaps, dots, only_apart = (data.get(k, []) for k in ("gaps", "dots", "only_apart"))
+        gaps, dots = data.get("gaps", []), data.get("dots", [])
+        only_apart, shares = data.get("only_apart", []), data.get("shares", [])
         assert isinstance(gaps, list)
         assert isinstance(dots, list)
         assert isinstance(only_apart, list)
+        assert isinstance(shares, list)
         return cls(
             tuple(dense),
             tuple(SparseField(*field) for field in fields),
@@ -160,6 +166,7 @@ class FeatureLayout:
             gaps=tuple(DenseGap(*gap) for gap in gaps),
             dots=tuple(DenseDot(*dot) for dot in dots),
             only_apart=tuple(only_apart),
+            shares=tuple(shares),
         )
 
 

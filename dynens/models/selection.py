@@ -13,7 +13,7 @@ from dynens.data.encoding.list_field import LENGTH_SUFFIX
 from dynens.errors import ConfigError
 from dynens.layers.dots import DotColumns, dots
 from dynens.layers.gaps import ApartColumns, gaps
-from dynens.layers.matches import SharedValues, matches
+from dynens.layers.matches import SharedValues, matches, shares
 from dynens.layers.pairs import ColumnPair, PairInputs
 from dynens.models.base import StatSource
 
@@ -139,8 +139,10 @@ def _pairs(
     place: Mapping[str, int],
 ) -> tuple[PairInputs, ...]:
     """Those of selected features: ids in `columns`, dense ones at their `place`."""
+    looked_up = [field for field in fields if field.name in layout.shares]
     kinds: list[tuple[Any, bool, Sequence[ColumnPair]]] = [
         (matches, True, _shared_values(layout, fields, columns)),
+        (shares, True, _shared_values(layout, looked_up, columns)),
         (gaps, False, _gaps(layout, place)),
         (dots, False, _dots(layout, place)),
     ]

@@ -320,7 +320,10 @@ def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:
         if isinstance(e, DenseVectorEncoder) and e.spec.dot_with is not None
     )
     only_apart = tuple(e.spec.name for e in numbers if e.spec.only_apart)
-    return FeatureLayout(dense, fields, context_dense, context_fields, gaps, dots, only_apart)
+    shares = tuple(e.spec.name for e in ordered if e.spec.through is not None)
+    return FeatureLayout(
+        dense, fields, context_dense, context_fields, gaps, dots, only_apart, shares
+    )
 
 
 def _column_slices(encoders: Sequence[FieldEncoder]) -> list[FieldColumns]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from dynens.batch import FeatureLayout, SparseField
-from dynens.layers.matches import SharedValues, match, matches
+from dynens.layers.matches import SharedValues, match, matches, share, shares
 from dynens.models.selection import select_features
 from tests.unit.layers.pairs import pairs_of
 
@@ -17,6 +17,7 @@ LAYOUT = FeatureLayout(
         SparseField("item", 9),
     ),
     context_fields=2,
+    shares=("history",),
 )
 HISTORY = torch.tensor([[4, 5, 4], [6, -1, -1], [1, -1, -1], [0, 0, 2]], dtype=torch.int32)
 ITEM = torch.tensor([[4], [5], [1], [0]], dtype=torch.int32)
@@ -30,6 +31,15 @@ def test_matches_by_hand() -> None:
     # Padding meets nothing, and lists meet in pairs: 4-4, 5-5, 4-4.
     tags = torch.tensor([[4, 5], [-1, -1], [1, -1], [3, -1]], dtype=torch.int32)
     assert match(HISTORY, tags).tolist() == [[0.75], [0.0], [0.0], [0.0]]
+
+
+def test_shares_are_of_the_values_that_a_list_has() -> None:
+    # Two of three, none of one, a list without values, and of two unknown values and one: none.
+    assert share(HISTORY, ITEM).tolist() == [[torch.tensor(2 / 3).item()], [0.0], [0.0], [0.0]]
+    assert share(HISTORY[:1], torch.tensor([[5], [9]], dtype=torch.int32)).tolist() == [
+        [torch.tensor(1 / 3).item()],
+        [0.0],
+    ]
 
 
 def test_one_context_stands_for_all_rows() -> None:
@@ -48,6 +58,7 @@ def test_pairs_of_a_layout() -> None:
     ids = torch.tensor([[4, 5, 4, 4, 2, 3, 4]], dtype=torch.int32)
     torch.testing.assert_close(matches(ids, ids, pairs), torch.tensor([[2 / 3, 0.5, 0.0]]))
     assert pairs_of(select_features(LAYOUT, ("history", "last", "tags")), matches) == ()
+    assert pairs_of(select_features(LAYOUT, None), shares) == pairs[:1]
 
 
 def test_pairs_within_the_context_come_first() -> None:

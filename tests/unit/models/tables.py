@@ -53,7 +53,8 @@ def tiny_table(
 
     The first `context` dense features and fields are what candidates of a request share; with
     `multi_valued` the last field holds lists, and the first one too where it is shared. With
-    `shared` all fields have the vocabulary of that one, and a value in common makes clicks. Pairs
+    `shared` all fields have the vocabulary of that one, and a value in common makes clicks; of
+    lists among them the share of such values is an input, too. Pairs
     of dense features that are `apart` nearly agree, and how far they do not makes clicks, too;
     those that are `only_apart` make none by themselves. With `vectors` there are two of so many
     components, one before and one behind the other dense features, whose product makes clicks.
@@ -75,7 +76,8 @@ def tiny_table(
     dots = (DenseDot("v", "u", vectors, 0.1, 0.6),) if vectors else ()
     names = (*component_names("u", vectors), *names, *component_names("v", vectors))
     num_dense = len(names)
-    layout = FeatureLayout(names, fields, *context, gaps, dots, hidden)
+    shares = tuple(f.name for f in fields if f.vocabulary_of and f.width > 1)
+    layout = FeatureLayout(names, fields, *context, gaps, dots, hidden, shares)
     dense = rng.normal(size=(2 * rows, num_dense)).astype(np.float32)
     for i, j in apart:
         dense[:, i] = dense[:, j] + 0.2 * dense[:, i]
