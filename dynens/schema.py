@@ -76,7 +76,8 @@ class FieldSpec(FrozenConfig):
             the item). The values of this field are then what `vocabulary_of` is for each of them
             (the history's categories), as the item tables and the training rows tell; nothing is
             read from a column.
-        unit: of numbers given as texts, what may stand behind a number and a space (`km`).
+        unit: of numbers given as texts, what may stand behind a number and a space (`km`); `m:ss`
+            where `3:45` is minutes and seconds, as beside `1:02:03`.
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
 
@@ -100,7 +101,7 @@ class FieldSpec(FrozenConfig):
     buckets: int | None = Field(default=None, ge=2, le=4096)
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
-    unit: str | None = Field(default=None, pattern=r"^[a-zµ°][a-zµ°²³/.]*$")
+    unit: str | None = Field(default=None, pattern=r"^([a-zµ°][a-zµ°²³/.]*|m:ss)$")
     crossed: tuple[str, str] | None = None
     through: tuple[str, str] | None = None
     why: str | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dynens.data.encoding.entities import RawEntity
-from dynens.data.inference.profile import number_share
+from dynens.data.inference.amounts import number_share
 from dynens.data.reading.decimals import points_in, with_commas
 from dynens.data.reading.labels import no_label_column
 from dynens.data.reading.sources import expand, file_format, file_schema, read_head

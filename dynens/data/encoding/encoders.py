@@ -291,12 +291,12 @@ class RowEncoder:
 
 
 def _spells_numbers(encoder: FieldEncoder, columns: set[str]) -> bool:
-    """Whether categories of one of `columns` are numbers that floats spell otherwise (07)."""
+    """Whether categories of one of `columns` are texts, or numbers that floats spell otherwise."""
     if encoder.spec.source not in columns or not isinstance(encoder, CategoricalEncoder):
         return False
     values = encoder.vocabulary.values
     spelled = canonical_texts(pa.array(to_numbers(values).values, from_pandas=True))
-    return bool(pc.any(pc.not_equal(spelled, values)).as_py())
+    return bool(pc.any(pc.not_equal(spelled, values).fill_null(True)).as_py())
 
 
 def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:

@@ -35,11 +35,15 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
     if profile.is_number and profile.num_distinct > 2:
         parts = profile.parts is not None and profile.num_distinct > 200
         return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
+    return [*_text_fields(profile), *([_size(profile)] if profile.holds_numbers else [])]
+
+
+def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
     if profile.separator is not None and profile.num_distinct > 10:
         why = f"values are lists of few tokens, separated by {profile.separator!r}"
-        return [_tokens_field(name, profile.separator, why)]
+        return [_tokens_field(profile.name, profile.separator, why)]
     if profile.mean_words >= _QUERY_WORDS and profile.num_distinct > 200:
-        return _text_fields(profile)
+        return _word_fields(profile)
     if profile.parts is not None and profile.num_distinct > 200:
         return _parts_fields(profile)
     return [_categorical(profile, "text" if not profile.is_number else "two values")]
@@ -67,7 +71,7 @@ def _tokens_field(name: str, separator: str, why: str) -> FieldSpec:
     return FieldSpec(name=name, kind="multi_valued", separator=separator, keep="last", why=why)
 
 
-def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
+def _word_fields(profile: ColumnProfile) -> list[FieldSpec]:
     """Bags of words; texts that come back (titles, paths) or are short: categories, too."""
     words = "characters" if profile.unspaced else "words"
     pieces = PIECES if profile.has_pieces else None

@@ -245,7 +245,8 @@ class _Inference:
             self._warn(
                 "numbers and texts stand together in "
                 + ", ".join([*mixed[:_NAMED], *(["…"] if len(mixed) > _NAMED else [])])
-                + ": their values are categories; if such texts mean missing, leave them empty"
+                + ": their values are categories, and the numbers' size a field beside them; if "
+                "such texts mean missing, leave them empty"
             )
 
     def _ask_about_dates(self) -> None:

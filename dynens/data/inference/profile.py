@@ -11,6 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.inference.addresses import beginnings_tell, may_be_code, parts_separator
+from dynens.data.inference.amounts import (
+    EXACT,
+    FEW_TEXTS,
+    mostly_numbers,
+    number_facts,
+    numbers_in,
+    spelled_numbers,
+)
 from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc
 from dynens.data.reading.lists import (
     CARET,
@@ -22,23 +30,19 @@ from dynens.data.reading.lists import (
     split_texts,
     unbracketed_column,
 )
-from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
-from dynens.data.reading.values import canonical_codes, canonical_texts, plain
+from dynens.data.reading.numbers import to_numbers
+from dynens.data.reading.values import canonical_codes, plain
 
 COPY_AUC = 0.9999  # from here on a column is the label itself
 _ENOUGH = 20  # rows with and rows without a value, for either to tell something
 _CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
 _BUCKETS = 20
-_MIN_KNOWN = 20
-_UNIT_ROWS = 2000
-_FEW_TEXTS = 0.2
 _MAX_TEXTS = 20_000
 _SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
 _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
 _RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
 _SEPARATORS = ("|", ";", ",", *_RARE_SEPARATORS)  # which hardly stand in values
 _SPACED = 0.2  # share of values with a space from which on they are texts
-_EXACT = 2**53  # beyond, a float is not one integer
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class ColumnProfile:
         is_integer: whether all numbers are whole.
         unit: what stands behind the numbers (`km` of `12 km`), or None.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
+        holds_numbers: whether most of the different texts are numbers, or ranges of them (`3-5`).
         is_nested: whether values are maps, or lists of them, which no field can be.
         is_list: whether values are Arrow lists.
         list_length: the common length of all lists (or texts that are vectors), or None.
@@ -88,6 +93,7 @@ class ColumnProfile:
     is_integer: bool = False
     unit: str | None = None
     not_a_number: str | None = None
+    holds_numbers: bool = False
     is_nested: bool = False
     is_list: bool = False
     list_length: int | None = None
@@ -173,26 +179,26 @@ def profile_column(
         "is_temporal": is_temporal,
         "rows_per_sampled": rows_per_sampled,
     }
-    numbers, unit = (None, None) if is_temporal else _numbers(array)
+    numbers, unit = (None, None) if is_temporal else numbers_in(array)
     known = array.is_valid().to_numpy(zero_copy_only=False)
-    if numbers is not None and _mostly_numbers(numbers):
+    if numbers is not None and mostly_numbers(numbers):
         known = np.isfinite(numbers.values)
-        facts |= _number_facts(numbers.values[known]) | {"unit": unit}
+        facts |= number_facts(numbers.values[known]) | {"unit": unit}
         codes = np.full(len(array), -1, np.int64)
         codes[known] = np.unique(numbers.values[known], return_inverse=True)[1]
         if may_be_code(name, array) and beginnings_tell(*canonical_codes(array), labels):
             facts["parts"] = PREFIXES
-        if np.abs(numbers.values[known]).max() > _EXACT:  # neighbours look alike as floats
+        if np.abs(numbers.values[known]).max() > EXACT:  # neighbours look alike as floats
             codes = _merge_equal(*canonical_codes(array))
     else:
-        if numbers is not None and numbers.num_unreadable < _FEW_TEXTS * known.sum():
+        if numbers is not None and numbers.num_unreadable < FEW_TEXTS * known.sum():
             facts["not_a_number"] = numbers.example
         numbers = None
         texts, text_codes = canonical_codes(array)
         codes = _merge_equal(texts, text_codes)
         known = codes >= 0
         if pa.types.is_string(kind):
-            facts |= _text_facts(texts)
+            facts |= _text_facts(texts) | spelled_numbers(texts)
             often = known.sum() / max(len(texts), 1)
             if 0 < often < _FEW_ROWS and "separator" not in facts:
                 seldom = often < _SELDOM
@@ -233,54 +239,6 @@ def _profile_lists(name: str, array: pa.Array, labels: Labels | None) -> ColumnP
         list_of_floats=pa.types.is_floating(values.type),
         auc_by_absence=0.5 if labels is None else _auc_by_absence(lengths > 0, labels),
     )
-
-
-def number_share(column: pa.ChunkedArray) -> float | None:
-    """Share of the known values of a flat column that are numbers; None when there are too few."""
-    array = plain(column)
-    if pa.types.is_nested(array.type) or pa.types.is_temporal(array.type):
-        return None
-    texts = canonical_texts(array).drop_null()
-    if len(texts) < _MIN_KNOWN:
-        return None
-    return 1.0 - to_numbers(texts).num_unreadable / len(texts)
-
-
-def _numbers(array: pa.Array) -> tuple[Numbers | None, str | None]:
-    """(the column as numbers, their unit).
-
-    (None, None) where the first texts show that a fifth or more are no numbers.
-    """
-    unit = None
-    if pa.types.is_string(array.type):
-        head = array.slice(0, len(array) // 4 + 1)
-        unit = unit_of(head.slice(0, _UNIT_ROWS))
-        if to_numbers(head, unit=unit).num_unreadable > _FEW_TEXTS * len(array):
-            return None, None
-    return to_numbers(array, unit=unit), unit
-
-
-def _mostly_numbers(numbers: Numbers) -> bool:
-    """Whether nearly all values that are there (the odd typing error aside) are numbers."""
-    finite = int(np.isfinite(numbers.values).sum())
-    return finite > 0 and numbers.num_unreadable <= 0.01 * finite
-
-
-def _number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.diff(values)
-        span = values.max() - values.min()
-        middle = (np.median(values) - values.min()) / span if span > 0 else 0.0
-    sparse = len(np.unique(values)) < 0.01 * span
-    is_integer = bool((values == np.trunc(values)).all())
-    strewn = span > 1e6 and sparse and 0.25 < middle < 0.75
-    return {
-        "looks_hashed": is_integer and bool(values.max() > _EXACT or strewn),
-        "span": float(span),
-        "is_number": True,
-        "is_integer": is_integer,
-        "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
-    }
 
 
 def _text_facts(texts: pa.StringArray) -> dict[str, object]:

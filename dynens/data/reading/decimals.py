@@ -13,6 +13,7 @@ from dynens.schema import DatasetConfig, SourceOptions
 
 _COMMA = r",[0-9]+\D*$"
 _THOUSANDS = r"^\D*[1-9][0-9]{0,2}(,[0-9]{3})+\D*$"  # 1,234: maybe no decimal comma
+_MILLIONS = r"^\D*[1-9][0-9]{0,2}(\.[0-9]{3}){2,}\D*$"  # 1.234.567, which points cannot part
 _CENTS = r",[0-9]{2}\D*$"
 _MIN_KNOWN = 20
 
@@ -63,19 +64,21 @@ def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
         if not _is_text(sample.schema.field(name).type):
             continue
         column = plain(sample[name])
-        if not pc.any(pc.match_substring(column, ",")).as_py():
+        if not pc.any(pc.match_substring_regex(column, "[.,]")).as_py():
             continue
         texts = canonical_texts(column).drop_null()
         if len(texts) < _MIN_KNOWN:
             continue
         numbers = pc.match_substring_regex(texts, COMMA_NUMBER)
-        commas, unclear, exact = (
+        commas, unclear, exact, millions = (
             pc.sum(pc.and_(numbers, pc.match_substring_regex(texts, pattern))).as_py()
-            for pattern in (_COMMA, _THOUSANDS, _CENTS)
+            for pattern in (_COMMA, _THOUSANDS, _CENTS, _MILLIONS)
         )
         enough = exact >= 0.95 * commas or not cents
-        if pc.sum(numbers).as_py() >= 0.99 * len(texts) and commas - unclear > 0.5 * len(texts):
-            found += [name] if enough else []
+        if pc.sum(numbers).as_py() < 0.99 * len(texts):
+            continue
+        if (commas - unclear > 0.5 * len(texts) and enough) or 0 < millions < len(texts):
+            found.append(name)
     return found
 
 

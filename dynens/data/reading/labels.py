@@ -57,7 +57,7 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
     limit = parse_number(rule.value)
     compared = _OPERATORS[rule.op]
     numbers = to_numbers(column) if limit is not None else None
-    if numbers is not None and not numbers.num_unreadable:
+    if numbers is not None and numbers.is_plain:
         with np.errstate(invalid="ignore"):
             return compared(numbers.values, limit), ~np.isnan(numbers.values)
     if rule.op not in ("==", "!="):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -40,11 +41,13 @@ _DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
     r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f ][0-9]{3})+|[0-9]+)"
     r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
 )
+_UNIT = r"[A-Za-zµ°][A-Za-zµ°²³/.]{0,11}"
 # 1.234.567,89 €
 _GAP = r"[ \x{a0}\x{202f}]?"  # \s is another class in Arrow than in Python
 _AROUND = _GAP + r"(?:%|" + _CURRENCY + r")?" + _GAP
 COMMA_NUMBER = (
-    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}][0-9]{{3}})+)(,[0-9]+)?{_AROUND}$"
+    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}][0-9]{{3}})+)(,[0-9]+)?{_AROUND}"
+    rf"( {_UNIT})?$"
 )
 _COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0").replace("\\x{202f}", "\u202f"))
 _TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -56,14 +59,29 @@ _DURATION = re.compile(  # PT1H2M3S
     r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
     r"(?:(?P<minutes>[0-9]+)M)?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?)S)?)?"
 )
+_BOUND = re.compile(r"(?:[<>≤≥~]=?\s?(?P<end>.+)|(?P<start>.*[0-9].*)\+)")  # <0.05, 65+
+_LONGEST_RANGE = 60  # characters
+_RANGE = re.compile(  # 3-5, $40,000 – $60,000, 40-60k
+    r"(?P<low>[^-–—]*[0-9][^-–—]*?)\s?(?:[-–—]|\bto\b)\s?(?P<high>[^-–—]*[0-9][^-–—]*)"
+)
 _PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_MEASURED = re.compile(r"(?P<amount>.*[0-9)]) +(?P<unit>[A-Za-zµ°][A-Za-zµ°²³/.]{0,11})")
+_MEASURED = re.compile(r"(?P<amount>.*[0-9)]) +(?P<unit>" + _UNIT + ")")
 # Behind these the amount alone would be another number.
 _NO_UNITS = frozenset(
     {"dozen", "hundred", "thousand", "million", "billion", "trillion", "mn", "bn"}
 )
 _NO_UNITS |= {"lakh", "lac", "crore", "am", "pm"}
+MINUTES = "m:ss"  # the unit of clocks without hours, where others of the column have them
+_SHORT_CLOCK = r"^(-?)([0-9]{1,3}):([0-5][0-9])$"
+_TO_MINUTES = (_SHORT_CLOCK, r"\1PT\2M\3S")
+_LONG_CLOCK = r"^-?[0-9]{1,3}:[0-5][0-9]:[0-5][0-9]$"
+_DAY_H = 24
+_RELATED = {  # to a unit, in which all of them are then read
+    "m": {"km": 1e3, "cm": 1e-2, "mm": 1e-3},
+    "g": {"kg": 1e3, "mg": 1e-3},
+    "l": {"cl": 1e-2, "ml": 1e-3},
+}
 _MOSTLY = 0.5
 _SHORT = 3  # letters: `ms` is no two `m`
 
@@ -78,6 +96,7 @@ class Numbers:
         num_infinite: infinite numbers among them.
         num_unreadable: texts that are no numbers (treated as missing).
         example: the first such text.
+        num_ranges: texts that are not one number but a range or a bound.
     """
 
     values: npt.NDArray[np.float64]
@@ -85,6 +104,12 @@ class Numbers:
     num_infinite: int = 0
     num_unreadable: int = 0
     example: str | None = None
+    num_ranges: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every text that is there is one number."""
+        return not self.num_unreadable and not self.num_ranges
 
 
 def with_points(column: pa.Array) -> pa.Array:
@@ -113,17 +138,30 @@ def with_point(text: str) -> str:
 def unit_of(texts: pa.Array) -> str | None:
     """The unit that most of a column's texts have behind a number (`km` of `1,582 km`), or None.
 
-    Lower case, of one or many without the s.
+    Lower case, of one or many without the s. `MINUTES` where texts have one colon or two (`3:45`,
+    `1:02:03`), and too many hours for a day if those with one had any.
     """
     known = texts.drop_null().to_pylist()
+    if _are_minutes(known):
+        return MINUTES
     units = Counter(unit for text in known if (unit := _unit(text.strip(SPACE))))
+    for unit, related in _RELATED.items():
+        if unit in units:
+            units[unit] += sum(units[other] for other in related)
     unit, count = max(units.items(), key=lambda item: item[1], default=("", 0))
     return unit if count > _MOSTLY * len(known) else None
 
 
+def _are_minutes(texts: Sequence[str]) -> bool:
+    firsts = [int(text.split(":")[0]) for text in texts if re.match(_SHORT_CLOCK, text)]
+    longer = sum(re.match(_LONG_CLOCK, text) is not None for text in texts)
+    enough = len(firsts) + longer > _MOSTLY * len(texts)
+    return enough and longer > 0 and max(firsts, default=0) >= _DAY_H
+
+
 def _unit(text: str) -> str | None:
     parts = _MEASURED.fullmatch(text)
-    if parts is None or parse_number(text) is not None or parse_number(parts["amount"]) is None:
+    if parts is None or _read(text) is not None or _read(parts["amount"]) is None:
         return None
     unit = parts["unit"].lower().removesuffix(".")
     unit = unit.removesuffix("s") if len(unit) > _SHORT else unit
@@ -134,6 +172,30 @@ def _behind(unit: str) -> str:
     """A pattern, for Arrow and for `re`, of the unit behind a number, as `_unit` finds it."""
     many = "s?" if len(unit) >= _SHORT else ""
     return rf"(?i) +{unit.replace('.', '[.]')}{many}[.]?$"
+
+
+def _without_units(column: pa.Array, unit: str) -> tuple[pa.Array, npt.NDArray[np.float64]]:
+    """(the texts without units, (B,) what their numbers are to be multiplied by)."""
+    column = pc.utf8_trim(column, characters=SPACE)
+    factors = np.ones(len(column))
+    if unit == MINUTES:
+        return pc.replace_substring_regex(column, *_TO_MINUTES), factors
+    amounts = pc.replace_substring_regex(column, _behind(unit), "")
+    for other, factor in _RELATED.get(unit, {}).items():
+        found = pc.match_substring_regex(column, _behind(other)).fill_null(False)
+        factors[found.to_numpy(zero_copy_only=False)] = factor
+        amounts = pc.if_else(found, pc.replace_substring_regex(column, _behind(other), ""), amounts)
+    return amounts, factors
+
+
+def _without_unit(text: str, unit: str) -> tuple[str, float]:
+    """`_without_units` of one text."""
+    if unit == MINUTES:
+        return re.sub(*_TO_MINUTES, text), 1.0
+    for other, factor in _RELATED.get(unit, {}).items():
+        if re.search(_behind(other), text):
+            return re.sub(_behind(other), "", text), factor
+    return re.sub(_behind(unit), "", text), 1.0
 
 
 def to_numbers(
@@ -148,13 +210,12 @@ def to_numbers(
     """
     column = plain(column)
     kind = column.type
-    unreadable, example = 0, None
+    unreadable, example, ranges, factors = 0, None, 0, None
     if pa.types.is_string(kind):
         if unit is not None:
-            trimmed = pc.utf8_trim(column, characters=SPACE)
-            column = pc.replace_substring_regex(trimmed, _behind(unit), "")
+            column, factors = _without_units(column, unit)
         column = with_points(column) if decimal == "," else column
-        column, unreadable, example = _parse_strings(column)
+        column, unreadable, example, ranges = _parse_strings(column)
     elif pa.types.is_null(kind):
         return Numbers(np.full(len(column), np.nan))
     elif not (pa.types.is_floating(kind) and kind != pa.float16()):
@@ -162,13 +223,14 @@ def to_numbers(
     numbers = column.cast(pa.float64())
     nulls = numbers.null_count
     values = numbers.to_numpy(zero_copy_only=False)
+    values = values if factors is None else values * factors
     finite = np.isfinite(values)
     if finite.all():
-        return Numbers(values, num_unreadable=unreadable, example=example)
+        return Numbers(values, 0, 0, unreadable, example, ranges)
     infinite = int(np.isinf(values).sum())
     values = np.where(finite, values, np.nan)
     non_finite = int((~finite).sum()) - nulls
-    return Numbers(values, non_finite, infinite, unreadable, example)
+    return Numbers(values, non_finite, infinite, unreadable, example, ranges)
 
 
 def _cast_to_double(column: pa.Array) -> pa.Array:
@@ -189,19 +251,25 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
         ) from e
 
 
-def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None]:
-    """Texts as doubles: (numbers, how many texts are not numbers, the first of them)."""
+def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None, int]:
+    """Texts as doubles: (numbers, how many texts are none, the first of them, how many ranges)."""
     column = pc.utf8_trim(column, characters=SPACE)
     column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
     column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("inf"), column)
     try:
-        return column.cast(pa.float64()), 0, None
+        return column.cast(pa.float64()), 0, None, 0
     except pa.ArrowInvalid:
         texts = column.to_pylist()
     numbers = [None if t is None else math.inf if t == "inf" else parse_number(t) for t in texts]
-    unreadable = [t for t, n in zip(texts, numbers, strict=True) if t is not None and n is None]
+    ranges, unreadable = 0, []
+    for i, text in enumerate(texts):
+        if text is not None and numbers[i] is None:
+            numbers[i] = middle = parse_range(text)
+            ranges += middle is not None
+            if middle is None:
+                unreadable.append(text)
     array = pa.array(numbers, pa.float64())
-    return array, len(unreadable), unreadable[0] if unreadable else None
+    return array, len(unreadable), unreadable[0] if unreadable else None, ranges
 
 
 def parse_number(text: str) -> float | None:
@@ -227,6 +295,34 @@ def parse_number(text: str) -> float | None:
         return None
     seconds = _seconds(parts)
     return -seconds if parts["sign"] else seconds
+
+
+def _read(text: str) -> float | None:
+    number = parse_number(text)
+    return parse_range(text) if number is None else number
+
+
+def parse_range(text: str) -> float | None:
+    """The middle of a range (`3-5`, `$40k to $60k`), the end of one without (`65+`, `<0.05`)."""
+    text = text.strip(SPACE)
+    if len(text) > _LONGEST_RANGE:
+        return None
+    bound = _BOUND.fullmatch(text)
+    if bound is not None:
+        return parse_number(bound["end"] or bound["start"])
+    parts = _RANGE.fullmatch(text)
+    if parts is None:
+        return None
+    low, high = parse_number(parts["low"]), parse_number(parts["high"])
+    shared = _DECORATED.fullmatch(parts["high"].strip(SPACE))
+    if (
+        low is not None
+        and shared is not None
+        and shared["times"]
+        and not parts["low"][-1].isalpha()
+    ):
+        low *= _TIMES[shared["times"]]  # 40-60k
+    return None if low is None or high is None or low > high else (low + high) / 2
 
 
 def _seconds(parts: re.Match[str]) -> float:
@@ -261,17 +357,17 @@ def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = No
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
-        text = value.strip(SPACE)
+        text, factor = value.strip(SPACE), 1.0
         if unit is not None:
-            text = re.sub(_behind(unit), "", text)
+            text, factor = _without_unit(text, unit)
         if text in _MISSING:
             return math.nan
         if decimal == ",":
             text = with_point(text)
-        parsed = parse_number(text)
+        parsed = _read(text)
         if parsed is None:
             raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")
-        return parsed if math.isfinite(parsed) else math.nan
+        return parsed * factor if math.isfinite(parsed) else math.nan
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, time):

@@ -53,9 +53,9 @@ def to_seconds(
         return to_numbers(seconds).values / 1e6
     if pa.types.is_string(kind):
         numbers = to_numbers(column)
-        if numbers.num_unreadable:
-            return _from_texts(column, time_format)
-        return _from_numbers(numbers.values, time_format)
+        if numbers.is_plain:
+            return _from_numbers(numbers.values, time_format)
+        return _from_texts(column, time_format)
     return _from_numbers(to_numbers(column).values, time_format)
 
 

@@ -43,7 +43,8 @@ def test_a_number_that_is_a_category_too_travels_as_a_number():
     [
         (["01", "02", "10"], "categorical"),
         (["1234567890123456789", "1234567890123456790"], "categorical"),
-        (["1", "-2", "2.5", "x"], "numeric"),
+        (["1", "-2", "2.5", "x"], "categorical"),
+        (["1", "-2", "2.5"], "numeric"),
         ([1, 2, 3], "numeric"),
     ],
 )

@@ -5,7 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.encoding.fields import numbers_of
 from dynens.data.inference.infer import infer_schema
+from dynens.data.prepare import prepare
 from dynens.data.reading.lists import PIECES, PREFIXES, split_lists, split_text
 
 ROWS = 3000
@@ -95,7 +98,7 @@ def test_a_text_without_spaces_is_a_bag_of_characters(tmp_path):
 def test_numbers_with_one_unit_are_numbers(tmp_path):
     rng = np.random.default_rng(0)
     size = rng.integers(1, 900_000, ROWS)
-    unit = np.where(rng.random(ROWS) < 0.5, "ml", "l")
+    unit = np.where(rng.random(ROWS) < 0.5, "ml", "cups")
     table = pa.table(
         {
             "driven": [f"{s:,} km" for s in size.tolist()],
@@ -109,6 +112,46 @@ def test_numbers_with_one_unit_are_numbers(tmp_path):
     kinds = {f.name: f.kind for f in features.fields if f.name == f.source}
     assert (kinds["driven"], kinds["pack"]) == ("numeric", "categorical")
     assert "numeric" in [f.kind for f in features.fields if f.source == "opens"]
+
+
+def test_texts_that_mostly_are_numbers_or_ranges_keep_their_size_beside_the_category(tmp_path):
+    rng = np.random.default_rng(0)
+    size = rng.integers(0, 300, ROWS)
+    table = pa.table(
+        {
+            "since": np.where(rng.random(ROWS) < 0.4, "never", size.astype(str)),
+            "salary": [f"{s}k-{s + 20}k" for s in size.tolist()],
+            "grade": np.where(size < 150, "<150", ">150"),
+            "part": [f"{'ABCDEFGHIJK'[s % 11]}{s}" for s in size.tolist()],
+            "clicked": rng.random(ROWS) < size / 300,
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    path = tmp_path / "t.parquet"
+    fields = infer_schema(path, "clicked").dataset.features.fields
+    sizes = [f.source for f in fields if f.kind == "numeric"]
+    assert sizes == ["since", "salary"]
+    assert {"since", "salary", "grade"} <= {f.name for f in fields if f.kind == "categorical"}
+    encoder = prepare(dataset_from_files(path, label="clicked"), tmp_path / "o", seed=0).encoder
+    texts = {"since": ["never", "12", "of old"], "salary": ["40k-60k", "50k", None]}
+    columns = encoder.encode_columns(texts)
+    at = [columns.dense[:, encoder.layout.dense.index(f"{name}.size")] for name in texts]
+    assert at[0][0] == at[0][2] != at[0][1]
+    assert at[1][0] == at[1][1]
+
+
+def test_clocks_of_minutes_are_told_from_those_of_hours(tmp_path):
+    rng = np.random.default_rng(0)
+    length = rng.integers(30, 9000, ROWS)
+    texts = [
+        f"{s // 3600}:{s // 60 % 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"
+        for s in length.tolist()
+    ]
+    table = {"length": texts, "y": rng.random(ROWS) < length / 9000}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    spec = infer_schema(tmp_path / "t.parquet", "y").dataset.features.field("length")
+    assert (spec.kind, spec.unit) == ("numeric", "m:ss")
+    np.testing.assert_array_equal(numbers_of(pa.array(texts), spec), length)
 
 
 def test_texts_that_are_not_utf8_are_told(tmp_path):

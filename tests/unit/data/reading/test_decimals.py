@@ -31,6 +31,10 @@ def test_numbers_get_points_and_other_texts_stay():
         (["1,2,3", "4,5", "6"], False),
         (["a,b", "c,d", "e,f"], False),
         (["1.5", "2.5", "3"], False),
+        (["85,3 m²", "1.120,5 m²", "7,0 m²"], True),
+        (["1.065.399 €", "450.000 €", "950 €"], True),
+        (["192.168.100", "450.000", "1.2"], False),
+        (["192.168.100.101", "192.168.100.102", "192.168.101.103"], False),
     ],
 )
 def test_what_can_only_be_decimal_commas(texts, found):

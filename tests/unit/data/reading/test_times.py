@@ -99,10 +99,22 @@ def test_months_begin_with_their_first_day(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["2022-13", "1234-05", "3/22", "May-22", "2022-5-", "ABC-2022", "2022 km", "9 May"]
+    "text",
+    [
+        "2022-13",
+        "1234-05",
+        "3/22",
+        "May-22",
+        "2022-5-",
+        "ABC-2022",
+        "2022 km",
+        "9 May",
+        "5-2030000000",
+    ],
 )
-def test_codes_are_no_months(text):
+def test_codes_and_ranges_are_no_times(text):
     assert np.isnan(seconds_of(text))
+    assert np.isnan(to_seconds(pa.array([text, "12"]))[0])
 
 
 def test_milliseconds_behind_the_seconds():

@@ -208,7 +208,14 @@ def test_what_only_looks_like_a_number(text):
         (["12.34 USD", "5 EUR"], None),
         (["1.2 million", "3 million"], None),
         (["12", "12 A", "13", "14 B"], None),
-        (["300 ml", "1 l"], None),
+        (["300 ml", "1 l"], "l"),
+        (["300 ml", "10 cl"], None),
+        (["1.2 km", "3 km"], "km"),
+        (["1.2 km", "3 km", "800 m"], "m"),
+        (["3-5 years", "1 year"], "year"),
+        (["3:45", "45:10", "1:02:03"], "m:ss"),
+        (["3:45", "23:10", "1:02:03"], None),  # maybe times of the day
+        (["3:45", "45:10"], None),
         (["5 AM", "6 AM"], None),
         (["a km", "b km"], None),
         ([None], None),
@@ -233,6 +240,13 @@ def test_the_unit_behind_most_numbers_of_a_column(texts, unit):
         ("5 kms", "km", ".", None),
         ("5km", "km", ".", None),
         ("NA km", "km", ".", math.nan),
+        ("1,200 m", "m", ".", 1200),
+        ("1,2 km", "m", ",", 1200),
+        ("5 cm km", "m", ".", None),
+        ("3:45", "m:ss", ".", 225),
+        ("75:10", "m:ss", ".", 4510),
+        ("1:02:03", "m:ss", ".", 3723),
+        ("3-5 years", "year", ".", 4),
     ],
 )
 def test_a_fields_unit_may_stand_behind_its_numbers(text, unit, decimal, value):
@@ -244,6 +258,35 @@ def test_a_fields_unit_may_stand_behind_its_numbers(text, unit, decimal, value):
         return
     np.testing.assert_array_equal(column.values, [value])
     np.testing.assert_array_equal(number(text, "f", decimal, unit), value)
+
+
+@pytest.mark.parametrize(
+    ("text", "middle"),
+    [
+        ("3-5", 4),
+        ("40k–60k", 50_000),
+        ("40-60k", 50_000),
+        ("$40,000 - $60,000", 50_000),
+        ("10 to 20%", 15),
+        ("<0.05", 0.05),
+        (">= 3", 3),
+        ("65+", 65),
+        ("5-3", None),
+        ("2024-05-06", None),
+        ("a-b", None),
+        ("C++", None),
+        ("<b", None),
+    ],
+)
+def test_a_range_is_its_middle_and_a_bound_its_end(text, middle):
+    assert parse_number(text) is None  # of labels and times they are no numbers
+    column = to_numbers(pa.array([text, "7"]))
+    assert (column.num_ranges, column.num_unreadable) == (int(middle is not None), middle is None)
+    if middle is None:
+        with pytest.raises(DataError, match="numeric but was given"):
+            number(text, "f")
+    else:
+        assert column.values.tolist() == [number(text, "f"), 7] == [middle, 7]
 
 
 @pytest.mark.parametrize("space", [" ", "\u00a0", "\u202f", ""])

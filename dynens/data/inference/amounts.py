@@ -1,0 +1,76 @@
+"""Whether texts and other values of a column are numbers, and what kind of numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
+from dynens.data.reading.values import canonical_texts, plain
+
+EXACT = 2**53  # beyond, a float is not one integer
+FEW_TEXTS = 0.2
+_MIN_KNOWN = 20
+_MIN_NUMBERS = 10  # fewer are categories and no more
+_UNIT_ROWS = 2000
+
+
+def number_share(column: pa.ChunkedArray) -> float | None:
+    """Share of the known values of a flat column that are numbers; None when there are too few."""
+    array = plain(column)
+    if pa.types.is_nested(array.type) or pa.types.is_temporal(array.type):
+        return None
+    texts = canonical_texts(array).drop_null()
+    if len(texts) < _MIN_KNOWN:
+        return None
+    return 1.0 - to_numbers(texts).num_unreadable / len(texts)
+
+
+def numbers_in(array: pa.Array) -> tuple[Numbers | None, str | None]:
+    """(the column as numbers, their unit).
+
+    (None, None) where the first texts show that a fifth or more are no numbers.
+    """
+    unit = None
+    if pa.types.is_string(array.type):
+        head = array.slice(0, len(array) // 4 + 1)
+        unit = unit_of(head.slice(0, _UNIT_ROWS))
+        numbers = to_numbers(head, unit=unit)
+        if numbers.num_unreadable + numbers.num_ranges > FEW_TEXTS * len(array):
+            return None, None
+    return to_numbers(array, unit=unit), unit
+
+
+def mostly_numbers(numbers: Numbers) -> bool:
+    """Whether nearly all values that are there (the odd typing error aside) are numbers."""
+    finite = int(np.isfinite(numbers.values).sum())
+    return finite > 0 and numbers.num_unreadable + numbers.num_ranges <= 0.01 * finite
+
+
+def number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.diff(values)
+        span = values.max() - values.min()
+        middle = (np.median(values) - values.min()) / span if span > 0 else 0.0
+    sparse = len(np.unique(values)) < 0.01 * span
+    is_integer = bool((values == np.trunc(values)).all())
+    strewn = span > 1e6 and sparse and 0.25 < middle < 0.75
+    return {
+        "looks_hashed": is_integer and bool(values.max() > EXACT or strewn),
+        "span": float(span),
+        "is_number": True,
+        "is_integer": is_integer,
+        "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
+    }
+
+
+def spelled_numbers(texts: pa.StringArray) -> dict[str, object]:
+    """Whether most of the distinct texts are numbers or ranges of them, and their unit."""
+    sample = texts.slice(0, _UNIT_ROWS)
+    unit = unit_of(sample)
+    values = to_numbers(sample, unit=unit).values
+    known = values[np.isfinite(values)]
+    if len(known) < (1 - FEW_TEXTS) * len(values) or len(np.unique(known)) < _MIN_NUMBERS:
+        return {}
+    return {"holds_numbers": True, "unit": unit}
