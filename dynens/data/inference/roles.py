@@ -23,12 +23,14 @@ ITEM = re.compile(
     r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page|"
     r"isbn)([_\-. ]?(id|key|no))?$"
 )
+_EVENTS = (
+    "event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
+    "purchase|transaction|trans|visit|session|unix|utc|local|auction|bid|query|send|sent|served|"
+    "shown|requested|search|searched|viewed|logged|occurred|happened|delivered|played"
+)
 _TIME = re.compile(  # of the row, whatever order rows stand in
-    r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
-    r"purchase|transaction|trans|visit|session|unix|utc|local)[_ ]?(date|dt|at|day)|"
-    r"((event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
-    r"purchase|transaction|trans|visit|session|unix|utc|local)[_ ]?)?"
-    r"(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
+    rf"(({_EVENTS})[_ ]?(date|dt|at|day)|"
+    rf"(({_EVENTS})[_ ]?)?(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
     r"(unix[_ ]?)?epoch([_ ]?(m?s|sec(ond)?s|milli(second)?s))?"
 )
 REQUEST = re.compile(

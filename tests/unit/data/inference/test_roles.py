@@ -65,6 +65,15 @@ def test_numbers_that_are_the_time_of_the_row(tmp_path, name, unit):
     assert [f.name for f in features.fields] == [f"{name}.hour", f"{name}.weekday", "x"]
 
 
+@pytest.mark.parametrize("name", ["sent_at", "Search Date", "served_ts", "event_time_ms"])
+def test_a_name_tells_the_time_of_the_row_in_no_order(tmp_path, name):
+    rng = np.random.default_rng(0)
+    times = 1_700_000_000_000 + rng.permutation(ROWS) * 877_123
+    columns = {name: times, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert infer_schema(tmp_path / "t.parquet", "y").dataset.features.timestamp == name
+
+
 def test_numbers_in_no_order_are_no_time_of_the_row_and_no_hash(tmp_path):
     rng = np.random.default_rng(0)
     times = 1_700_000_000_000 + rng.permutation(ROWS) * 877_123
