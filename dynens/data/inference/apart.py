@@ -8,12 +8,17 @@ ten ranges of the difference (of the logarithms, where these tell more)
     χ² = Σ (Σ r)² / (n · mean r²)
 
 over the n rows of each range is about 9 by chance. A pair that was found is known to the next ones.
+
+Columns that do not go together may measure the same, too: a price and a budget, what a thing costs
+and what a player has. Of those that lie about the same places their difference must tell twice as
+much as their sum, which any other interplay of the two makes it tell as well: 4xy is
+(x + y)² - (x - y)².
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -32,6 +37,8 @@ _MAX_TRIED, _MAX_FOUND = 30, 8
 _TOGETHER = 0.7  # correlation from which on two columns go together
 _CERTAIN = 60.0  # χ²
 _CLEARLY = 1.1
+_MORE_THAN_SUM = 2.0
+_ALIKE = 2.0  # times that one of two columns may spread more than the other
 _MIN_KNOWN = 0.5
 _FAR = 10.0  # deviations at which encoders cut a scale off
 _RANGES, _OWN_RANGES = 10, 40
@@ -45,11 +52,12 @@ _SCALES: tuple[Scale, ...] = ("standard", "log")
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two columns, by their places, and the scale that both are on."""
+    """Two columns, by their places, the scale that both are on, and whether they go together."""
 
     taker: int
     owner: int
     scale: Scale
+    together: bool = True
 
 
 def apart_fields(
@@ -67,7 +75,7 @@ def apart_fields(
     sample, labels = sample.take(pa.array(kept)), labels[kept]
     chosen = [i for i, spec in enumerate(fields) if _is_measure(spec)][:_MAX_FIELDS]
     values = [numbers_of(sample[fields[i].source], fields[i]) for i in chosen]
-    pairs = [_Pair(*places, scale) for scale in _SCALES for places in _close(values, scale)]
+    pairs = [pair for scale in _SCALES for pair in _candidates(values, scale)]
     result, warnings = list(fields), []
     for pair, chi2 in _chosen(pairs, values, labels):
         taker, owner = chosen[pair.taker], chosen[pair.owner]
@@ -90,18 +98,19 @@ def _is_measure(spec: FieldSpec) -> bool:
     return spec.kind == "numeric" and spec.derive in (None, "epoch_days")
 
 
-def _close(values: Sequence[Floats], scale: Scale) -> list[tuple[int, int]]:
-    """(later, earlier) pairs of columns that go together on a scale, the closest first."""
+def _candidates(values: Sequence[Floats], scale: Scale) -> list[_Pair]:
+    """Pairs of columns that may measure the same, by a scale, the closest first."""
     scaled = [_on_scale(v, scale) for v in values]
-    close = []
+    found = []
     for i, j in combinations(range(len(values)), 2):
         first, second = scaled[i], scaled[j]
         if first is None or second is None:
             continue
-        together = _correlation(first, second)
-        if together > _TOGETHER:
-            close.append((together, j, i))
-    return [(j, i) for _, j, i in sorted(close, reverse=True)[:_MAX_PAIRS]]
+        correlation = _correlation(first, second)
+        together = correlation > _TOGETHER
+        if together or _alike(first, second):
+            found.append((correlation, _Pair(j, i, scale, together)))
+    return [pair for _, pair in sorted(found, key=lambda one: -one[0])[:_MAX_PAIRS]]
 
 
 def _on_scale(values: Floats, scale: Scale) -> Floats | None:
@@ -133,16 +142,31 @@ def _correlation(first: Floats, second: Floats) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _difference(pair: _Pair, values: Sequence[Floats]) -> Floats:
-    """(N,) the difference of the pair's columns on its scale, NaN where one of them is missing."""
+def _alike(first: Floats, second: Floats) -> bool:
+    """Whether two columns lie about the same places, on a scale."""
+    low, middle, high = np.nanquantile([first, second], (0.1, 0.5, 0.9), axis=1)
+    spread = high - low
+    is_near = abs(middle[0] - middle[1]) < spread.min() / 2
+    return bool(is_near and spread.max() < _ALIKE * spread.min())
+
+
+def _difference(pair: _Pair, values: Sequence[Floats], sign: float = -1.0) -> Floats:
+    """(N,) the difference of the pair's columns on its scale, NaN where one of them is missing.
+
+    With a positive `sign` their sum.
+    """
     first, second = values[pair.taker], values[pair.owner]
     if pair.scale == "log":
         first, second = np.log1p(first), np.log1p(second)
-    return first - second
+    return first + sign * second
 
 
 def _chi2(
-    pair: _Pair, values: Sequence[Floats], labels: Labels, known: Sequence[Codes] = ()
+    pair: _Pair,
+    values: Sequence[Floats],
+    labels: Labels,
+    known: Sequence[Codes] = (),
+    sign: float = -1.0,
 ) -> float:
     """χ² of the module's equation, beyond what the ranges of `known` differences tell."""
     own = [ranges(values[i], _OWN_RANGES) for i in (pair.taker, pair.owner)]
@@ -152,7 +176,7 @@ def _chi2(
         for codes in (*own, *known):
             counts, sums = np.bincount(codes), np.bincount(codes, rest)
             rest = rest - (sums / (counts + _SMOOTHING))[codes]
-    codes = ranges(_difference(pair, values), _RANGES)
+    codes = ranges(_difference(pair, values, sign), _RANGES)
     counts, sums = np.bincount(codes), np.bincount(codes, rest)
     counts, sums = counts[1:], sums[1:]  # of rows that have both
     return float((sums**2 / np.maximum(counts, 1)).sum() / max(float((rest**2).mean()), 1e-12))
@@ -167,6 +191,11 @@ def _chosen(
     """
     chi2 = {pair: _chi2(pair, values, labels) for pair in pairs}
     left = sorted((p for p in pairs if chi2[p] > _CERTAIN), key=lambda p: -chi2[p])[:_MAX_TRIED]
+    left = [
+        p
+        for p in left
+        if p.together or chi2[p] > _MORE_THAN_SUM * _chi2(p, values, labels, sign=1.0)
+    ]
     found: list[tuple[_Pair, float]] = []
     known: list[Codes] = []
     while left and len(found) < _MAX_FOUND:
@@ -197,5 +226,5 @@ def _fitting(pair: _Pair, found: Sequence[_Pair]) -> _Pair | None:
         return None
     if pair.taker not in owner_of:
         return pair
-    turned = _Pair(pair.owner, pair.taker, pair.scale)
+    turned = replace(pair, taker=pair.owner, owner=pair.taker)
     return None if turned.taker in owner_of else turned

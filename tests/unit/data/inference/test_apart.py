@@ -64,6 +64,29 @@ def test_the_share_of_a_limit(tmp_path):
     assert found == {"limit": ("balance", "log")}
 
 
+@pytest.mark.parametrize(
+    ("logit", "is_found"),
+    [
+        (lambda a, b: 2.0 * (a > b), True),
+        (lambda a, b: -2 * np.abs(a - b), True),
+        (lambda a, b: 2 * a + 2 * b, False),
+        (lambda a, b: 2 * a * b, False),
+        (lambda a, b: -2 * a * b, False),
+        (lambda a, b: 3.0 * ((a > 0) & (b < 0)), False),
+    ],
+)
+def test_numbers_that_only_lie_alike_are_apart_where_their_sum_tells_less(
+    tmp_path, logit, is_found
+):
+    rng = np.random.default_rng(0)
+    price, budget = rng.normal(0, 1, (2, ROWS))
+    table = {"price": np.exp(4 + 0.6 * price), "budget": np.exp(4 + 0.6 * budget)}
+    found = apart(rows_of(table, logit(price, budget), 0), tmp_path)
+    assert [(name, owner) for name, (owner, _) in found.items()] == (
+        [("budget", "price")] if is_found else []
+    )
+
+
 def test_each_of_three_is_apart_from_one_other(tmp_path):
     rng = np.random.default_rng(0)
     first = rng.normal(0, 10, ROWS)
