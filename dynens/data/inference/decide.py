@@ -15,6 +15,7 @@ BUCKETS = 32
 TEXT_WORDS = 3.0
 _QUERY_WORDS = 2.0  # from here on a category's words are a bag beside it
 _MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 64  # words
+_SHARING_TEXTS = 20  # texts of words that others have, too, from which on words are looked at
 _COMES_BACK = 2.0  # rows per text
 _REPEATS = 1.1
 _PLENTY = 100  # rows per integer
@@ -42,7 +43,8 @@ def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
     if profile.separator is not None and profile.num_distinct > 10:
         why = f"values are lists of few tokens, separated by {profile.separator!r}"
         return [_tokens_field(profile.name, profile.separator, why)]
-    if profile.mean_words >= _QUERY_WORDS and profile.num_distinct > 200:
+    enough = _SHARING_TEXTS if profile.shares_words and not profile.unspaced else 200
+    if profile.mean_words >= _QUERY_WORDS and profile.num_distinct > enough:
         return _word_fields(profile)
     if profile.parts is not None and profile.num_distinct > 200:
         return _parts_fields(profile)

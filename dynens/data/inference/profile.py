@@ -66,6 +66,7 @@ class ColumnProfile:
         list_of_floats: whether the lists (or texts) hold floating-point numbers.
         is_temporal: whether the Arrow type is a date or time.
         mean_words: words per text.
+        shares_words: whether texts have few words among them, half as many as there are texts.
         has_pieces: whether the words that are rare have parts that mostly are not (user agents).
         unspaced: whether they are characters of a script without spaces between words.
         mean_chars: characters per text.
@@ -100,6 +101,7 @@ class ColumnProfile:
     list_of_floats: bool = False
     is_temporal: bool = False
     mean_words: float = 1.0
+    shares_words: bool = False
     has_pieces: bool = False
     unspaced: bool = False
     mean_chars: float = 0.0
@@ -254,6 +256,7 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     has_pieces = not unspaced and lengths.mean() >= _FEW_WORDS and _are_clearer(pieces, words)
     facts: dict[str, object] = {
         "mean_words": float((numbers if has_pieces else lengths).mean()),
+        "shares_words": int(pc.count_distinct(words).as_py()) < 0.5 * len(sample),
         "has_pieces": has_pieces,
         "unspaced": unspaced,
         "mean_chars": mean_chars,

@@ -114,6 +114,27 @@ def test_numbers_with_one_unit_are_numbers(tmp_path):
     assert "numeric" in [f.kind for f in features.fields if f.source == "opens"]
 
 
+def test_few_texts_of_words_that_others_have_too_are_looked_at_by_word(tmp_path):
+    rng = np.random.default_rng(0)
+    subjects = [
+        f"{a} {b}" for a in ("Big", "New", "Last") for b in ["sale", "gift", "pick", "deal"]
+    ]
+    subjects += [f"{s} today" for s in subjects]
+    towns = [f"Town {i}" for i in range(24)]
+    table = {
+        "subject": rng.choice(subjects, ROWS),
+        "town": rng.choice(towns, ROWS),
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert [(f.name, f.kind) for f in fields] == [
+        ("subject", "categorical"),
+        ("subject.words", "multi_valued"),
+        ("town", "categorical"),
+    ]
+
+
 def test_texts_that_mostly_are_numbers_or_ranges_keep_their_size_beside_the_category(tmp_path):
     rng = np.random.default_rng(0)
     size = rng.integers(0, 300, ROWS)
