@@ -36,7 +36,12 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
     if profile.is_number and profile.num_distinct > 2:
         parts = profile.parts is not None and profile.num_distinct > 200
         return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
-    return [*_text_fields(profile), *([_size(profile)] if profile.holds_numbers else [])]
+    fields = _text_fields(profile)
+    if not profile.holds_numbers:
+        return fields
+    if profile.repeats < _COMES_BACK:  # the texts among the numbers come back
+        fields = [f.model_copy(update={"vocabulary": _WORDS}) for f in fields]
+    return [*fields, _size(profile)]
 
 
 def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:

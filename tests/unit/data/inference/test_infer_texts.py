@@ -144,6 +144,7 @@ def test_texts_that_mostly_are_numbers_or_ranges_keep_their_size_beside_the_cate
             "salary": [f"{s}k-{s + 20}k" for s in size.tolist()],
             "grade": np.where(size < 150, "<150", ">150"),
             "part": [f"{'ABCDEFGHIJK'[s % 11]}{s}" for s in size.tolist()],
+            "dose": np.where(size < 30, "n.d.", rng.random(ROWS).astype(str)),
             "clicked": rng.random(ROWS) < size / 300,
         }
     )
@@ -151,7 +152,8 @@ def test_texts_that_mostly_are_numbers_or_ranges_keep_their_size_beside_the_cate
     path = tmp_path / "t.parquet"
     fields = infer_schema(path, "clicked").dataset.features.fields
     sizes = [f.source for f in fields if f.kind == "numeric"]
-    assert sizes == ["since", "salary"]
+    assert sizes == ["since", "salary", "dose"]
+    assert next(f for f in fields if f.name == "dose").vocabulary.min_count == 5
     assert {"since", "salary", "grade"} <= {f.name for f in fields if f.kind == "categorical"}
     encoder = prepare(dataset_from_files(path, label="clicked"), tmp_path / "o", seed=0).encoder
     texts = {"since": ["never", "12", "of old"], "salary": ["40k-60k", "50k", None]}
