@@ -101,14 +101,16 @@ def _is_measure(spec: FieldSpec) -> bool:
 def _candidates(values: Sequence[Floats], scale: Scale) -> list[_Pair]:
     """Pairs of columns that may measure the same, by a scale, the closest first."""
     scaled = [_on_scale(v, scale) for v in values]
+    places = [None if v is None else np.nanquantile(v, (0.1, 0.5, 0.9)) for v in scaled]
     found = []
     for i, j in combinations(range(len(values)), 2):
         first, second = scaled[i], scaled[j]
-        if first is None or second is None:
+        there, here = places[i], places[j]
+        if first is None or second is None or there is None or here is None:
             continue
         correlation = _correlation(first, second)
         together = correlation > _TOGETHER
-        if together or _alike(first, second):
+        if together or _alike(there, here):
             found.append((correlation, _Pair(j, i, scale, together)))
     return [pair for _, pair in sorted(found, key=lambda one: -one[0])[:_MAX_PAIRS]]
 
@@ -143,11 +145,10 @@ def _correlation(first: Floats, second: Floats) -> float:
 
 
 def _alike(first: Floats, second: Floats) -> bool:
-    """Whether two columns lie about the same places, on a scale."""
-    low, middle, high = np.nanquantile([first, second], (0.1, 0.5, 0.9), axis=1)
-    spread = high - low
-    is_near = abs(middle[0] - middle[1]) < spread.min() / 2
-    return bool(is_near and spread.max() < _ALIKE * spread.min())
+    """Whether two columns lie about the same places, given their 10, 50 and 90 % quantiles."""
+    spreads = first[2] - first[0], second[2] - second[0]
+    is_near = abs(first[1] - second[1]) < min(spreads) / 2
+    return bool(is_near and max(spreads) < _ALIKE * min(spreads))
 
 
 def _difference(pair: _Pair, values: Sequence[Floats], sign: float = -1.0) -> Floats:
