@@ -25,16 +25,16 @@ def check_shared(fields: Sequence[FieldSpec]) -> None:
                 f"field {spec.name!r} takes the vocabulary of {spec.vocabulary_of!r}, which is no "
                 "field"
             )
-        if owner.through is not None:
-            raise ValueError(
-                f"field {spec.name!r} takes the vocabulary of {owner.name!r}, which is looked up; "
-                f"name {owner.vocabulary_of!r} instead"
-            )
         circle = _circle(spec, by_name, "vocabulary_of")
         if circle:
             raise ValueError(
                 f"field {spec.name!r} takes, by way of others, its own vocabulary; one of {circle} "
                 "must have its own"
+            )
+        if owner.through is not None:
+            raise ValueError(
+                f"field {spec.name!r} takes the vocabulary of {owner.name!r}, which is looked up; "
+                f"name {owner.vocabulary_of!r} instead"
             )
         if spec.vocabulary.hash_buckets is not None:
             raise ValueError(
@@ -182,12 +182,29 @@ def check_through(fields: Sequence[FieldSpec]) -> None:
                     f"field {spec.name!r} looks {spec.vocabulary_of!r} up by {spec.through[1]!r}; "
                     f"{name!r} is no categorical field with a column of its own"
                 )
-        hashed = (listed, by_name[spec.vocabulary_of])
+        if spec.through[1] == spec.vocabulary_of:
+            raise ValueError(
+                f"field {spec.name!r} looks {spec.vocabulary_of!r} up by itself; name the field "
+                f"that the values of {listed.name!r} are of in through"
+            )
+        if spec.max_len is not None:
+            raise ValueError(
+                f"field {spec.name!r} is as long as {listed.name!r}, which it goes through; give "
+                "max_len there"
+            )
+        hashed = (_first_owner(side, by_name) for side in (listed, by_name[spec.vocabulary_of]))
         if any(field.vocabulary.hash_buckets is not None for field in hashed):
             raise ValueError(
                 f"field {spec.name!r} goes through {listed.name!r} to {spec.vocabulary_of!r}; "
                 "neither can hash values, give them vocabularies"
             )
+
+
+def _first_owner(spec: FieldSpec, by_name: Mapping[str, FieldSpec]) -> FieldSpec:
+    """The field whose vocabulary it takes in the end."""
+    while spec.vocabulary_of is not None:
+        spec = by_name[spec.vocabulary_of]
+    return spec
 
 
 def _circle(

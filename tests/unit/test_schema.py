@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -168,3 +170,44 @@ def test_a_key_is_told_by_its_fields_and_by_pairs_with_them():
 def test_the_label_plays_no_other_part(role: str) -> None:
     with pytest.raises(ValueError, match=f"{role} names the label column 'y'"):
         FeatureSchema.model_validate({"label": {"column": "y"}, role: "y"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"watched_brands": {"vocabulary_of": "watched_brands"}}, "must have its own"),
+        ({"watched_brands": {"through": ["watched", "brand"]}}, "looks 'brand' up by itself"),
+        ({"watched_brands": {"max_len": 3}}, "is as long as 'watched'"),
+        (
+            {"watched": {"vocabulary_of": "item"}, "item": {"vocabulary": {"hash_buckets": 9}}},
+            "neither can hash values",
+        ),
+        (
+            {"brand": {"vocabulary_of": "maker"}, "maker": {"vocabulary": {"hash_buckets": 9}}},
+            "neither can hash values",
+        ),
+    ],
+)
+def test_a_look_up_that_would_find_nothing_or_something_else_is_refused(
+    changes: dict[str, dict[str, Any]], rule: str
+) -> None:
+    fields: dict[str, dict[str, Any]] = {
+        "item": {},
+        "brand": {},
+        "maker": {},
+        "watched": {"kind": "multi_valued"},
+        "watched_brands": {
+            "kind": "multi_valued",
+            "through": ["watched", "item"],
+            "vocabulary_of": "brand",
+        },
+    }
+    FeatureSchema.model_validate(_with_label(fields))
+    for name, change in changes.items():
+        fields[name] |= change
+    with pytest.raises(ValueError, match=rule):
+        FeatureSchema.model_validate(_with_label(fields))
+
+
+def _with_label(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"label": {"column": "y"}, "fields": [{"name": n, **f} for n, f in fields.items()]}
