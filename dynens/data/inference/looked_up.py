@@ -87,7 +87,8 @@ def looked_up_fields(
         found.sort(key=lambda one: -abs(one[0].error))
         first = {meeting.owner.spec.name: (meeting, key) for meeting, key in found[::-1]}
         for meeting, key in list(first.values())[::-1][:_MAX_FOUND]:
-            result.append(_field(meeting, listed.spec, key.spec, sample.column_names))
+            names = [*sample.column_names, *(spec.name for spec in result)]
+            result.append(_field(meeting, listed.spec, key.spec, names))
     return result
 
 
@@ -161,9 +162,9 @@ def _looked_up(listed: Values, key: _Key, owner: Values, texts: dict[str, int]) 
 def _category_of(key: _Key, categories: Codes, num_codes: int) -> Codes | None:
     """(num_codes,) the category of each key, -1 where there is none; None: it does not depend."""
     both = (key.codes >= 0) & (categories >= 0)
-    pairs, counts = np.unique(
-        np.stack([key.codes[both], categories[both]]), axis=1, return_counts=True
-    )
+    # One number for both sorts faster than columns do.
+    packed, counts = np.unique(key.codes[both] * num_codes + categories[both], return_counts=True)
+    pairs = np.stack(np.divmod(packed, num_codes))
     order = np.argsort(counts, kind="stable")  # the most frequent one is written last
     result = np.full(num_codes, -1, np.int64)
     result[pairs[0, order]] = pairs[1, order]
@@ -175,14 +176,12 @@ def _category_of(key: _Key, categories: Codes, num_codes: int) -> Codes | None:
     return result if agreeing >= _MIN_DETERMINED else None
 
 
-def _field(
-    meeting: Meeting, listed: FieldSpec, key: FieldSpec, columns: Sequence[str]
-) -> FieldSpec:
+def _field(meeting: Meeting, listed: FieldSpec, key: FieldSpec, names: Sequence[str]) -> FieldSpec:
     """The field whose values met."""
     taker, owner = meeting.taker.spec, meeting.owner.spec
     return taker.model_copy(
         update={
-            "name": unused_name(taker.name, columns),
+            "name": unused_name(taker.name, names),
             "through": (listed.name, key.name),
             "vocabulary_of": owner.name,
             "why": f"the {owner.name} of each {key.name} in {listed.name}; {meeting.why}",

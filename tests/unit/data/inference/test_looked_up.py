@@ -90,6 +90,14 @@ def test_only_categories_that_tell_by_meeting_are_looked_up(tmp_path, told_by, s
     assert through(found) == (EXPECTED if told_by == "topic" else {})
 
 
+def test_a_looked_up_field_is_called_like_no_other(tmp_path):
+    rows, news = reading()
+    table = flat(rows, news).rename_columns({"topic": "words"})
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "click").dataset.features
+    assert through(found) == {"history.words_": (("history.words", "news_id"), "words")}
+
+
 def test_they_are_found_in_an_items_table(tmp_path):
     config = dataset(tmp_path, *reading())
     found = with_fields(config, load_entities(config)).dataset.features
