@@ -110,7 +110,7 @@ def lists_of_keys(fields: Sequence[FieldSpec], sample: pa.Table) -> list[FieldSp
             both = values_of([spec, plain], sample, texts)
             for key in (np.unique(v.single) for v in single if v.spec.source != spec.source):
                 shares = [_share(listed, key) for listed in both]
-                if len(key) > _MIN_KEYS and len(both) > 1 and shares[1] > max(0.5, shares[0]):
+                if len(key) > _MIN_KEYS and len(both) > 1 and shares[1] >= max(0.5, shares[0]):
                     spec = plain
                     break
         result.append(spec)

@@ -40,6 +40,7 @@ _BUCKETS = 20
 _MAX_TEXTS = 20_000
 _SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
 _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
+_TOKEN_COMES_BACK = 4.0  # times, in lists that few rows tell apart (each user's history)
 _RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
 _SEPARATORS = ("|", ";", ",", *_RARE_SEPARATORS)  # which hardly stand in values
 _SPACED = 0.2  # share of values with a space from which on they are texts
@@ -273,7 +274,8 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
         num_tokens = pc.count_distinct(tokens).as_py()
         if separator in _RARE_SEPARATORS and _share_of(tokens, r"\s") > _SPACED:
             continue
-        if share > 0.2 and num_tokens < 0.5 * len(sample) and _are_words(tokens):
+        come_back = num_tokens < max(len(sample) / 2, len(tokens) / _TOKEN_COMES_BACK)
+        if share > 0.2 and come_back and _are_words(tokens):
             facts["separator"] = separator
             break
     return facts

@@ -98,6 +98,22 @@ def test_a_looked_up_field_is_called_like_no_other(tmp_path):
     assert through(found) == {"history.words_": (("history.words", "news_id"), "words")}
 
 
+@pytest.mark.parametrize("spelled", ["N{}", "n{}", "{}"])
+@pytest.mark.parametrize("separator", [" ", "|", ","])
+def test_however_keys_are_spelled_and_listed(tmp_path, spelled, separator):
+    table = flat(*reading())
+    for name in ("history", "news_id"):
+        texts = [t.replace("N", spelled[:-2]) for t in table[name].to_pylist()]
+        if name == "history":
+            texts = [t.replace(" ", separator) for t in texts]
+        table = table.set_column(table.column_names.index(name), name, pa.array(texts))
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "click").dataset.features
+    (field,) = [f for f in found.fields if f.through]
+    assert (field.name, field.vocabulary_of) == ("history.topic", "topic")
+    assert found.field(field.through[0]).keep == "last"
+
+
 def test_they_are_found_in_an_items_table(tmp_path):
     config = dataset(tmp_path, *reading())
     found = with_fields(config, load_entities(config)).dataset.features
