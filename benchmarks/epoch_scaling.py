@@ -85,7 +85,7 @@ def markdown(data: Mapping[str, Any]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for r in data["results"]:
-        memory = (r["anonymous_bytes"] or r["peak_rss_bytes"]) / 2**20
+        memory = (r["anonymous_bytes"] or r["peak_rss_bytes"]) / 1e6
         lines.append(
             f"| {r['rows']:,} | {r['seconds']:.2f} | {r['rows_per_second']:,.0f} | {memory:.0f} |"
         )
