@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynens.batch import MISSING, PADDING
+from dynens.batch import MISSING, OUT_OF_VOCABULARY
 from dynens.layers.pairs import ColumnPair
 
 _NOTHING = -2  # no id and no padding
@@ -49,8 +49,9 @@ def match(first: Tensor, second: Tensor) -> Tensor:
 
 def share(taker: Tensor, owner: Tensor) -> Tensor:
     """(N or 1, A) and (N or 1, B) ids of one vocabulary → (N or 1, 1) float32 shares."""
-    values = (taker != _int32(PADDING)) & (taker != _int32(MISSING))
-    count = values.to(torch.float32).sum(dim=1, keepdim=True)
+    known, unknown = taker > _int32(MISSING), taker == _int32(OUT_OF_VOCABULARY)
+    values = known.to(torch.float32) + unknown.to(torch.float32)
+    count = values.sum(dim=1, keepdim=True)
     return _equal_pairs(taker, owner) / torch.clamp(count, min=1.0)
 
 
