@@ -59,7 +59,8 @@ _DURATION = re.compile(  # PT1H2M3S
     r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
     r"(?:(?P<minutes>[0-9]+)M)?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?)S)?)?"
 )
-_BOUND = re.compile(r"(?:[<>≤≥~]=?\s?(?P<end>.+)|(?P<start>.*[0-9].*)\+)")  # <0.05, 65+
+_BOUND = re.compile(r"(?:[<>≤≥~]=?\s?(?P<end>.*[0-9].*)|(?P<start>.*[0-9].*)\+)")  # <0.05, 65+
+_BEFORE_BOUND, _DASHES = "<>≤≥~", "-–—"
 _LONGEST_RANGE = 60  # characters
 _RANGE = re.compile(  # 3-5, $40,000 – $60,000, 40-60k
     r"(?P<low>[^-–—]*[0-9][^-–—]*?)\s?(?:[-–—]|\bto\b)\s?(?P<high>[^-–—]*[0-9][^-–—]*)"
@@ -117,8 +118,9 @@ def with_points(column: pa.Array) -> pa.Array:
     found = pc.match_substring_regex(column, r"[.,]").fill_null(False)
     if not pc.any(found).as_py():
         return column
-    numbers = pc.and_(found, pc.match_substring_regex(column, COMMA_NUMBER).fill_null(False))
-    pointed = pc.replace_substring(pc.replace_substring(column, ".", ""), ",", ".")
+    texts = pc.utf8_trim(column, characters=SPACE)  # as one value is, before it is looked at
+    numbers = pc.and_(found, pc.match_substring_regex(texts, COMMA_NUMBER).fill_null(False))
+    pointed = pc.replace_substring(pc.replace_substring(texts, ".", ""), ",", ".")
     return pc.if_else(numbers, pointed, column)
 
 
@@ -215,7 +217,7 @@ def to_numbers(
         if unit is not None:
             column, factors = _without_units(column, unit)
         column = with_points(column) if decimal == "," else column
-        column, unreadable, example, ranges = _parse_strings(column)
+        column, unreadable, example, ranges = _parse_strings(column, decimal)
     elif pa.types.is_null(kind):
         return Numbers(np.full(len(column), np.nan))
     elif not (pa.types.is_floating(kind) and kind != pa.float16()):
@@ -251,7 +253,7 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
         ) from e
 
 
-def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None, int]:
+def _parse_strings(column: pa.Array, decimal: Decimal) -> tuple[pa.Array, int, str | None, int]:
     """Texts as doubles: (numbers, how many texts are none, the first of them, how many ranges)."""
     column = pc.utf8_trim(column, characters=SPACE)
     column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
@@ -264,7 +266,7 @@ def _parse_strings(column: pa.Array) -> tuple[pa.Array, int, str | None, int]:
     ranges, unreadable = 0, []
     for i, text in enumerate(texts):
         if text is not None and numbers[i] is None:
-            numbers[i] = middle = parse_range(text)
+            numbers[i] = middle = parse_range(text, decimal)
             ranges += middle is not None
             if middle is None:
                 unreadable.append(text)
@@ -297,32 +299,38 @@ def parse_number(text: str) -> float | None:
     return -seconds if parts["sign"] else seconds
 
 
-def _read(text: str) -> float | None:
+def _read(text: str, decimal: Decimal = ".") -> float | None:
     number = parse_number(text)
-    return parse_range(text) if number is None else number
+    return parse_range(text, decimal) if number is None else number
 
 
-def parse_range(text: str) -> float | None:
+def parse_range(text: str, decimal: Decimal = ".") -> float | None:
     """The middle of a range (`3-5`, `$40k to $60k`), the end of one without (`65+`, `<0.05`)."""
     text = text.strip(SPACE)
-    if len(text) > _LONGEST_RANGE:
+    if not text or len(text) > _LONGEST_RANGE:
         return None
-    bound = _BOUND.fullmatch(text)
-    if bound is not None:
-        return parse_number(bound["end"] or bound["start"])
+    if text[0] in _BEFORE_BOUND or text[-1] == "+":
+        bound = _BOUND.fullmatch(text)
+        return None if bound is None else _end(bound["end"] or bound["start"], decimal)
+    dashes = sum(map(text.count, _DASHES))
+    if dashes > 1 or not (dashes or "to" in text):  # which is found sooner than by the pattern
+        return None
     parts = _RANGE.fullmatch(text)
     if parts is None:
         return None
-    low, high = parse_number(parts["low"]), parse_number(parts["high"])
+    low, high = _end(parts["low"], decimal), _end(parts["high"], decimal)
+    if low is None or high is None:
+        return None
     shared = _DECORATED.fullmatch(parts["high"].strip(SPACE))
-    if (
-        low is not None
-        and shared is not None
-        and shared["times"]
-        and not parts["low"][-1].isalpha()
-    ):
-        low *= _TIMES[shared["times"]]  # 40-60k
-    return None if low is None or high is None or low > high else (low + high) / 2
+    if shared is not None and shared["times"] and not parts["low"][-1].isalpha():
+        times = _TIMES[shared["times"]]
+        low *= times if low * times <= high else 1.0  # 40-60k, and no 500-1k
+    return None if low > high else (low + high) / 2
+
+
+def _end(text: str, decimal: Decimal) -> float | None:
+    """One end of a range."""
+    return parse_number(with_point(text.strip(SPACE)) if decimal == "," else text)
 
 
 def _seconds(parts: re.Match[str]) -> float:
@@ -360,11 +368,12 @@ def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = No
         text, factor = value.strip(SPACE), 1.0
         if unit is not None:
             text, factor = _without_unit(text, unit)
+            text = text.strip(SPACE)
         if text in _MISSING:
             return math.nan
         if decimal == ",":
             text = with_point(text)
-        parsed = _read(text)
+        parsed = _read(text, decimal)
         if parsed is None:
             raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")
         return parsed * factor if math.isfinite(parsed) else math.nan

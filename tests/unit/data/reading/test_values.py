@@ -266,6 +266,7 @@ def test_a_fields_unit_may_stand_behind_its_numbers(text, unit, decimal, value):
         ("3-5", 4),
         ("40k–60k", 50_000),
         ("40-60k", 50_000),
+        ("500-1k", 750),
         ("$40,000 - $60,000", 50_000),
         ("10 to 20%", 15),
         ("<0.05", 0.05),
@@ -276,6 +277,8 @@ def test_a_fields_unit_may_stand_behind_its_numbers(text, unit, decimal, value):
         ("a-b", None),
         ("C++", None),
         ("<b", None),
+        ("<true", None),
+        ("1-2-3", None),
     ],
 )
 def test_a_range_is_its_middle_and_a_bound_its_end(text, middle):
@@ -287,6 +290,27 @@ def test_a_range_is_its_middle_and_a_bound_its_end(text, middle):
             number(text, "f")
     else:
         assert column.values.tolist() == [number(text, "f"), 7] == [middle, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,5-2,5", 2),
+        ("1.000 - 2.000", 1500),
+        ("1.000+", 1000),
+        ("<1,5", 1.5),
+        ("1.000 – 2.000 €", 1500),
+        ("   1.000", 1000),
+        ("\t1,5\n", 1.5),
+    ],
+)
+def test_ranges_and_texts_between_spaces_have_decimal_commas_too(text, value):
+    assert to_numbers(pa.array([text, "x"]), ",").values[0] == number(text, "f", ",") == value
+
+
+def test_what_stands_for_missing_may_have_a_unit_behind_any_space():
+    assert np.isnan(number("NA\t m", "f", unit="m"))
+    assert to_numbers(pa.array(["NA\t m"]), unit="m").num_unreadable == 0
 
 
 @pytest.mark.parametrize("space", [" ", "\u00a0", "\u202f", ""])
