@@ -102,7 +102,7 @@ class RowEncoder:
         inputs: dict[str, InputField] = {}
         for entity in self.entities:
             inputs[entity.key] = InputField(entity.key, "categorical", entity.entity)
-        texts = {e.spec.source for e in self.encoders if e.spec.derive}
+        texts = {e.spec.source for e in self.encoders if _reads_texts(e)}
         numeric = {e.spec.source for e in self.encoders if e.spec.kind == "numeric"} - texts
         texts |= {e.spec.source for e in self.encoders if _spells_numbers(e, numeric)}
         for encoder in self.encoders:
@@ -110,8 +110,8 @@ class RowEncoder:
             if not spec.is_read:
                 continue
             # Dates, and columns that several kinds of field read, travel as categories; numbers
-            # that are categories too as numbers, which either field reads, unless the category is
-            # a spelling such as 07 that no number keeps.
+            # that are categories too as numbers, which either field reads, unless texts stood
+            # among them or the category is a spelling such as 07 that no number keeps.
             kind: FieldKind = "categorical" if spec.derive else spec.kind
             known = inputs.get(spec.source)
             if known is not None and known.kind != kind:
@@ -288,6 +288,13 @@ class RowEncoder:
         """
         encoders, entities, user_key, item_key = read_encoder(directory)
         return cls(encoders, entities, user_key, item_key)
+
+
+def _reads_texts(encoder: FieldEncoder) -> bool:
+    """Whether what it reads of a column is, or was in training, more than numbers."""
+    if isinstance(encoder, NumericEncoder) and encoder.holds_texts:
+        return True
+    return encoder.spec.derive is not None or encoder.spec.kind == "multi_valued"
 
 
 def _spells_numbers(encoder: FieldEncoder, columns: set[str]) -> bool:

@@ -106,6 +106,7 @@ class NumericEncoder(FieldEncoder):
         edges: upper edges of the buckets but the last; empty: no sparse twin.
         gaps: where and how closely to look at what the transformed values are above those of the
             field that `apart_from` names: (middle, scale) of `dynens.layers.gaps`, each.
+        holds_texts: whether training rows had more texts among the numbers than typing errors.
     """
 
     def __init__(
@@ -116,11 +117,12 @@ class NumericEncoder(FieldEncoder):
         has_missing: bool,
         edges: npt.NDArray[np.float64],
         gaps: Sequence[tuple[float, float]] = (),
+        holds_texts: bool = False,
     ) -> None:
         super().__init__(spec)
         self.knots, self.heights, self.edges = knots, heights, edges
         self.gaps = tuple(gaps)
-        self.has_missing = has_missing
+        self.has_missing, self.holds_texts = has_missing, holds_texts
         self.texts_are_missing = False
         """Set where the same column is a category too, whose values may be texts that are no
         numbers: they are missing here, and no mistake."""
@@ -176,12 +178,14 @@ class NumericEncoder(FieldEncoder):
         return np.interp(numbers, self.knots, self.heights)
 
     def state(self) -> dict[str, Any]:
-        return {
+        state = {
             "knots": self.knots.tolist(),
             "heights": self.heights.tolist(),
             "has_missing": self.has_missing,
             "edges": self.edges.tolist(),
-        } | ({"gaps": [list(gap) for gap in self.gaps]} if self.gaps else {})
+        }
+        gaps = {"gaps": [list(gap) for gap in self.gaps]} if self.gaps else {}
+        return state | gaps | ({"holds_texts": True} if self.holds_texts else {})
 
 
 def _number(value: Any, spec: FieldSpec) -> float:

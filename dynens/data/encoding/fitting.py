@@ -26,7 +26,7 @@ from dynens.data.encoding.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.encoding.samples import SystematicSample
 from dynens.data.encoding.vocabulary import ValueCounter, Vocabulary
 from dynens.data.reading.lists import split_lists
-from dynens.data.reading.numbers import to_numbers
+from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.errors import DataError
 from dynens.schema import FieldSpec
 
@@ -161,15 +161,23 @@ class NumericFitter(FieldFitter):
         super().__init__(spec)
         self._sample = SystematicSample(SAMPLE_ROWS, first_row)
         self._has_missing = False
+        self._texts = self._known = 0
         self.owner: NumericFitter | None = None
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
-        numbers = numbers_of(column, self.spec, self.spec.decimal)
+        if self.spec.derive is None:
+            read = to_numbers(column, self.spec.decimal, self.spec.unit)
+            numbers = read.values
+            self._texts += read.num_unreadable
+            self._known += read.num_unreadable + int(np.isfinite(numbers).sum())
+        else:
+            numbers = numbers_of(column, self.spec)
         self._has_missing = self._has_missing or bool(np.isnan(numbers).any())
         self._sample.add(numbers)
 
     def merge(self, other: NumericFitter) -> None:
         self._has_missing = self._has_missing or other._has_missing
+        self._texts, self._known = self._texts + other._texts, self._known + other._known
         self._sample.merge(other._sample)
 
     def finish(self) -> NumericEncoder:
@@ -182,7 +190,10 @@ class NumericFitter(FieldFitter):
             edges = edges[edges < values.max()]
         is_time = self.spec.only_apart and self.owner is None
         has_missing = self._has_missing and not is_time
-        return NumericEncoder(self.spec, knots, heights, has_missing, edges, self._gaps())
+        holds_texts = self._texts > MAX_UNREADABLE_SHARE * self._known
+        return NumericEncoder(
+            self.spec, knots, heights, has_missing, edges, self._gaps(), holds_texts
+        )
 
     def _values(self) -> npt.NDArray[np.float64]:
         values = self._sample.values()

@@ -125,6 +125,7 @@ def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:
             state["has_missing"],
             _floats(state["edges"]),
             gaps,
+            state.get("holds_texts", False),
         )
     if spec.kind == "dense_vector":
         middle, scale = state.get("dot", (0.0, 1.0))

@@ -10,6 +10,8 @@ from dynens.schema import FieldSpec, VocabularyPolicy
 from tests.unit.data.encoded import KEEP_ALL, SPECS, fit, same
 from tests.unit.data.tables import mixed_table
 
+BAG = {"kind": "multi_valued", "separator": ".", "vocabulary": VocabularyPolicy(min_count=50)}
+
 
 def columns_of(table):
     return {name: table[name].to_pylist() for name in table.column_names}
@@ -52,6 +54,20 @@ def test_numbers_whose_spelling_tells_them_apart_travel_as_texts(values, kind):
     specs = [FieldSpec(name="code"), FieldSpec(name="size", column="code", kind="numeric")]
     encoder = fit(specs, pa.table({"code": values * 20}))
     assert [(f.name, f.kind) for f in encoder.input_fields] == [("code", kind)]
+
+
+@pytest.mark.parametrize("others", [[], [FieldSpec(name="words", column="code", **BAG)]])
+def test_numbers_with_texts_that_no_vocabulary_keeps_travel_as_texts(others, tmp_path):
+    size = FieldSpec(name="size", column="code", kind="numeric")
+    seldom = FieldSpec(name="code", vocabulary=VocabularyPolicy(min_count=5))
+    table = pa.table({"code": [*map(str, range(90)), *(f"{i} or so" for i in range(9))]})
+    fit([seldom, *others, size], table).save(tmp_path)
+    encoder = RowEncoder.load(tmp_path)
+    assert [(f.name, f.kind) for f in encoder.input_fields] == [("code", "categorical")]
+    columns = {"code": ["7 or so"]}
+    same(encoder.encode_columns(columns), encoder.encode_table(pa.table(columns)))
+    few = fit([seldom, size], pa.table({"code": [*map(str, range(200)), "x"]}))
+    assert [(f.name, f.kind) for f in few.input_fields] == [("code", "numeric")]
 
 
 def test_rows_encode_alike_in_any_chunking_and_by_columns(encoder):
