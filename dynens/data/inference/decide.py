@@ -37,7 +37,7 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         parts = profile.parts is not None and profile.num_distinct > 200
         return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
     fields = _text_fields(profile)
-    if not profile.holds_numbers:
+    if not profile.holds_numbers or _is_id(profile):
         return fields
     if profile.repeats < _COMES_BACK:  # the texts among the numbers come back
         fields = [f.model_copy(update={"vocabulary": _WORDS}) for f in fields]
@@ -140,7 +140,7 @@ def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
         return [_numeric(profile, "fractions")]
     by_value, by_bucket = profile.auc_by_value, profile.auc_by_bucket
     repeats = profile.repeats
-    if ID_NAME.fullmatch(profile.name.lower()) and repeats > 1.5:
+    if _is_id(profile):
         return [_categorical(profile, "an id by its name")]
     if profile.looks_hashed and repeats > 1.5 and by_bucket < 0.5 + 2 * profile.auc_noise:
         return [_categorical(profile, "integers strewn over a huge range, as hashes are")]
@@ -156,6 +156,10 @@ def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
     else:
         return [_numeric(profile, f"integers whose size matters: {evidence}")]
     return [_categorical(profile, why), _size(profile)]
+
+
+def _is_id(profile: ColumnProfile) -> bool:
+    return ID_NAME.fullmatch(profile.name.lower()) is not None and profile.repeats > 1.5
 
 
 def _size(profile: ColumnProfile) -> FieldSpec:

@@ -144,6 +144,7 @@ def test_texts_that_mostly_are_numbers_or_ranges_keep_their_size_beside_the_cate
             "salary": [f"{s}k-{s + 20}k" for s in size.tolist()],
             "grade": np.where(size < 150, "<150", ">150"),
             "part": [f"{'ABCDEFGHIJK'[s % 11]}{s}" for s in size.tolist()],
+            "shelf_code": np.where(rng.random(ROWS) < 0.05, "never", size.astype(str)),
             "dose": np.where(size < 30, "n.d.", rng.random(ROWS).astype(str)),
             "clicked": rng.random(ROWS) < size / 300,
         }
