@@ -48,6 +48,11 @@ def mostly_numbers(numbers: Numbers) -> bool:
     return finite > 0 and numbers.num_unreadable + numbers.num_ranges <= 0.01 * finite
 
 
+def mostly_ranges(texts: pa.StringArray) -> bool:
+    sample = texts.slice(0, _UNIT_ROWS)
+    return to_numbers(sample, unit=unit_of(sample)).num_ranges > len(sample) / 2
+
+
 def number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.diff(values)

@@ -15,6 +15,7 @@ from dynens.data.inference.amounts import (
     EXACT,
     FEW_TEXTS,
     mostly_numbers,
+    mostly_ranges,
     number_facts,
     numbers_in,
     spelled_numbers,
@@ -274,6 +275,8 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
         num_tokens = pc.count_distinct(tokens).as_py()
         if separator in _RARE_SEPARATORS and _share_of(tokens, r"\s") > _SPACED:
             continue
+        if separator == "," and mostly_ranges(sample):
+            continue  # 40,000-60,000
         come_back = num_tokens < max(len(sample) / 2, len(tokens) / _TOKEN_COMES_BACK)
         if share > 0.2 and come_back and _are_words(tokens):
             facts["separator"] = separator
@@ -304,7 +307,7 @@ def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
         if lengths.min() < 2 or lengths.min() != lengths.max():
             continue
         fractions = pc.mean(pc.match_substring(values, ".").cast(pa.float64())).as_py()
-        if fractions > 0.5 and to_numbers(values).num_unreadable == 0:
+        if fractions > 0.5 and to_numbers(values).is_plain:
             return {"list_length": int(lengths[0]), "list_of_floats": True, "separator": separator}
     return {}
 

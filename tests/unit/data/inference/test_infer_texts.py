@@ -164,6 +164,24 @@ def test_texts_that_mostly_are_numbers_or_ranges_keep_their_size_beside_the_cate
     assert at[1][0] == at[1][1]
 
 
+def test_ranges_are_neither_lists_nor_vectors(tmp_path):
+    rng = np.random.default_rng(0)
+    low, more = 5 * rng.integers(2, 30, ROWS), 10 * rng.integers(1, 5, ROWS)
+    pairs = [f"{a / 10}-{1 + b / 10}" for a, b in rng.integers(1, 9, (ROWS, 2))]
+    table = {
+        "salary": [f"{s},000-{s + m},000" for s, m in zip(low, more, strict=True)],
+        "bands": [f"{a}|{b}" for a, b in zip(pairs, pairs[::-1], strict=True)],
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert [(f.name, f.kind) for f in fields] == [
+        ("salary", "categorical"),
+        ("salary.size", "numeric"),
+        ("bands", "multi_valued"),
+    ]
+
+
 def test_clocks_of_minutes_are_told_from_those_of_hours(tmp_path):
     rng = np.random.default_rng(0)
     length = rng.integers(30, 9000, ROWS)
