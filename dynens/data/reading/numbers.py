@@ -66,7 +66,7 @@ _RANGE = re.compile(  # 3-5, $40,000 – $60,000, 40-60k
     r"(?P<low>[^-–—]*[0-9][^-–—]*?)\s?(?:[-–—]|\bto\b)\s?(?P<high>[^-–—]*[0-9][^-–—]*)"
 )
 _PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _MEASURED = re.compile(r"(?P<amount>.*[0-9)]) +(?P<unit>" + _UNIT + ")")
 # Behind these the amount alone would be another number.
 _NO_UNITS = frozenset(

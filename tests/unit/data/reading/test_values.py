@@ -1,6 +1,7 @@
 import math
 from datetime import date, timedelta
 from decimal import Decimal
+from time import process_time
 
 import numpy as np
 import pyarrow as pa
@@ -306,6 +307,12 @@ def test_a_range_is_its_middle_and_a_bound_its_end(text, middle):
 )
 def test_ranges_and_texts_between_spaces_have_decimal_commas_too(text, value):
     assert to_numbers(pa.array([text, "x"]), ",").values[0] == number(text, "f", ",") == value
+
+
+def test_long_digits_that_are_no_number_are_refused_at_once():
+    start = process_time()
+    assert parse_number("1" * 50_000 + "x") is None
+    assert process_time() - start < 1  # half a minute where digits can be parted in many ways
 
 
 def test_what_stands_for_missing_may_have_a_unit_behind_any_space():
