@@ -281,7 +281,7 @@ def _report_progress(run: RunDirectory, stage: StageSpec, watcher: Watcher) -> N
     points = _points(work_directory(run, stage.name) / PROGRESS_FILE)
     if points:
         last, best = points[-1], max(point["valid_auc"] for point in points)
-        note = f"epoch {last['epoch']:.1f}, valid AUC {last['valid_auc']:.4f} (best {best:.4f})"
+        note = f"epoch {last['epoch']:.0f}, valid AUC {last['valid_auc']:.4f}, best {best:.4f}"
         watcher.progress(stage, float(last["fraction"]), note)
 
 
