@@ -282,7 +282,7 @@ class StudentLearner:
         data = self._data
         entities = {field.name: field.entity for field in data.schema.fields}
         missing = EncodedBatch(*data.encoder.empty(1))
-        return row_space(data.layout, entities, data.id_frequency, missing)
+        return row_space(data.layout, entities, data.id_frequency, missing, data.encoder.write_made)
 
     def _views(self) -> Views | None:
         """The two views of items, where the distillation asks for them.

@@ -1,7 +1,8 @@
 """Rows that were never logged: tabular augmentations the teacher labels afterwards.
 
 A *unit* is what must change together: all columns of one feature. Values are taken from another
-row's same unit, so that every made-up value has occurred.
+row's same unit, so that every made-up value has occurred; what is made of several features (a pair
+of categories) is then made anew.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch, FeatureLayout
+from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch, FeatureLayout, IntArray
 from dynens.config.distill import AugmentationConfig
 from dynens.distill.weakness import Weights, drawn
 
@@ -38,11 +39,13 @@ class RowSpace:
         units: the features.
         id_counts: per column of `ids`, the training frequency of every id.
         missing: one row in which every feature is missing.
+        write_made: fills in the ids of features that are made of others (pairs, look-ups).
     """
 
     units: tuple[Unit, ...]
     id_counts: tuple[npt.NDArray[np.int64], ...]
     missing: EncodedBatch
+    write_made: Callable[[IntArray], None] | None = None
 
     @property
     def entities(self) -> tuple[str, ...]:
@@ -54,6 +57,7 @@ def row_space(
     features: Mapping[str, str],
     id_counts: npt.NDArray[np.int64],
     missing: EncodedBatch,
+    write_made: Callable[[IntArray], None] | None = None,
 ) -> RowSpace:
     """Group a layout's columns into units.
 
@@ -63,6 +67,7 @@ def row_space(
             name that begins the column's name; a column of no feature is a unit of its own.
         id_counts: flat table of training frequencies (one padding row before every field).
         missing: one row in which every feature is missing.
+        write_made: see `RowSpace`.
     """
     dense: dict[str, list[int]] = {}
     ids: dict[str, list[int]] = {}
@@ -86,7 +91,7 @@ def row_space(
         )
         for name in names
     )
-    return RowSpace(units, tuple(counts), missing)
+    return RowSpace(units, tuple(counts), missing, write_made)
 
 
 def _owner(column: str, features: Mapping[str, str]) -> str:
@@ -196,8 +201,9 @@ def make_rows(
     """`num_rows` unlabelled rows made from rows of `table`.
 
     Every policy makes its share of the rows; the values of a made-up row all occur in `table`
-    (except noise). With `weights`, a running sum over the table's rows, made-up rows start from
-    rows drawn in proportion; what is put into them comes from any row.
+    (except noise, and what is made of several values). With `weights`, a running sum over the
+    table's rows, made-up rows start from rows drawn in proportion; what is put into them comes from
+    any row.
     """
     shares = np.array([policy.share for policy in policies])
     counts = generator.multinomial(num_rows, shares / shares.sum())
@@ -209,6 +215,8 @@ def make_rows(
         donor = generator.integers(0, len(table), count)
         maker = Maker(_rows(table, base), _rows(table, donor), space)
         AUGMENTATIONS[policy.kind](maker, policy, generator)
+        if space.write_made is not None:
+            space.write_made(maker.ids)
         parts.append(maker)
     return EncodedBatch(
         np.concatenate([part.dense for part in parts]),

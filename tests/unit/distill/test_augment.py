@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dynens.batch import EncodedBatch, FeatureLayout, SparseField
+from dynens.batch import EncodedBatch, FeatureLayout, IntArray, SparseField
 from dynens.config.distill import AugmentationConfig
 from dynens.distill.augment import AUGMENTATIONS, RowSpace, make_rows, row_space
 
@@ -58,6 +58,18 @@ def test_field_swap_moves_whole_features_at_the_given_rate() -> None:
     mixed = made.dense[:, 0] != made.dense[:, 2]
     # Both from the base or both from the donor: 0.75² + 0.25² = 0.625 (equal draws apart).
     assert mixed.mean() == pytest.approx(0.375, abs=0.05)
+
+
+def test_features_that_are_made_of_others_follow_them() -> None:
+    def write(ids: IntArray) -> None:
+        ids[:, 4] = ids[:, 0]
+
+    counts = np.zeros(102, np.int64)
+    space = row_space(LAYOUT, ENTITIES, counts, MISSING, write)
+    config = AugmentationConfig(kind="entity_swap", probability=0.25)
+    made = make_rows(table(), 1000, [config], space, np.random.default_rng(0))
+    assert np.array_equal(made.ids[:, 0], made.ids[:, 4])
+    assert (made.ids[:, 1] != made.ids[:, 4]).mean() > 0.8
 
 
 def test_entity_swap_keeps_each_entity_whole() -> None:
