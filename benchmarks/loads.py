@@ -104,7 +104,7 @@ class Bench:
     def send(self, name: str, rate: float, seconds: float) -> LoadResult:
         """One load, with a line of progress."""
         profile = self.profiles[name]
-        options = LoadOptions(read_answers=profile.read_answers, warm_up_s=_WARM_UP_S)
+        options = LoadOptions(read_answers=profile.read_answers)
         result = send_load(profile.url, profile.bodies, rate, seconds, profile.rows, options)
         line = f"{name:<16} rows {profile.rows:<4} {rate:7.1f}/s"
         line += f"  p50 {result.p50_ms:6.2f}  p99 {result.p99_ms:7.2f}"

@@ -113,7 +113,7 @@ class LoadOptions:
         seed: of their draw.
         read_answers: look into the answers (off for the no-op application).
         warm_up_s: seconds of the same load before the measured ones; only requests that found every
-            connection busy count from there.
+            connection busy count from there. The client itself is slow in its first moments.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class LoadOptions:
     bodies: int = _BODIES
     seed: int = 0
     read_answers: bool = True
-    warm_up_s: float = 0.0
+    warm_up_s: float = 1.0
 
 
 DEFAULTS = LoadOptions()
