@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run)
     data = open_prepared(run.data)
-    config = run_config(run).for_rows(data.informative_rows)
+    config = data.without_unsuited(run_config(run))
     valid = data.split("valid")
     rows = Rows(
         calibration_rows(data.split("train"), config.seed),

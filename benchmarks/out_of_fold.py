@@ -60,7 +60,7 @@ def fold_answers(root: Path, name: str, rows: Rows) -> tuple[FloatArray, float]:
     that this took."""
     run = RunDirectory(root)
     data = open_prepared(run.data)
-    config = run_config(run).for_rows(data.informative_rows)
+    config = data.without_unsuited(run_config(run))
     train, valid = data.split("train"), data.split("valid")
     seen = np.setdiff1d(np.arange(len(train)), rows)
     own = config.learners[name].model_copy(update={"name": name})
@@ -108,7 +108,7 @@ def answering_runs(
 ) -> tuple[dict[int, Path], dict[str, dict[str, float]]]:
     """Runs by how many folds answer for their training rows (0: in sample), and what that took."""
     data = open_prepared(run.data)
-    config = run_config(run).for_rows(data.informative_rows)
+    config = data.without_unsuited(run_config(run))
     names, num_rows = tuple(config.learners), len(data.split("train"))
     parts = {k: fold_rows(num_rows, k, config.seed) for k in folds}
     asked = {

@@ -53,7 +53,7 @@ def with_student(run: RunDirectory, settings: list[str], root: Path) -> RunDirec
     given = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
     other.start(given, resume=False)
     reuse_stages(other, config, run.root)
-    stages = plan(config.for_rows(open_prepared(other.data).informative_rows), other, 1)
+    stages = plan(open_prepared(other.data).without_unsuited(config), other, 1)
     done = finished_stages(stages)
     for stage in stages:
         if stage.name not in done:

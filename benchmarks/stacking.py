@@ -95,7 +95,7 @@ class Study:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run, self.data = run, open_prepared(run.data)
-        self.config = run_config(run).for_rows(self.data.informative_rows)
+        self.config = self.data.without_unsuited(run_config(run))
         self.valid, self.test = self.data.split("valid"), self.data.split("test")
         self.roles = valid_roles(self.config, self.valid)
         stop_rows = self.valid.take(self.roles.select)

@@ -7,7 +7,7 @@ padded with `PADDING`. The exported ONNX graphs take exactly these two arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -72,6 +72,21 @@ class DenseDot:
     scale: float
 
 
+@dataclass(frozen=True)
+class FieldPair:
+    """Two fields of one value each, as a rule the keys of user and item.
+
+    Attributes:
+        columns: of `ids`.
+        sizes: how many ids each has.
+        is_context: whether candidates of a ranking request share it.
+    """
+
+    columns: tuple[int, int]
+    sizes: tuple[int, int]
+    is_context: tuple[bool, bool]
+
+
 def component_names(field: str, length: int) -> tuple[str, ...]:
     """The dense features of a vector."""
     return tuple(f"{field}[{i}]" for i in range(length))
@@ -128,6 +143,33 @@ class FeatureLayout:
         for field in self.fields:
             yield field, slice(start, start + field.width)
             start += field.width
+
+    def largest_pair(self, names: Container[str] | None = None) -> FieldPair | None:
+        """The fields (of `names`) with the most ids, one of each side where the table has sides.
+
+        Lists do not count; None where there are no two such fields.
+        """
+        context: list[tuple[SparseField, int]] = []
+        rest: list[tuple[SparseField, int]] = []
+        for number, (field, columns) in enumerate(self.columns()):
+            if field.width == 1 and (names is None or field.name in names):
+                (context if number < self.context_fields else rest).append((field, columns.start))
+        if self.has_context and not (context and rest):
+            return None
+        if not self.has_context:
+            both = sorted([*context, *rest], key=lambda f: -f[0].num_embeddings)
+            context, rest = both[:1], both[1:]
+        if not rest:
+            return None
+        (left, at), (right, beside) = (
+            max(side, key=lambda f: f[0].num_embeddings) for side in (context, rest)
+        )
+        shared = self.context_ids_width
+        return FieldPair(
+            columns=(at, beside),
+            sizes=(left.num_embeddings, right.num_embeddings),
+            is_context=(at < shared, beside < shared),
+        )
 
     def to_dict(self) -> dict[str, object]:
         pairs = {

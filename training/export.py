@@ -31,7 +31,7 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
         BadInputError: another process works on it, or it cannot be written.
     """
     _, config = read_settings(run.read_config(), str(run.config))
-    config = config.for_rows(open_prepared(run.data).informative_rows)
+    config = open_prepared(run.data).without_unsuited(config)
     stages = plan(config, run, 1)
     missing = {s.name for s in stages} - finished_stages(stages) - set(_AGAIN)
     if missing:

@@ -99,7 +99,7 @@ def fit(
                 if reuse is not None and is_new:
                     linked = reuse_stages(run, config, reuse)
                 _prepare_here(run, config, watcher or Watcher())
-                config = config.for_rows(open_prepared(run.data).informative_rows)
+                config = open_prepared(run.data).without_unsuited(config)
                 with cluster(config.ray) as num_cpus:
                     check_cores(config, num_cpus)
                     _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
@@ -307,7 +307,7 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
     """Run one stage in this process and rename its output into place."""
     dataset, config = read_settings(run.read_config(), str(run.config))
     if name != PREPARE:
-        config = config.for_rows(open_prepared(run.data).informative_rows)
+        config = open_prepared(run.data).without_unsuited(config)
     work = work_directory(run, name)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)

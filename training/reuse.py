@@ -75,8 +75,8 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> set[str]:
             f"the files of {other} have changed since it encoded them; give --data or --train "
             "instead of --reuse."
         ) from e
-    rows = open_prepared(source.data).informative_rows
-    old, config = old.for_rows(rows), config.for_rows(rows)
+    data = open_prepared(source.data)
+    old, config = data.without_unsuited(old), data.without_unsuited(config)
     before, stages = plan(old, source, 1), plan(config, run, 1)
     finished = finished_stages(before)
     lost = changed_stages(old, config, stages)

@@ -13,12 +13,23 @@ from pydantic import Field, model_validator
 from dynens.config.base import FrozenConfig
 
 ModelName = Literal[
-    "lr", "fm", "dnn", "deepfm", "dcnv2", "ipnn", "masknet", "finalmlp", "xgboost", "auto"
+    "lr",
+    "fm",
+    "dnn",
+    "deepfm",
+    "dcnv2",
+    "ipnn",
+    "masknet",
+    "finalmlp",
+    "autorec",
+    "xgboost",
+    "auto",
 ]
 """A key of `dynens.models.registry.MODELS`, or "auto" (for the student only)."""
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Pooling = Literal["sum", "mean"]
+_NO_NETWORKS = ("xgboost", "autorec")
 _BRANCHING = ("dnn", "ipnn", "auto")
 
 
@@ -120,6 +131,9 @@ class LearnerConfig(FrozenConfig):
     control: linear models of random features, whose ensembles cannot be distilled)."""
     max_rows: int | None = Field(default=None, ge=1)
     """Leave the learner out where more (informative) rows train; None: it always trains."""
+    min_rows_per_id: float | None = Field(default=None, gt=0)
+    """Leave the learner out where fewer (informative) rows train for each id of autorec's two
+    fields, or these have no two hundred ids each; None: it always trains."""
     num_threads: int = Field(default=1, ge=1)
     """CPU threads of one learner; learners run side by side."""
     device: Device = "auto"
@@ -130,8 +144,13 @@ class LearnerConfig(FrozenConfig):
 
     @property
     def is_neural(self) -> bool:
-        """Whether it is a network, and not trees."""
-        return self.model != "xgboost"
+        """Whether it is a network over rows of features, as the student is."""
+        return self.model not in _NO_NETWORKS
+
+    @property
+    def suits_every_table(self) -> bool:
+        """Whether no table leaves it out."""
+        return self.max_rows is None and self.min_rows_per_id is None
 
     @property
     def display_name(self) -> str:
@@ -172,7 +191,7 @@ class LearnerConfig(FrozenConfig):
             )
         if not self.is_neural and self.optimizer.snapshots > 1:
             raise ValueError(
-                f"optimizer.snapshots is {self.optimizer.snapshots} but model is xgboost; "
+                f"optimizer.snapshots is {self.optimizer.snapshots} but model is {self.model}; "
                 "snapshots need a neural model"
             )
         return self

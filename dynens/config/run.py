@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dynens.batch import FeatureLayout
 from dynens.config.base import FrozenConfig, apply_overrides, load_yaml, merged, validate
 from dynens.config.distill import DistillConfig
-from dynens.config.learner import LearnerConfig, OptimizerConfig
+from dynens.config.learner import LearnerConfig
+from dynens.config.pool import default_learners, default_student, suits
 from dynens.config.serving import ServingConfig
 from dynens.errors import ConfigError
 
@@ -150,38 +152,6 @@ class ReportConfig(FrozenConfig):
     cost_repeats: int = Field(default=50, ge=5)
 
 
-def default_student() -> LearnerConfig:
-    """A small network, whose kind and size `student_cap_us_per_row` settles."""
-    return LearnerConfig(
-        model="auto",
-        name="student",
-        embedding_dim=16,
-        hidden_units=(128, 64),
-        dropout=0.0,
-        optimizer=OptimizerConfig(max_epochs=40),
-    )
-
-
-def default_learners() -> dict[str, LearnerConfig]:
-    """Three nets of different structure and trees: diversity beats tuning one model.
-
-    On small tables logistic regression joins them, as little else can be learned there. They start
-    in this order, so the slowest stands first.
-    """
-    return {
-        "finalmlp": LearnerConfig(model="finalmlp"),
-        "dcnv2": LearnerConfig(model="dcnv2"),
-        "ipnn": LearnerConfig(model="ipnn"),
-        "xgboost": LearnerConfig(model="xgboost"),
-        "lr": LearnerConfig(
-            model="lr",
-            max_rows=20_000,
-            use_stats=True,
-            optimizer=OptimizerConfig(learning_rate=0.01),
-        ),
-    }
-
-
 class RunConfig(FrozenConfig):
     """One run of `dynens fit`, apart from the data it is given.
 
@@ -214,8 +184,12 @@ class RunConfig(FrozenConfig):
             return given
         return merged(default_student().model_dump(), given)
 
-    def for_rows(self, num_rows: int) -> RunConfig:
-        """The same without the learners that are not meant for so many (informative) rows.
+    def for_table(self, num_rows: int, layout: FeatureLayout) -> RunConfig:
+        """The same without the learners that are not meant for a table.
+
+        Args:
+            num_rows: its (informative) training rows.
+            layout: its fields.
 
         Raises:
             ConfigError: hints are asked of one of them.
@@ -223,27 +197,30 @@ class RunConfig(FrozenConfig):
         kept = {
             name: learner
             for name, learner in self.learners.items()
-            if learner.max_rows is None or num_rows <= learner.max_rows
+            if suits(learner, num_rows, layout)
         }
         config = self.model_copy(update={"learners": kept})
         try:
             config._check_hints()
         except ValueError as e:
             raise ConfigError(
-                f"{e} (learners whose max_rows is below the table's {num_rows} are left out)."
+                f"{e} (learners whose max_rows is below the table's {num_rows}, or whose "
+                "min_rows_per_id is not reached, are left out)."
             ) from e
         return config
 
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
-        always = [name for name, learner in self.learners.items() if learner.max_rows is None]
+        always = [name for name, c in self.learners.items() if c.suits_every_table]
         if len(always) < self.ensemble.size:
             raise ValueError(
-                f"learners has {len(always)} entries without max_rows and ensemble.size "
+                f"learners has {len(always)} entries for every table and ensemble.size "
                 f"is {self.ensemble.size}; add learners or ask for fewer members"
             )
         if not self.student.is_neural:
-            raise ValueError("student.model is xgboost; the student must be a neural model")
+            raise ValueError(
+                f"student.model is {self.student.model}; the student must be a neural model"
+            )
         if self.student.optimizer.snapshots > 1:
             raise ValueError(
                 f"student.optimizer.snapshots is {self.student.optimizer.snapshots}; the student "

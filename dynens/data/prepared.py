@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dynens.batch import EncodedBatch, FeatureLayout
+from dynens.config.run import RunConfig
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.inputs import InputFiles
 from dynens.data.reading.decimals import outcomes_with_points
@@ -55,6 +56,14 @@ class PreparedData:
         labels = self.split("train").labels
         assert labels is not None
         return informative_rows(labels)
+
+    def without_unsuited(self, config: RunConfig) -> RunConfig:
+        """A run's configuration without the learners that are not meant for this table.
+
+        Raises:
+            ConfigError: something else in it needs one of them.
+        """
+        return config.for_table(self.informative_rows, self.layout)
 
     @property
     def schema(self) -> FeatureSchema:

@@ -104,6 +104,10 @@ class BaseLearner(Protocol):
         """(B,) float32 logits; target and count encodings come from the frozen tables."""
         ...
 
+    def training_logits(self, train: EncodedBatch) -> FloatArray:
+        """(B,) float32 logits of the rows it was trained on, never told by their own labels."""
+        ...
+
     def save(self, directory: Path) -> None:
         """Write everything `load` needs: JSON and arrays, nothing pickled."""
         ...

@@ -13,6 +13,9 @@ _ROWS_PER_ID, _KNOWN_ROWS_PER_ID = 30, 10
 _SMALL_TABLE_ROWS, _SMALL_TABLE_STD, _LARGE_TABLE_STD = 100_000, 0.14, 0.01
 _SHALLOW_TREE_ROWS = 10_000
 _SMALL_STEP_ROWS = 20_000
+AUTOREC_L2_ROWS = 8.0
+# Of all users and items; 12 and 48 came to the same.
+AUTOREC_STEPS_PER_EPOCH = 24
 _WIDE_INPUT, _LOW_RANK = 512, 64
 _LARGE_TABLE_WEIGHTS = 20_000_000
 
@@ -28,6 +31,8 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
     Raises:
         ConfigError: a GPU is asked for and torch finds none.
     """
+    if config.model == "autorec":
+        config = _autorec_defaults(config, num_rows)
     optimizer = config.optimizer
     device = resolve_device(config)
     updates: dict[str, object] = {}
@@ -59,6 +64,27 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
             "use_stats": use_stats,
             "rank": rank,
             "trees": resolve_trees(config.trees, num_rows),
+        }
+    )
+
+
+def _autorec_defaults(config: LearnerConfig, num_rows: int) -> LearnerConfig:
+    """What an autoencoder of ids wants else than a network over rows.
+
+    Half of the inputs left out; shrinkage by 8 rows' worth, as every step passes over all tables;
+    weights averaged over two epochs of its own.
+    """
+    optimizer = config.optimizer
+    given = optimizer.embedding_l2, optimizer.ema_decay
+    l2, decay = AUTOREC_L2_ROWS / max(num_rows, 1), default_ema_decay(AUTOREC_STEPS_PER_EPOCH)
+    updates = {
+        "embedding_l2": l2 if given[0] is None else given[0],
+        "ema_decay": decay if given[1] is None else given[1],
+    }
+    return config.model_copy(
+        update={
+            "optimizer": optimizer.model_copy(update=updates),
+            "dropout": 0.5 if config.dropout is None else config.dropout,
         }
     )
 

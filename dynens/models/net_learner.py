@@ -94,6 +94,9 @@ class NetLearner:
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:
         return predict_logits(self._scorer(), batch)
 
+    def training_logits(self, train: EncodedBatch) -> FloatArray:
+        return self.predict_logits(train)
+
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         arrays = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dynens.batch import FeatureLayout
 from dynens.config.learner import LearnerConfig
+from dynens.models.autorec import AutoRecLearner
 from dynens.models.base import BaseLearner, StatSource
 from dynens.models.dcnv2 import DCNv2Learner
 from dynens.models.deepfm import DeepFMLearner
@@ -29,6 +30,7 @@ MODELS: dict[str, type[BaseLearner]] = {
     "ipnn": IPNNLearner,
     "masknet": MaskNetLearner,
     "finalmlp": FinalMLPLearner,
+    "autorec": AutoRecLearner,
     "xgboost": XGBoostLearner,
 }
 

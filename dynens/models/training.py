@@ -11,10 +11,11 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,8 @@ from dynens.models.optim import (
 
 CHECKPOINT = "checkpoint.pt"
 Weights = dict[str, Tensor]
+Network = TypeVar("Network", bound=torch.nn.Module)
+Batch = TypeVar("Batch")
 
 
 def predict_logits(module: torch.nn.Module, batch: EncodedBatch) -> FloatArray:
@@ -95,8 +98,8 @@ class TrainingState:
     snapshots: list[Weights] = field(default_factory=list)
 
 
-class Trainer:
-    """Trains one `CTRNetwork` on labels, on the device the network is on.
+class BaseTrainer(ABC, Generic[Network, Batch]):
+    """Trains one network, on the device it is on; subclasses say what a step is.
 
     Args:
         network: the network; its weights change in place.
@@ -108,7 +111,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: CTRNetwork,
+        network: Network,
         config: LearnerConfig,
         seed: int,
         checkpoint_dir: Path | None = None,
@@ -121,13 +124,34 @@ class Trainer:
         self.seed = seed
         self.checkpoint = None if checkpoint_dir is None else checkpoint_dir / CHECKPOINT
         self.progress = progress
-        self.optimizer = build_optimizer(network, config)
+        self.optimizer = self.build_optimizer()
         self.schedule = PlateauSchedule.from_config(self.options)
         self.average = (
             WeightAverage(network, self.options.ema_decay) if self.options.ema_decay else None
         )
         self.state = TrainingState()
-        self.batch_size = self.options.batch_size or 4096
+
+    @abstractmethod
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of the network's weights."""
+
+    @abstractmethod
+    def steps_per_epoch(self, train: EncodedBatch) -> int:
+        """How many batches an epoch has."""
+
+    @abstractmethod
+    def minibatches(
+        self, train: EncodedBatch, rng: np.random.Generator, rows: npt.NDArray[np.int64] | None
+    ) -> Iterator[Batch]:
+        """An epoch's batches, in an order drawn from `rng`; of `rows` only where they are given."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar."""
+
+    @abstractmethod
+    def validate(self, valid: EncodedBatch) -> FloatArray:
+        """(V,) logits of the rows that decide when to stop."""
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         """Train until the plateau schedule ends, and leave the best weights in the network."""
@@ -165,20 +189,20 @@ class Trainer:
         epoch = self.state.epoch
         rng = np.random.default_rng([self.seed, epoch])
         torch.manual_seed(int(rng.integers(2**62)))
-        num_steps = math.ceil(len(train) / self.batch_size)
+        num_steps = self.steps_per_epoch(train)
         points = 1 if snapshots else min(self.options.evaluations_per_epoch, num_steps)
         evaluate_at = {num_steps * (k + 1) // points for k in range(points)}
         cosine = snapshots or self.options.schedule == "cosine"
         cycle_epochs = self.options.epochs_per_snapshot if snapshots else self.options.max_epochs
         losses: list[float] = []
         self.network.train()
-        for step, batch in enumerate(minibatches(train, self.batch_size, rng, rows), start=1):
+        for step, batch in enumerate(self.minibatches(train, rng, rows), start=1):
             if cosine:
                 rate = cyclic_cosine(
                     self.state.step, num_steps * cycle_epochs, self.options.learning_rate
                 )
                 set_learning_rate(self.optimizer, rate)
-            losses.append(self.train_step(batch.to(self.device)))
+            losses.append(self.train_step(batch))
             check_finite(losses[-1], self.config.display_name, epoch + step / num_steps)
             self.state.step += 1
             if step in evaluate_at:
@@ -193,20 +217,8 @@ class Trainer:
                 if self.state.finished:
                     return
 
-    def validate(self, valid: EncodedBatch) -> FloatArray:
-        """(V,) logits of the rows that decide when to stop."""
-        return predict_logits(self.network, valid)
-
     def end_of_epoch(self) -> None:
         """Called when `state.epoch` epochs are done; distillation meets its peers here."""
-
-    def loss(self, batch: TensorBatch) -> Tensor:
-        """The loss of a batch, a scalar; distillation has its own."""
-        labels, weight = batch.labels, batch.sample_weight
-        assert labels is not None
-        with autocast(self.options.precision, self.device):
-            logits = self.network.branch_logits(batch.dense, batch.ids, batch.stats)
-        return mean_over_branches(logits, lambda z: weighted_bce(z, labels, weight))
 
     def score(self, point: CurvePoint, logits: FloatArray) -> float:
         """What early stopping maximises, of a validation point and the rows' logits (N,)."""
@@ -220,7 +232,7 @@ class Trainer:
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
         """Take back what `extra_state` gave."""
 
-    def train_step(self, batch: TensorBatch) -> float:
+    def train_step(self, batch: Batch) -> float:
         """One optimiser step on a batch; returns its loss."""
         loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -312,6 +324,37 @@ class Trainer:
         self.load_extra_state(data["extra"])
         state = data["state"]
         self.state = TrainingState(**{**state, "curve": [CurvePoint(**p) for p in state["curve"]]})
+
+
+class Trainer(BaseTrainer[CTRNetwork, TensorBatch]):
+    """Trains a `CTRNetwork` on rows and their labels."""
+
+    @property
+    def batch_size(self) -> int:
+        return self.options.batch_size or 4096
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.network, self.config)
+
+    def steps_per_epoch(self, train: EncodedBatch) -> int:
+        return math.ceil(len(train) / self.batch_size)
+
+    def minibatches(
+        self, train: EncodedBatch, rng: np.random.Generator, rows: npt.NDArray[np.int64] | None
+    ) -> Iterator[TensorBatch]:
+        for batch in minibatches(train, self.batch_size, rng, rows):
+            yield batch.to(self.device)
+
+    def loss(self, batch: TensorBatch) -> Tensor:
+        """The loss of a batch, a scalar; distillation has its own."""
+        labels, weight = batch.labels, batch.sample_weight
+        assert labels is not None
+        with autocast(self.options.precision, self.device):
+            logits = self.network.branch_logits(batch.dense, batch.ids, batch.stats)
+        return mean_over_branches(logits, lambda z: weighted_bce(z, labels, weight))
+
+    def validate(self, valid: EncodedBatch) -> FloatArray:
+        return predict_logits(self.network, valid)
 
 
 def validation_score(point: CurvePoint) -> float:

@@ -211,6 +211,9 @@ class XGBoostLearner:
         logits = booster.inplace_predict(inputs, predict_type="margin")
         return np.asarray(logits, dtype=np.float32).reshape(-1)
 
+    def training_logits(self, train: EncodedBatch) -> FloatArray:
+        return self.predict_logits(train)
+
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         # Written by Python: a full disk then shows as the `OSError` it is.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dynens.batch import FeatureLayout, SparseField
 from dynens.config.base import apply_overrides, load_yaml, validate
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig, load_run_config
@@ -44,7 +45,7 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
         (["router.speed=1"], "unknown key 'router.speed'"),
         (["router.max_hard_fraction=2"], "router.max_hard_fraction.*given 2"),
         (["seed=4294967296"], "seed: .* less than or equal to 4294967295 .given 4294967296"),
-        (["ensemble.size=5"], "learners has 4 entries without max_rows and ensemble.size is 5"),
+        (["ensemble.size=5"], "learners has 4 entries for every table and ensemble.size is 5"),
         (["student.model=xgboost"], "the student must be a neural model"),
         (
             ["student.optimizer.snapshots=3"],
@@ -160,14 +161,36 @@ def test_settings_of_the_student_and_of_one_learner_keep_the_rest() -> None:
     assert config.learners["ipnn"] == default.learners["ipnn"]
 
 
+NO_FIELDS = FeatureLayout((), ())
+
+
 def test_learners_for_small_tables_are_left_out_of_large_ones():
     config = RunConfig()
-    assert "lr" in config.for_rows(1_000).learners
-    assert list(config.for_rows(1_000_000).learners) == ["finalmlp", "dcnv2", "ipnn", "xgboost"]
+    assert "lr" in config.for_table(1_000, NO_FIELDS).learners
+    large = config.for_table(1_000_000, NO_FIELDS)
+    assert list(large.learners) == ["finalmlp", "dcnv2", "ipnn", "xgboost"]
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "rows", "sides", "is_in"),
+    [
+        (1_000, 500, 20_000, 1, True),
+        (1_000, 500, 19_999, 1, False),  # fewer than twenty a user
+        (500, 1_000, 19_999, 1, False),
+        (1_000, 199, 1_000_000, 1, False),  # hardly anything to tell users by
+        (1_000, 500, 20_000, 0, False),  # no sides: nothing says that these are user and item
+    ],
+)
+def test_autoencoders_need_rows_of_users_and_items(
+    users: int, items: int, rows: int, sides: int, is_in: bool
+) -> None:
+    fields = (SparseField("user", users), SparseField("genres", 9, width=3))
+    layout = FeatureLayout((), (*fields, SparseField("item", items)), context_fields=sides)
+    assert ("autorec" in RunConfig().for_table(rows, layout).learners) is is_in
 
 
 def test_hints_of_a_learner_that_the_table_leaves_out_are_refused_before_training():
     config = load_run_config(None, ["distill.hints={weight: 1, learner: lr}"])
-    assert config.for_rows(1_000).distill.hints.learner == "lr"
+    assert config.for_table(1_000, NO_FIELDS).distill.hints.learner == "lr"
     with pytest.raises(ConfigError, match=r"'lr', which is no learner .* below .* 30000"):
-        config.for_rows(30_000)
+        config.for_table(30_000, NO_FIELDS)

@@ -45,9 +45,11 @@ def test_a_run_with_other_answers_is_the_run_otherwise(run: RunDirectory, tmp_pa
 def test_each_row_is_answered_by_the_learner_of_its_fold(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = SimpleNamespace(split=lambda _: np.zeros(20), informative_rows=7)
     config = SimpleNamespace(learners={"a": None, "b": None}, seed=1)
-    few = SimpleNamespace(for_rows=lambda rows: {7: config}[rows])
+    few = SimpleNamespace()
+    data = SimpleNamespace(
+        split=lambda _: np.zeros(20), without_unsuited=lambda given: {id(few): config}[id(given)]
+    )
     monkeypatch.setattr(out_of_fold, "open_prepared", lambda _: data)
     monkeypatch.setattr(out_of_fold, "run_config", lambda _: few)
     monkeypatch.setattr(out_of_fold, "teachers_auc", lambda _: 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,17 @@ CONTEXT_TABLES = {
 
 # "dnn x3" is a dnn of three branches.
 every_model = pytest.mark.parametrize("model", [*sorted(MODELS), "dnn x3", "ipnn x3"])
-every_table = pytest.mark.parametrize("table_name", sorted(TABLES))
+
+
+def models_on(tables: Mapping[str, TinyTable]) -> pytest.MarkDecorator:
+    """Every model on every table but autorec, which needs two fields of one value, without them."""
+    pairs = [
+        (model, name)
+        for model in [*sorted(MODELS), "dnn x3", "ipnn x3"]
+        for name, table in sorted(tables.items())
+        if model != "autorec" or table.layout.largest_pair() is not None
+    ]
+    return pytest.mark.parametrize(("model", "table_name"), pairs)
 
 
 def config_of(form: str, **updates: object) -> LearnerConfig:
@@ -90,8 +101,7 @@ def run_onnx(path: Path, batch: EncodedBatch) -> np.ndarray:
     return np.asarray(logit)
 
 
-@every_table
-@every_model
+@models_on(TABLES)
 def test_logits_have_one_finite_float_per_row(model: str, table_name: str) -> None:
     table = TABLES[table_name]
     logits = fitted(model, table).predict_logits(table.valid)
@@ -100,8 +110,7 @@ def test_logits_have_one_finite_float_per_row(model: str, table_name: str) -> No
     assert np.isfinite(logits).all()
 
 
-@every_table
-@every_model
+@models_on(TABLES)
 def test_exported_onnx_equals_eager(model: str, table_name: str, tmp_path: Path) -> None:
     table = TABLES[table_name]
     learner = fitted(model, table)
@@ -111,8 +120,7 @@ def test_exported_onnx_equals_eager(model: str, table_name: str, tmp_path: Path)
     np.testing.assert_allclose(onnx_logits, learner.predict_logits(table.valid), atol=1e-5)
 
 
-@pytest.mark.parametrize("table_name", sorted(CONTEXT_TABLES))
-@every_model
+@models_on(CONTEXT_TABLES)
 def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path: Path) -> None:
     table = CONTEXT_TABLES[table_name]
     layout = table.layout
@@ -146,8 +154,7 @@ def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path:
     )
 
 
-@pytest.mark.parametrize("table_name", sorted(CONTEXT_TABLES))
-@every_model
+@models_on(CONTEXT_TABLES)
 def test_what_depends_on_the_item_alone_can_be_looked_up(
     model: str, table_name: str, tmp_path: Path
 ) -> None:
@@ -175,7 +182,7 @@ def test_what_depends_on_the_item_alone_can_be_looked_up(
     assert np.ptp(seen) > 1e-2
 
 
-@every_model
+@pytest.mark.parametrize("model", sorted({*MODELS} - {"autorec"}))
 def test_a_field_subset_on_one_side_shares_nothing(model: str, tmp_path: Path) -> None:
     table = CONTEXT_TABLES["both sides mixed"]
     for fields in (("x0", "c0", "c1"), ("x1", "c3", "c4"), ("c1", "c3")):
@@ -271,17 +278,17 @@ def test_learns_a_planted_signal(model: str) -> None:
     labels = table.valid.labels
     assert labels is not None
     reached = auc(labels, learner.predict_logits(table.valid))
-    assert reached > 0.75
+    assert reached > (0.65 if model == "autorec" else 0.75)  # which sees two of three fields
     assert reached == pytest.approx(report.best_auc, abs=1e-4)
 
 
 @every_model
 def test_field_subset_ignores_the_other_features(model: str, tmp_path: Path) -> None:
-    table = TABLES["multi-valued"]
-    learner = fitted(model, table, fields=("x1", "c0", "c2"))
+    table = TABLES["shared values"]
+    learner = fitted(model, table, fields=("x1", "c1", "c2", "c3"))
     changed = EncodedBatch(table.valid.dense.copy(), table.valid.ids.copy())
     changed.dense[:, 0] += 5
-    changed.ids[:, 1] = (changed.ids[:, 1] + 1) % 9
+    changed.ids[:, 0] = (changed.ids[:, 0] + 1) % 9
     np.testing.assert_array_equal(
         learner.predict_logits(changed), learner.predict_logits(table.valid)
     )

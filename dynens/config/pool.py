@@ -1,0 +1,60 @@
+"""The learners of a run that names none, and which of them a table is meant for."""
+
+from __future__ import annotations
+
+from dynens.batch import FeatureLayout
+from dynens.config.learner import LearnerConfig, OptimizerConfig
+
+# Autorec tells labels of one user and item by those of others alike, of which there must be some.
+_FEWEST_IDS = 200
+
+
+def default_student() -> LearnerConfig:
+    """A small network, whose kind and size `student_cap_us_per_row` settles."""
+    return LearnerConfig(
+        model="auto",
+        name="student",
+        embedding_dim=16,
+        hidden_units=(128, 64),
+        dropout=0.0,
+        optimizer=OptimizerConfig(max_epochs=40),
+    )
+
+
+def default_learners() -> dict[str, LearnerConfig]:
+    """Three nets of different structure and trees: diversity beats tuning one model.
+
+    Where users and items have rows enough to be known by their labels, autoencoders of these join
+    them, and on small tables logistic regression, as little else can be learned there. They start
+    in this order, so the slowest stands first.
+    """
+    return {
+        "finalmlp": LearnerConfig(model="finalmlp"),
+        "dcnv2": LearnerConfig(model="dcnv2"),
+        "ipnn": LearnerConfig(model="ipnn"),
+        "autorec": LearnerConfig(
+            model="autorec",
+            embedding_dim=256,
+            min_rows_per_id=20,
+            optimizer=OptimizerConfig(learning_rate=0.01),
+        ),
+        "xgboost": LearnerConfig(model="xgboost"),
+        "lr": LearnerConfig(
+            model="lr",
+            max_rows=20_000,
+            use_stats=True,
+            optimizer=OptimizerConfig(learning_rate=0.01),
+        ),
+    }
+
+
+def suits(learner: LearnerConfig, num_rows: int, layout: FeatureLayout) -> bool:
+    """Whether a learner is meant for a table of so many (informative) rows and these fields."""
+    if learner.max_rows is not None and num_rows > learner.max_rows:
+        return False
+    if learner.min_rows_per_id is None:
+        return True
+    pair = layout.largest_pair(learner.fields) if layout.has_context else None
+    if pair is None or min(pair.sizes) < _FEWEST_IDS:
+        return False
+    return num_rows >= learner.min_rows_per_id * max(pair.sizes)

@@ -1,0 +1,384 @@
+"""Collaborative autoencoders over two fields, as a rule the user's and the item's key (AutoRec).
+
+A user's label on an item is told from that user's labels on all items, and the item's side does the
+same with its users:
+
+`h_u = σ(b + n_u Σ_{rows (u, i)} ±w_i)`, `z = h_uᵀ v_i + c_i + d_u`, `logit = (z_user + z_item) / 2`
+
+with + for a positive and - for a negative row and `n_u` the root of the mean number of rows over
+u's own. In training each row is left out of the sum at random, so that nothing is told by itself
+alone. What the sums come to is known afterwards: a row is scored by one product of two vectors that
+are looked up.
+
+References:
+    Sedhain et al., "AutoRec: Autoencoders Meet Collaborative Filtering", WWW 2015, eq. 1 and 2,
+    here with logistic loss.
+    Wu et al., "Collaborative Denoising Auto-Encoders for Top-N Recommender Systems", WSDM 2016
+    (inputs left out at random).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
+
+from dynens.batch import EncodedBatch, FeatureLayout, FieldPair, FloatArray
+from dynens.config.learner import LearnerConfig
+from dynens.errors import ConfigError, TrainingError
+from dynens.layers.columns import take_columns
+from dynens.models.base import FitReport, ProgressCallback, StatSource
+from dynens.models.defaults import AUTOREC_STEPS_PER_EPOCH, resolve_config
+from dynens.models.net_learner import LEARNER_FILE, WEIGHTS_FILE, SavedStats
+from dynens.models.onnx_export import export_module
+from dynens.models.optim import reproducible
+from dynens.models.training import BaseTrainer, predict_logits, weighted_bce
+from dynens.run import intact
+
+Ids = npt.NDArray[np.int64]
+_INITIAL_STD = 0.03
+# Both sides' tables together; above it vectors are shorter.
+_MOST_WEIGHTS = 20_000_000
+_CHUNK_ROWS = 16384
+# In which all ids are gone through.
+_PARTS = 24
+
+
+class Ratings:
+    """Labelled rows of one side, put together by the id they belong to.
+
+    Attributes:
+        owner, column, sign, labels, weight: (n,) of each row; `sign` is ±1.
+        count: (R,) rows of each id.
+        scale: (R,) n_u.
+    """
+
+    def __init__(
+        self,
+        owner: Ids,
+        column: Ids,
+        labels: FloatArray,
+        weight: FloatArray | None,
+        num_rows: int,
+    ) -> None:
+        order = np.argsort(owner, kind="stable")
+        self.owner = torch.from_numpy(owner[order])
+        self.column = torch.from_numpy(column[order])
+        self.labels = torch.from_numpy(labels[order])
+        self.weight = None if weight is None else torch.from_numpy(weight[order])
+        self.sign = self.labels * 2 - 1
+        self.count = np.bincount(owner, minlength=num_rows)
+        self.start = np.cumsum(self.count) - self.count
+        mean = len(owner) / max(int(np.count_nonzero(self.count)), 1)
+        self.scale = torch.from_numpy(np.sqrt(mean / np.maximum(self.count, 1)).astype(np.float32))
+
+    def of(self, ids: Ids) -> SideBatch:
+        """The rows of some ids, in their order."""
+        count = self.count[ids]
+        offsets = np.cumsum(count) - count
+        own = np.repeat(np.arange(len(ids)), count)
+        rows = torch.from_numpy((self.start[ids] - offsets)[own] + np.arange(count.sum()))
+        return SideBatch(
+            ids=torch.from_numpy(ids),
+            offsets=torch.from_numpy(offsets),
+            own=torch.from_numpy(own),
+            column=self.column[rows],
+            sign=self.sign[rows],
+            labels=self.labels[rows],
+            weight=None if self.weight is None else self.weight[rows],
+            scale=self.scale[torch.from_numpy(ids)],
+        )
+
+
+@dataclass(frozen=True)
+class SideBatch:
+    """R ids of one side with their n rows: `own` (n,) tells whose each is, `offsets` (R,) where
+    each id's begin."""
+
+    ids: Tensor
+    offsets: Tensor
+    own: Tensor
+    column: Tensor
+    sign: Tensor
+    labels: Tensor
+    weight: Tensor | None
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """One step's users and items."""
+
+    user: SideBatch
+    item: SideBatch
+
+
+def pair_ratings(pair: FieldPair, rows: EncodedBatch) -> tuple[Ratings, Ratings]:
+    """Labelled rows by user and by item."""
+    assert rows.labels is not None
+    users, items = (np.asarray(rows.ids[:, column], np.int64) for column in pair.columns)
+    labels, weight = np.asarray(rows.labels), rows.sample_weight
+    return (
+        Ratings(users, items, labels, weight, pair.sizes[0]),
+        Ratings(items, users, labels, weight, pair.sizes[1]),
+    )
+
+
+class Side(nn.Module):
+    """The autoencoder of one side: R ids by their rows' C columns, vectors of length H.
+
+    `hidden` (R, H) holds what the sums come to, once `settle` has been called.
+    """
+
+    hidden: Tensor
+
+    def __init__(self, num_rows: int, num_columns: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.encode = nn.Parameter(torch.randn(num_columns, width) * _INITIAL_STD)
+        self.decode = nn.Parameter(torch.randn(num_columns, width) * _INITIAL_STD)
+        self.hidden_bias = nn.Parameter(torch.zeros(width))
+        self.column_bias = nn.Parameter(torch.zeros(num_columns))
+        self.row_bias = nn.Parameter(torch.zeros(num_rows))
+        self.register_buffer("hidden", torch.zeros(num_rows, width))
+
+    def sums(self, batch: SideBatch) -> Tensor:
+        """(R, H) before the sigmoid."""
+        sign = batch.sign
+        if self.training and self.dropout:
+            sign = sign * (torch.rand(len(sign)) >= self.dropout) / (1 - self.dropout)
+        pooled = embedding_bag(
+            batch.column, self.encode, batch.offsets, mode="sum", per_sample_weights=sign
+        )
+        return pooled * batch.scale.unsqueeze(1) + self.hidden_bias
+
+    def forward(self, batch: SideBatch) -> Tensor:
+        """(n,) logits of the batch's rows."""
+        hidden = torch.sigmoid(self.sums(batch))
+        logits = (hidden[batch.own] * self.decode[batch.column]).sum(1)
+        return logits + self.column_bias[batch.column] + self.row_bias[batch.ids][batch.own]
+
+    def settle(self, ratings: Ratings) -> None:
+        """Compute every id's `hidden` from all of its rows."""
+        for ids, sums in self._all_sums(ratings):
+            self.hidden[ids] = torch.sigmoid(sums)
+
+    def left_out(self, ratings: Ratings, owner: Tensor, column: Tensor, sign: Tensor) -> Tensor:
+        """(n,) logits of rows that are among `ratings`, each without its own part of the sum."""
+        sums = torch.cat([sums for _, sums in self._all_sums(ratings)])
+        logits = []
+        for start in range(0, len(owner), _CHUNK_ROWS):
+            at = slice(start, start + _CHUNK_ROWS)
+            mine, other = owner[at], column[at]
+            own = (sign[at] * ratings.scale[mine]).unsqueeze(1) * self.encode[other]
+            hidden = torch.sigmoid(sums[mine] - own)
+            biases = self.column_bias[other] + self.row_bias[mine]
+            logits.append((hidden * self.decode[other]).sum(1) + biases)
+        return torch.cat(logits)
+
+    def _all_sums(self, ratings: Ratings) -> Iterator[tuple[Tensor, Tensor]]:
+        for ids in np.array_split(np.arange(len(self.hidden)), _PARTS):
+            batch = ratings.of(ids)
+            yield batch.ids, self.sums(batch)
+
+
+class AutoRecNetwork(nn.Module):
+    """Both sides, the users' and the items'."""
+
+    def __init__(self, pair: FieldPair, config: LearnerConfig) -> None:
+        super().__init__()
+        self.pair = pair
+        rows, columns = pair.sizes
+        widest = max(_MOST_WEIGHTS // (2 * (rows + columns)), 1)
+        width, dropout = min(config.embedding_dim, widest), config.dropout or 0.0
+        self.user = Side(rows, columns, width, dropout)
+        self.item = Side(columns, rows, width, dropout)
+
+    def settle(self, ratings: tuple[Ratings, Ratings]) -> None:
+        """Compute what the exported tables need of the training rows."""
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            self.user.settle(ratings[0])
+            self.item.settle(ratings[1])
+        self.train(training)
+
+    def tables(self) -> list[tuple[Tensor, Tensor]]:
+        """Each field's vectors (R, 2H) and biases (R,): a row's product and sum are its logit."""
+        user, item = self.user, self.item
+        left = torch.cat([user.hidden, item.decode], dim=1) / 2
+        right = torch.cat([user.decode, item.hidden], dim=1)
+        biases = (user.row_bias + item.column_bias) / 2, (user.column_bias + item.row_bias) / 2
+        return [(left.detach(), biases[0].detach()), (right.detach(), biases[1].detach())]
+
+
+class Lookup(nn.Module):
+    """What scores encoded rows: Gathers from both fields' tables and a product."""
+
+    def __init__(self, network: AutoRecNetwork) -> None:
+        super().__init__()
+        self.pair = network.pair
+        for number, (vectors, bias) in enumerate(network.tables()):
+            self.register_buffer(f"vectors{number}", vectors)
+            self.register_buffer(f"bias{number}", bias.clone())
+
+    def forward(self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None) -> Tensor:
+        """(N, D), (N, W) → (N,) logits; `context_rows` as for `InferenceTwin`."""
+        del dense
+        (left, left_bias), (right, right_bias) = (
+            self._looked_up(number, ids, context_rows) for number in (0, 1)
+        )
+        logits: Tensor = (left * right).sum(dim=1) + left_bias + right_bias
+        return logits
+
+    def _looked_up(
+        self, number: int, ids: Tensor, context_rows: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(M, 2H) vectors and (M,) biases; M = N unless the field is context."""
+        if self.pair.is_context[number] and context_rows is not None:
+            ids = ids[:context_rows]
+        at = take_columns(ids, (self.pair.columns[number],)).squeeze(1).long()
+        return getattr(self, f"vectors{number}")[at], getattr(self, f"bias{number}")[at]
+
+
+class AutoRecTrainer(BaseTrainer[AutoRecNetwork, PairBatch]):
+    """The loop with steps of users and items instead of rows."""
+
+    _ratings: tuple[Ratings, Ratings] | None = None
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        tables: list[nn.Parameter] = []
+        biases: list[nn.Parameter] = []
+        for name, parameter in self.network.named_parameters():
+            (tables if name.endswith(("encode", "decode")) else biases).append(parameter)
+        groups = [
+            {"params": tables, "weight_decay": self.options.embedding_l2 or 0.0},
+            {"params": biases, "weight_decay": self.options.dense_l2},
+        ]
+        return torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
+
+    def steps_per_epoch(self, train: EncodedBatch) -> int:
+        return min(AUTOREC_STEPS_PER_EPOCH, *self.network.pair.sizes)
+
+    def minibatches(
+        self, train: EncodedBatch, rng: np.random.Generator, rows: Ids | None
+    ) -> Iterator[PairBatch]:
+        sides = self.ratings(train, rows)
+        steps = self.steps_per_epoch(train)
+        parts = (np.array_split(rng.permutation(len(side.count)), steps) for side in sides)
+        for user_ids, item_ids in zip(*parts, strict=True):
+            yield PairBatch(sides[0].of(user_ids), sides[1].of(item_ids))
+
+    def ratings(self, train: EncodedBatch, rows: Ids | None) -> tuple[Ratings, Ratings]:
+        """Both sides' training rows."""
+        if self._ratings is None:
+            train = train if rows is None else train.take(rows)
+            self._ratings = pair_ratings(self.network.pair, train)
+        return self._ratings
+
+    def loss(self, batch: PairBatch) -> Tensor:
+        """Both sides' losses: they share no weights, and each has its own L2."""
+        loss = 0.0 * self.network.user.hidden_bias.sum()  # ids without a row have no loss
+        for side, part in ((self.network.user, batch.user), (self.network.item, batch.item)):
+            if len(part.labels):
+                loss = loss + weighted_bce(side(part), part.labels, part.weight)
+        return loss
+
+    def validate(self, valid: EncodedBatch) -> FloatArray:
+        assert self._ratings is not None
+        self.network.settle(self._ratings)
+        return predict_logits(Lookup(self.network), valid)
+
+
+class AutoRecLearner:
+    """A `BaseLearner` of two autoencoders."""
+
+    def __init__(
+        self, config: LearnerConfig, layout: FeatureLayout, stats: StatSource, seed: int
+    ) -> None:
+        del stats
+        pair = layout.largest_pair(config.fields)
+        if pair is None:
+            raise ConfigError(
+                f"{config.display_name}: autorec needs two fields of one value each, as the keys "
+                "of user and item are; choose another model."
+            )
+        self.config = config
+        self.layout = layout
+        self.seed = seed
+        self.pair = pair
+        self.network_: AutoRecNetwork | None = None
+
+    def fit(
+        self,
+        train: EncodedBatch,
+        valid: EncodedBatch,
+        *,
+        checkpoint_dir: Path | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> FitReport:
+        config = resolve_config(self.config, self.layout, len(train))
+        with reproducible(self.seed, config.num_threads):
+            network = AutoRecNetwork(self.pair, config)
+            trainer = AutoRecTrainer(network, config, self.seed, checkpoint_dir, progress)
+            report = trainer.fit(train, valid)
+        self.config, self.network_ = config, network.eval()
+        return report
+
+    def predict_logits(self, batch: EncodedBatch) -> FloatArray:
+        return predict_logits(Lookup(self._network()), batch)
+
+    def training_logits(self, train: EncodedBatch) -> FloatArray:
+        """(B,) logits, each from the other rows of its user and item: its own tells its label."""
+        network = self._network()
+        users, items = pair_ratings(self.pair, train)
+        at = [torch.from_numpy(np.asarray(train.ids[:, c], np.int64)) for c in self.pair.columns]
+        sign = torch.from_numpy(np.asarray(train.labels) * 2 - 1)
+        with torch.no_grad():
+            by_user = network.user.left_out(users, at[0], at[1], sign)
+            by_item = network.item.left_out(items, at[1], at[0], sign)
+        logits: FloatArray = ((by_user + by_item) / 2).numpy()
+        return logits
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = self._network().state_dict()
+        np.savez(directory / WEIGHTS_FILE, **{name: w.numpy() for name, w in weights.items()})
+        data = {
+            "config": self.config.model_dump(mode="json"),
+            "layout": self.layout.to_dict(),
+            "seed": self.seed,
+        }
+        (directory / LEARNER_FILE).write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
+        config = LearnerConfig.model_validate(data["config"])
+        layout = FeatureLayout.from_dict(data["layout"])
+        learner = cls(config, layout, _NO_STATS, data["seed"])
+        path = directory / WEIGHTS_FILE
+        with intact(path), np.load(path, allow_pickle=False) as arrays:
+            network = AutoRecNetwork(learner.pair, config)
+            network.load_state_dict({n: torch.from_numpy(arrays[n]) for n in arrays.files})
+        learner.network_ = network.eval()
+        return learner
+
+    def export_onnx(self, path: Path) -> None:
+        export_module(Lookup(self._network()), self.layout, path)
+
+    def _network(self) -> AutoRecNetwork:
+        if self.network_ is None:
+            raise TrainingError(f"{self.config.display_name} is not fitted; call fit first.")
+        return self.network_
+
+
+_NO_STATS = SavedStats(np.zeros((0, 2), np.float32), ())

@@ -1,0 +1,167 @@
+"""The collaborative autoencoders, beyond what every learner promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynens.batch import FIRST_VALUE_ID, EncodedBatch, FeatureLayout, SparseField
+from dynens.config.learner import LearnerConfig, OptimizerConfig
+from dynens.errors import ConfigError, TrainingError
+from dynens.metrics import auc
+from dynens.models import autorec
+from dynens.models.autorec import AutoRecLearner
+from dynens.models.base import FitProgress
+from dynens.models.registry import load_learner
+from tests.unit.models.tables import TinyStats
+
+NO_STATS = TinyStats(np.zeros((0, 2), np.float32), (), ())
+USERS, ITEMS = 120, 80
+
+
+def layout_of(*sizes: int, context: int = 1) -> FeatureLayout:
+    names = ("user", "item", "other")
+    fields = tuple(SparseField(n, size) for n, size in zip(names, sizes, strict=False))
+    return FeatureLayout((), fields, context_fields=context)
+
+
+LAYOUT = layout_of(USERS + FIRST_VALUE_ID, ITEMS + FIRST_VALUE_ID)
+
+
+def taste_table(rows: int, seed: int) -> EncodedBatch:
+    """Users of four tastes among items of four kinds; neither user nor item alone tells a click."""
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, USERS, rows), rng.integers(0, ITEMS, rows)
+    clicks = rng.random(rows) < np.where(users % 4 == items % 4, 0.9, 0.2)
+    ids = np.stack([users, items], axis=1).astype(np.int32) + FIRST_VALUE_ID
+    return EncodedBatch(np.zeros((rows, 0), np.float32), ids, clicks.astype(np.float32))
+
+
+TRAIN, VALID = taste_table(4000, 1), taste_table(1500, 2)
+
+
+def learner_of(**updates: object) -> AutoRecLearner:
+    options = OptimizerConfig(learning_rate=0.01, max_epochs=30, embedding_l2=3e-4)
+    config = LearnerConfig(model="autorec", embedding_dim=16, optimizer=options)
+    return AutoRecLearner(config.model_copy(update=updates), LAYOUT, NO_STATS, 1)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> AutoRecLearner:
+    learner = learner_of()
+    learner.fit(TRAIN, VALID)
+    return learner
+
+
+def auc_of(batch: EncodedBatch, logits: np.ndarray) -> float:
+    assert batch.labels is not None
+    return auc(batch.labels, logits)
+
+
+def test_users_are_known_by_what_others_alike_click(fitted: AutoRecLearner) -> None:
+    assert auc_of(VALID, fitted.predict_logits(VALID)) > 0.75  # at best .85
+
+
+def test_each_side_alone_says_something_and_both_say_more(fitted: AutoRecLearner) -> None:
+    assert fitted.network_ is not None
+    user, item = autorec.pair_ratings(fitted.pair, VALID)
+    network = fitted.network_
+    at = [np.asarray(VALID.ids[:, c], np.int64) for c in (0, 1)]
+    user_side = (network.user.hidden[at[0]] * network.user.decode[at[1]]).sum(1).detach().numpy()
+    item_side = (network.item.hidden[at[1]] * network.item.decode[at[0]]).sum(1).detach().numpy()
+    assert auc_of(VALID, user_side) > 0.7
+    assert auc_of(VALID, item_side) > 0.7
+    assert np.corrcoef(user_side, item_side)[0, 1] < 0.99
+    assert len(user.labels) == len(item.labels) == len(VALID)
+
+
+def test_training_rows_are_answered_without_their_own_labels(fitted: AutoRecLearner) -> None:
+    before = fitted.training_logits(TRAIN)
+    assert before.shape == (len(TRAIN),)
+    assert before.dtype == np.float32
+    labels = np.array(TRAIN.labels)
+    row = 7
+    labels[row] = 1 - labels[row]
+    after = fitted.training_logits(replace(TRAIN, labels=labels))
+    assert after[row] == pytest.approx(before[row], abs=1e-5)
+    same_user = (TRAIN.ids[:, 0] == TRAIN.ids[row, 0]) & (np.arange(len(TRAIN)) != row)
+    assert np.abs(after - before)[same_user].max() > 1e-3
+    # Where a row's own label is in the sum, it is told by itself.
+    assert auc_of(TRAIN, fitted.predict_logits(TRAIN)) > auc_of(TRAIN, before)
+
+
+def test_unknown_users_and_items_have_finite_answers(fitted: AutoRecLearner) -> None:
+    ids = np.array([[0, 5], [5, 0], [1, 1]], np.int32)
+    assert np.isfinite(fitted.predict_logits(EncodedBatch(np.zeros((3, 0), np.float32), ids))).all()
+
+
+def test_weighted_rows_count_by_their_weight() -> None:
+    assert TRAIN.labels is not None
+    rows = np.concatenate([np.arange(len(TRAIN)), np.flatnonzero(TRAIN.labels == 0)])
+    doubled = learner_of(dropout=0.0)
+    doubled.fit(TRAIN.take(rows), VALID)
+    weighted = learner_of(dropout=0.0)
+    weights = np.where(TRAIN.labels == 0, 2.0, 1.0).astype(np.float32)
+    weighted.fit(replace(TRAIN, sample_weight=weights), VALID)
+    plain = learner_of(dropout=0.0)
+    plain.fit(TRAIN, VALID)
+    means = [np.mean(learner.predict_logits(VALID)) for learner in (doubled, weighted, plain)]
+    assert means[1] < means[2] - 0.2
+    assert abs(means[1] - means[0]) < 0.3
+
+
+def test_a_killed_training_continues_to_the_same_learner(tmp_path: Path) -> None:
+    undisturbed = learner_of()
+    undisturbed.fit(TRAIN, VALID)
+
+    def kill(progress: FitProgress) -> None:
+        if progress.point.epoch > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learner_of().fit(TRAIN, VALID, checkpoint_dir=tmp_path, progress=kill)
+    continued = learner_of()
+    report = continued.fit(TRAIN, VALID, checkpoint_dir=tmp_path)
+    assert report.curve[0].epoch == 1.0
+    np.testing.assert_array_equal(
+        continued.predict_logits(VALID), undisturbed.predict_logits(VALID)
+    )
+
+
+def test_a_loaded_learner_answers_training_rows_alike(
+    fitted: AutoRecLearner, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path)
+    loaded = load_learner(tmp_path)
+    np.testing.assert_array_equal(loaded.training_logits(TRAIN), fitted.training_logits(TRAIN))
+
+
+def test_tables_of_many_ids_get_shorter_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autorec, "_MOST_WEIGHTS", 2 * 5 * (USERS + ITEMS + 2 * FIRST_VALUE_ID))
+    learner = learner_of()
+    learner.fit(TRAIN, VALID)
+    assert learner.network_ is not None
+    assert learner.network_.user.hidden.shape == (USERS + FIRST_VALUE_ID, 5)
+
+
+def test_the_pair_has_one_field_of_each_side_and_the_most_ids() -> None:
+    pair = layout_of(50, 90, 70, context=1).largest_pair()
+    assert pair is not None
+    assert (pair.columns, pair.sizes, pair.is_context) == ((0, 1), (50, 90), (True, False))
+    pair = layout_of(50, 90, 70, context=0).largest_pair()
+    assert pair is not None
+    assert (pair.columns, pair.is_context) == ((1, 2), (False, False))
+    pair = layout_of(50, 90, 70, context=0).largest_pair(("user", "other"))
+    assert pair is not None
+    assert set(pair.columns) == {0, 2}
+    assert layout_of(50, 90, context=2).largest_pair() is None
+
+
+def test_mistakes_are_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="autorec needs two fields of one value each"):
+        AutoRecLearner(LearnerConfig(model="autorec"), layout_of(50), NO_STATS, 1)
+    with pytest.raises(TrainingError, match="autorec is not fitted"):
+        learner_of().predict_logits(VALID)
