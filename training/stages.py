@@ -219,9 +219,9 @@ def read_blend(run: RunDirectory, system: str) -> Blend:
 
 
 def train_baseline(context: StageContext) -> None:
-    """The student's architecture and training, on click labels alone."""
+    """The student's architecture and training, on click labels alone and without the pool."""
     data = context.prepared()
-    config = student_config(context.run, "baseline")
+    config = student_config(context.run, "baseline").model_copy(update={"product_width": 0})
     valid = data.split("valid")
     roles = valid_roles(context.config, valid)
     learner = build_learner(config, data.layout, data.stats, context.config.seed)

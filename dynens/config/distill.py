@@ -210,6 +210,7 @@ class DistillConfig(FrozenConfig):
         views: weight of the term that teaches the student from what describes an item alone, and
             from its id alone; for tables with an item key and further features of items. 0: none.
         mixup: further rows, mixed after the embedding lookup.
+        inherit: the student has the answer of the pool's autoencoders (autorec) as an input.
         guard: largest share of `alpha` that a logged row loses where the teacher is confidently
             wrong; 0: none.
         faithful: a second student without labels, where they taught the first one nothing.
@@ -243,6 +244,7 @@ class DistillConfig(FrozenConfig):
     generations: int = Field(default=1, ge=1, le=8)
     assistant_width: float = Field(default=1.0, ge=1, le=16)
     views: float = Field(default=0.0, ge=0)
+    inherit: bool = True
     mixup: MixupConfig = MixupConfig()
     guard: float = Field(default=0.0, ge=0, le=1)
     faithful: FaithfulConfig = FaithfulConfig()

@@ -122,6 +122,10 @@ class LearnerConfig(FrozenConfig):
     use_stats: bool | None = None
     """Give neural learners the target and count encodings as further dense inputs; None: where
     ids have few rows."""
+    product_width: int = Field(default=0, ge=0)
+    """Length of two vectors, looked up by the two fields with the most ids, whose product is one
+    more input of a network; 0: none. A run sets it for the student where the pool has autorec,
+    whose vectors it takes over."""
     fields: tuple[str, ...] | None = None
     """Names of the features to use (a diversity knob); None: all."""
     bootstrap: bool = False

@@ -34,7 +34,7 @@ from torch.nn.functional import embedding_bag
 from dynens.batch import EncodedBatch, FeatureLayout, FieldPair, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import ConfigError, TrainingError
-from dynens.layers.columns import take_columns
+from dynens.layers.products import PairProduct, Table, shortened
 from dynens.models.base import FitReport, ProgressCallback, StatSource
 from dynens.models.defaults import AUTOREC_STEPS_PER_EPOCH, resolve_config
 from dynens.models.net_learner import LEARNER_FILE, WEIGHTS_FILE, SavedStats
@@ -47,6 +47,8 @@ Ids = npt.NDArray[np.int64]
 _INITIAL_STD = 0.03
 # Both sides' tables together; above it vectors are shorter.
 _MOST_WEIGHTS = 20_000_000
+# Of the vectors that are served: on MovieLens-1M a quarter of their length does as well.
+_LONGEST_PRODUCT = 128
 _CHUNK_ROWS = 16384
 # In which all ids are gone through.
 _PARTS = 24
@@ -190,6 +192,17 @@ class Side(nn.Module):
             yield batch.ids, self.sums(batch)
 
 
+def vector_length(pair: FieldPair, config: LearnerConfig) -> int:
+    """H of both sides: as configured, less where the ids are many."""
+    return min(config.embedding_dim, max(_MOST_WEIGHTS // (2 * sum(pair.sizes)), 1))
+
+
+def product_width(layout: FeatureLayout, config: LearnerConfig) -> int:
+    """Length of the vectors whose product a learner's logit is."""
+    pair = layout.largest_pair(config.fields)
+    return 0 if pair is None else min(_LONGEST_PRODUCT, 2 * vector_length(pair, config))
+
+
 class AutoRecNetwork(nn.Module):
     """Both sides, the users' and the items'."""
 
@@ -197,8 +210,7 @@ class AutoRecNetwork(nn.Module):
         super().__init__()
         self.pair = pair
         rows, columns = pair.sizes
-        widest = max(_MOST_WEIGHTS // (2 * (rows + columns)), 1)
-        width, dropout = min(config.embedding_dim, widest), config.dropout or 0.0
+        width, dropout = vector_length(pair, config), config.dropout or 0.0
         self.user = Side(rows, columns, width, dropout)
         self.item = Side(columns, rows, width, dropout)
 
@@ -211,42 +223,32 @@ class AutoRecNetwork(nn.Module):
             self.item.settle(ratings[1])
         self.train(training)
 
-    def tables(self) -> list[tuple[Tensor, Tensor]]:
-        """Each field's vectors (R, 2H) and biases (R,): a row's product and sum are its logit."""
+    def scorer(self) -> ScoredRows:
+        """What answers rows: no copy of it changes when training goes on."""
+        return ScoredRows(PairProduct.of(self.pair, self.tables()))
+
+    def tables(self) -> tuple[Table, Table]:
+        """Each field's vectors (R, L) and biases (R,): a row's product and sum are its logit."""
         user, item = self.user, self.item
         left = torch.cat([user.hidden, item.decode], dim=1) / 2
         right = torch.cat([user.decode, item.hidden], dim=1)
+        left, right = shortened(left.detach(), right.detach(), min(_LONGEST_PRODUCT, left.shape[1]))
         biases = (user.row_bias + item.column_bias) / 2, (user.column_bias + item.row_bias) / 2
-        return [(left.detach(), biases[0].detach()), (right.detach(), biases[1].detach())]
+        return (left, biases[0].detach()), (right, biases[1].detach())
 
 
-class Lookup(nn.Module):
-    """What scores encoded rows: Gathers from both fields' tables and a product."""
+class ScoredRows(nn.Module):
+    """The product of both fields' tables as a function of encoded rows."""
 
-    def __init__(self, network: AutoRecNetwork) -> None:
+    def __init__(self, product: PairProduct) -> None:
         super().__init__()
-        self.pair = network.pair
-        for number, (vectors, bias) in enumerate(network.tables()):
-            self.register_buffer(f"vectors{number}", vectors)
-            self.register_buffer(f"bias{number}", bias.clone())
+        self.product = product
 
     def forward(self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None) -> Tensor:
         """(N, D), (N, W) → (N,) logits; `context_rows` as for `InferenceTwin`."""
         del dense
-        (left, left_bias), (right, right_bias) = (
-            self._looked_up(number, ids, context_rows) for number in (0, 1)
-        )
-        logits: Tensor = (left * right).sum(dim=1) + left_bias + right_bias
+        logits: Tensor = self.product(ids, context_rows)
         return logits
-
-    def _looked_up(
-        self, number: int, ids: Tensor, context_rows: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """(M, 2H) vectors and (M,) biases; M = N unless the field is context."""
-        if self.pair.is_context[number] and context_rows is not None:
-            ids = ids[:context_rows]
-        at = take_columns(ids, (self.pair.columns[number],)).squeeze(1).long()
-        return getattr(self, f"vectors{number}")[at], getattr(self, f"bias{number}")[at]
 
 
 class AutoRecTrainer(BaseTrainer[AutoRecNetwork, PairBatch]):
@@ -295,7 +297,7 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, PairBatch]):
     def validate(self, valid: EncodedBatch) -> FloatArray:
         assert self._ratings is not None
         self.network.settle(self._ratings)
-        return predict_logits(Lookup(self.network), valid)
+        return predict_logits(self.network.scorer(), valid)
 
 
 class AutoRecLearner:
@@ -334,7 +336,11 @@ class AutoRecLearner:
         return report
 
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:
-        return predict_logits(Lookup(self._network()), batch)
+        return predict_logits(self._network().scorer(), batch)
+
+    def tables(self) -> tuple[Table, Table]:
+        """Vectors (R, L) and biases (R,) of both fields, whose product and sum is the logit."""
+        return self._network().tables()
 
     def training_logits(self, train: EncodedBatch) -> FloatArray:
         """(B,) logits, each from the other rows of its user and item: its own tells its label."""
@@ -373,7 +379,7 @@ class AutoRecLearner:
         return learner
 
     def export_onnx(self, path: Path) -> None:
-        export_module(Lookup(self._network()), self.layout, path)
+        export_module(self._network().scorer(), self.layout, path)
 
     def _network(self) -> AutoRecNetwork:
         if self.network_ is None:

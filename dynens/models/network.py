@@ -15,6 +15,7 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
 from dynens.layers.embeddings import INITIAL_STD, FlatIndex, FusedUpdate, SparseEmbeddings
+from dynens.layers.products import PairProduct
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
 
@@ -246,7 +247,9 @@ class CTRNetwork(nn.Module):
         self.stat_inputs = (
             StatInputs(selection, selection.table(stats)) if use_stats and stats else None
         )
-        num_dense = len(selection.dense_columns) + selection.num_pairs
+        pair = layout.largest_pair(config.fields) if config.product_width else None
+        self.product = None if pair is None else PairProduct(pair, config.product_width)
+        num_dense = len(selection.dense_columns) + selection.num_pairs + (pair is not None)
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
@@ -300,6 +303,8 @@ class CTRNetwork(nn.Module):
         for kind in self.selection.pairs:
             rows = kind.rows(dense, ids)
             more.append(kind.function(rows, rows, kind.pairs))
+        if self.product is not None:
+            more.append(self.product(ids).unsqueeze(1))
         if not self.selects_all:
             dense = dense.index_select(1, self.dense_columns)
             ids = ids.index_select(1, self.id_columns)

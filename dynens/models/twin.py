@@ -142,6 +142,7 @@ class InferenceTwin(nn.Module):
         )
         self.selection = selection
         self.feature_groups = selection.groups()
+        self.product = copy.deepcopy(network.product)
         self.head = copy.deepcopy(network.head)
         self.eval()
 
@@ -151,6 +152,9 @@ class InferenceTwin(nn.Module):
             *(group(dense, ids, context_rows) for group in self.groups), strict=True
         )
         kinds = [denses, *pair_kinds(self.selection, denses, dense, ids, context_rows)]
+        if self.product is not None:
+            product = self.product(ids, context_rows).unsqueeze(1)
+            kinds.append([*(own[:, :0] for own in denses[:-1]), product])
         if self.folds_stats:
             stats = [StatInputs.bounded(v[:, :, self.embedding_dim :]) for v in vectors]
             kinds += stat_kinds(stats)
