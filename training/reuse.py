@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dynens.config.base import validate
+from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
 from dynens.data.prepared import open_prepared
 from dynens.errors import BadInputError, BundleError, DataError
@@ -124,6 +125,8 @@ def changed_stages(old: RunConfig, new: RunConfig, stages: list[StageSpec]) -> s
     lost = {stage for section in changed for stage in _READERS[section]}
     if "distill" in changed and new.student_search.trials:
         lost.add("architecture")
+    if _may_inherit(old) != _may_inherit(new):
+        lost.add("architecture")
     if old.learners.keys() != new.learners.keys():
         lost.add("ensemble")
     lost |= {LEARNER_PREFIX + n for n, c in new.learners.items() if old.learners.get(n) != c}
@@ -134,6 +137,13 @@ def changed_stages(old: RunConfig, new: RunConfig, stages: list[StageSpec]) -> s
         if lost.intersection(stage.needs):
             lost.add(stage.name)
     return lost
+
+
+def _may_inherit(config: RunConfig) -> list[LearnerConfig]:
+    """The learners that the student could have an input of."""
+    if not config.distill.inherit:
+        return []
+    return [learner for learner in config.learners.values() if learner.model == "autorec"]
 
 
 def _link(source: str, target: str) -> None:
