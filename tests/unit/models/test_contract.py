@@ -10,12 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 
 from dynens.batch import Candidates, EncodedBatch
 from dynens.config.learner import LearnerConfig, OptimizerConfig, TreesConfig
 from dynens.config.serving import EngineConfig
 from dynens.errors import BundleError
 from dynens.graph import Form, Graph
+from dynens.layers.products import Table
 from dynens.metrics import auc
 from dynens.models.base import BaseLearner, FitProgress
 from dynens.models.rank_graph import rank_graph
@@ -60,15 +62,16 @@ CONTEXT_TABLES = {
     ),
 }
 
-# "dnn x3" is a dnn of three branches.
-every_model = pytest.mark.parametrize("model", [*sorted(MODELS), "dnn x3", "ipnn x3"])
+# "dnn x3" is a dnn of three branches, "dnn *6" one with the product of vectors of length 6.
+FORMS = (*sorted(MODELS), "dnn x3", "ipnn x3", "dnn *6", "ipnn *6")
+every_model = pytest.mark.parametrize("model", FORMS)
 
 
 def models_on(tables: Mapping[str, TinyTable]) -> pytest.MarkDecorator:
     """Every model on every table but autorec, which needs two fields of one value, without them."""
     pairs = [
         (model, name)
-        for model in [*sorted(MODELS), "dnn x3", "ipnn x3"]
+        for model in FORMS
         for name, table in sorted(tables.items())
         if model != "autorec" or table.layout.largest_pair() is not None
     ]
@@ -76,10 +79,12 @@ def models_on(tables: Mapping[str, TinyTable]) -> pytest.MarkDecorator:
 
 
 def config_of(form: str, **updates: object) -> LearnerConfig:
-    model, _, branches = form.partition(" x")
+    model, _, product_width = form.partition(" *")
+    model, _, branches = model.partition(" x")
     return LearnerConfig(
         model=model,  # type: ignore[arg-type]
         branches=int(branches or 1),
+        product_width=int(product_width or 0),
         embedding_dim=4,
         hidden_units=(8, 8),
         use_stats=True,
@@ -91,7 +96,21 @@ def config_of(form: str, **updates: object) -> LearnerConfig:
 def fitted(model: str, table: TinyTable, seed: int = 1, **updates: object) -> BaseLearner:
     learner = build_learner(config_of(model, **updates), table.layout, table.stats, seed)
     learner.fit(table.train, table.valid)
+    for network in getattr(learner, "networks_", ()):
+        if network.product is not None:
+            network.product.fill(random_tables(network.product.pair.sizes))
     return learner
+
+
+def random_tables(sizes: tuple[int, int], width: int = 6) -> tuple[Table, Table]:
+    """Vectors and biases of two fields."""
+    left, right = (
+        np.random.default_rng(size).normal(size=(size, width + 1)).astype(np.float32) / 2
+        for size in sizes
+    )
+    return tuple(  # type: ignore[return-value]
+        (torch.from_numpy(side[:, :-1]), torch.from_numpy(side[:, -1])) for side in (left, right)
+    )
 
 
 def run_onnx(path: Path, batch: EncodedBatch) -> np.ndarray:

@@ -1,8 +1,15 @@
 """Which student is trained."""
 
+from dynens.batch import FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig
-from dynens.config.run import RunConfig
-from training.architecture import Candidate, candidates, choose
+from dynens.config.run import RunConfig, load_run_config
+from training.architecture import (
+    Candidate,
+    candidates,
+    choose,
+    inherited_from,
+    with_inheritance,
+)
 
 
 def measured(*costs: float) -> list[Candidate]:
@@ -25,6 +32,34 @@ def test_auto_tries_inner_products_then_smaller_perceptrons() -> None:
         ("dnn", 8, (64, 32)),
     ]
     assert candidates(LearnerConfig(model="deepfm"), 10) == [LearnerConfig(model="deepfm")]
+
+
+LAYOUT = FeatureLayout(
+    (), (SparseField("user", 30), SparseField("age", 5), SparseField("item", 20)), context_fields=2
+)
+
+
+def test_the_student_has_room_for_what_it_takes_over() -> None:
+    config = RunConfig()
+    assert inherited_from(config, LAYOUT) == "autorec"
+    assert with_inheritance(config, LAYOUT).product_width == 128
+    short = config.learners["autorec"].model_copy(update={"embedding_dim": 8})
+    learners = {**config.learners, "autorec": short}
+    shorter = config.model_copy(update={"learners": learners})
+    assert with_inheritance(shorter, LAYOUT).product_width == 16
+
+
+def test_a_student_of_other_fields_or_one_told_so_takes_nothing_over() -> None:
+    config = RunConfig()
+    alone = load_run_config(None, ["distill.inherit=false"])
+    no_items = load_run_config(None, ["student.fields=[user, age]"])
+    without = config.model_copy(
+        update={"learners": {n: c for n, c in config.learners.items() if n != "autorec"}}
+    )
+    for other in (alone, no_items, without):
+        assert inherited_from(other, LAYOUT) is None
+        assert with_inheritance(other, LAYOUT) == other.student
+    assert inherited_from(config, FeatureLayout((), LAYOUT.fields[:1])) is None
 
 
 def test_wide_tables_do_not_measure_inner_products() -> None:

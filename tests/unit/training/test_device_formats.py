@@ -32,7 +32,11 @@ EVERYTHING = tiny_table(
     num_dense=3, num_fields=4, multi_valued=True, shared=3, context=(1, 2), apart=((1, 0), (2, 1))
 )
 CASES = {
-    **{f"{name} of everything": (name, EVERYTHING) for name in sorted({*MODELS} - {"xgboost"})},
+    **{
+        f"{name} of everything": (name, EVERYTHING)
+        for name in sorted({*MODELS} - {"xgboost", "autorec"})
+    },
+    "a product": ("ipnn *6", EVERYTHING),
     "branches": ("ipnn x3", EVERYTHING),
     **{f"ipnn, {name}": ("ipnn", TABLES[name]) for name in ("no dense", "no sparse", "one field")},
     "ipnn, no dense context": ("ipnn", CONTEXT_TABLES["no dense"]),

@@ -33,6 +33,11 @@ def changed(old: list[str], new: list[str]) -> set[str]:
         ("distill.alpha.start=0.9", TAUGHT),
         ("student_cap_us_per_row=2", SHAPED),
         ("student.embedding_dim=8", SHAPED),
+        ("distill.inherit=false", SHAPED),
+        (
+            "learners.autorec.embedding_dim=8",
+            SHAPED | {"learner:autorec", "ensemble"},
+        ),
         ("ensemble.size=2", TAUGHT | {"ensemble"}),
         ("learners.ipnn.embedding_dim=8", TAUGHT | {"learner:ipnn", "ensemble"}),
     ],
