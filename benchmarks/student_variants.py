@@ -30,6 +30,7 @@ VARIANTS: dict[str, list[str]] = {
     CONFIGURED: [],
     "labels only": ["distill.alpha.start=0", NONE],
     "no made-up rows": [NONE],
+    "no inheritance": ["distill.inherit=false", "student.product_width=0"],
     "alpha 0.5": ["distill.alpha.start=0.5"],
     "alpha 0.9": ["distill.alpha.start=0.9"],
     "alpha 1": ["distill.alpha.start=1"],
@@ -131,6 +132,7 @@ COMPRESSED = (
 # Without --only: what the results page shows; the others take as long again.
 REPORTED = (
     *SHORT,
+    "no inheritance",
     "alpha 0.9",
     "alpha 1",
     "temperature 2",

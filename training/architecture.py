@@ -143,9 +143,7 @@ def inherited_from(config: RunConfig, layout: FeatureLayout) -> str | None:
 def with_inheritance(config: RunConfig, layout: FeatureLayout) -> LearnerConfig:
     """The student as configured, with room for what it takes over from the pool."""
     name = inherited_from(config, layout)
-    if name is None:
-        return config.student
-    width = product_width(layout, config.learners[name])
+    width = 0 if name is None else product_width(layout, config.learners[name])
     return config.student.model_copy(update={"product_width": width})
 
 

@@ -217,9 +217,17 @@ class StudentLearner:
         return learner, learner.fit_with(trainer, self._train, self._stop_rows)
 
     def _inheritance(self) -> tuple[Table, Table]:
-        """The tables of the pool's autoencoders."""
+        """The tables of the pool's autoencoders.
+
+        Raises:
+            ConfigError: there are none to take over.
+        """
         name = inherited_from(self._context.config, self._data.layout)
-        assert name is not None
+        if name is None:
+            raise ConfigError(
+                f"student.product_width is {self._config.product_width} but there is no learner "
+                "whose vectors the student could take over; set it to 0."
+            )
         learner = load_learner(self._context.run.learner(name))
         assert isinstance(learner, AutoRecLearner)
         return learner.tables()

@@ -231,6 +231,13 @@ class RunConfig(FrozenConfig):
             raise ValueError(
                 f"learners.{undecided[0]}.model is auto, which is for the student; name a model"
             )
+        multiplying = [name for name, learner in self.learners.items() if learner.product_width]
+        if multiplying:
+            raise ValueError(
+                f"learners.{multiplying[0]}.product_width is "
+                f"{self.learners[multiplying[0]].product_width}; only the student takes over "
+                "vectors, so set it to 0"
+            )
         reserved = {"student", "baseline"} & set(self.learners)
         if reserved:
             raise ValueError(f"learners uses the reserved name {min(reserved)!r}; rename it")

@@ -50,6 +50,8 @@ _MOST_WEIGHTS = 20_000_000
 # Of the vectors that are served: on MovieLens-1M a quarter of their length does as well.
 _LONGEST_PRODUCT = 128
 _CHUNK_ROWS = 16384
+# A step holds a few vectors for each of its rows.
+_ROWS_PER_STEP = 65_536
 # In which all ids are gone through.
 _PARTS = 24
 
@@ -268,7 +270,8 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, PairBatch]):
         return torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
 
     def steps_per_epoch(self, train: EncodedBatch) -> int:
-        return min(AUTOREC_STEPS_PER_EPOCH, *self.network.pair.sizes)
+        steps = max(AUTOREC_STEPS_PER_EPOCH, -(-len(train) // _ROWS_PER_STEP))
+        return min(steps, *self.network.pair.sizes)
 
     def minibatches(
         self, train: EncodedBatch, rng: np.random.Generator, rows: Ids | None
