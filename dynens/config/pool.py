@@ -35,7 +35,7 @@ def default_learners() -> dict[str, LearnerConfig]:
         "autorec": LearnerConfig(
             model="autorec",
             embedding_dim=256,
-            min_rows_per_id=20,
+            min_rows_per_id=15,
             optimizer=OptimizerConfig(learning_rate=0.01),
         ),
         "xgboost": LearnerConfig(model="xgboost"),

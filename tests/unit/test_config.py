@@ -174,9 +174,9 @@ def test_learners_for_small_tables_are_left_out_of_large_ones():
 @pytest.mark.parametrize(
     ("users", "items", "rows", "sides", "is_in"),
     [
-        (1_000, 500, 20_000, 1, True),
-        (1_000, 500, 19_999, 1, False),  # fewer than twenty a user
-        (500, 1_000, 19_999, 1, False),
+        (1_000, 500, 15_000, 1, True),
+        (1_000, 500, 14_999, 1, False),  # fewer than fifteen a user
+        (500, 1_000, 14_999, 1, False),
         (1_000, 199, 1_000_000, 1, False),  # hardly anything to tell users by
         (1_000, 500, 20_000, 0, False),  # no sides: nothing says that these are user and item
     ],
