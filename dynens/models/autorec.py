@@ -20,13 +20,12 @@ References:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
@@ -36,117 +35,40 @@ from dynens.config.learner import LearnerConfig
 from dynens.errors import ConfigError, TrainingError
 from dynens.layers.products import PairProduct, Table, shortened
 from dynens.models.base import FitReport, ProgressCallback, StatSource
-from dynens.models.defaults import AUTOREC_STEPS_PER_EPOCH, resolve_config
+from dynens.models.defaults import AUTOREC_ROWS_PER_STEP, autorec_steps, resolve_config
 from dynens.models.net_learner import LEARNER_FILE, WEIGHTS_FILE, SavedStats
 from dynens.models.onnx_export import export_module
 from dynens.models.optim import reproducible
+from dynens.models.ratings import Ids, Ratings, SideBatch, pair_ratings, unknown_rate
 from dynens.models.training import BaseTrainer, predict_logits, weighted_bce
 from dynens.run import intact
 
-Ids = npt.NDArray[np.int64]
 _INITIAL_STD = 0.03
 # Both sides' tables together; above it vectors are shorter.
 _MOST_WEIGHTS = 20_000_000
 # Of the vectors that are served: on MovieLens-1M a quarter of their length does as well.
 _LONGEST_PRODUCT = 128
 _CHUNK_ROWS = 16384
-# A step holds a few vectors for each of its rows.
-_ROWS_PER_STEP = 65_536
+# A step holds a few vectors for each row that it scores.
+_MOST_TARGETS = 2 * AUTOREC_ROWS_PER_STEP
 # In which all ids are gone through.
 _PARTS = 24
-
-
-class Ratings:
-    """Labelled rows of one side, put together by the id they belong to.
-
-    Attributes:
-        owner, column, sign, labels, weight: (n,) of each row; `sign` is ±1.
-        count: (R,) rows of each id.
-        scale: (R,) n_u.
-    """
-
-    def __init__(
-        self,
-        owner: Ids,
-        column: Ids,
-        labels: FloatArray,
-        weight: FloatArray | None,
-        num_rows: int,
-    ) -> None:
-        order = np.argsort(owner, kind="stable")
-        self.owner = torch.from_numpy(owner[order])
-        self.column = torch.from_numpy(column[order])
-        self.labels = torch.from_numpy(labels[order])
-        self.weight = None if weight is None else torch.from_numpy(weight[order])
-        self.sign = self.labels * 2 - 1
-        self.count = np.bincount(owner, minlength=num_rows)
-        self.start = np.cumsum(self.count) - self.count
-        mean = len(owner) / max(int(np.count_nonzero(self.count)), 1)
-        self.scale = torch.from_numpy(np.sqrt(mean / np.maximum(self.count, 1)).astype(np.float32))
-
-    def of(self, ids: Ids) -> SideBatch:
-        """The rows of some ids, in their order."""
-        count = self.count[ids]
-        offsets = np.cumsum(count) - count
-        own = np.repeat(np.arange(len(ids)), count)
-        rows = torch.from_numpy((self.start[ids] - offsets)[own] + np.arange(count.sum()))
-        return SideBatch(
-            ids=torch.from_numpy(ids),
-            offsets=torch.from_numpy(offsets),
-            own=torch.from_numpy(own),
-            column=self.column[rows],
-            sign=self.sign[rows],
-            labels=self.labels[rows],
-            weight=None if self.weight is None else self.weight[rows],
-            scale=self.scale[torch.from_numpy(ids)],
-        )
-
-
-@dataclass(frozen=True)
-class SideBatch:
-    """R ids of one side with their n rows: `own` (n,) tells whose each is, `offsets` (R,) where
-    each id's begin."""
-
-    ids: Tensor
-    offsets: Tensor
-    own: Tensor
-    column: Tensor
-    sign: Tensor
-    labels: Tensor
-    weight: Tensor | None
-    scale: Tensor
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """One step's users and items."""
-
-    user: SideBatch
-    item: SideBatch
-
-
-def pair_ratings(pair: FieldPair, rows: EncodedBatch) -> tuple[Ratings, Ratings]:
-    """Labelled rows by user and by item."""
-    assert rows.labels is not None
-    users, items = (np.asarray(rows.ids[:, column], np.int64) for column in pair.columns)
-    labels, weight = np.asarray(rows.labels), rows.sample_weight
-    return (
-        Ratings(users, items, labels, weight, pair.sizes[0]),
-        Ratings(items, users, labels, weight, pair.sizes[1]),
-    )
 
 
 class Side(nn.Module):
     """The autoencoder of one side: R ids by their rows' C columns, vectors of length H.
 
-    `hidden` (R, H) holds what the sums come to, once `settle` has been called.
+    `hidden` (R, H) holds what the sums come to, once `settle` has been called; `base` is the logit
+    of an id that nothing is known of.
     """
 
     hidden: Tensor
+    base: Tensor
 
     def __init__(self, num_rows: int, num_columns: int, width: int, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
+        self.register_buffer("base", torch.zeros(()))
         self.encode = nn.Parameter(torch.randn(num_columns, width) * _INITIAL_STD)
         self.decode = nn.Parameter(torch.randn(num_columns, width) * _INITIAL_STD)
         self.hidden_bias = nn.Parameter(torch.zeros(width))
@@ -164,11 +86,15 @@ class Side(nn.Module):
         )
         return pooled * batch.scale.unsqueeze(1) + self.hidden_bias
 
-    def forward(self, batch: SideBatch) -> Tensor:
-        """(n,) logits of the batch's rows."""
+    def forward(self, batch: SideBatch, rows: slice | Tensor) -> Tensor:
+        """Logits of some of the batch's rows."""
         hidden = torch.sigmoid(self.sums(batch))
-        logits = (hidden[batch.own] * self.decode[batch.column]).sum(1)
-        return logits + self.column_bias[batch.column] + self.row_bias[batch.ids][batch.own]
+        return self._logits(hidden[batch.own[rows]], batch.ids[batch.own[rows]], batch.column[rows])
+
+    def _logits(self, hidden: Tensor, owner: Tensor, column: Tensor) -> Tensor:
+        """(n,) of n rows with the hidden vectors (n, H) of their owners."""
+        biases = self.base + self.column_bias[column] + self.row_bias[owner]
+        return (hidden * self.decode[column]).sum(1) + biases
 
     def settle(self, ratings: Ratings) -> None:
         """Compute every id's `hidden` from all of its rows."""
@@ -183,9 +109,7 @@ class Side(nn.Module):
             at = slice(start, start + _CHUNK_ROWS)
             mine, other = owner[at], column[at]
             own = (sign[at] * ratings.scale[mine]).unsqueeze(1) * self.encode[other]
-            hidden = torch.sigmoid(sums[mine] - own)
-            biases = self.column_bias[other] + self.row_bias[mine]
-            logits.append((hidden * self.decode[other]).sum(1) + biases)
+            logits.append(self._logits(torch.sigmoid(sums[mine] - own), mine, other))
         return torch.cat(logits)
 
     def _all_sums(self, ratings: Ratings) -> Iterator[tuple[Tensor, Tensor]]:
@@ -235,8 +159,9 @@ class AutoRecNetwork(nn.Module):
         left = torch.cat([user.hidden, item.decode], dim=1) / 2
         right = torch.cat([user.decode, item.hidden], dim=1)
         left, right = shortened(left.detach(), right.detach(), min(_LONGEST_PRODUCT, left.shape[1]))
-        biases = (user.row_bias + item.column_bias) / 2, (user.column_bias + item.row_bias) / 2
-        return (left, biases[0].detach()), (right, biases[1].detach())
+        left_bias = (user.row_bias + item.column_bias + user.base + item.base) / 2
+        right_bias = (user.column_bias + item.row_bias) / 2
+        return (left, left_bias.detach()), (right, right_bias.detach())
 
 
 class ScoredRows(nn.Module):
@@ -253,8 +178,11 @@ class ScoredRows(nn.Module):
         return logits
 
 
-class AutoRecTrainer(BaseTrainer[AutoRecNetwork, PairBatch]):
-    """The loop with steps of users and items instead of rows."""
+class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
+    """The loop with steps of users and of items, in turns, instead of rows.
+
+    The sides share no weights, so that a step leaves the other side's as they are.
+    """
 
     _ratings: tuple[Ratings, Ratings] | None = None
 
@@ -270,17 +198,17 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, PairBatch]):
         return torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
 
     def steps_per_epoch(self, train: EncodedBatch) -> int:
-        steps = max(AUTOREC_STEPS_PER_EPOCH, -(-len(train) // _ROWS_PER_STEP))
-        return min(steps, *self.network.pair.sizes)
+        return 2 * min(autorec_steps(len(train)), *self.network.pair.sizes)
 
     def minibatches(
         self, train: EncodedBatch, rng: np.random.Generator, rows: Ids | None
-    ) -> Iterator[PairBatch]:
-        sides = self.ratings(train, rows)
-        steps = self.steps_per_epoch(train)
-        parts = (np.array_split(rng.permutation(len(side.count)), steps) for side in sides)
+    ) -> Iterator[tuple[Side, SideBatch]]:
+        users, items = self.ratings(train, rows)
+        steps = self.steps_per_epoch(train) // 2
+        parts = (np.array_split(rng.permutation(len(side.count)), steps) for side in (users, items))
         for user_ids, item_ids in zip(*parts, strict=True):
-            yield PairBatch(sides[0].of(user_ids), sides[1].of(item_ids))
+            yield self.network.user, users.of(user_ids)
+            yield self.network.item, items.of(item_ids)
 
     def ratings(self, train: EncodedBatch, rows: Ids | None) -> tuple[Ratings, Ratings]:
         """Both sides' training rows."""
@@ -289,13 +217,15 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, PairBatch]):
             self._ratings = pair_ratings(self.network.pair, train)
         return self._ratings
 
-    def loss(self, batch: PairBatch) -> Tensor:
-        """Both sides' losses: they share no weights, and each has its own L2."""
-        loss = 0.0 * self.network.user.hidden_bias.sum()  # ids without a row have no loss
-        for side, part in ((self.network.user, batch.user), (self.network.item, batch.item)):
-            if len(part.labels):
-                loss = loss + weighted_bce(side(part), part.labels, part.weight)
-        return loss
+    def loss(self, batch: tuple[Side, SideBatch]) -> Tensor:
+        """Of a sample of the rows where an id has very many, as those without a user may."""
+        side, part = batch
+        count = len(part.labels)
+        if not count:
+            return 0.0 * side.hidden_bias.sum()
+        rows = slice(None) if count <= _MOST_TARGETS else torch.randint(count, (_MOST_TARGETS,))
+        weight = None if part.weight is None else part.weight[rows]
+        return weighted_bce(side(part, rows), part.labels[rows], weight)
 
     def validate(self, valid: EncodedBatch) -> FloatArray:
         assert self._ratings is not None
@@ -333,6 +263,9 @@ class AutoRecLearner:
         config = resolve_config(self.config, self.layout, len(train))
         with reproducible(self.seed, config.num_threads):
             network = AutoRecNetwork(self.pair, config)
+            rate = unknown_rate(self.pair, train)
+            for side in (network.user, network.item):
+                side.base.fill_(math.log(rate / (1 - rate)))
             trainer = AutoRecTrainer(network, config, self.seed, checkpoint_dir, progress)
             report = trainer.fit(train, valid)
         self.config, self.network_ = config, network.eval()

@@ -105,7 +105,10 @@ class BaseLearner(Protocol):
         ...
 
     def training_logits(self, train: EncodedBatch) -> FloatArray:
-        """(B,) float32 logits of the rows it was trained on, never told by their own labels."""
+        """(B,) float32 logits of the rows it was trained on, for a student to learn from.
+
+        Where a row's label would be an input of its own logit, it is left out.
+        """
         ...
 
     def save(self, directory: Path) -> None:

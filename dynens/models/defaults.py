@@ -14,8 +14,8 @@ _SMALL_TABLE_ROWS, _SMALL_TABLE_STD, _LARGE_TABLE_STD = 100_000, 0.14, 0.01
 _SHALLOW_TREE_ROWS = 10_000
 _SMALL_STEP_ROWS = 20_000
 AUTOREC_L2_ROWS = 8.0
-# Of all users and items; 12 and 48 came to the same.
-AUTOREC_STEPS_PER_EPOCH = 24
+AUTOREC_ROWS_PER_STEP = 65_536
+_FEWEST_AUTOREC_STEPS = 24  # 12 and 48 came to the same
 _WIDE_INPUT, _LOW_RANK = 512, 64
 _LARGE_TABLE_WEIGHTS = 20_000_000
 
@@ -68,6 +68,11 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
     )
 
 
+def autorec_steps(num_rows: int) -> int:
+    """In how many steps all users (and as many more in which all items) are gone through."""
+    return max(_FEWEST_AUTOREC_STEPS, -(-num_rows // AUTOREC_ROWS_PER_STEP))
+
+
 def _autorec_defaults(config: LearnerConfig, num_rows: int) -> LearnerConfig:
     """What an autoencoder of ids wants else than a network over rows.
 
@@ -76,7 +81,7 @@ def _autorec_defaults(config: LearnerConfig, num_rows: int) -> LearnerConfig:
     """
     optimizer = config.optimizer
     given = optimizer.embedding_l2, optimizer.ema_decay
-    l2, decay = AUTOREC_L2_ROWS / max(num_rows, 1), default_ema_decay(AUTOREC_STEPS_PER_EPOCH)
+    l2, decay = AUTOREC_L2_ROWS / max(num_rows, 1), default_ema_decay(2 * autorec_steps(num_rows))
     updates = {
         "embedding_l2": l2 if given[0] is None else given[0],
         "ema_decay": decay if given[1] is None else given[1],

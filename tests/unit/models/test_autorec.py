@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynens.batch import FIRST_VALUE_ID, EncodedBatch, FeatureLayout, SparseField
+from dynens.batch import FIRST_VALUE_ID, EncodedBatch, FeatureLayout, FieldPair, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError, TrainingError
 from dynens.metrics import auc
 from dynens.models import autorec
 from dynens.models.autorec import AutoRecLearner
 from dynens.models.base import FitProgress
+from dynens.models.ratings import pair_ratings, unknown_rate
 from dynens.models.registry import load_learner
 from tests.unit.models.tables import TinyStats
 
@@ -56,6 +57,12 @@ def fitted() -> AutoRecLearner:
     return learner
 
 
+def autorec_pair() -> FieldPair:
+    pair = LAYOUT.largest_pair()
+    assert pair is not None
+    return pair
+
+
 def auc_of(batch: EncodedBatch, logits: np.ndarray) -> float:
     assert batch.labels is not None
     return auc(batch.labels, logits)
@@ -67,7 +74,7 @@ def test_users_are_known_by_what_others_alike_click(fitted: AutoRecLearner) -> N
 
 def test_each_side_alone_says_something_and_both_say_more(fitted: AutoRecLearner) -> None:
     assert fitted.network_ is not None
-    user, item = autorec.pair_ratings(fitted.pair, VALID)
+    user, item = pair_ratings(fitted.pair, VALID)
     network = fitted.network_
     at = [np.asarray(VALID.ids[:, c], np.int64) for c in (0, 1)]
     user_side = (network.user.hidden[at[0]] * network.user.decode[at[1]]).sum(1).detach().numpy()
@@ -95,7 +102,31 @@ def test_training_rows_are_answered_without_their_own_labels(fitted: AutoRecLear
 
 def test_unknown_users_and_items_have_finite_answers(fitted: AutoRecLearner) -> None:
     ids = np.array([[0, 5], [5, 0], [1, 1]], np.int32)
-    assert np.isfinite(fitted.predict_logits(EncodedBatch(np.zeros((3, 0), np.float32), ids))).all()
+    rows = EncodedBatch(np.zeros((3, 0), np.float32), ids)
+    assert np.isfinite(fitted.predict_logits(rows)).all()
+
+
+def test_of_an_unknown_pair_the_rate_of_items_is_expected() -> None:
+    assert TRAIN.labels is not None
+    rare = np.random.default_rng(0).random(len(TRAIN)) < 0.1
+    table = replace(TRAIN, labels=TRAIN.labels * rare.astype(np.float32))
+    rate = unknown_rate(autorec_pair(), table)
+    assert rate == pytest.approx(float(table.labels.mean()), abs=0.005)
+    learner = learner_of()
+    learner.fit(table, VALID)
+    ids = np.zeros((1, 2), np.int32)
+    (logit,) = learner.predict_logits(EncodedBatch(np.zeros((1, 0), np.float32), ids))
+    assert 1 / (1 + np.exp(-logit)) == pytest.approx(rate, rel=0.3)
+
+
+def test_new_items_are_like_the_rare_ones() -> None:
+    """One item has nearly all rows and clicks, the others have neither."""
+    ids = np.full((1000, 2), 2, np.int32)
+    ids[:100, 1] = np.arange(100) % 50 + 3
+    labels = np.ones(1000, np.float32)
+    labels[:100] = 0
+    rate = unknown_rate(autorec_pair(), EncodedBatch(np.zeros((1000, 0), np.float32), ids, labels))
+    assert rate == pytest.approx((50 * 0.9 / 3 + (900 + 0.9) / 901) / 51)
 
 
 def test_weighted_rows_count_by_their_weight() -> None:
