@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
+from dataclasses import field as attribute
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -108,6 +109,7 @@ class FeatureLayout:
         only_apart: dense features that are no inputs but by way of these differences.
         shares: lists of which the share that meets the field whose vocabulary they have is an
             input too.
+        keys: fields that hold the user's or the item's key.
     """
 
     dense: tuple[str, ...]
@@ -118,6 +120,7 @@ class FeatureLayout:
     dots: tuple[DenseDot, ...] = ()
     only_apart: tuple[str, ...] = ()
     shares: tuple[str, ...] = ()
+    keys: tuple[str, ...] = attribute(default=(), compare=False)
 
     @property
     def has_context(self) -> bool:
@@ -147,23 +150,26 @@ class FeatureLayout:
     def largest_pair(self, names: Container[str] | None = None) -> FieldPair | None:
         """The fields (of `names`) with the most ids, one of each side where the table has sides.
 
-        Lists do not count; None where there are no two such fields.
+        Keys of user and item go before others; lists do not count. None where there are no two such
+        fields.
         """
         context: list[tuple[SparseField, int]] = []
         rest: list[tuple[SparseField, int]] = []
-        for number, (field, columns) in enumerate(self.columns()):
-            if field.width == 1 and (names is None or field.name in names):
-                (context if number < self.context_fields else rest).append((field, columns.start))
+        for number, (own, columns) in enumerate(self.columns()):
+            if own.width == 1 and (names is None or own.name in names):
+                (context if number < self.context_fields else rest).append((own, columns.start))
+
+        def rank(found: tuple[SparseField, int]) -> tuple[bool, int]:
+            return found[0].name in self.keys, found[0].num_embeddings
+
         if self.has_context and not (context and rest):
             return None
         if not self.has_context:
-            both = sorted([*context, *rest], key=lambda f: -f[0].num_embeddings)
+            both = sorted([*context, *rest], key=rank, reverse=True)
             context, rest = both[:1], both[1:]
         if not rest:
             return None
-        (left, at), (right, beside) = (
-            max(side, key=lambda f: f[0].num_embeddings) for side in (context, rest)
-        )
+        (left, at), (right, beside) = (max(side, key=rank) for side in (context, rest))
         shared = self.context_ids_width
         return FieldPair(
             columns=(at, beside),
@@ -177,6 +183,7 @@ class FeatureLayout:
             "dots": [list(astuple(dot)) for dot in self.dots],
             "only_apart": list(self.only_apart),
             "shares": list(self.shares),
+            "keys": list(self.keys),
         }
         return {
             "dense": list(self.dense),
@@ -196,10 +203,12 @@ class FeatureLayout:
         assert isinstance(context, list)
         gaps, dots = data.get("gaps", []), data.get("dots", [])
         only_apart, shares = data.get("only_apart", []), data.get("shares", [])
+        keys = data.get("keys", [])
         assert isinstance(gaps, list)
         assert isinstance(dots, list)
         assert isinstance(only_apart, list)
         assert isinstance(shares, list)
+        assert isinstance(keys, list)
         return cls(
             tuple(dense),
             tuple(SparseField(*field) for field in fields),
@@ -209,6 +218,7 @@ class FeatureLayout:
             dots=tuple(DenseDot(*dot) for dot in dots),
             only_apart=tuple(only_apart),
             shares=tuple(shares),
+            keys=tuple(keys),
         )
 
 

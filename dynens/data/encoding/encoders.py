@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class RowEncoder:
         self.encoders = tuple(ordered)
         self.entities = tuple(entities)
         self.user_key, self.item_key = user_key, item_key
-        self.layout = _layout(ordered)
+        self.layout = _layout(ordered, {user_key, item_key})
         self._slices = _column_slices(self.encoders)
         self.input_fields = self._find_inputs()
         spelled = {field.name for field in self.input_fields if field.kind == "categorical"}
@@ -306,7 +306,7 @@ def _spells_numbers(encoder: FieldEncoder, columns: set[str]) -> bool:
     return bool(pc.any(pc.not_equal(spelled, values).fill_null(True)).as_py())
 
 
-def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:
+def _layout(ordered: Sequence[FieldEncoder], key_columns: Container[str | None]) -> FeatureLayout:
     dense = tuple(name for e in ordered for name in e.dense)
     fields = tuple(field for e in ordered for field in e.sparse)
     context = [e for e in ordered if e.spec.entity != "item"]
@@ -328,8 +328,9 @@ def _layout(ordered: Sequence[FieldEncoder]) -> FeatureLayout:
     )
     only_apart = tuple(e.spec.name for e in numbers if e.spec.only_apart)
     shares = tuple(e.spec.name for e in ordered if e.spec.through is not None)
+    keys = tuple(e.spec.name for e in ordered if e.spec.is_read and e.spec.source in key_columns)
     return FeatureLayout(
-        dense, fields, context_dense, context_fields, gaps, dots, only_apart, shares
+        dense, fields, context_dense, context_fields, gaps, dots, only_apart, shares, keys
     )
 
 

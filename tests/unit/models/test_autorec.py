@@ -191,6 +191,19 @@ def test_the_pair_has_one_field_of_each_side_and_the_most_ids() -> None:
     assert layout_of(50, 90, context=2).largest_pair() is None
 
 
+def test_keys_go_before_larger_fields() -> None:
+    layout = layout_of(50, 90, 700, context=1)
+    pair = replace(layout, keys=("item", "user")).largest_pair()
+    assert pair is not None
+    assert pair.columns == (0, 1)
+    crossed = layout.largest_pair()
+    assert crossed is not None
+    assert crossed.columns == (0, 2)
+    known = FeatureLayout.from_dict(replace(layout, keys=("item",)).to_dict())
+    assert known.keys == ("item",)
+    assert known == layout  # layouts of before say nothing of keys
+
+
 def test_mistakes_are_one_sentence() -> None:
     with pytest.raises(ConfigError, match="autorec needs two fields of one value each"):
         AutoRecLearner(LearnerConfig(model="autorec"), layout_of(50), NO_STATS, 1)
