@@ -3,10 +3,11 @@
 A user's label on an item is told from that user's labels on all items, and the item's side does the
 same with its users:
 
-`h_u = σ(b + n_u Σ_{rows (u, i)} ±w_i)`, `z = h_uᵀ v_i + c_i + d_u`, `logit = (z_user + z_item) / 2`
+`h_u = σ(b + n_u Σ_{rows (u, i)} ±w_i)`, `z = z_0 + h_uᵀ v_i + c_i + d_u`,
+`logit = (z_user + z_item) / 2`
 
-with + for a positive and - for a negative row and `n_u` the root of the mean number of rows over
-u's own. In training each row is left out of the sum at random, so that nothing is told by itself
+with + for a positive and - for a negative row, `n_u` the root of the mean number of rows over u's
+own, and `z_0` what is expected of an item that nothing is known of. In training each row is left out of the sum at random, so that nothing is told by itself
 alone. What the sums come to is known afterwards: a row is scored by one product of two vectors that
 are looked up.
 
