@@ -7,9 +7,9 @@ same with its users:
 `logit = (z_user + z_item) / 2`
 
 with + for a positive and - for a negative row, `n_u` the root of the mean number of rows over u's
-own, and `z_0` what is expected of an item that nothing is known of. In training each row is left out of the sum at random, so that nothing is told by itself
-alone. What the sums come to is known afterwards: a row is scored by one product of two vectors that
-are looked up.
+own, and `z_0` what is expected of an item that nothing is known of. In training each row is left
+out of the sum at random, so that nothing is told by itself alone. What the sums come to is known
+afterwards: a row is scored by one product of two vectors that are looked up.
 
 References:
     Sedhain et al., "AutoRec: Autoencoders Meet Collaborative Filtering", WWW 2015, eq. 1 and 2,
