@@ -115,11 +115,6 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.serving RUN --out benchmarks/out/serving.json",
         serving_section,
     ),
-    "serving-2": (
-        "Serving, another seed",
-        "python -m benchmarks.serving RUN --short --out benchmarks/out/serving-2.json",
-        serving_section,
-    ),
     "serving-kuairand": (
         "Serving 47 fields",
         "python -m benchmarks.serving KUAIRAND_RUN --out benchmarks/out/serving-kuairand.json",
