@@ -21,6 +21,7 @@ from dynens.config.base import FrozenConfig, validate
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from dynens.errors import BundleError
+from serving import one_write
 from serving.application import Application
 from serving.environment import APP_NAME, bearer_token
 from serving.http import Receive, Scope, Send, lifespan
@@ -65,6 +66,7 @@ class Replica:
     """
 
     def __init__(self, serving: dict[str, Any], metrics_dir: str | None) -> None:
+        one_write.install()
         self._config = ServingConfig.model_validate(serving)
         self._token = bearer_token(self._config.bearer_token_env)
         folder = None if metrics_dir is None else Path(metrics_dir)

@@ -11,6 +11,8 @@ from typing import Any
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
+from serving import one_write
+
 _BODY = b'{"ok":true}'
 _LENGTH = str(len(_BODY)).encode()
 
@@ -38,6 +40,9 @@ async def noop_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 @serve.ingress()
 class Noop:
     """The deployment around `noop_app`."""
+
+    def __init__(self) -> None:
+        one_write.install()
 
     def __serve_build_asgi_app__(self) -> Any:
         return noop_app
