@@ -16,7 +16,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,27 +218,33 @@ def main() -> None:
     run = RunDirectory.open(arguments.run)
     source = {"run": run.root.name, "settings": arguments.settings}
     with one_sentence():
-        results, together = earlier_results(arguments.out, source)
-    known = {(r["variant"], r["seed"]) for r in results}
+        earlier, together = earlier_results(arguments.out, source)
+    known = {(r["variant"], r["seed"]) for r in earlier}
     turns = [(name, seed) for seed in arguments.seeds for name in arguments.only or REPORTED]
     turns = [turn for turn in turns if turn not in known]
     made = {key: environment()[key] for key in ("commit", "date")}
     # Each student trains on one thread, in a process that knows nothing of the others.
     spawn = multiprocessing.get_context("spawn")
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    results, logits = earlier, []
     with ProcessPoolExecutor(arguments.jobs, mp_context=spawn) as pool:
-        trained = [
-            pool.submit(train_student, run, [*arguments.settings, *VARIANTS[name]], seed)
+        trained = {
+            pool.submit(train_student, run, [*arguments.settings, *VARIANTS[name]], seed): (
+                name,
+                seed,
+            )
             for name, seed in turns
-        ]
-        logits = []
-        for (name, seed), student in zip(turns, trained, strict=True):
+        }
+        for student in as_completed(trained):
+            name, seed = trained[student]
             figures, z_test = student.result()
-            results.append({"variant": name, "seed": seed, **figures, **made})
-            print(json.dumps(results[-1]), flush=True)
+            found[name, seed] = {"variant": name, "seed": seed, **figures, **made}
+            print(json.dumps(found[name, seed]), flush=True)
             if name == CONFIGURED:
                 logits.append(z_test)
             if len(logits) > 1:
                 together = averaged(run, logits)
+            results = [*earlier, *(found[turn] for turn in turns if turn in found)]
             report = {**source, "environment": environment(), "results": results}
             write_json(arguments.out, {**report, "averaged": together})
     print(markdown({"results": results, "averaged": together}))

@@ -81,7 +81,8 @@ class Side(nn.Module):
         """(R, H) before the sigmoid."""
         sign = batch.sign
         if self.training and self.dropout:
-            sign = sign * (torch.rand(len(sign)) >= self.dropout) / (1 - self.dropout)
+            kept = torch.rand(len(sign), device=sign.device) >= self.dropout
+            sign = sign * kept / (1 - self.dropout)
         pooled = embedding_bag(
             batch.column, self.encode, batch.offsets, mode="sum", per_sample_weights=sign
         )
@@ -115,7 +116,7 @@ class Side(nn.Module):
 
     def _all_sums(self, ratings: Ratings) -> Iterator[tuple[Tensor, Tensor]]:
         for ids in np.array_split(np.arange(len(self.hidden)), _PARTS):
-            batch = ratings.of(ids)
+            batch = ratings.of(ids).to(self.hidden.device)
             yield batch.ids, self.sums(batch)
 
 
@@ -208,8 +209,8 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
         steps = self.steps_per_epoch(train) // 2
         parts = (np.array_split(rng.permutation(len(side.count)), steps) for side in (users, items))
         for user_ids, item_ids in zip(*parts, strict=True):
-            yield self.network.user, users.of(user_ids)
-            yield self.network.item, items.of(item_ids)
+            yield self.network.user, users.of(user_ids).to(self.device)
+            yield self.network.item, items.of(item_ids).to(self.device)
 
     def ratings(self, train: EncodedBatch, rows: Ids | None) -> tuple[Ratings, Ratings]:
         """Both sides' training rows."""
@@ -224,7 +225,9 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
         count = len(part.labels)
         if not count:
             return 0.0 * side.hidden_bias.sum()
-        rows = slice(None) if count <= _MOST_TARGETS else torch.randint(count, (_MOST_TARGETS,))
+        rows: slice | Tensor = slice(None)
+        if count > _MOST_TARGETS:
+            rows = torch.randint(count, (_MOST_TARGETS,), device=self.device)
         weight = None if part.weight is None else part.weight[rows]
         return weighted_bce(side(part, rows), part.labels[rows], weight)
 
@@ -267,9 +270,10 @@ class AutoRecLearner:
             rate = unknown_rate(self.pair, train)
             for side in (network.user, network.item):
                 side.base.fill_(math.log(rate / (1 - rate)))
+            network.to(config.device)
             trainer = AutoRecTrainer(network, config, self.seed, checkpoint_dir, progress)
             report = trainer.fit(train, valid)
-        self.config, self.network_ = config, network.eval()
+        self.config, self.network_ = config, network.cpu().eval()
         return report
 
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:

@@ -75,6 +75,19 @@ class SideBatch:
     weight: Tensor | None
     scale: Tensor
 
+    def to(self, device: torch.device) -> SideBatch:
+        """The same on another device."""
+        return SideBatch(
+            ids=self.ids.to(device),
+            offsets=self.offsets.to(device),
+            own=self.own.to(device),
+            column=self.column.to(device),
+            sign=self.sign.to(device),
+            labels=self.labels.to(device),
+            weight=None if self.weight is None else self.weight.to(device),
+            scale=self.scale.to(device),
+        )
+
 
 def pair_ratings(pair: FieldPair, rows: EncodedBatch) -> tuple[Ratings, Ratings]:
     """Labelled rows by user and by item."""
