@@ -141,8 +141,8 @@ class LearnerConfig(FrozenConfig):
     num_threads: int = Field(default=1, ge=1)
     """CPU threads of one learner; learners run side by side."""
     device: Device = "auto"
-    """Where a neural learner trains; auto: on the GPU where there is one. Trees, labelling and
-    everything that is served run on the CPU."""
+    """Where it trains; auto: on the GPU where there is one. Trees, labelling and everything that is
+    served run on the CPU."""
     optimizer: OptimizerConfig = OptimizerConfig()
     trees: TreesConfig = TreesConfig()
 

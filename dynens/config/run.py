@@ -315,13 +315,12 @@ class RunConfig(FrozenConfig):
             if hints.weight == 0:
                 asked = f"relations is {self.distill.relations}"
             raise ValueError(
-                f"distill.{asked} but every learner is xgboost, which has "
-                "no hidden layer; add a neural learner"
+                f"distill.{asked} but no learner of the pool has hidden layers; add a network"
             )
         if hints.learner is not None and hints.learner not in neural:
-            kind = "an xgboost" if hints.learner in self.learners else "no"
+            kind = "no network" if hints.learner in self.learners else "no learner"
             raise ValueError(
-                f"distill.hints.learner is {hints.learner!r}, which is {kind} learner of the pool; "
+                f"distill.hints.learner is {hints.learner!r}, which is {kind} of the pool; "
                 f"name one of {', '.join(neural)}"
             )
 
