@@ -115,6 +115,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "python -m benchmarks.serving RUN --out benchmarks/out/serving.json",
         serving_section,
     ),
+    "serving-2": (
+        "Serving, another seed",
+        "python -m benchmarks.serving RUN --out benchmarks/out/serving-2.json",
+        serving_section,
+    ),
     "serving-kuairand": (
         "Serving 47 fields",
         "python -m benchmarks.serving KUAIRAND_RUN --out benchmarks/out/serving-kuairand.json",
@@ -123,6 +128,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "serving-kuairand-2": (
         "Serving 47 fields, another seed",
         "python -m benchmarks.serving KUAIRAND_RUN --out benchmarks/out/serving-kuairand-2.json",
+        serving_section,
+    ),
+    "serving-kuairand-3": (
+        "Serving 47 fields, a third seed",
+        "python -m benchmarks.serving KUAIRAND_RUN --out benchmarks/out/serving-kuairand-3.json",
         serving_section,
     ),
     "load_curve": (

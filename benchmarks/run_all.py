@@ -85,6 +85,7 @@ def steps(short: bool) -> list[Step]:
         step("out_of_fold", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),
         step("stacking", run_of(SAMPLE), "--seeds", *seeds),
         *(step(name, run) for name in SERVING),
+        step("serving-2", run_of(WHOLE, "2"), module="serving"),
         step("faults", run),
         step("soak", run),
         step("training_speed"),
@@ -95,8 +96,9 @@ def steps(short: bool) -> list[Step]:
             plan.append(step(study, study, "--data", "kuairand-pure", module="soft_labels"))
         wide = run_of(KUAIRAND)
         plan.append(step("serving-kuairand", wide, module="serving"))
-        another = run_of(KUAIRAND, "2")
-        plan.append(step("serving-kuairand-2", another, module="serving"))
+        for seed in seeds[1:]:
+            another = run_of(KUAIRAND, seed)
+            plan.append(step(f"serving-kuairand-{seed}", another, module="serving"))
         plan.append(step("load_curve-kuairand", wide, module="load_curve"))
     return plan
 
