@@ -57,6 +57,8 @@ def serve(
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT, then drain and leave no process behind.
 
+    While the server starts, the first of these signals ends the start.
+
     Args:
         run_dir: a run directory or a bundle.
         host: address to listen on.
@@ -68,11 +70,13 @@ def serve(
         BundleError: no usable bundle there.
         BadInputError: the port is taken, the address does not exist, or the bearer token is empty.
         ServingError: the server did not come up.
+        KeyboardInterrupt: it was stopped before it had.
     """
     bundle = load_bundle(run_dir)
-    stop = threading.Event()
-    with _signals(stop), running(bundle, host, port, config or ServingConfig(), stop) as up:
-        if on_ready is not None and not stop.is_set():
+    ready, stop = threading.Event(), threading.Event()
+    with _signals(ready, stop), running(bundle, host, port, config or ServingConfig(), stop) as up:
+        ready.set()
+        if on_ready is not None:
             on_ready(up.url)
         while not stop.wait(0.5):
             pass
@@ -101,7 +105,7 @@ def running(
     config: ServingConfig,
     stop: threading.Event | None = None,
 ) -> Iterator[Running]:
-    """A server for as long as the context lasts, ready to answer."""
+    """A server for as long as the context lasts, ready to answer; sets `stop` when it ends."""
 
     def deploy(runtime: Runtime, directory: Path, generation: int) -> None:
         from serving.app import AppArgs, build  # imports Ray, which reads the environment
@@ -191,7 +195,7 @@ def _ray_serve(
     ready_path: str = "/v2/health/ready",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
-    """Ray and Serve with the application that `start` deploys."""
+    """Ray and Serve with the application that `start` deploys; sets `stop` when they are to end."""
     began = time.monotonic()
     check_port(host, port)
     _refuse_second_ray()
@@ -207,9 +211,11 @@ def _ray_serve(
             _start_ray(runtime, config)
         _start_serve(host, port)
         start(runtime)
-        _wait_until_ready(url + ready_path, stop or threading.Event())
+        _wait_until_ready(url + ready_path)
         yield Running(url, runtime, time.monotonic() - began)
     finally:
+        if stop is not None:
+            stop.set()  # a signal must not interrupt what follows
         _drain(runtime, config.drain_s)
         _stop_everything(runtime)
         os.environ.clear()
@@ -279,11 +285,11 @@ def _failure(app_name: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _wait_until_ready(url: str, stop: threading.Event) -> None:
+def _wait_until_ready(url: str) -> None:
     """Return when the model answers through HAProxy."""
     give_up = time.monotonic() + _READY_TIMEOUT_S
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no http_proxy
-    while not stop.is_set():
+    while True:
         try:
             with direct.open(url, timeout=2) as answer:
                 if answer.status == 200:
@@ -296,15 +302,18 @@ def _wait_until_ready(url: str, stop: threading.Event) -> None:
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`."""
+def _signals(ready: threading.Event, stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; the first one before `ready` raises KeyboardInterrupt, too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
         del number, frame
+        is_start = not ready.is_set() and not stop.is_set()
         stop.set()
+        if is_start:
+            raise KeyboardInterrupt
 
     before = {n: signal.signal(n, handle) for n in _STOP_SIGNALS}
     try:
@@ -338,10 +347,10 @@ def _drain(runtime: Runtime, drain_s: float) -> None:
 
 def _stop_everything(runtime: Runtime) -> None:
     """Drain the replicas, stop Ray, end whatever is left, remove the folder."""
-    import ray
-    from ray import serve as ray_serve
+    ray = sys.modules.get("ray")  # None: stopped before, or while, it was imported
+    if ray is not None and ray.is_initialized():
+        from ray import serve as ray_serve
 
-    if ray.is_initialized():
         # Ray prints into the driver's output that its controller was stopped.
         with redirect_stdout(io.StringIO()):
             try:
