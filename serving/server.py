@@ -250,6 +250,8 @@ def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
             _temp_dir=str(runtime.ray),
             _node_ip_address="127.0.0.1",
         )
+    except SystemExit as e:  # what Ray makes of SIGTERM meanwhile
+        raise KeyboardInterrupt from e
     except Exception as e:  # Ray raises many kinds
         words = str(e).partition("Traceback (most recent")[0].split()
         raise ServingError(f"Ray did not start: {' '.join(words)[:300]}") from e

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,3 +54,15 @@ def test_a_start_ends_at_the_first_signal_and_tidies_up_through_others(
     assert len(runtimes) == 2
     assert not runtimes[0].directory.exists()
     assert (dict(os.environ), signal.getsignal(number)) == (environment, handler)
+
+
+def test_rays_own_answer_to_a_signal_stops_the_start_too(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise SystemExit(signal.SIGTERM)
+
+    ray = SimpleNamespace(init=init, is_initialized=lambda: False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(KeyboardInterrupt):
+        serve(run, port=free_port())
