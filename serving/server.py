@@ -27,6 +27,7 @@ from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from dynens.errors import BadInputError, ServingError
+from dynens.signals import handled_by, starting_ray
 from serving.control import listening
 from serving.environment import (
     APP_NAME,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 OnReady = Callable[[str], None]
 _READY_TIMEOUT_S = 120.0
 _HAPROXY_NAME = "haproxy"
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
@@ -92,8 +92,9 @@ def check_port(host: str, port: int) -> None:
     except OverflowError as e:
         raise BadInputError(f"port {port} is not between 1 and 65535; choose another.") from e
     except OSError as e:
+        why = str(e.strerror).partition(" (while")[0]
         raise BadInputError(
-            f"cannot listen on {host}:{port} ({e.strerror}); choose another with --port or --host."
+            f"cannot listen on {host}:{port} ({why}); choose another with --port or --host."
         ) from e
 
 
@@ -207,7 +208,7 @@ def _ray_serve(
         settings = ray_environment(runtime, drain_s=config.drain_s) | dict(environment or {})
         os.environ.update(settings)
         os.environ["PYTHONPATH"] = _python_path(previous.get("PYTHONPATH"))
-        with _handlers_kept():
+        with starting_ray():
             _start_ray(runtime, config)
         _start_serve(host, port)
         start(runtime)
@@ -250,8 +251,6 @@ def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
             _temp_dir=str(runtime.ray),
             _node_ip_address="127.0.0.1",
         )
-    except SystemExit as e:  # what Ray makes of SIGTERM meanwhile
-        raise KeyboardInterrupt from e
     except Exception as e:  # Ray raises many kinds
         words = str(e).partition("Traceback (most recent")[0].split()
         raise ServingError(f"Ray did not start: {' '.join(words)[:300]}") from e
@@ -306,9 +305,6 @@ def _wait_until_ready(url: str) -> None:
 @contextmanager
 def _signals(ready: threading.Event, stop: threading.Event) -> Iterator[None]:
     """SIGTERM and SIGINT set `stop`; the first one before `ready` raises KeyboardInterrupt, too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -317,26 +313,8 @@ def _signals(ready: threading.Event, stop: threading.Event) -> Iterator[None]:
         if is_start:
             raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, handle) for n in _STOP_SIGNALS}
-    try:
+    with handled_by(handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Undo what the block does to the stop signals: Ray's driver would exit at once on SIGTERM."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {n: signal.getsignal(n) for n in _STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _drain(runtime: Runtime, drain_s: float) -> None:
