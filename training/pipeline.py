@@ -31,6 +31,7 @@ from training.plan import (
     PREPARE,
     StageSpec,
     check_cores,
+    check_student,
     finished_stages,
     is_complete,
     plan,
@@ -88,6 +89,7 @@ def fit(
         BadInputError: the data or the directory cannot be used, or another process is using it.
         TrainingError: a stage failed.
     """
+    check_student(config)
     _check_workers(config)
     run = RunDirectory(out.resolve())
     settings = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
