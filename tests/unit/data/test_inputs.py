@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 
+from dynens.batch import NO_GROUP
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inputs import InputFiles
 from dynens.data.prepare import prepare
@@ -163,6 +164,11 @@ def test_weights_and_groups_that_are_absent_are_named(weighted, tmp_path):
     assert [text.split(" lacks ")[1] for text in said] == [
         "'w': rows are not weighted by it",
         "'user': there is no GAUC",
+    ]
+    batch, said = encoded(weighted, tmp_path, w=["3"] * ROWS, user=["NA"] * ROWS)
+    assert (batch.groups == NO_GROUP).all()
+    assert [text.split("other.csv: ")[1] for text in said] == [
+        "'user' is missing in every row: no GAUC"
     ]
 
 
