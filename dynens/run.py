@@ -26,6 +26,11 @@ from dynens.config.base import load_yaml
 from dynens.errors import BadInputError, BundleError, DynensError
 
 CONFIG = "config.yaml"
+# In the folders of stages.
+MODEL_ONNX = "model.onnx"
+ENSEMBLE_JSON = "ensemble.json"
+ROUTER_JSON = "router.json"
+FIT_REPORT = "fit.json"
 VERSIONED = (
     "dynens",
     "numpy",
