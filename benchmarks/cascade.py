@@ -29,7 +29,7 @@ from dynens.evaluation.evaluate import CURVE_FRACTIONS
 from dynens.evaluation.systems import RunSystems, Scored, score_rows
 from dynens.metrics import auc, evaluate_probabilities
 from dynens.report.write import METRICS_JSON, run_config
-from dynens.run import RunDirectory, read_json
+from dynens.run import ROUTER_JSON, RunDirectory, read_json
 
 Probabilities = npt.NDArray[np.floating]
 CASCADES = {"cascade": "static_ensemble", "cascade_with_student": "static_ensemble_with_student"}
@@ -86,7 +86,7 @@ def evaluate_cascades(directory: Path) -> dict[str, Any]:
         "dataset": metrics["dataset"],
         "seed": metrics["seed"],
         "rows": metrics["rows"],
-        "difficulty": read_json(run.router / "router.json")["difficulty"],
+        "difficulty": read_json(run.router / ROUTER_JSON)["difficulty"],
         "systems": {name: table[name] for name in TABLE},
         "curve": curve(scored, batch, metrics["auc_cost_curve"]["router"]),
         "paired": paired(run, scored, batch, probabilities),

@@ -32,7 +32,7 @@ from dynens.config.run import RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import BadInputError
 from dynens.metrics import auc
-from dynens.run import RunDirectory, environment, read_json, write_json
+from dynens.run import FIT_REPORT, RunDirectory, environment, read_json, write_json
 from dynens.schema import DatasetConfig
 from training.architecture import settle, student_config
 from training.context import StageContext
@@ -62,7 +62,7 @@ def train_student(
             student = settle(context, roles_of)[0].config
         learner = StudentLearner(context, student, roles=roles_of).fit()
         seconds = time.monotonic() - start
-        trained = read_json(out / "fit.json")
+        trained = read_json(out / FIT_REPORT)
         curves = [trained, *trained.get("compression", {}).values()]
     data = context.prepared()
     valid, test = data.split("valid"), data.split("test")

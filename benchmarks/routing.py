@@ -29,7 +29,7 @@ from dynens.data.prepared import open_prepared
 from dynens.evaluation.systems import RunSystems, Scored, score_rows
 from dynens.metrics import auc
 from dynens.report.write import run_config
-from dynens.run import RunDirectory, read_json
+from dynens.run import ROUTER_JSON, RunDirectory, read_json
 from training.pipeline import run_stage
 from training.plan import finished_stages, plan
 from training.reuse import reuse_stages, settings_of
@@ -68,7 +68,7 @@ def evaluate_routing(run: RunDirectory, settings: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         systems = RunSystems.load(with_student(run, settings, Path(folder)))
         scored = score_rows(systems, batch)
-        router = read_json(Path(folder) / "router" / "router.json")
+        router = read_json(Path(folder) / "router" / ROUTER_JSON)
     hard = "static_ensemble_with_student"
     auc_of = {
         name: auc(batch.labels, scored.probabilities[name], batch.sample_weight)

@@ -36,7 +36,7 @@ from dynens.ensemble.weights import WEIGHTS
 from dynens.metrics import auc
 from dynens.models.registry import build_learner
 from dynens.report.write import run_config
-from dynens.run import RunDirectory
+from dynens.run import MODEL_ONNX, RunDirectory
 from training.stages import calibrate_as, labels_of, pool_logits, valid_roles, weights_of
 
 # Depth, learning rate, subsample, colsample_bytree, reg_lambda.
@@ -106,7 +106,7 @@ class Study:
         """The run's learners."""
         names = tuple(self.config.learners)
         valid, test = (pool_logits(self.run, names, split) for split in ("valid", "test"))
-        scorer = PoolScorer({name: self.run.learner(name) / "model.onnx" for name in names})
+        scorer = PoolScorer({name: self.run.learner(name) / MODEL_ONNX for name in names})
         cost = scorer.cost_us_per_row(self.valid, layout=self.data.layout)
         return {n: self._member(valid[n], test[n], cost[n], 0.0) for n in names}
 
@@ -119,8 +119,8 @@ class Study:
             learner.fit(self.data.split("train"), self.valid.take(self.roles.select))
             seconds = time.monotonic() - started
             with tempfile.TemporaryDirectory() as folder:
-                learner.export_onnx(Path(folder) / "model.onnx")
-                scorer = PoolScorer({name: Path(folder) / "model.onnx"})
+                learner.export_onnx(Path(folder) / MODEL_ONNX)
+                scorer = PoolScorer({name: Path(folder) / MODEL_ONNX})
                 cost = scorer.cost_us_per_row(self.valid, layout=self.data.layout)[name]
             logits = (learner.predict_logits(rows) for rows in (self.valid, self.test))
             members[name] = self._member(*logits, cost, seconds)

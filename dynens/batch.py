@@ -24,6 +24,8 @@ OUT_OF_VOCABULARY = 0
 MISSING = 1
 FIRST_VALUE_ID = 2
 PADDING = -1
+# The code of rows whose group is missing.
+NO_GROUP = -1
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class EncodedBatch:
         sample_weight: (B,) float32 > 0, or None for ones.
         soft_labels: (B,) float32 in [0, 1], another model's probabilities, NaN where it gave none;
             or None.
-        groups: (B,) int64 group codes for GAUC, or None.
+        groups: (B,) int64 group codes for GAUC, `NO_GROUP` where missing; or None.
         stats: (B, num_stats) float32 leakage-free target and count encodings of *training* rows
             (out-of-fold or past-only), or None: then the frozen tables give them from `ids`.
     """

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -36,6 +35,7 @@ from dynens.batch import FeatureLayout
 from dynens.config.base import FrozenConfig
 from dynens.config.serving import Threshold
 from dynens.errors import BundleError
+from dynens.run import replace_directory
 
 BUNDLE_FORMAT = 2
 MANIFEST = "manifest.json"
@@ -194,7 +194,7 @@ def write_bundle(
         text = manifest.model_dump_json(indent=2)
         (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
         staging.chmod(0o755)
-        _replace_directory(staging, directory)
+        replace_directory(staging, directory)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -296,14 +296,3 @@ def _content_version(
         "layout": layout.to_dict(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _replace_directory(staging: Path, directory: Path) -> None:
-    """Move `staging` to `directory`; an old directory is moved away first and then deleted."""
-    if not directory.exists():
-        os.replace(staging, directory)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
-    os.replace(directory, old / directory.name)
-    os.replace(staging, directory)
-    shutil.rmtree(old, ignore_errors=True)

@@ -15,6 +15,7 @@ import typer
 from dynens import __version__
 from dynens.cli_tables import data_app, dataset_of, schema_app, warn
 from dynens.errors import ConfigError, DynensError, StoppedError, causes
+from dynens.signals import terminated_as_interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -217,11 +218,7 @@ def serve(
 
     directory = RunDirectory.open(run)
     given: dict[str, Any] = run_config(directory).serving.model_dump(mode="json")
-    options = {
-        "system": system and system.value,
-        "replicas": replicas,
-        "latency_budget_ms": latency_budget_ms,
-    }
+    options = {"system": system, "replicas": replicas, "latency_budget_ms": latency_budget_ms}
     given |= {name: value for name, value in options.items() if value is not None}
     given = apply_overrides(given, settings or [])
     serve_run(
@@ -383,8 +380,9 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+@terminated_as_interrupted()
 def _called() -> object:
-    """What the command line returns; whatever Ctrl-C has become is a StoppedError."""
+    """What the command line returns; whatever Ctrl-C or SIGTERM has become is a StoppedError."""
     try:
         code = app(standalone_mode=False)
     except ImportError as e:  # what compiled modules make of it while they are imported

@@ -56,7 +56,7 @@ class TrainingError(DynensError, RuntimeError):
 
 
 class StoppedError(DynensError):
-    """The user stopped a command (Ctrl-C)."""
+    """A command was stopped (Ctrl-C or SIGTERM)."""
 
     exit_code = 130
 

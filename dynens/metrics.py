@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dynens.batch import NO_GROUP
+
 Array = npt.NDArray[np.float64]
 ArrayLike = npt.ArrayLike
 
@@ -84,11 +86,12 @@ def gauc(
 ) -> float:
     """Grouped AUC: the mean of each group's AUC, weighted by the group's total row weight.
 
-    Groups with a single class have no AUC and are left out of numerator and denominator.
+    Groups with a single class have no AUC and are left out of numerator and denominator, as are
+    rows without a group, which have nothing in common.
 
     Args:
         labels, scores, weight: as in `auc`; scores are compared only within a group.
-        groups: (N,) group codes (the user, as a rule).
+        groups: (N,) group codes (the user, as a rule), `NO_GROUP` where missing.
 
     Returns:
         A value in [0, 1]; nan when no group holds both classes.
@@ -98,6 +101,7 @@ def gauc(
     """
     y, s, w = _arrays(labels, scores, weight)
     g = np.asarray(groups)
+    y, s, w, g = (values[g != NO_GROUP] for values in (y, s, w, g))
     if len(s) == 0 or np.isnan(s).any():
         return math.nan
     order = np.lexsort((s, g))

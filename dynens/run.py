@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -25,6 +26,11 @@ from dynens.config.base import load_yaml
 from dynens.errors import BadInputError, BundleError, DynensError
 
 CONFIG = "config.yaml"
+# In the folders of stages.
+MODEL_ONNX = "model.onnx"
+ENSEMBLE_JSON = "ensemble.json"
+ROUTER_JSON = "router.json"
+FIT_REPORT = "fit.json"
 VERSIONED = (
     "dynens",
     "numpy",
@@ -284,11 +290,19 @@ def no_empty_folders(path: Path) -> Iterator[None]:
 
 
 def replace_directory(source: Path, target: Path) -> None:
-    """Rename a finished directory into place, removing an older one."""
+    """Rename a finished directory into place.
+
+    An older one is moved away first and then deleted: whoever is killed meanwhile leaves the old
+    directory, the new one or none there, and never a part of one.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
+    if not target.exists():
+        os.replace(source, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    os.replace(target, old / target.name)
     os.replace(source, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def select_mask(num_rows: int, share: float, seed: int) -> npt.NDArray[np.bool_]:

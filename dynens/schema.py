@@ -75,7 +75,7 @@ class FieldSpec(FrozenConfig):
         through: of multi-valued fields, a list and the field that its values are of (a history and
             the item). The values of this field are then what `vocabulary_of` is for each of them
             (the history's categories), as the item tables and the training rows tell; nothing is
-            read from a column.
+            read from a column, and what is kept of a list and has an id is said of those two.
         unit: of numbers given as texts, what may stand behind a number and a space (`km`); `m:ss`
             where `3:45` is minutes and seconds, as beside `1:02:03`.
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).

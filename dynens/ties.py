@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from dynens.schema import FieldSpec
 
 
+# What is said of a looked-up field: all else is its list's, or that of the field it looks up.
+_OF_LOOKED_UP = frozenset({"name", "kind", "entity", "through", "vocabulary_of", "why"})
+
+
 def check_shared(fields: Sequence[FieldSpec]) -> None:
     """Vocabularies are those of other fields, the last of which has its own.
 
@@ -187,10 +191,11 @@ def check_through(fields: Sequence[FieldSpec]) -> None:
                 f"field {spec.name!r} looks {spec.vocabulary_of!r} up by itself; name the field "
                 f"that the values of {listed.name!r} are of in through"
             )
-        if spec.max_len is not None:
+        if taken := _settings_besides(spec, _OF_LOOKED_UP):
             raise ValueError(
-                f"field {spec.name!r} is as long as {listed.name!r}, which it goes through; give "
-                "max_len there"
+                f"field {spec.name!r} is looked up for the values of {listed.name!r} as "
+                f"{spec.vocabulary_of!r} has them, and takes no {taken[0]}; give it to one of "
+                "these or leave it out"
             )
         hashed = (_first_owner(side, by_name) for side in (listed, by_name[spec.vocabulary_of]))
         if any(field.vocabulary.hash_buckets is not None for field in hashed):
@@ -198,6 +203,12 @@ def check_through(fields: Sequence[FieldSpec]) -> None:
                 f"field {spec.name!r} goes through {listed.name!r} to {spec.vocabulary_of!r}; "
                 "neither can hash values, give them vocabularies"
             )
+
+
+def _settings_besides(spec: FieldSpec, known: frozenset[str]) -> list[str]:
+    """The other settings that are not as by default."""
+    defaults = {name: field.default for name, field in type(spec).model_fields.items()}
+    return [n for n, value in defaults.items() if n not in known and getattr(spec, n) != value]
 
 
 def _first_owner(spec: FieldSpec, by_name: Mapping[str, FieldSpec]) -> FieldSpec:

@@ -59,7 +59,7 @@ def _serve_commands(server: socket.socket, handler: Handler) -> None:
                 command = json.loads(_read_line(connection))
                 answer = handler(command)
             except DynensError as e:
-                answer = {"error": str(e)}
+                answer = {"error": str(e), "is_bad_input": isinstance(e, BadInputError)}
             except Exception as e:  # whatever it is, the next command must find somebody listening
                 logging.getLogger("dynens.serving").exception("a command failed")
                 answer = {"error": f"the command failed ({type(e).__name__})"}
@@ -106,8 +106,8 @@ def send_command(port: int, command: dict[str, Any]) -> dict[str, Any]:
     """Have the server on `port` carry out a command.
 
     Raises:
-        BadInputError: there is no such server.
-        ServingError: it refused; the message says why.
+        BadInputError: there is no such server, or it refused what was given.
+        ServingError: it failed; the message says why.
     """
     runtime = find_runtime(port)
     with socket.socket(socket.AF_UNIX) as connection:
@@ -119,7 +119,8 @@ def send_command(port: int, command: dict[str, Any]) -> dict[str, Any]:
         except (OSError, ValueError) as e:
             raise ServingError(f"the server on port {port} does not answer commands.") from e
     if "error" in answer:
-        raise ServingError(answer["error"])
+        refusal = BadInputError if answer.get("is_bad_input") else ServingError
+        raise refusal(answer["error"])
     return answer
 
 

@@ -27,6 +27,7 @@ from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from dynens.errors import BadInputError, ServingError
+from dynens.signals import handled_by, starting_ray
 from serving.control import listening
 from serving.environment import (
     APP_NAME,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 OnReady = Callable[[str], None]
 _READY_TIMEOUT_S = 120.0
 _HAPROXY_NAME = "haproxy"
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
@@ -57,6 +57,8 @@ def serve(
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT, then drain and leave no process behind.
 
+    While the server starts, the first of these signals ends the start.
+
     Args:
         run_dir: a run directory or a bundle.
         host: address to listen on.
@@ -68,11 +70,13 @@ def serve(
         BundleError: no usable bundle there.
         BadInputError: the port is taken, the address does not exist, or the bearer token is empty.
         ServingError: the server did not come up.
+        KeyboardInterrupt: it was stopped before it had.
     """
     bundle = load_bundle(run_dir)
-    stop = threading.Event()
-    with _signals(stop), running(bundle, host, port, config or ServingConfig(), stop) as up:
-        if on_ready is not None and not stop.is_set():
+    ready, stop = threading.Event(), threading.Event()
+    with _signals(ready, stop), running(bundle, host, port, config or ServingConfig(), stop) as up:
+        ready.set()
+        if on_ready is not None:
             on_ready(up.url)
         while not stop.wait(0.5):
             pass
@@ -88,8 +92,9 @@ def check_port(host: str, port: int) -> None:
     except OverflowError as e:
         raise BadInputError(f"port {port} is not between 1 and 65535; choose another.") from e
     except OSError as e:
+        why = str(e.strerror).partition(" (while")[0]
         raise BadInputError(
-            f"cannot listen on {host}:{port} ({e.strerror}); choose another with --port or --host."
+            f"cannot listen on {host}:{port} ({why}); choose another with --port or --host."
         ) from e
 
 
@@ -101,7 +106,7 @@ def running(
     config: ServingConfig,
     stop: threading.Event | None = None,
 ) -> Iterator[Running]:
-    """A server for as long as the context lasts, ready to answer."""
+    """A server for as long as the context lasts, ready to answer; sets `stop` when it ends."""
 
     def deploy(runtime: Runtime, directory: Path, generation: int) -> None:
         from serving.app import AppArgs, build  # imports Ray, which reads the environment
@@ -191,7 +196,7 @@ def _ray_serve(
     ready_path: str = "/v2/health/ready",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
-    """Ray and Serve with the application that `start` deploys."""
+    """Ray and Serve with the application that `start` deploys; sets `stop` when they are to end."""
     began = time.monotonic()
     check_port(host, port)
     _refuse_second_ray()
@@ -203,13 +208,15 @@ def _ray_serve(
         settings = ray_environment(runtime, drain_s=config.drain_s) | dict(environment or {})
         os.environ.update(settings)
         os.environ["PYTHONPATH"] = _python_path(previous.get("PYTHONPATH"))
-        with _handlers_kept():
+        with starting_ray():
             _start_ray(runtime, config)
         _start_serve(host, port)
         start(runtime)
-        _wait_until_ready(url + ready_path, stop or threading.Event())
+        _wait_until_ready(url + ready_path)
         yield Running(url, runtime, time.monotonic() - began)
     finally:
+        if stop is not None:
+            stop.set()  # a signal must not interrupt what follows
         _drain(runtime, config.drain_s)
         _stop_everything(runtime)
         os.environ.clear()
@@ -279,11 +286,11 @@ def _failure(app_name: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _wait_until_ready(url: str, stop: threading.Event) -> None:
+def _wait_until_ready(url: str) -> None:
     """Return when the model answers through HAProxy."""
     give_up = time.monotonic() + _READY_TIMEOUT_S
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no http_proxy
-    while not stop.is_set():
+    while True:
         try:
             with direct.open(url, timeout=2) as answer:
                 if answer.status == 200:
@@ -296,36 +303,18 @@ def _wait_until_ready(url: str, stop: threading.Event) -> None:
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _signals(ready: threading.Event, stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; the first one before `ready` raises KeyboardInterrupt, too."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         del number, frame
+        is_start = not ready.is_set() and not stop.is_set()
         stop.set()
+        if is_start:
+            raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, handle) for n in _STOP_SIGNALS}
-    try:
+    with handled_by(handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Undo what the block does to the stop signals: Ray's driver would exit at once on SIGTERM."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {n: signal.getsignal(n) for n in _STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _drain(runtime: Runtime, drain_s: float) -> None:
@@ -338,10 +327,10 @@ def _drain(runtime: Runtime, drain_s: float) -> None:
 
 def _stop_everything(runtime: Runtime) -> None:
     """Drain the replicas, stop Ray, end whatever is left, remove the folder."""
-    import ray
-    from ray import serve as ray_serve
+    ray = sys.modules.get("ray")  # None: stopped before, or while, it was imported
+    if ray is not None and ray.is_initialized():
+        from ray import serve as ray_serve
 
-    if ray.is_initialized():
         # Ray prints into the driver's output that its controller was stopped.
         with redirect_stdout(io.StringIO()):
             try:

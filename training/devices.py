@@ -18,7 +18,7 @@ from dynens.ensemble.blend import Blend
 from dynens.errors import BadInputError, TrainingError
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import load_learner
-from dynens.run import RunDirectory, no_empty_folders, read_json, write_json
+from dynens.run import ROUTER_JSON, RunDirectory, no_empty_folders, read_json, write_json
 from training.device_formats import (
     DEVICE_FORMATS,
     PROBABILITY,
@@ -29,7 +29,6 @@ from training.device_formats import (
     device_feeds,
     write_device_file,
 )
-from training.router_stage import ROUTER_JSON
 
 MAX_DIFFERENCE = 1e-5
 _EXAMPLE_ROWS = 5

@@ -47,6 +47,7 @@ from dynens.models.optim import (
 )
 from dynens.models.registry import MODELS
 from dynens.models.training import validation_score, weighted_bce
+from dynens.run import FIT_REPORT
 from training.sharding import (
     Sharding,
     Weights,
@@ -180,7 +181,7 @@ def check_spread(config: LearnerConfig, spread: DistributedConfig) -> None:
 
 
 def _report(out_dir: Path, seconds: float) -> FitReport:
-    data = json.loads((out_dir / "fit.json").read_text(encoding="utf-8"))
+    data = json.loads((out_dir / FIT_REPORT).read_text(encoding="utf-8"))
     curve = tuple(CurvePoint(**point) for point in data["curve"])
     return FitReport(curve, seconds, data["best_epoch"], data["best_auc"])
 
@@ -394,4 +395,4 @@ class ShardedTraining:
         self.learner.save(directory)
         best_auc = max(point.valid_auc for point in self.curve)
         report = FitReport(tuple(self.curve), 0.0, self.best_epoch, best_auc)
-        (directory / "fit.json").write_text(json.dumps(report.to_dict()), encoding="utf-8")
+        (directory / FIT_REPORT).write_text(json.dumps(report.to_dict()), encoding="utf-8")

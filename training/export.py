@@ -9,12 +9,11 @@ from pathlib import Path
 from dynens.data.prepared import open_prepared
 from dynens.errors import BadInputError, BundleError
 from dynens.models.registry import load_learner
-from dynens.run import RunDirectory
+from dynens.run import MODEL_ONNX, RunDirectory
 from training.context import read_settings
 from training.int8 import is_int8
 from training.pipeline import Watcher, run_stage, warn_of_ranking
 from training.plan import finished_stages, plan
-from training.stages import MODEL_ONNX
 
 _AGAIN = ("router", "bundle")
 

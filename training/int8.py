@@ -19,7 +19,7 @@ from dynens.ensemble.scorer import open_session, run_graph
 from dynens.models.onnx_export import export_module
 from dynens.models.quantize import quantize_graph
 from dynens.routing.student_graph import StudentTrunk
-from dynens.run import read_json, write_json
+from dynens.run import MODEL_ONNX, read_json, write_json
 from training.context import StageContext
 
 INT8_JSON = "int8.json"
@@ -54,7 +54,7 @@ def serve_int8(context: StageContext, graph: Path, judged: EncodedBatch) -> Int8
 
 def fp32_graph(directory: Path) -> Path:
     """The FP32 graph of a learner, whatever form is served."""
-    served = directory / "model.onnx"
+    served = directory / MODEL_ONNX
     return _fp32_name(served) if is_int8(served) else served
 
 

@@ -23,6 +23,7 @@ from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import BadInputError, BundleError, DynensError, TrainingError, causes
 from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
 from dynens.schema import DatasetConfig
+from dynens.signals import starting_ray
 from training.context import StageContext, json_progress, read_settings
 from training.plan import (
     DONE,
@@ -30,6 +31,7 @@ from training.plan import (
     PREPARE,
     StageSpec,
     check_cores,
+    check_student,
     finished_stages,
     is_complete,
     plan,
@@ -87,6 +89,7 @@ def fit(
         BadInputError: the data or the directory cannot be used, or another process is using it.
         TrainingError: a stage failed.
     """
+    check_student(config)
     _check_workers(config)
     run = RunDirectory(out.resolve())
     settings = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
@@ -213,7 +216,8 @@ def cluster(config: RayConfig) -> Iterator[int]:
                 "include_dashboard": False,
             }
         try:
-            ray.init(address=config.address, **options)
+            with starting_ray():
+                ray.init(address=config.address, **options)
         except Exception as e:  # a node that does not come up in time is a bare one
             where = config.address or "on this machine"
             raise TrainingError(f"Ray {where} could not be reached or started ({e}).") from e

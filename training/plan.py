@@ -63,6 +63,19 @@ def _is_spread(learner: LearnerConfig, config: RunConfig) -> bool:
     return config.ray.net_workers > 1 and learner.is_neural
 
 
+def check_student(config: RunConfig) -> None:
+    """Refuse a width of the student's vectors, which the stage "architecture" settles.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    if config.student.product_width:
+        raise ConfigError(
+            f"student.product_width is {config.student.product_width}, but a run takes it from its "
+            "autorec learner (distill.inherit); leave it out."
+        )
+
+
 def check_cores(config: RunConfig, cluster_cpus: int) -> None:
     """Refuse peers or workers that could never train side by side.
 

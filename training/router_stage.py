@@ -30,13 +30,11 @@ from dynens.routing.threshold import (
     threshold_at,
     threshold_curve,
 )
-from dynens.run import read_json, write_json
+from dynens.run import ENSEMBLE_JSON, MODEL_ONNX, ROUTER_JSON, read_json, write_json
 from training.context import StageContext
 from training.int8 import quantize_student, trunk_outputs, write_trials
 from training.ranking import export_ranking
 from training.stages import (
-    ENSEMBLE_JSON,
-    MODEL_ONNX,
     calibrate_as,
     labels_of,
     pool_logits,
@@ -45,7 +43,6 @@ from training.stages import (
     weights_of,
 )
 
-ROUTER_JSON = "router.json"
 STUDENT_ONNX = "student.onnx"
 ENSEMBLE_ONNX = "ensemble.onnx"
 NUM_FOLDS = 3

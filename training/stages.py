@@ -23,14 +23,20 @@ from dynens.metrics import auc, informative_rows
 from dynens.models.base import BaseLearner, FitReport
 from dynens.models.registry import build_learner, load_learner
 from dynens.models.selection import select_features
-from dynens.run import RunDirectory, intact, read_json, select_mask, write_json
+from dynens.run import (
+    ENSEMBLE_JSON,
+    FIT_REPORT,
+    MODEL_ONNX,
+    RunDirectory,
+    intact,
+    read_json,
+    select_mask,
+    write_json,
+)
 from training.architecture import student_config
 from training.context import StageContext
 from training.int8 import serve_int8
 
-MODEL_ONNX = "model.onnx"
-ENSEMBLE_JSON = "ensemble.json"
-FIT_REPORT = "fit.json"
 MIN_ROWS_TO_SPLIT = 2000
 MEMBER_FLOOR = 0.05
 

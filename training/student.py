@@ -33,14 +33,11 @@ from dynens.models.defaults import default_batch_size, default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS, load_learner
-from dynens.run import RunDirectory, read_json, write_json
+from dynens.run import ENSEMBLE_JSON, FIT_REPORT, MODEL_ONNX, RunDirectory, read_json, write_json
 from training.architecture import inherited_from, student_config
 from training.compression import Lessons, asked, compress, within
 from training.context import StageContext
 from training.stages import (
-    ENSEMBLE_JSON,
-    FIT_REPORT,
-    MODEL_ONNX,
     calibrated_learners,
     labels_of,
     pool_logits,

@@ -314,13 +314,16 @@ class RunConfig(FrozenConfig):
             asked = f"hints.weight is {hints.weight}"
             if hints.weight == 0:
                 asked = f"relations is {self.distill.relations}"
+            models = " or ".join(sorted({c.model for c in self.learners.values()}))
             raise ValueError(
-                f"distill.{asked} but no learner of the pool has hidden layers; add a network"
+                f"distill.{asked} but every learner is {models}, which have no hidden layers over "
+                "a row's features; add a network"
             )
         if hints.learner is not None and hints.learner not in neural:
-            kind = "no network" if hints.learner in self.learners else "no learner"
+            named = self.learners.get(hints.learner)
+            kind = "no learner of the pool" if named is None else f"no network but {named.model}"
             raise ValueError(
-                f"distill.hints.learner is {hints.learner!r}, which is {kind} of the pool; "
+                f"distill.hints.learner is {hints.learner!r}, which is {kind}; "
                 f"name one of {', '.join(neural)}"
             )
 

@@ -18,11 +18,12 @@ from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.objects import opened
 from dynens.data.reading.sources import iter_tables
 from dynens.data.reading.times import to_seconds, unreadable_times
-from dynens.data.reading.values import one_line
+from dynens.data.reading.values import canonical_texts, one_line, plain
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, SourceOptions
 
 _MOSTLY, _ENOUGH_VALUES = 0.9, 20
+_LOOKED_AT = 1000  # rows
 
 
 @dataclass
@@ -50,6 +51,8 @@ class InputFiles:
         self.source, self.dataset, self.encoder = source, dataset, encoder
         self.warnings: list[str] = []
         self._absent: list[str] = []
+        self._empty: set[str] = set()
+        self._filled: set[str] = set()
         self._unfit: dict[tuple[str, str], _Unfit] = {}
         self._values: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
@@ -70,6 +73,7 @@ class InputFiles:
         for _, verbatim in iter_tables([self.source], self.layout, verbatim=True):
             table = opened(verbatim, self.dataset.source.objects)
             self._look_for_columns(table)
+            self._look_for_values(table)
             self._look_at_vectors(table)
             self._look_at_times(table)
             rows += table.num_rows
@@ -95,6 +99,14 @@ class InputFiles:
                 "give a table like the one the run was trained on."
             )
         self._absent += [name for name in absent if name not in self._absent]
+
+    def _look_for_values(self, table: pa.Table) -> None:
+        """Tell columns that hold a value from those that have none yet."""
+        for name in {field.name for field in self.encoder.input_fields} - self._filled:
+            if name in table.column_names:
+                told = self._filled if _holds_a_value(table[name]) else self._empty
+                told.add(name)
+        self._empty -= self._filled
 
     def _with_numbers(self, table: pa.Table) -> pa.Table:
         """Texts that numeric fields read, looked at, and parsed where no other field reads them."""
@@ -156,6 +168,14 @@ class InputFiles:
     def _settle(self, rows: int) -> None:
         if self._absent:
             self.warnings.append(f"{self.source} lacks {_some(self._absent)}: missing in every row")
+        # A key is hardly ever missing; others may be in a handful of rows.
+        keys = {
+            self.encoder.user_key,
+            self.encoder.item_key,
+            *(e.key for e in self.encoder.entities),
+        }
+        if empty := [n for n in self._empty if n in keys or rows >= _ENOUGH_VALUES]:
+            self.warnings.append(f"{self.source} has no value of {_some(empty)} in any row")
         for (where, what), found in self._unfit.items():
             if not found.count:
                 continue
@@ -173,6 +193,14 @@ class InputFiles:
                     f"{self.source}: {count / self._values[name]:.0%} of the values of {name!r} "
                     "were not there in training; are they spelled as they were?"
                 )
+
+
+def _holds_a_value(column: pa.ChunkedArray) -> bool:
+    """Whether it is not missing in every row."""
+    if pa.types.is_nested(column.type):
+        return bool(column.null_count < len(column))
+    parts = (column.slice(0, _LOOKED_AT), column)  # the first rows nearly always tell
+    return any(texts.null_count < len(texts) for texts in map(canonical_texts, map(plain, parts)))
 
 
 def _some(names: list[str]) -> str:

@@ -45,6 +45,7 @@ from dynens.data.statistics import (
 )
 from dynens.data.strangers import of_keys, of_values
 from dynens.errors import DataError
+from dynens.run import replace_directory
 from dynens.schema import DatasetConfig, FeatureSchema
 
 __all__ = ["PreparedData", "fingerprint", "open_prepared", "prepare"]
@@ -101,9 +102,7 @@ def prepare(
     try:
         temporary.mkdir(parents=True)
         _Preparation(dataset, temporary, seed, print_, say, map_files or one_by_one).run()
-        if out_dir.exists():
-            shutil.rmtree(out_dir)
-        temporary.rename(out_dir)
+        replace_directory(temporary, out_dir)
     except pa.ArrowException as e:
         raise DataError(unusable_type(e)) from e
     except OSError as e:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from dynens.batch import EncodedBatch, FeatureLayout
+from dynens.batch import NO_GROUP, EncodedBatch, FeatureLayout
 from dynens.config.run import RunConfig
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.inputs import InputFiles
@@ -154,6 +154,8 @@ class PreparedData:
             rows += table.num_rows
         warnings = files.warnings + self._lacking(source, columns)
         batch = concat(batches)
+        if batch.groups is not None and (batch.groups == NO_GROUP).all():
+            warnings.append(f"{source}: {self.schema.group!r} is missing in every row: no GAUC")
         if left_out := rows - len(batch):
             warnings.append(
                 f"{source}: {left_out} rows have no label, or none by the label rule, and are left "

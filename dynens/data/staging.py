@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
+from dynens.batch import NO_GROUP
 from dynens.data.columns import number_columns, numeric_fields, time_columns
 from dynens.data.reading.decimals import outcomes_with_points
 from dynens.data.reading.labels import LabelReader
@@ -337,13 +338,15 @@ def soft_labels_in(table: pa.Table, column: str, source: str) -> npt.NDArray[np.
 
 
 def group_codes(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """(B,) int64 codes, equal for equal groups in any chunk or process; -1 where missing."""
+    """(B,) int64 codes, equal for equal groups in any chunk or process, or `NO_GROUP`."""
     column = plain(column)
     if pa.types.is_integer(column.type) and column.type != pa.uint64():
-        return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False))
+        return np.asarray(
+            column.cast(pa.int64()).fill_null(NO_GROUP).to_numpy(zero_copy_only=False)
+        )
     texts, codes = canonical_codes(column)
     hashes = [
         int.from_bytes(hashlib.blake2b(t.encode(), digest_size=8).digest(), "little", signed=True)
         for t in texts.to_pylist()
     ]
-    return np.asarray(np.array([*hashes, -1], np.int64)[codes])
+    return np.asarray(np.array([*hashes, NO_GROUP], np.int64)[codes])

@@ -21,7 +21,7 @@ from dynens.evaluation.systems import (
     score_rows,
 )
 from dynens.metrics import auc, evaluate_probabilities, gauc, logloss
-from dynens.run import RunDirectory, read_json
+from dynens.run import FIT_REPORT, RunDirectory, read_json
 
 CURVE_FRACTIONS = (
     *np.round(np.arange(0, 0.105, 0.02), 2).tolist(),
@@ -242,7 +242,7 @@ def _paired(
 
 def student_stability(run: RunDirectory) -> float | None:
     """Coefficient of variation of the student's training loss over the last half of its run."""
-    curve = read_json(run.student / "fit.json")["curve"]
+    curve = read_json(run.student / FIT_REPORT)["curve"]
     losses = [p["train_loss"] for p in curve if p["train_loss"] is not None]
     late = np.array(losses[len(losses) // 2 :], dtype=np.float64)
     if len(late) < 2 or late.mean() == 0:

@@ -13,12 +13,11 @@ from dynens.batch import EncodedBatch
 from dynens.engine import Engine
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.scorer import PoolScorer
-from dynens.run import RunDirectory, read_json
+from dynens.run import ENSEMBLE_JSON, MODEL_ONNX, ROUTER_JSON, RunDirectory, read_json
 
 Probabilities = npt.NDArray[np.float32]
 AUC = Callable[[npt.NDArray[np.floating]], float]
 
-MODEL_ONNX = "model.onnx"
 STUDENT_OUTPUTS = ("logit", "probability", "difficulty")
 SYSTEMS = (
     "baseline",
@@ -61,8 +60,8 @@ class RunSystems:
             BundleError: the run is unfinished or damaged.
         """
         engine = Engine.load(run.root)
-        router = read_json(run.router / "router.json")
-        chosen = read_json(run.ensemble / "ensemble.json")
+        router = read_json(run.router / ROUTER_JSON)
+        chosen = read_json(run.ensemble / ENSEMBLE_JSON)
         learners = tuple(chosen["select_auc"])
         paths = {name: run.learner(name) / MODEL_ONNX for name in learners}
         paths["baseline"] = run.baseline / MODEL_ONNX

@@ -134,6 +134,13 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
             "The ensemble is not better than the baseline on these rows, so there is no gain to "
             "keep; serve the student."
         )
+    student = systems["student"]
+    if dynamic["hard_fraction"] > 0 and student["auc"] >= dynamic["auc"]:
+        sentences.append(
+            f"The student alone ranks these rows as well (AUC {number(student['auc'])}) at "
+            f"{student['cost_us_per_row']:.2f} µs a row instead of "
+            f"{dynamic['cost_us_per_row']:.2f}; `dynens serve --system student` serves it."
+        )
     if static["auc"] >= _TOO_GOOD:
         sentences.insert(0, _too_good(metrics))
     if dynamic["hard_fraction"] == 0:

@@ -25,7 +25,7 @@ from dynens.evaluation.systems import Scored
 from dynens.report import plots
 from dynens.report.analysis import correlation_matrix, hard_slices, reliability_curves
 from dynens.report.console import describe, headline, number, share, signed
-from dynens.run import RunDirectory, read_json, write_text
+from dynens.run import ENSEMBLE_JSON, FIT_REPORT, ROUTER_JSON, RunDirectory, read_json, write_text
 
 REPORT_HTML = "report.html"
 FIGURE_SIZE_INCHES = (6.4, 4.2)
@@ -63,8 +63,8 @@ def render(
             scored, batch, data.layout, data.id_frequency, partial(value_name, data.encoder)
         ),
         environment=read_json(run.environment),
-        router=read_json(run.router / "router.json"),
-        ensemble=read_json(run.ensemble / "ensemble.json"),
+        router=read_json(run.router / ROUTER_JSON),
+        ensemble=read_json(run.ensemble / ENSEMBLE_JSON),
         int8_trials=_int8_trials(run),
         student=_labels_told(run),
         data_report=data.report,
@@ -92,13 +92,13 @@ def value_name(encoder: RowEncoder, field: str, value_id: int) -> str:
 def _training_curves(run: RunDirectory) -> dict[str, list[Mapping[str, Any]]]:
     directories = {path.name: path for path in sorted(run.learners.iterdir())}
     directories |= {"baseline": run.baseline, "student": run.student}
-    return {name: read_json(path / "fit.json")["curve"] for name, path in directories.items()}
+    return {name: read_json(path / FIT_REPORT)["curve"] for name, path in directories.items()}
 
 
 def _labels_told(run: RunDirectory) -> Mapping[str, Any]:
     """What labels taught the student beside its teacher, and whether one without them replaced it
     (`dynens.distill.evidence`); None where it was not asked."""
-    report = read_json(run.student / "fit.json")
+    report = read_json(run.student / FIT_REPORT)
     return {name: report.get(name) for name in ("departures_tell", "faithful")}
 
 

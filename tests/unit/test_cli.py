@@ -1,6 +1,7 @@
 """The command line: exit codes, and the one line that a stopped command leaves."""
 
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from dynens import cli
 from dynens.config.serving import ServingConfig
 from dynens.run import RunDirectory
+from dynens.signals import handled_by
 
 Ran = Callable[..., tuple[int | str | None, str]]
 
@@ -42,6 +44,13 @@ def test_ctrl_c_says_stopped_and_whether_to_resume(
     assert code == 130
     how = "stopped; the same command with --resume continues." if has_started else "stopped."
     assert said == f"dynens: {how}\n"
+
+
+def test_sigterm_stops_a_command_as_ctrl_c_does(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "dataset_of", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with handled_by(lambda *_: None):  # else pytest would end where the command does not listen
+        said = ran("fit", "--out", "run", "--train", "t.csv", "--label", "y")
+    assert said == (130, "dynens: stopped.\n")
 
 
 def test_ctrl_c_while_a_compiled_module_is_imported(

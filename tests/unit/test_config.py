@@ -69,15 +69,19 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
         (["distill.mixup.beta=0"], "distill.mixup.beta.*given 0"),
         (
             ["distill.hints={weight: 1, learner: xgboost}"],
-            "'xgboost', which is no network of the pool; name one of finalmlp, dcnv2",
+            "'xgboost', which is no network but xgboost; name one of finalmlp, dcnv2",
+        ),
+        (
+            ["distill.hints={weight: 1, learner: autorec}"],
+            "'autorec', which is no network but autorec; name one of finalmlp, dcnv2",
         ),
         (["distill.hints={weight: 1, learner: nope}"], "'nope', which is no learner of the pool"),
         (
             [
                 "distill.hints.weight=1",
-                "learners={a: {model: xgboost}, b: {model: xgboost}, c: {model: xgboost}}",
+                "learners={a: {model: xgboost}, b: {model: autorec}, c: {model: xgboost}}",
             ],
-            "hints.weight is 1.0 but no learner of the pool has hidden layers",
+            "hints.weight is 1.0 but every learner is autorec or xgboost, which have no",
         ),
         (["distill.diversity=1"], "distill.diversity is 1.0 but student.branches is 1"),
         (["distill.mutual=1"], "distill.mutual is 1.0 but student.branches is 1"),

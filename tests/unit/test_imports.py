@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     (
         "dynens.errors",
+        "dynens.signals",
         "dynens.config",
         "dynens.rules",
         "dynens.ties",
@@ -29,6 +30,7 @@ COMPOSITION = ("dynens.cli", "dynens.cli_tables", "dynens.demo", "dynens.__main_
 # Without the train extra these must still import.
 BASE = (
     "dynens.errors",
+    "dynens.signals",
     "dynens.config",
     "dynens.rules",
     "dynens.ties",

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from dynens import metrics
+from dynens.batch import NO_GROUP
 
 
 def random_case(rows: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,6 +50,16 @@ def test_gauc_is_the_weighted_mean_of_the_groups_aucs(weighted: bool) -> None:
             total += size * roc_auc_score(labels[rows], scores[rows], sample_weight=w[rows])
             mass += size
     assert metrics.gauc(labels, scores, groups, w) == pytest.approx(total / mass, abs=1e-10)
+
+
+def test_rows_without_a_group_have_no_part_in_gauc() -> None:
+    labels, scores, weight = random_case(seed=1)
+    groups = np.random.default_rng(2).integers(-1, 20, len(labels))
+    known = groups != NO_GROUP
+    assert metrics.gauc(labels, scores, groups, weight) == pytest.approx(
+        metrics.gauc(labels[known], scores[known], groups[known], weight[known]), abs=1e-12
+    )
+    assert math.isnan(metrics.gauc(labels, scores, np.full(len(labels), NO_GROUP), weight))
 
 
 def test_normalized_entropy_of_the_click_rate_is_one() -> None:

@@ -14,6 +14,7 @@ from dynens.run import (
     finite,
     no_empty_folders,
     read_json,
+    replace_directory,
     select_mask,
     write_json,
 )
@@ -103,6 +104,25 @@ def test_folders_of_what_came_to_nothing_go_again(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         fails(tmp_path / "a" / "kept")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
+
+
+def test_a_directory_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is killed while the old one is deleted leaves none of its files in the place."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+
+    def killed(path: Path, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        replace_directory(tmp_path / "new", tmp_path / "old")
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["new"]
+    replace_directory(tmp_path / "old", tmp_path / "deep" / "place")
+    assert [path.name for path in (tmp_path / "deep" / "place").iterdir()] == ["new"]
 
 
 def test_open_names_the_directory_that_is_no_run(tmp_path: Path) -> None:

@@ -177,7 +177,10 @@ def test_the_label_plays_no_other_part(role: str) -> None:
     [
         ({"watched_brands": {"vocabulary_of": "watched_brands"}}, "must have its own"),
         ({"watched_brands": {"through": ["watched", "brand"]}}, "looks 'brand' up by itself"),
-        ({"watched_brands": {"max_len": 3}}, "is as long as 'watched'"),
+        ({"watched_brands": {"max_len": 3}}, "values of 'watched' as 'brand' .* takes no max_len"),
+        ({"watched_brands": {"separator": "|"}}, "takes no separator; give it to one of these"),
+        ({"watched_brands": {"keep": "last"}}, "takes no keep"),
+        ({"watched_brands": {"vocabulary": {"min_count": 9}}}, "takes no vocabulary"),
         (
             {"watched": {"vocabulary_of": "item"}, "item": {"vocabulary": {"hash_buckets": 9}}},
             "neither can hash values",

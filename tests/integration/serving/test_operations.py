@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from dynens.bundle import load_bundle
-from dynens.errors import BadInputError, BundleError, ServingError
+from dynens.errors import BadInputError, BundleError
 from serving.control import send_command
 from serving.server import serve
 from tests.bundles import toy_run, write_toy_bundle
@@ -123,9 +123,9 @@ def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(
     (future / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
     with clients(two_replicas.port, 2) as threads:
         for bad, words in ((corrupt, "checksum"), (future, "format 99"), (tmp_path, "neither")):
-            with pytest.raises(ServingError, match=words):
+            with pytest.raises(BadInputError, match=words):
                 send_command(two_replicas.port, {"command": "swap", "bundle": str(bad)})
-        with pytest.raises(ServingError, match="no command"):
+        with pytest.raises(BadInputError, match="no command"):
             send_command(two_replicas.port, {"command": "dance"})
     assert set(total(threads)) == {200}
     assert {v for t in threads for v in t.versions} == {first}

@@ -5,12 +5,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 
+from dynens.batch import NO_GROUP
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inputs import InputFiles
 from dynens.data.prepare import prepare
 from dynens.errors import DataError
 from dynens.rules import LabelRule
-from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, SourceOptions
+from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, SourceOptions
 
 ROWS = 400
 
@@ -78,6 +79,33 @@ def test_absent_columns_are_named(data, tmp_path):
     assert "lacks 'x': missing in every row" in said[0]
 
 
+@pytest.mark.parametrize("nothing", ["", "NA"])
+def test_columns_without_a_value_are_named(data, tmp_path, nothing):
+    _, said = encoded(data, tmp_path, user=[nothing] * ROWS)
+    assert len(said) == 1
+    assert said[0].endswith("other.csv has no value of 'user' in any row")
+    _, said = encoded(data, tmp_path, user=[nothing] * (ROWS - 1) + ["u1"], x=[nothing] * ROWS)
+    assert len(said) == 1
+    assert "has no value of 'x' in any row" in said[0]
+
+
+def test_a_key_is_missed_in_a_few_rows_too(tmp_path):
+    pacsv.write_csv(pa.table(columns()), tmp_path / "train.csv")
+    users = {"user": [f"u{i}" for i in range(7)], "town": [f"t{i % 3}" for i in range(7)]}
+    pacsv.write_csv(pa.table(users), tmp_path / "users.csv")
+    fields = (FieldSpec(name="x", kind="numeric"), FieldSpec(name="town", entity="user"))
+    features = FeatureSchema(label=LabelRule(column="y"), fields=fields)
+    table = EntityTable(files=(str(tmp_path / "users.csv"),), entity="user", key="user")
+    files = (str(tmp_path / "train.csv"),)
+    config = DatasetConfig(files=files, features=features, entities=(table,))
+    prepared = prepare(config, tmp_path / "prepared", seed=0)
+    (tmp_path / "few.csv").write_text("user,x,y\n,,0\nNA,,1\n")
+    said = []
+    prepared.encode_file(str(tmp_path / "few.csv"), said.append)
+    assert len(said) == 1
+    assert said[0].endswith("few.csv has no value of 'user' in any row")
+
+
 def test_none_of_the_columns(data, tmp_path):
     with pytest.raises(DataError, match="none of the model's columns"):
         encoded(data, tmp_path, x=None, user=None)
@@ -136,6 +164,11 @@ def test_weights_and_groups_that_are_absent_are_named(weighted, tmp_path):
     assert [text.split(" lacks ")[1] for text in said] == [
         "'w': rows are not weighted by it",
         "'user': there is no GAUC",
+    ]
+    batch, said = encoded(weighted, tmp_path, w=["3"] * ROWS, user=["NA"] * ROWS)
+    assert (batch.groups == NO_GROUP).all()
+    assert [text.split("other.csv: ")[1] for text in said] == [
+        "'user' is missing in every row: no GAUC"
     ]
 
 

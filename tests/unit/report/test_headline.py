@@ -10,7 +10,8 @@ from dynens.report.console import headline
 def metrics_of(kept: float | None, low: float, value: float = 0.004) -> dict[str, Any]:
     return {
         "systems": {
-            "dynamic": {"cost_us_per_row": 3.0, "hard_fraction": 0.1},
+            "student": {"cost_us_per_row": 1.2, "auc": 0.78},
+            "dynamic": {"cost_us_per_row": 3.0, "auc": 0.79, "hard_fraction": 0.1},
             "static_ensemble": {"cost_us_per_row": 12.0, "auc": 0.8},
         },
         "gain_kept": kept,
@@ -62,6 +63,15 @@ def test_rows_of_one_class_compare_nothing() -> None:
     metrics["systems"]["static_ensemble"]["auc"] = None
     (sentence,) = headline(metrics)
     assert "all of one class" in sentence
+
+
+@pytest.mark.parametrize(("auc", "is_told"), [(0.82, True), (0.78, False)])
+def test_a_student_that_hard_rows_do_not_help_is_named(auc: float, is_told: bool) -> None:
+    metrics = metrics_of(0.98, low=0.002)
+    metrics["systems"]["student"]["auc"] = auc
+    sentences = headline(metrics)[1:]
+    told = "student alone ranks these rows as well (AUC 0.8200) at 1.20 µs a row instead of 3.00"
+    assert [told in sentence for sentence in sentences] == [True] * is_told
 
 
 def test_rows_without_a_hard_one_say_so_and_no_more() -> None:

@@ -163,7 +163,7 @@ def test_commands_travel_over_the_private_socket(
         assert runtime.control.stat().st_mode & 0o777 == 0o600
         assert runtime.directory.stat().st_mode & 0o777 == 0o700
         assert send_command(port, {"command": "status"}) == {"heard": "status"}
-        with pytest.raises(ServingError, match="not that one"):
+        with pytest.raises(BadInputError, match="not that one"):
             send_command(port, {"command": "swap", "bundle": "x"})
         with pytest.raises(ServingError, match="failed \\(KeyError\\)"):
             send_command(port, {})
@@ -176,7 +176,8 @@ def test_commands_travel_over_the_private_socket(
             rude.sendall(b"\xff\n")
         assert control.main(["--port", str(port), "status"]) == 0
         assert capsys.readouterr().out == '{"heard": "status"}\n'
-        assert control.main(["--port", str(port), "swap", "x"]) == 1
+        assert control.main(["--port", str(port), "swap", "x"]) == 2
+        assert capsys.readouterr().err == "not that one.\n"
 
 
 def test_folders_of_killed_servers_are_neither_asked_nor_kept(runtime: Runtime) -> None:

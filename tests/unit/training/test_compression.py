@@ -19,10 +19,9 @@ from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.ensemble.scorer import PoolScorer
 from dynens.models.base import FitProgress
 from dynens.models.dnn import DNNLearner
-from dynens.run import RunDirectory
+from dynens.run import MODEL_ONNX, RunDirectory
 from tests.unit.training.pool import SETTINGS, context_of
 from training.context import StageContext
-from training.stages import MODEL_ONNX
 from training.student import StudentLearner
 
 

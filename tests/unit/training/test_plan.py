@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from dynens.config.base import validate
-from dynens.config.run import RunConfig, StudentSearchConfig
+from dynens.config.run import RunConfig, StudentSearchConfig, load_run_config
 from dynens.errors import ConfigError
+from dynens.rules import LabelRule
 from dynens.run import RunDirectory
+from dynens.schema import DatasetConfig, FeatureSchema
+from training.pipeline import fit
 from training.plan import DONE, check_cores, finished_stages, plan, ready
 
 
@@ -69,3 +72,11 @@ def test_every_peer_needs_a_core() -> None:
     check_cores(config, 3)
     with pytest.raises(ConfigError, match=r"peers.count is 3 but Ray has 2 cores.* lower it"):
         check_cores(config, 2)
+
+
+def test_the_width_that_a_run_settles_is_not_given(tmp_path: Path) -> None:
+    dataset = DatasetConfig(files=("no.csv",), features=FeatureSchema(label=LabelRule(column="y")))
+    config = load_run_config(None, ["student.product_width=8"])
+    with pytest.raises(ConfigError, match=r"student.product_width is 8, but .*; leave it out"):
+        fit(dataset, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -21,13 +21,11 @@ from dynens.ensemble.scorer import PoolScorer
 from dynens.errors import ConfigError
 from dynens.models.base import FitProgress, FitReport
 from dynens.models.dnn import DNNLearner
-from dynens.run import RunDirectory, write_json
+from dynens.run import ENSEMBLE_JSON, MODEL_ONNX, RunDirectory, write_json
 from tests.unit.training.pool import FAST, SETTINGS, context_of
 from training.architecture import choose_architecture
 from training.peers import TrainPeer
 from training.stages import (
-    ENSEMBLE_JSON,
-    MODEL_ONNX,
     calibrated_learners,
     pool_logits,
     read_blend,
