@@ -277,7 +277,7 @@ class _Inference:
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
         if profile.is_nested:
-            self._exclude(profile.name, "a map, or a list of maps", True)
+            self._exclude(profile.name, "a list of maps", True)
         elif NUMBERING.fullmatch(profile.name.lower()) and profile.may_number_rows:
             self._exclude(profile.name, "a row number by its name")
         elif profile.num_known == 0:
