@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from dynens.data.columns import check_types, unusable_type, unused_name
@@ -189,7 +190,7 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
-        self._tie_fields(roles.user_key)
+        self._tie_fields(roles)
         if roles.timestamp is not None:
             self._add_ages(roles.timestamp, roles.time_format)
         updated = features.model_copy(
@@ -218,8 +219,9 @@ class _Inference:
             else:
                 self._add(profile, roles)
 
-    def _tie_fields(self, user: str | None) -> None:
+    def _tie_fields(self, roles: Roles) -> None:
         """What fields tell together: by distance, dot product, values in common, or as pairs."""
+        user = roles.user_key
         fields = lists_of_keys(self._fields, self._sample)
         fields = dot_fields(fields, self._sample, self._labels)
         fields, warnings = apart_fields(fields, self._sample, self._labels)
@@ -228,7 +230,11 @@ class _Inference:
         for name, why in shared.copies.items():
             self._exclude(name, why, True)
         fields = looked_up_fields(shared.fields, self._sample, self._labels, user, self._items)
-        self._fields = crossed_fields(fields, self._sample, self._labels, self._distance)
+        later = None
+        if roles.timestamp is not None:
+            times = to_seconds(self._sample[roles.timestamp], roles.time_format)
+            later = times > np.nanmedian(times)
+        self._fields = crossed_fields(fields, self._sample, self._labels, self._distance, later)
 
     def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
         """Warn of texts that are a sign of something else."""
