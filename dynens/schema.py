@@ -52,7 +52,8 @@ class FieldSpec(FrozenConfig):
             They then have its ids, and how often they stand in both fields of a row is a feature.
         separator: between values given as text; None: white space; "": characters (no spaces);
             "/?&#": each of these; "\\W": any punctuation and white space; "^": the first one to
-            four characters of a text are the values, and "\\^" is the caret itself.
+            four characters of a text are the values; "^.": what stands before each of its first
+            three dots, and the whole; and "\\^" is the caret itself.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.

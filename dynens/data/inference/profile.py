@@ -75,7 +75,7 @@ class ColumnProfile:
         max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
         parts: a separator (`/` of URLs, `.` of IP addresses) that splits texts which seldom repeat
-            into parts of which many do, or `PREFIXES`, of codes of digits too, or None.
+            into parts of which many do, `DOTTED`, `PREFIXES` (of codes of digits, too), or None.
         sequential: whether numbers only grow (or only fall) from row to row.
         span: largest number less the smallest.
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
