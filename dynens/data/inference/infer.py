@@ -25,6 +25,7 @@ from dynens.data.inference.roles import (
     DATE,
     NUMBERING,
     Roles,
+    find_copies,
     find_roles,
     find_weight,
     may_be_time,
@@ -176,6 +177,8 @@ class _Inference:
         }
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         roles = find_roles(features, self._sample, profiles)
+        own = {n: p for n, p in profiles.items() if n in of_events and p.num_distinct > 1}
+        self._copies = find_copies(self._sample, own)
         self._look_at_texts(profiles)
         for name, profile in profiles.items():
             self._decide(name, profile, roles)
@@ -213,6 +216,8 @@ class _Inference:
             self._exclude(name, "it ties the rows of one request together (features.request_id)")
         elif name == roles.timestamp:
             self._add_parts(row_time_fields(name, roles.time_format, self._sample[name]))
+        elif name in self._copies and name not in roles.keys:
+            self._exclude(name, f"the same as {self._copies[name]} in every row", True)
         elif not self._leaks(profile) and not self._useless(profile, roles.keys):
             if name not in roles.keys and self._passes(profile, roles):
                 self._exclude(name, "its values do not come back as time goes on", True)
