@@ -50,9 +50,11 @@ class FieldSpec(FrozenConfig):
         vocabulary: policy of categorical and multi-valued fields.
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
+        share: whether the share of its values that this other field has, too, is a feature as well.
         separator: between values given as text; None: white space; "": characters (no spaces);
             "/?&#": each of these; "\\W": any punctuation and white space; "^": the first one to
-            four characters of a text are the values, and "\\^" is the caret itself.
+            four characters of a text are the values; "^.": what stands before each of its first
+            three dots, and the whole; and "\\^" is the caret itself.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
@@ -90,6 +92,7 @@ class FieldSpec(FrozenConfig):
     local: bool = False
     vocabulary: VocabularyPolicy = VocabularyPolicy()
     vocabulary_of: str | None = None
+    share: bool = False
     separator: str | None = ","
     fold_words: bool = False
     max_len: int | None = Field(default=None, ge=1, le=1000)

@@ -41,7 +41,7 @@ def default_learners() -> dict[str, LearnerConfig]:
         "xgboost": LearnerConfig(model="xgboost"),
         "lr": LearnerConfig(
             model="lr",
-            max_rows=20_000,
+            max_rows=40_000,
             use_stats=True,
             optimizer=OptimizerConfig(learning_rate=0.01),
         ),

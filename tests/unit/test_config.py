@@ -171,6 +171,8 @@ NO_FIELDS = FeatureLayout((), ())
 def test_learners_for_small_tables_are_left_out_of_large_ones():
     config = RunConfig()
     assert "lr" in config.for_table(1_000, NO_FIELDS).learners
+    assert "lr" in config.for_table(40_000, NO_FIELDS).learners
+    assert "lr" not in config.for_table(40_001, NO_FIELDS).learners
     large = config.for_table(1_000_000, NO_FIELDS)
     assert list(large.learners) == ["finalmlp", "dcnv2", "ipnn", "xgboost"]
 
@@ -196,5 +198,5 @@ def test_autoencoders_need_rows_of_users_and_items(
 def test_hints_of_a_learner_that_the_table_leaves_out_are_refused_before_training():
     config = load_run_config(None, ["distill.hints={weight: 1, learner: lr}"])
     assert config.for_table(1_000, NO_FIELDS).distill.hints.learner == "lr"
-    with pytest.raises(ConfigError, match=r"'lr', which is no learner .* below .* 30000"):
-        config.for_table(30_000, NO_FIELDS)
+    with pytest.raises(ConfigError, match=r"'lr', which is no learner .* below .* 50000"):
+        config.for_table(50_000, NO_FIELDS)

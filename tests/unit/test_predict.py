@@ -113,7 +113,7 @@ def test_a_refused_table_leaves_no_folder(predicted, tmp_path):
 
 @pytest.mark.parametrize(("name", "what"), [("price", "numbers"), ("country", "categories")])
 def test_a_column_that_a_field_cannot_read_is_named_with_its_file(predicted, name, what):
-    maps = pa.array([[("a", 1)]] * 300, pa.map_(pa.string(), pa.int64()))
+    maps = pa.array([[[("a", 1)]]] * 300, pa.list_(pa.map_(pa.string(), pa.int64())))
     table = TRAIN.set_column(TRAIN.column_names.index(name), name, maps)
     says = rf"in-\*\.parquet: column '{name}': .*map<string, int64.*> cannot be read as {what}"
     with pytest.raises(DataError, match=says):

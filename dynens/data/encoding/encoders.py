@@ -327,7 +327,7 @@ def _layout(ordered: Sequence[FieldEncoder], key_columns: Container[str | None])
         if isinstance(e, DenseVectorEncoder) and e.spec.dot_with is not None
     )
     only_apart = tuple(e.spec.name for e in numbers if e.spec.only_apart)
-    shares = tuple(e.spec.name for e in ordered if e.spec.through is not None)
+    shares = tuple(e.spec.name for e in ordered if e.spec.through is not None or e.spec.share)
     keys = tuple(e.spec.name for e in ordered if e.spec.is_read and e.spec.source in key_columns)
     return FeatureLayout(
         dense, fields, context_dense, context_fields, gaps, dots, only_apart, shares, keys

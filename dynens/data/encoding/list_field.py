@@ -13,7 +13,7 @@ import pyarrow as pa
 from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
 from dynens.data.encoding.fields import UNREADABLE, FieldEncoder, unfit
 from dynens.data.encoding.vocabulary import Vocabulary
-from dynens.data.reading.lists import PREFIXES, split_lists, split_text
+from dynens.data.reading.lists import BEGINNINGS, split_lists, split_text
 from dynens.data.reading.values import canonical
 from dynens.schema import FieldSpec
 
@@ -138,8 +138,9 @@ class MultiValuedEncoder(FieldEncoder):
             return items
         if isinstance(value, bytes):
             return self._as_list(value.decode("utf-8", "replace"))
-        if self.spec.separator == PREFIXES and (text := canonical(value)) is not None:
-            return split_text(text, PREFIXES)
+        separator = self.spec.separator
+        if separator in BEGINNINGS and (text := canonical(value)) is not None:
+            return split_text(text, separator)
         return () if value is None else (value,)
 
     def state(self) -> dict[str, Any]:

@@ -10,15 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc
-from dynens.data.reading.lists import ADDRESS, PREFIXES, split_texts
+from dynens.data.reading.lists import ADDRESS, DOTTED, PREFIXES, split_texts
 from dynens.data.reading.values import canonical_texts
 
 _MAX_TEXTS = 20_000
 _OFTEN = 5
 _PLACES = 3
-_QUERIES = 0.2  # of the texts
+_QUERIES, _NEARLY_ALL = 0.2, 0.95  # of the texts
 _ADDRESSES = ("/", "@")
 _DIGITS = r"^[0-9]{5,}$"
+_NUMBERS = r"^[vV]?[0-9]+([.][0-9]+)+"  # IP addresses, versions
 _POSTAL = re.compile(r"(.*[_\-. ])?(zip|zip_?code|post(al)?_?code|plz)$")
 _CODES = (".", "-", ":", "_")  # of IP addresses, versions, stock numbers
 _OTHERS = (*_CODES, " ")  # phone numbers have them too
@@ -47,7 +48,8 @@ def parts_separator(
     """The separator that splits texts into parts most of which occur often, or None.
 
     Where it is none of URLs and e-mail addresses, one of the first parts, or the last one, must
-    tell the label. `PREFIXES` where none splits them and their beginnings do.
+    tell the label. `DOTTED` where points part numbers, each of which means something behind those
+    before it alone; `PREFIXES` where none splits them and their beginnings do.
 
     Args:
         texts: distinct ones.
@@ -66,11 +68,18 @@ def parts_separator(
             continue
         counts = pc.value_counts(pieces.flatten()).field("counts").to_numpy()
         often = counts[counts >= _OFTEN].sum() > 0.4 * counts.sum()
+        if separator == "." and _are_dotted(sample):
+            separator = DOTTED
         if often and (separator in addresses or _tell(texts, separator, codes, labels)):
             return separator
     if seldom_repeat and beginnings_tell(texts, codes, labels):
         return PREFIXES
     return None
+
+
+def _are_dotted(texts: pa.StringArray) -> bool:
+    """Whether nearly all texts begin with numbers between points."""
+    return bool(pc.mean(pc.match_substring_regex(texts, _NUMBERS)).as_py() > _NEARLY_ALL)
 
 
 def beginnings_tell(

@@ -2,12 +2,19 @@
 and its destination.
 
 Let r be the label less what a logistic model of all single fields says of it, each category and
-each range of a number for itself. Were that all there is, the sums of r over the rows of one cell
-(a pair of values), taken over two halves of the rows, would have nothing in common:
+each range of a number for itself. Over two halves of the rows, the earlier and the later where
+times are known, so that what holds for one visit alone tells nothing, and over the cells c (pairs
+of values) let
 
-    z = Σ_c S₁(c) S₂(c) / sqrt(Σ_c V₁(c) V₂(c)),   S = Σ r and V = Σ r² over the half's rows in c,
+    a = Σ_c S₁(c) S₂(c) / V,   V = Σ_c V₁(c) V₂(c),   S = Σ r and V₁, V₂ = Σ r² in c,
 
-is about normal then. A pair that was found joins the model before the next ones are looked at.
+and b and W the same over pairs of rows that share no more than the value of the field that has
+more of them. Were single fields all there is, both would be alike (below 0, as a value of few rows
+takes much of their noise with it, so that a alone would miss what each user likes), and
+
+    z = (a - b) / sqrt(1 / V + 1 / W)
+
+about normal. A pair that was found joins the model before the next ones are looked at.
 """
 
 from __future__ import annotations
@@ -31,16 +38,18 @@ _ROWS = 60_000
 _MAX_FIELDS = 40
 _MAX_TRIED, _MAX_FOUND = 30, 6
 _CERTAIN = 6.0  # z
-_FEWEST, _MOST = 3, 5000  # values of a field; two are left to the learners
+_FEWEST, _MOST = 3, 20_000  # values of a field; two are left to the learners
 _FEW_NUMBERS = 60  # values of a number that is looked at as a category, too
-_ROWS_PER_VALUE, _ROWS_PER_CELL = 20, 5.0
+_ROWS_PER_VALUE, _ROWS_PER_CELL = 4, 2.0
+_PLENTY = 5.0  # rows per cell from which on rare cells are left out
 _MIN_FREEDOM = 4  # cells beyond what the single values span
+_LEAST = 1e-9  # Σ V₁ V₂
 _RANGES = 20
 _WIDEST = 1_000_000  # cells that are counted without looking which there are
 _ROUNDS, _MORE_ROUNDS = 6, 3
 _RIDGE, _CELL_RIDGE = 0.1, 2.0  # of p(1 - p) summed over rows
 _STEP = 2.0  # logits a value moves at most in one round
-_POLICY = VocabularyPolicy(min_count=5)
+_POLICY, _SPARSE = VocabularyPolicy(min_count=5), VocabularyPolicy(min_count=2)
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -77,9 +86,18 @@ class _Pair:
         places: Codes = np.unique(cells, return_inverse=True)[1].astype(np.int64)
         return places
 
+    def rows_per_cell(self) -> float:
+        """Rows over cells that have some."""
+        cells = self.cells()
+        return len(cells) / int(np.count_nonzero(np.bincount(cells)))
+
 
 def crossed_fields(
-    fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels, distance: float = 1.0
+    fields: Sequence[FieldSpec],
+    sample: pa.Table,
+    labels: Labels,
+    distance: float = 1.0,
+    later: npt.NDArray[np.bool_] | None = None,
 ) -> list[FieldSpec]:
     """The fields, and behind them the pairs of them that tell the label.
 
@@ -88,24 +106,26 @@ def crossed_fields(
         sample: (joined) rows.
         labels: (N,) of these rows.
         distance: rows of the whole table per row of the sample.
+        later: (N,) which rows are of the later half, where that is known.
     """
     step = -(-len(labels) // _ROWS)
     kept = np.arange(0, len(labels), step)
     sample, labels = sample.take(pa.array(kept)), labels[kept]
     sides = _sides(fields, sample)
-    result, half = list(fields), halves(len(labels))
+    result, half = list(fields), halves(len(labels)) if later is None else later[kept]
     if len(sides) < 2:
         return result
     model = _single_fields(fields, sides, sample, labels)
     pairs = _telling(sides[:_MAX_FIELDS], model.rest, half, distance * step)
     while pairs and len(result) < len(fields) + _MAX_FOUND:
-        scores = [_score(pair.cells(), model.rest, half) for pair in pairs]
+        scores = [_score(pair, model.rest, half) for pair in pairs]
         best = int(np.argmax(scores))
         if scores[best] < _CERTAIN:
             break
         pair = pairs.pop(best)
         why = f"together they tell what neither tells alone (z {scores[best]:.0f})"
-        result = _with_pair(result, pair.first.spec, pair.second.spec, why, sample.column_names)
+        is_sparse = pair.rows_per_cell() * distance * step < _PLENTY
+        result = _with_pair(result, pair, _SPARSE if is_sparse else _POLICY, why, sample)
         model.add(pair.cells(), _CELL_RIDGE)
         model.fit(_MORE_ROUNDS)
     return result
@@ -128,13 +148,14 @@ def _single_fields(
 
 def _with_pair(
     fields: Sequence[FieldSpec],
-    first: FieldSpec,
-    second: FieldSpec,
+    pair: _Pair,
+    vocabulary: VocabularyPolicy,
     why: str,
-    columns: Sequence[str],
+    sample: pa.Table,
 ) -> list[FieldSpec]:
     """The fields and the pair, numbers having a category beside them; no name is a column's."""
     result, names = list(fields), []
+    first, second, columns = pair.first.spec, pair.second.spec, sample.column_names
     for spec in (first, second):
         twin = spec
         if spec.kind == "numeric":
@@ -155,7 +176,7 @@ def _with_pair(
             name=unused_name(" × ".join(names), columns),
             crossed=(names[0], names[1]),
             entity="item" if "item" in entities else entity,
-            vocabulary=_POLICY,
+            vocabulary=vocabulary,
             why=why,
         )
     )
@@ -200,19 +221,29 @@ def _telling(
         number = int(np.count_nonzero(np.bincount(cells)))
         freedom = number - first.size - second.size + 1
         if freedom >= _MIN_FREEDOM and len(cells) * distance >= _ROWS_PER_CELL * number:
-            score = _score(cells, rest, half)
+            score = _score(pair, rest, half)
             if score >= _CERTAIN:
                 scored.append((score, pair))
     scored.sort(key=lambda item: -item[0])
     return [pair for _, pair in scored[:_MAX_TRIED]]
 
 
-def _score(cells: Codes, rest: Floats, half: npt.NDArray[np.bool_]) -> float:
+def _score(pair: _Pair, rest: Floats, half: npt.NDArray[np.bool_]) -> float:
     """z of the module's equation."""
-    size = int(cells.max()) + 1
-    sums = [np.bincount(cells[h], rest[h], size) for h in (half, ~half)]
-    squares = [np.bincount(cells[h], rest[h] ** 2, size) for h in (half, ~half)]
-    return float((sums[0] @ sums[1]) / np.sqrt(max(float(squares[0] @ squares[1]), 1e-12)))
+    larger = max(pair.first, pair.second, key=lambda side: side.size)
+    inside = _agreement(pair.cells(), rest, half)
+    sums, weights = np.stack([inside, _agreement(larger.codes, rest, half) - inside]).T
+    if weights.min() <= _LEAST:
+        return 0.0
+    first, other = sums / weights
+    return float((first - other) / np.sqrt((1 / weights).sum()))
+
+
+def _agreement(codes: Codes, rest: Floats, half: npt.NDArray[np.bool_]) -> Floats:
+    """Σ S₁ S₂ and Σ V₁ V₂ over the codes."""
+    size = int(codes.max()) + 1
+    values = [np.bincount(codes[h], r[h], size) for r in (rest, rest**2) for h in (half, ~half)]
+    return np.array([values[0] @ values[1], values[2] @ values[3]])
 
 
 class _Additive:

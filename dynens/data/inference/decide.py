@@ -7,7 +7,7 @@ import re
 import pyarrow as pa
 
 from dynens.data.inference.profile import ColumnProfile
-from dynens.data.reading.lists import CHARACTERS, PIECES, PREFIXES
+from dynens.data.reading.lists import BEGINNINGS, CHARACTERS, PIECES
 from dynens.data.reading.times import are_yyyymmdd, text_format
 from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
@@ -118,7 +118,7 @@ def _parts_fields(profile: ColumnProfile) -> list[FieldSpec]:
 
 def _parts(profile: ColumnProfile) -> FieldSpec:
     why = f"texts that seldom repeat: their parts, between {profile.parts!r}"
-    if profile.parts == PREFIXES:
+    if profile.parts in BEGINNINGS:
         why = "codes that seldom repeat: their beginnings"
     return FieldSpec(
         name=profile.name,

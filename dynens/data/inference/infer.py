@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from dynens.data.columns import check_types, unusable_type, unused_name
@@ -24,6 +25,7 @@ from dynens.data.inference.roles import (
     DATE,
     NUMBERING,
     Roles,
+    find_copies,
     find_roles,
     find_weight,
     may_be_time,
@@ -175,6 +177,8 @@ class _Inference:
         }
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         roles = find_roles(features, self._sample, profiles)
+        own = {n: p for n, p in profiles.items() if n in of_events and p.num_distinct > 1}
+        self._copies = find_copies(self._sample, own)
         self._look_at_texts(profiles)
         for name, profile in profiles.items():
             self._decide(name, profile, roles)
@@ -189,7 +193,7 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
-        self._tie_fields(roles.user_key)
+        self._tie_fields(roles)
         if roles.timestamp is not None:
             self._add_ages(roles.timestamp, roles.time_format)
         updated = features.model_copy(
@@ -212,14 +216,17 @@ class _Inference:
             self._exclude(name, "it ties the rows of one request together (features.request_id)")
         elif name == roles.timestamp:
             self._add_parts(row_time_fields(name, roles.time_format, self._sample[name]))
+        elif name in self._copies and name not in roles.keys:
+            self._exclude(name, f"the same as {self._copies[name]} in every row", True)
         elif not self._leaks(profile) and not self._useless(profile, roles.keys):
             if name not in roles.keys and self._passes(profile, roles):
                 self._exclude(name, "its values do not come back as time goes on", True)
             else:
                 self._add(profile, roles)
 
-    def _tie_fields(self, user: str | None) -> None:
+    def _tie_fields(self, roles: Roles) -> None:
         """What fields tell together: by distance, dot product, values in common, or as pairs."""
+        user = roles.user_key
         fields = lists_of_keys(self._fields, self._sample)
         fields = dot_fields(fields, self._sample, self._labels)
         fields, warnings = apart_fields(fields, self._sample, self._labels)
@@ -228,7 +235,11 @@ class _Inference:
         for name, why in shared.copies.items():
             self._exclude(name, why, True)
         fields = looked_up_fields(shared.fields, self._sample, self._labels, user, self._items)
-        self._fields = crossed_fields(fields, self._sample, self._labels, self._distance)
+        later = None
+        if roles.timestamp is not None:
+            times = to_seconds(self._sample[roles.timestamp], roles.time_format)
+            later = times > np.nanmedian(times)
+        self._fields = crossed_fields(fields, self._sample, self._labels, self._distance, later)
 
     def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
         """Warn of texts that are a sign of something else."""
@@ -277,7 +288,7 @@ class _Inference:
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
         if profile.is_nested:
-            self._exclude(profile.name, "a map, or a list of maps", True)
+            self._exclude(profile.name, "a list of maps", True)
         elif NUMBERING.fullmatch(profile.name.lower()) and profile.may_number_rows:
             self._exclude(profile.name, "a row number by its name")
         elif profile.num_known == 0:

@@ -62,7 +62,7 @@ class ColumnProfile:
         unit: what stands behind the numbers (`km` of `12 km`), or None.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
         holds_numbers: whether most of the different texts are numbers, or ranges of them (`3-5`).
-        is_nested: whether values are maps, or lists of them, which no field can be.
+        is_nested: whether values are lists of maps, which no field can be.
         is_list: whether values are Arrow lists.
         list_length: the common length of all lists (or texts that are vectors), or None.
         list_of_floats: whether the lists (or texts) hold floating-point numbers.
@@ -75,7 +75,7 @@ class ColumnProfile:
         max_lines: lines of the longest text.
         separator: a separator that splits the values into a much smaller set of tokens, or None.
         parts: a separator (`/` of URLs, `.` of IP addresses) that splits texts which seldom repeat
-            into parts of which many do, or `PREFIXES`, of codes of digits too, or None.
+            into parts of which many do, `DOTTED`, `PREFIXES` (of codes of digits, too), or None.
         sequential: whether numbers only grow (or only fall) from row to row.
         span: largest number less the smallest.
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.

@@ -202,6 +202,21 @@ def find_weight(sample: pa.Table) -> str | None:
     return None
 
 
+def find_copies(sample: pa.Table, profiles: Mapping[str, ColumnProfile]) -> dict[str, str]:
+    """Columns whose values are those of an earlier one in every row, with its name."""
+    copies: dict[str, str] = {}
+    alike: dict[tuple[int, int, float], list[str]] = {}
+    for name, profile in profiles.items():
+        key = profile.num_known, profile.num_distinct, profile.auc_by_value
+        first = alike.setdefault(key, [])
+        original = next((other for other in first if sample[other].equals(sample[name])), None)
+        if original is None:
+            first.append(name)
+        else:
+            copies[name] = original
+    return copies
+
+
 def _in_order(seconds: npt.NDArray[np.float64]) -> bool:
     """Whether times nearly always go one way from row to row."""
     steps = np.sign(np.diff(seconds))

@@ -13,7 +13,7 @@ popular, a long list and an active user meet more often, and tell nothing more b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from dynens.data.encoding.fitting import MAX_LEN
 from dynens.data.inference.evidence import LEAK_AUC, Labels
-from dynens.data.reading.lists import PREFIXES, split_lists
+from dynens.data.reading.lists import BEGINNINGS, split_lists
 from dynens.data.reading.values import canonical_codes
 from dynens.schema import FieldSpec
 
@@ -116,7 +116,7 @@ def shared_values(
     sample, labels, users = thinned(sample, labels, user)
     values = values_of(fields, sample, {})
     meetings = [
-        meeting
+        _turned(meeting, labels)
         for a, b in _overlapping(values)
         if a.spec.source != b.spec.source
         if (meeting := meeting_of(a, b, labels, users)) is not None
@@ -154,10 +154,12 @@ def _assigned(fields: Sequence[FieldSpec], meetings: Sequence[Meeting]) -> Shari
                 "afterwards"
             )
         owner_of[taker], why[taker] = owner, meeting.why
+    lists = {spec.name for spec in fields if spec.kind == "multi_valued"}
     for spec in fields:
         if spec.name in owner_of:
             reasons = "; ".join(filter(None, (spec.why, why[spec.name])))
-            update = {"vocabulary_of": owner_of[spec.name], "why": reasons}
+            owner = owner_of[spec.name]
+            update = {"vocabulary_of": owner, "share": {spec.name, owner} <= lists, "why": reasons}
             result.fields.append(spec.model_copy(update=update))
         elif spec.name not in result.copies:
             result.fields.append(spec)
@@ -189,7 +191,7 @@ def values_of(fields: Sequence[FieldSpec], sample: pa.Table, texts: dict[str, in
     """
     result = []
     for spec in fields:
-        if spec.separator == PREFIXES:
+        if spec.separator in BEGINNINGS:
             continue  # one digit in common says nothing
         if spec.kind == "multi_valued":
             column, rows, lengths = _list_values(sample[spec.source], spec)
@@ -248,7 +250,7 @@ def _overlapping(values: Sequence[Values]) -> Iterator[tuple[Values, Values]]:
 def meeting_of(a: Values, b: Values, labels: Labels, users: Codes) -> Meeting | None:
     """What rows in which two fields meet tell of the label, or None where that is nothing."""
     taker, owner = (a, b) if a.is_list and not b.is_list else (b, a)
-    meets = _meets(taker, owner, len(labels))
+    meets = _num_common(taker, owner, len(labels)) > 0
     num_meets = int(meets.sum())
     if not _MIN_MEETINGS <= num_meets <= len(labels) - _MIN_MEETINGS:
         return None
@@ -268,16 +270,24 @@ def meeting_of(a: Values, b: Values, labels: Labels, users: Codes) -> Meeting | 
     return Meeting(taker, owner, error, rates, auc)
 
 
-def _meets(taker: Values, owner: Values, num_rows: int) -> npt.NDArray[np.bool_]:
-    """(N,) whether the fields have a value in common."""
-    meets = np.zeros(num_rows, bool)
+def _num_common(taker: Values, owner: Values, num_rows: int) -> Codes:
+    """(N,) how many values the fields have in common."""
     if not owner.is_list:
-        meets[taker.rows[taker.codes == owner.single[taker.rows]]] = True
-        return meets
+        return np.bincount(taker.rows[taker.codes == owner.single[taker.rows]], minlength=num_rows)
     size = 1 + int(max(taker.codes.max(initial=0), owner.codes.max(initial=0)))
     in_taker, in_owner = (v.rows * size + v.codes for v in (taker, owner))
-    meets[np.intersect1d(in_taker, in_owner) // size] = True
-    return meets
+    return np.bincount(np.intersect1d(in_taker, in_owner) // size, minlength=num_rows)
+
+
+def _turned(meeting: Meeting, labels: Labels) -> Meeting:
+    """Of two lists that one the taker of which the share that they have in common tells more."""
+    sides = meeting.taker, meeting.owner
+    if not meeting.owner.is_list:
+        return meeting
+    number = _num_common(*sides, len(labels))
+    shares = [number / np.maximum(side.single, 1) for side in sides]
+    told = [abs(np.cov(share, labels)[0, 1]) / max(float(share.std()), 1e-12) for share in shares]
+    return meeting if told[0] >= told[1] else replace(meeting, taker=sides[1], owner=sides[0])
 
 
 def _expected(taker: Values, owner: Values, num_rows: int) -> Floats:

@@ -1,12 +1,15 @@
 """Typed tables made flat: a struct's fields are columns, `device` becomes `device.os`.
 
-So are those of structs in lists, each a list, and a list of lists becomes one list.
+So are those of structs in lists, each a list, and a list of lists becomes one list. Maps become
+the texts of JSON objects, which `objects.py` opens.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +23,14 @@ _PLAIN = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 
 def flat(table: pa.Table) -> pa.Table:
-    """The table without structs and views, and without them or lists in its lists.
+    """The table without structs, maps and views, and without structs or lists in its lists.
 
     Raises:
         DataError: a field of a struct has the name of a column.
     """
     kinds = table.schema.types
-    if not any(_is_struct(kind) or _holds_nested(kind) or kind in _PLAIN for kind in kinds):
+    checks = (_is_struct, _holds_nested, pa.types.is_map, _PLAIN.__contains__)
+    if not any(check(kind) for kind in kinds for check in checks):
         return table
     columns = [_parts(*pair) for pair in zip(table.column_names, table.columns, strict=True)]
     pairs = [pair for parts in columns for pair in parts]
@@ -45,8 +49,18 @@ def _parts(name: str, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.Chunked
     elif _holds_nested(column.type):
         for inner, lists in _opened(column):
             yield from _parts(name + inner, lists)
+    elif pa.types.is_map(column.type):
+        texts = [_written(value) for value in column.to_pylist()]
+        yield name, pa.chunked_array([pa.array(texts, pa.string())])
     else:
         yield name, column.cast(_PLAIN[column.type]) if column.type in _PLAIN else column
+
+
+def _written(value: list[tuple[Any, Any]] | None) -> str | None:
+    """A map as the text of a JSON object."""
+    if value is None:
+        return None
+    return json.dumps({str(key): inner for key, inner in value}, ensure_ascii=False, default=str)
 
 
 def _opened(column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
@@ -80,6 +94,12 @@ def _is_list(kind: pa.DataType) -> bool:
 def _holds_nested(kind: pa.DataType) -> bool:
     """Whether values are lists of structs or of lists."""
     return _is_list(kind) and (_is_struct(kind.value_type) or _is_list(kind.value_type))
+
+
+def holds_categories(kind: pa.DataType) -> bool:
+    """Whether values are structs or lists with dictionary-encoded values in them."""
+    inner = [kind.field(i).type for i in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+    return any(pa.types.is_dictionary(k) or holds_categories(k) for k in inner)
 
 
 def holding(names: Sequence[str], columns: Collection[str] | None) -> list[str]:

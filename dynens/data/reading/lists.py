@@ -21,6 +21,10 @@ ADDRESS = "/?&#"
 """The separator of addresses with queries: each of these characters is one."""
 PREFIXES = "^"
 """The separator of codes whose beginnings tell: their first one to four characters are values."""
+DOTTED = "^."
+"""The separator of numbers with dots (IP addresses, versions): what stands before each of the first
+three dots is a value, the dot included, and so is the whole."""
+BEGINNINGS = (PREFIXES, DOTTED)
 CARET = r"\^"
 """The separator of lists between carets, as a bare one stands for beginnings."""
 PIECES = r"\W"
@@ -28,6 +32,13 @@ PIECES = r"\W"
 _MARKS = " \t\n\r\f\v" + string.punctuation
 _MARKS_PATTERN = "[" + re.escape(_MARKS) + "]+"
 _LONGEST_PREFIX = 4
+# Those of most dots first; what was written begins with the mark between values, and so is not
+# found again.
+_BEFORE_DOTS = (
+    (r"(?s)^((([^.\x1f]*\.)[^.\x1f]*\.)[^.\x1f]*\.)(.*)", "\x1f\\3\x1f\\2\x1f\\1\x1f\\1\\4"),
+    (r"(?s)^(([^.\x1f]*\.)[^.\x1f]*\.)(.*)", "\x1f\\2\x1f\\1\x1f\\1\\3"),
+    (r"(?s)^([^.\x1f]*\.)(.*)", "\x1f\\1\x1f\\1\\2"),
+)
 # Thai to Myanmar, Khmer, Japanese and Chinese
 _SCRIPTS = (
     *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF)),
@@ -65,6 +76,10 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
         values = re.split(f"[{ADDRESS}]", text)
     elif separator == PIECES:
         values = re.split(_MARKS_PATTERN, text.strip(_MARKS))
+    elif separator == DOTTED:
+        for pattern, written in _BEFORE_DOTS:
+            text = re.sub(pattern, written, text)
+        values = text.removeprefix("\x1f").split("\x1f")
     elif separator == PREFIXES:
         values = [text[:length] for length in range(1, _LONGEST_PREFIX + 1)]
     else:
@@ -84,6 +99,10 @@ def split_texts(texts: pa.Array, separator: str) -> pa.Array:
     if separator == PIECES:
         trimmed = pc.utf8_trim(texts, characters=_MARKS)
         return pc.split_pattern_regex(trimmed, _MARKS_PATTERN)
+    if separator == DOTTED:
+        for pattern, written in _BEFORE_DOTS:
+            texts = pc.replace_substring_regex(texts, pattern, written)
+        return pc.split_pattern(pc.replace_substring_regex(texts, "^\x1f", ""), "\x1f")
     if separator == PREFIXES:
         lengths = range(1, _LONGEST_PREFIX + 1)
         parts = pa.concat_arrays([pc.utf8_slice_codeunits(texts, 0, k) for k in lengths])
@@ -102,13 +121,13 @@ def split_lists(
         column: lists, or texts to split (in brackets or not), or plain values (lists of one).
         separator: of texts; None: runs of white space; `CHARACTERS`: those, and every character
             of a script that leaves no space between words is a value; `ADDRESS`: each of its
-            characters; `PREFIXES`: texts are not split, but their beginnings are the values, and
-            so are those of plain numbers.
+            characters; `PREFIXES`, `DOTTED`: texts are not split, but their beginnings are the
+            values, and so are those of plain numbers.
         fold: whether texts are read in lower case, without punctuation around their values; a value
             of nothing else becomes an empty text, which is missing.
     """
     column = plain(column)
-    if separator == PREFIXES and is_number_type(column.type):
+    if separator in BEGINNINGS and is_number_type(column.type):
         column = canonical_texts(column)
     kind = column.type
     is_text = pa.types.is_string(kind)

@@ -59,6 +59,11 @@ _DURATION = re.compile(  # PT1H2M3S
     r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
     r"(?:(?P<minutes>[0-9]+)M)?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?)S)?)?"
 )
+_SPOKEN = re.compile(  # 2h 50m, 1 hour 5 min, 24m52s, 3h; no 5m, which may be metres or millions
+    r"(?P<sign>-?)(?=[0-9]+h$|[0-9]+ ?[a-z]+,? ?[0-9])(?:(?P<days>[0-9]+) ?d(?:ays?)?,? ?)?"
+    r"(?:(?P<hours>[0-9]+) ?h(?:(?:ou)?rs?)?,? ?)?(?:(?P<minutes>[0-9]+) ?m(?:in(?:ute)?s?)?,? ?)?"
+    r"(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?) ?s(?:ec(?:ond)?s?)?)?"
+)
 _BOUND = re.compile(r"(?:[<>≤≥~]=?\s?(?P<end>.*[0-9].*)|(?P<start>.*[0-9].*)\+)")  # <0.05, 65+
 _BEFORE_BOUND, _DASHES = "<>≤≥~", "-–—"
 _LONGEST_RANGE = 60  # characters
@@ -278,8 +283,8 @@ def parse_number(text: str) -> float | None:
     """The number a text spells, or None.
 
     `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
-    1200; times of the day and durations (`1:02:03`, `1:02 PM`, `0 days 01:02:03`, `PT1H2M3S`) are
-    seconds.
+    1200; times of the day and durations (`1:02:03`, `1:02 PM`, `0 days 01:02:03`, `PT1H2M3S`,
+    `2h 50m`) are seconds.
     """
     text = text.strip(SPACE)
     if _NUMBER.fullmatch(text):
@@ -292,7 +297,7 @@ def parse_number(text: str) -> float | None:
     parts = _CLOCK.fullmatch(text)
     if parts is not None and parts["half"]:
         return _of_clock(parts)
-    parts = parts or _DURATION.fullmatch(text)
+    parts = parts or _DURATION.fullmatch(text) or _SPOKEN.fullmatch(text)
     if parts is None:
         return None
     seconds = _seconds(parts)

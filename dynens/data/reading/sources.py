@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from dynens.data.reading.decoding import begins_as_utf8, decoded_table
 from dynens.data.reading.escapes import doubled, has_escapes
-from dynens.data.reading.flatten import flat, holding
+from dynens.data.reading.flatten import flat, holding, holds_categories
 from dynens.data.reading.heads import (
     BLOCK_BYTES,
     NO_HEADER,
@@ -42,15 +42,16 @@ from dynens.schema import DEFAULT_SOURCE, SourceOptions
 
 CHUNK_ROWS = 131_072
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
+_TYPED = (".parquet", ".pq")
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """The files that names and globs stand for, in order.
+    """The files that names and globs stand for, in order; a folder of Parquet files is one table.
 
     Raises:
-        DataError: one of them matches nothing.
+        DataError: one of them matches nothing, or is a folder of other files.
     """
     files: list[Path] = []
     for pattern in patterns:
@@ -59,9 +60,9 @@ def expand(patterns: Sequence[str]) -> list[Path]:
             files.append(path)
             continue
         if os.path.isdir(path):
-            raise DataError(
-                f"{path} is a folder; give a file or a pattern such as {_pattern_for(path)}."
-            )
+            path = Path(_pattern_for(path))
+            if path.suffix not in _TYPED:
+                raise DataError(f"{pattern} is a folder; give a file or a pattern such as {path}.")
         found = _matches(path)
         if not found:
             what = "is not a file" if os.path.exists(path) else "does not exist"
@@ -104,7 +105,7 @@ def file_format(path: Path) -> str:
     for suffix in _COMPRESSED:
         name = name.removesuffix(suffix)
     suffix = Path(name).suffix
-    if suffix in (".parquet", ".pq"):
+    if suffix in _TYPED:
         return "parquet"
     if suffix in (".arrow", ".feather", ".ipc", ".arrows"):
         return "arrow"
@@ -261,10 +262,13 @@ def partitions_of(path: Path) -> dict[str, str | None]:
 
 def _iter_parquet(path: Path, columns: Sequence[str] | None, chunk_rows: int) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
+        names, kinds = file.schema_arrow.names, file.schema_arrow.types
         _check_names(path, names)
-        for batch in file.iter_batches(chunk_rows, columns=holding(names, columns)):
-            yield pa.Table.from_batches([batch])
+        # Arrow cannot read categories in structs beyond one group of rows.
+        one_by_one = any(holds_categories(kind) for kind in kinds)
+        for groups in [[i] for i in range(file.num_row_groups)] if one_by_one else [None]:
+            for batch in file.iter_batches(chunk_rows, groups, columns=holding(names, columns)):
+                yield pa.Table.from_batches([batch])
 
 
 def _iter_arrow(path: Path) -> Iterator[pa.Table]:

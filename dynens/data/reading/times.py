@@ -37,12 +37,13 @@ def to_seconds(
 ) -> Floats:
     """(B,) float64 seconds since 1970 UTC, NaN where missing or not a time.
 
-    `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES` and `_CLOCKS`, months
-    (2015-12, Dec-2015, 12/2015), integers of 1900 to 2100 that begin with yyyymmdd, followed by
-    nothing or hhmm, hhmmss or these and milliseconds, and Unix times in s, ms, us or ns, told apart
-    by size. `day_first` reads 3/4/2024 as the third of April, and is `auto` otherwise. `count` is
-    numbers of any unit from any start, which tell an order. Where times have an offset from UTC,
-    `local` reads the clock that they show: 10:00+02:00 is ten o'clock.
+    `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES`, `_CLOCKS` and `_LOGS`
+    (months and weekdays in English), months alone (2015-12, Dec-2015, 12/2015), integers of 1900
+    to 2100 that begin with yyyymmdd, followed by nothing or hhmm, hhmmss or these and milliseconds,
+    and Unix times in s, ms, us or ns, told apart by size. `day_first` reads 3/4/2024 as a day of
+    April, and is `auto` otherwise. `count` is numbers of any unit from any start, which tell an
+    order. Where times have an offset from UTC, `local` reads the clock that they show: 10:00+02:00
+    is ten o'clock.
     """
     column = plain(column)
     kind = column.type
@@ -222,12 +223,22 @@ _MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y")
 _DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
 _DATES = ("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y")
 _CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
-_LOGS = ("%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S")
+_LOGS = (
+    *("%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
+    *("%d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y"),
+)
 _LAYOUTS = [
     tuple(date + clock for date in (*_DATES, *dates) for clock in _CLOCKS) + _LOGS
     for dates in (_MONTH_FIRST, _DAY_FIRST)
 ]
 _MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y"]
+# Mon, 6 May 2024; Monday, May 6, 2024
+_WEEKDAY = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*, ", re.IGNORECASE)
+_LONG_MONTH = re.compile(
+    r"\b(Jan(?=uary\b)|Feb(?=ruary\b)|Mar(?=ch\b)|Apr(?=il\b)|Jun(?=e\b)|Jul(?=y\b)|Aug(?=ust\b)|"
+    r"Sep(?=t(?:ember)?\b)|Oct(?=ober\b)|Nov(?=ember\b)|Dec(?=ember\b))[a-z]+",
+    re.IGNORECASE,
+)
 _DATE_LIKE = re.compile(r"([A-Za-z]{3} |\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
 _MONTH_LIKE = re.compile(r"(19|20)\d\d[-/]\d\d|(\d\d?/|[A-Za-z]{3}[- ])(19|20)\d\d")
 
@@ -244,6 +255,7 @@ def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) ->
         return seconds_of(datetime.fromisoformat(text))
     except ValueError:
         pass
+    text = _LONG_MONTH.sub(r"\1", _WEEKDAY.sub("", text, 1))
     if _MONTH_LIKE.fullmatch(text):
         layouts = _MONTHS
     elif not _DATE_LIKE.match(text):

@@ -168,7 +168,7 @@ def test_a_column_that_a_field_cannot_read_is_named_with_its_file(dataset, tmp_p
     name = next(f.source for f in data.schema.fields if f.kind == "categorical")
     table = mixed_table(50)
     at = table.column_names.index(name)
-    maps = pa.array([[("a", 1)]] * 50, pa.map_(pa.string(), pa.int64()))
+    maps = pa.array([[[("a", 1)]]] * 50, pa.list_(pa.map_(pa.string(), pa.int64())))
     path = written(tmp_path, table.set_column(at, name, maps), "new.parquet")
     with pytest.raises(DataError, match=rf"new\.parquet: column '{name}': .*map<string, int64"):
         data.encode_file(str(path))

@@ -55,8 +55,9 @@ USABLE = {
     "euros": pa.array([f"{i * 75.5:,.2f} €" for i in SMALL]),
     "percentages": pa.array([f"{i}%" for i in SMALL]),
 }
+LIST_OF_MAPS = pa.list_(pa.map_(pa.string(), pa.int64()))
 UNUSABLE = {
-    "map": pa.array([[("k", i)] for i in SMALL], pa.map_(pa.string(), pa.int64())),
+    "list of maps": pa.array([[[("k", i)]] for i in SMALL], LIST_OF_MAPS),
     "nothing": pa.nulls(ROWS),
     "lists of nothing": pa.array([[]] * ROWS),
     "blank": pa.array([" "] * ROWS),

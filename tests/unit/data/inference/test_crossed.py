@@ -85,6 +85,39 @@ def test_pairs_of_a_users_and_an_items_category_are_found_in_their_tables(tmp_pa
     same(ranked, data.encoder.encode_table(rows))
 
 
+def tastes(rng, told_by):
+    """Twelve rows a user, of six kinds; what they like: kinds, much or little, by the day."""
+    user, kind, day = rng.integers(0, 1000, ROWS), rng.integers(0, 6, ROWS), np.arange(ROWS) // 500
+    active = rng.random(ROWS) < 0.5
+    logit = {
+        "kind": rng.normal(0, 1.5, (1000, 6))[user, kind],
+        "user": rng.normal(0, 1.5, 1000)[user] + rng.normal(0, 1, 6)[kind] - 3 * active,
+        "day": rng.normal(0, 2.5, (1000, 24))[user, day],
+    }[told_by]
+    if told_by == "day":
+        kind = (day + rng.integers(0, 2, ROWS)) % 24 // 2  # of which a user's day has few
+    return pa.table(
+        {
+            "time": np.datetime64("2024-05-01", "s") + np.arange(ROWS) * np.timedelta64(173, "s"),
+            "user": [f"u{i}" for i in user],
+            "kind": [f"kind {i}" for i in kind],
+            "active": [f"{i}" for i in active],
+            "y": (rng.random(ROWS) < 1 / (1 + np.exp(-logit))) * 1,
+        }
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("told_by", "found"), [("kind", ["user × kind"]), ("user", []), ("day", [])]
+)
+def test_what_each_user_likes_has_few_rows(tmp_path, seed, told_by, found):
+    pq.write_table(tastes(np.random.default_rng(seed), told_by), tmp_path / "t.parquet")
+    pairs = crossed_in(tmp_path / "t.parquet")
+    assert list(pairs) == found
+    assert all(spec.vocabulary.min_count == 2 for spec in pairs.values())
+
+
 def test_few_numbers_are_values_too(tmp_path):
     rng = np.random.default_rng(5)
     topic, slot = rng.integers(0, 25, ROWS), rng.integers(0, 12, ROWS)

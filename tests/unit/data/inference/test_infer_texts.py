@@ -5,11 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.batch import OUT_OF_VOCABULARY
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.encoding.fields import numbers_of
 from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
-from dynens.data.reading.lists import PIECES, PREFIXES, split_lists, split_text
+from dynens.data.reading.lists import DOTTED, PIECES, PREFIXES, split_lists, split_text
 
 ROWS = 3000
 
@@ -50,7 +51,7 @@ def test_codes_whose_ends_tell_the_label_are_their_parts(tmp_path):
     pq.write_table(pa.table(columns | {"y": label}), tmp_path / "t.parquet")
     found = infer_schema(tmp_path / "t.parquet", "y")
     assert {f.name: f.separator for f in found.dataset.features.fields} == {
-        "ip": ".",
+        "ip": DOTTED,
         "seat": "-",
         "first": "_",
     }
@@ -275,6 +276,23 @@ def test_beginnings_of_numbers_that_are_codes(tmp_path):
         assert fields[0].kind == "numeric"
 
 
+def test_networks_are_what_addresses_begin_with(tmp_path):
+    rng = np.random.default_rng(0)
+    net = rng.integers(1, 200, (50, 2))
+    which, rest = rng.integers(0, 50, ROWS), rng.integers(0, 250, (ROWS, 2))
+    ips = [f"{net[i][0]}.{net[i][1]}.{a}.{b}" for i, (a, b) in zip(which, rest, strict=True)]
+    table = {"ip": ips, "y": rng.random(ROWS) < np.where(which % 2, 0.6, 0.2)}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    dataset = dataset_from_files(tmp_path / "t.parquet", label="y")
+    data = prepare(dataset, tmp_path / "out", seed=0)
+    first, second = net[0]
+    ips = [f"{first}.{second}.0.0", f"{second}.{first}.0.0"]  # another network
+    ids = data.encoder.encode_columns({"ip": ips}).ids
+    assert (ids[0, :2] > OUT_OF_VOCABULARY).all()
+    assert ids[0, 3] == OUT_OF_VOCABULARY
+    assert ids[0, 1] not in ids[1]
+
+
 def test_versions_have_parts_though_they_repeat(tmp_path):
     rng = np.random.default_rng(0)
     major, minor, patch = rng.integers(0, [4, 20, 9], (ROWS, 3)).T
@@ -283,7 +301,7 @@ def test_versions_have_parts_though_they_repeat(tmp_path):
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     whole, parts = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
     assert (whole.name, whole.kind) == ("version", "categorical")
-    assert (parts.name, parts.separator) == ("version.parts", ".")
+    assert (parts.name, parts.separator) == ("version.parts", DOTTED)
 
 
 def test_words_with_parts_are_taken_apart(tmp_path):

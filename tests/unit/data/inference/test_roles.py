@@ -329,3 +329,21 @@ def test_an_id_is_no_time_whatever_its_size(tmp_path, name, words):
     }
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     assert words in infer_schema(tmp_path / "t.parquet", "y").excluded[name]
+
+
+def test_a_column_that_is_another_one_again_is_left_out_aloud(tmp_path):
+    rng = np.random.default_rng(0)
+    genre = rng.choice(["pop", None, "jazz"], ROWS)
+    columns = {
+        "genre": genre,
+        "price": rng.normal(size=ROWS),
+        "genre.1": genre,
+        "nothing": pa.nulls(ROWS),
+        "nothing.1": pa.nulls(ROWS),
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "y")
+    assert [f.name for f in found.dataset.features.fields] == ["genre", "price"]
+    assert found.warnings == ["genre.1 is left out: the same as genre in every row"]
+    assert found.excluded["nothing.1"] == "always missing"

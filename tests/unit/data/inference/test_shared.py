@@ -223,3 +223,19 @@ def test_lists_of_few_values_may_hold_the_items(tmp_path):
     likes = ["|".join(genres[row]) for row in likes]
     table = {"likes": likes, "genre": genres[genre], "click": clicks.astype(int)}
     assert shared(pa.table(table), tmp_path) == {"likes": "genre"}
+
+
+@pytest.mark.parametrize("names", [("asked", "known"), ("known", "asked")])
+def test_of_two_lists_the_share_is_taken_that_tells(tmp_path, names):
+    rng = np.random.default_rng(0)
+    lists = {
+        name: [rng.choice(30, n, replace=False) for n in rng.integers(2, 9, ROWS)] for name in names
+    }
+    met = [len({*a} & {*k}) / len(a) for a, k in zip(lists["asked"], lists["known"], strict=True)]
+    columns = {n: [";".join(f"s{i}" for i in row) for row in rows] for n, rows in lists.items()}
+    table = pa.table(columns | {"click": (rng.random(ROWS) < 0.1 + np.array(met)).astype(int)})
+    dataset = inferred(table, tmp_path).dataset
+    asked = dataset.features.field("asked")
+    assert (asked.vocabulary_of, asked.share) == ("known", True)
+    data = prepare(dataset, tmp_path / "data", seed=0)
+    assert data.encoder.layout.shares == ("asked",)

@@ -7,6 +7,7 @@ from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
 from dynens.data.reading.flatten import flat, holding
+from dynens.data.reading.sources import read_table
 from dynens.errors import DataError
 
 DEVICES = [{"os": "a", "app": {"version": 3}}, None, {"os": None, "app": {"version": 4}}]
@@ -45,6 +46,31 @@ def test_the_fields_of_structs_in_lists_are_lists_and_lists_of_lists_are_one(fir
     assert flat(table) == table
 
 
+def test_maps_are_opened_as_objects_are(tmp_path):
+    rng = np.random.default_rng(0)
+    visits = [None if i == 3 else [("home", i % 7), ("é", 2.5)][: 1 + i % 2] for i in range(400)]
+    maps = pa.array(visits, pa.map_(pa.string(), pa.float64()))
+    assert flat(pa.table({"m": maps}).slice(2, 3))["m"].to_pylist() == [
+        '{"home": 2.0}',
+        None,
+        '{"home": 4.0}',
+    ]
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"m": maps, "y": rng.integers(0, 2, 400)}), path)
+    dataset = infer_schema(path, "y").dataset
+    assert {f.source for f in dataset.features.fields} == {"m.home", "m.é"}
+    table = read_table([str(path)], dataset.source)
+    assert table["m.é"].to_pylist()[:4] == [None, "2.5", None, None]
+
+
+def test_categories_in_structs_are_read_from_all_groups_of_rows(tmp_path):
+    codes = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0, 1], pa.int8()), ["a", "b"])
+    device = pa.StructArray.from_arrays([codes], names=["os"])
+    pq.write_table(pa.table({"device": device}), tmp_path / "t.parquet", row_group_size=2)
+    table = read_table([str(tmp_path / "t.parquet")])
+    assert table.to_pydict() == {"device.os": ["a", "b", "a", "b"]}
+
+
 def test_the_columns_that_some_are_made_from():
     names = ["x", "device", "a.b"]
     assert holding(names, None) == names
@@ -58,7 +84,8 @@ def test_structs_are_read_as_their_fields_from_any_file(tmp_path, ending):
     tags = [[[f"t{i % 5}"], [f"t{i % 3}"]] for i in range(400)]
     devices = [{"os": f"o{i % 4}", "app": {"v": i % 7}, "tags": tags[i]} for i in range(400)]
     table = pa.table({"device": devices, "y": rng.integers(0, 2, 400)})
-    marks = pa.array([[("a", i)] for i in range(400)], pa.map_(pa.string(), pa.int64()))
+    marks = [[[("a", i)]] for i in range(400)]
+    marks = pa.array(marks, pa.list_(pa.map_(pa.string(), pa.int64())))
     table = table.append_column("marks", marks)
     path = tmp_path / f"t.{ending}"
     if ending == "parquet":

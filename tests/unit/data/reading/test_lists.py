@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from dynens.batch import MISSING, PADDING
 from dynens.data.encoding.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.encoding.vocabulary import Vocabulary
-from dynens.data.reading.lists import CARET, PIECES, PREFIXES, split_lists, split_text
+from dynens.data.reading.lists import CARET, DOTTED, PIECES, PREFIXES, split_lists, split_text
 from dynens.schema import FieldSpec
 
 ALPHABET = "abABİΣ.?^[]{}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("fold", [False, True])
-@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", CARET, PIECES])
+@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", CARET, DOTTED, PIECES])
 @example(texts=["\u2003[a]", "\x0b[b]"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
@@ -72,6 +72,17 @@ def test_folded_words_know_no_capitals_and_no_punctuation_around_them():
     ids = np.zeros((1, 5), np.int32)
     encoder.encode(column.slice(0, 1), np.zeros((1, 0), np.float32), ids)
     assert ids.tolist() == [[4, 0, 3, 2, -1]]  # a word of punctuation alone is none
+
+
+def test_numbers_with_dots_have_beginnings_at_each():
+    texts = ["10.2.30.4", "5.1", "v7", "1.2.3.4.5-b.6", None, "[1.2]", ".."]
+    flat, lengths = split_lists(pa.array(texts), DOTTED)
+    read = [split_text(text, DOTTED) for text in texts if text is not None]
+    assert flat.to_pylist() == [value for row in read for value in row]
+    assert lengths.tolist() == [4, 2, 1, 4, 0, 2, 3]
+    assert read[0] == ["10.", "10.2.", "10.2.30.", "10.2.30.4"]
+    assert read[3] == ["1.", "1.2.", "1.2.3.", "1.2.3.4.5-b.6"]
+    assert read[1] == split_lists(pa.array([5.1]), DOTTED)[0].to_pylist() == ["5.", "5.1"]
 
 
 @pytest.mark.parametrize("values", [["12345", None], [12345, None], [12345.0, np.nan]])

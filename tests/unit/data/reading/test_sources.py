@@ -250,20 +250,32 @@ def test_truncated_gzip_of_a_long_file(tmp_path):
 
 
 def test_the_pattern_for_a_folder_fits_its_files(tmp_path):
-    for name in ("_SUCCESS", ".part-0.crc", "part-0.parquet"):
+    for name in ("_SUCCESS", ".part-0.crc", "part-0.csv"):
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"such as .*/\*\.parquet\.$"):
+    with pytest.raises(DataError, match=r"such as .*/\*\.csv\.$"):
         expand([str(tmp_path)])
 
 
 def test_the_pattern_for_a_folder_of_folders(tmp_path):
-    for name in ("_tmp/part.csv", "c=DE/part.parquet"):
+    for name in ("_tmp/part.parquet", "c=DE/part.csv"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"such as .*/\*\*/\*\.parquet\.$"):
+    with pytest.raises(DataError, match=r"such as .*/\*\*/\*\.csv\.$"):
         expand([str(tmp_path)])
     found = expand([str(tmp_path / "**" / "*")])
-    assert [path.name for path in found] == ["part.parquet"]
+    assert [path.name for path in found] == ["part.csv"]
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path):
+    for name in (
+        "log.parquet/_SUCCESS",
+        "log.parquet/part-1.parquet",
+        "log.parquet/part-0.parquet",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = expand([str(tmp_path / "log.parquet")])
+    assert [path.name for path in found] == ["part-0.parquet", "part-1.parquet"]
 
 
 def test_wildcards_leave_out_marks(tmp_path):
@@ -296,6 +308,7 @@ def test_folders_that_name_a_value_are_a_column(tmp_path):
     table = pa.table({"country": ["DE", "FR", "a/b", None], "x": [1, 2, 3, 4]})
     pq.write_to_dataset(table, tmp_path / "log", partition_cols=["country"])
     pattern = str(tmp_path / "log" / "**" / "*.parquet")
+    assert expand([str(tmp_path / "log")]) == expand([pattern])
     for path, part in iter_tables([pattern]):
         assert file_schema(path).names == part.column_names == ["x", "country"]
     found = read_table([pattern]).sort_by("x").to_pydict()

@@ -40,6 +40,11 @@ SECONDS = MOMENT.timestamp()
         "03.05.2022 17:30:00.0",
         "Tue May  3 17:30:00 2022",
         "03/May/2022:19:30:00 +0200",
+        "Tue, 03 May 2022 17:30:00 GMT",
+        "Tue, 3 May 2022 19:30:00 +0200",
+        "Tue May 03 17:30:00 +0000 2022",
+        "May 3, 2022 5:30 PM",
+        "Tuesday, 03 May 2022 17:30",
         20220503173000,
         202205031730,
         20220503173000000,
@@ -58,6 +63,7 @@ def test_one_moment_in_many_spellings(value):
         ("2022-05-03 17:30:00.000-0700", True),
         ("2022-05-03T17:30-00:30", True),
         ("03/May/2022:17:30:00 +0200", True),
+        ("Tue, 3 May 2022 17:30:00 -0400", True),
         ("2022-05-03T17:30:00+00:00", False),
         ("2022-05-03T17:30:00Z", False),
         ("2022-05-03 17:30:00", False),
@@ -69,6 +75,17 @@ def test_the_clock_of_a_time_with_an_offset(text, is_away):
     assert to_seconds(column, local=True)[1] == SECONDS
     assert seconds_of_values([None, text], local=True)[1] == SECONDS
     assert (seconds_of_values([text])[0] == SECONDS) is not is_away  # kept apart
+
+
+@pytest.mark.parametrize("text", ["September 3, 2021", "3 Sept 2021", "Friday, September 3, 2021"])
+def test_months_and_weekdays_in_full(text):
+    assert seconds_of(text) == datetime(2021, 9, 3, tzinfo=UTC).timestamp()
+    assert text_format(pa.array([text] * 3)) == "auto"
+
+
+@pytest.mark.parametrize("text", ["Mayor 3, 2021", "Sunny, 3, 2021", "Marching 3, 2021"])
+def test_other_words_are_no_months(text):
+    assert np.isnan(seconds_of(text))
 
 
 def test_the_clock_of_times_in_a_zone():
