@@ -7,7 +7,7 @@ padded with `PADDING`. The exported ONNX graphs take exactly these two arrays.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from dataclasses import field as attribute
 from typing import Any, TypeVar, cast
@@ -41,6 +41,23 @@ class SparseField:
     num_embeddings: int
     width: int = 1
     vocabulary_of: str | None = None
+
+
+def field_offsets(fields: Sequence[SparseField]) -> list[int]:
+    """Where each field's id 0 is in the flat table of all fields; one before it is padding's row.
+
+    `row = id + offset`, for `PADDING` too.
+    """
+    offsets, start = [], 0
+    for field in fields:
+        offsets.append(start + 1)
+        start += 1 + field.num_embeddings
+    return offsets
+
+
+def num_flat_rows(fields: Sequence[SparseField]) -> int:
+    """Rows of the flat table."""
+    return sum(1 + field.num_embeddings for field in fields)
 
 
 @dataclass(frozen=True)

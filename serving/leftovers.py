@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,8 +15,11 @@ _STOP_TIMEOUT_S = 5.0
 
 
 def end_leftovers(runtime: Runtime) -> None:
-    """End processes of this server that outlived Ray."""
-    left = processes_of(runtime)
+    """End processes of this server that outlived Ray, and their children.
+
+    Ray's agents do not name the folder, and outlive their parent for a while.
+    """
+    left = _with_children(processes_of(runtime))
     for process in left:
         send_signal(process, signal.SIGTERM)
     _, alive = psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
@@ -40,6 +44,14 @@ def processes_of(runtime: Runtime) -> list[psutil.Process]:
         if process.pid != os.getpid()
         and any(marker in part for part in process.info["cmdline"] or ())
     ]
+
+
+def _with_children(processes: list[psutil.Process]) -> list[psutil.Process]:
+    family = {process.pid: process for process in processes}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family |= {child.pid: child for child in process.children(recursive=True)}
+    return list(family.values())
 
 
 def send_signal(process: psutil.Process, number: int) -> None:

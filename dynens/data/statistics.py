@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import PADDING, FeatureLayout, FloatArray, IntArray
+from dynens.batch import PADDING, FeatureLayout, FloatArray, IntArray, field_offsets, num_flat_rows
 from dynens.data.encoding.fields import BUCKET_SUFFIX
 from dynens.errors import BundleError
 
@@ -38,15 +38,8 @@ Counts = npt.NDArray[np.float64]
 
 
 def flat_offsets(layout: FeatureLayout) -> npt.NDArray[np.int64]:
-    """(F,) position in the flat table of each field's id 0; one before it is its padding row."""
-    sizes = [1 + field.num_embeddings for field in layout.fields]
-    ends = np.cumsum(np.array(sizes, np.int64))
-    return np.concatenate([[0], ends])[: len(sizes)] + 1
-
-
-def flat_rows(layout: FeatureLayout) -> int:
-    """Rows of the flat table."""
-    return sum(1 + field.num_embeddings for field in layout.fields)
+    """(F,) `dynens.batch.field_offsets`."""
+    return np.array(field_offsets(layout.fields), np.int64)
 
 
 class StatTables:
@@ -120,8 +113,8 @@ class CountTables:
     def __init__(self, layout: FeatureLayout, num_parts: int) -> None:
         self._layout = layout
         self._offsets = flat_offsets(layout)
-        self.rows = np.zeros((num_parts, flat_rows(layout)))
-        self.positives = np.zeros((num_parts, flat_rows(layout)))
+        self.rows = np.zeros((num_parts, num_flat_rows(layout.fields)))
+        self.positives = np.zeros((num_parts, num_flat_rows(layout.fields)))
         self.part_rows = np.zeros(num_parts)
         self.part_positives = np.zeros(num_parts)
 
@@ -222,7 +215,7 @@ def fold_of(row_numbers: npt.NDArray[np.int64], seed: int) -> IntArray:
 
 def num_periods(layout: FeatureLayout) -> int:
     """Periods of past-only statistics: `NUM_PERIODS`, or fewer where the tables are large."""
-    return int(np.clip(_MAX_CELLS // max(flat_rows(layout), 1), 4, NUM_PERIODS))
+    return int(np.clip(_MAX_CELLS // max(num_flat_rows(layout.fields), 1), 4, NUM_PERIODS))
 
 
 def period_bounds(times: npt.NDArray[np.float64], periods: int) -> npt.NDArray[np.float64]:

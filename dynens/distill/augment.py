@@ -13,7 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch, FeatureLayout, IntArray
+from dynens.batch import (
+    MISSING,
+    OUT_OF_VOCABULARY,
+    EncodedBatch,
+    FeatureLayout,
+    IntArray,
+    field_offsets,
+)
 from dynens.config.distill import AugmentationConfig
 from dynens.distill.weakness import Weights, drawn
 
@@ -74,13 +81,12 @@ def row_space(
     counts: list[npt.NDArray[np.int64]] = []
     for position, column in enumerate(layout.dense):
         dense.setdefault(_owner(column, features), []).append(position)
-    start = 1
-    for field, columns in layout.columns():
+    offsets = field_offsets(layout.fields)
+    for (field, columns), start in zip(layout.columns(), offsets, strict=True):
         owner = _owner(field.name, features)
         ids.setdefault(owner, []).extend(range(columns.start, columns.stop))
         table = id_counts[start : start + field.num_embeddings]
         counts.extend([table] * field.width)
-        start += field.num_embeddings + 1
     names = list(dict.fromkeys([*ids, *dense]))
     units = tuple(
         Unit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
+from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, field_offsets, num_flat_rows
 from dynens.ensemble.blend import Logits
 from dynens.metrics import sigmoid
 
@@ -34,11 +34,9 @@ class Weakness:
     def __init__(
         self, layout: FeatureLayout, valid: EncodedBatch, teacher: Logits, table: EncodedBatch
     ) -> None:
-        sizes = [1 + field.num_embeddings for field in layout.fields]
-        firsts = 1 + np.concatenate([[0], np.cumsum(sizes)])
-        widths = [field.width for field in layout.fields]
-        self._offsets = np.repeat(firsts[:-1], widths).astype(np.int64)
-        self._num_rows = int(firsts[-1]) - 1
+        offsets = np.array(field_offsets(layout.fields), np.int64)
+        self._offsets = np.repeat(offsets, [field.width for field in layout.fields])
+        self._num_rows = num_flat_rows(layout.fields)
         self._valid_rows = np.asarray(valid.ids, np.int64) + self._offsets
         self._table_ids = table.ids
         self._teacher = teacher

@@ -21,26 +21,13 @@ from torchrec import (
 from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
 
-from dynens.batch import SparseField
+from dynens.batch import SparseField, field_offsets, num_flat_rows
 from dynens.config.learner import Pooling
 
 _TABLE = "fields"
 _TABLE_WEIGHT = f"embedding_bags.{_TABLE}.weight"
 INITIAL_STD = 0.01
 POOLINGS: dict[Pooling, PoolingType] = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
-
-
-def field_offsets(fields: Sequence[SparseField]) -> list[int]:
-    """Offset of each field in the flat table: `row = id + offset`."""
-    offsets, start = [], 0
-    for field in fields:
-        offsets.append(start + 1)
-        start += 1 + field.num_embeddings
-    return offsets
-
-
-def num_flat_rows(fields: Sequence[SparseField]) -> int:
-    return sum(1 + field.num_embeddings for field in fields)
 
 
 def _column_runs(fields: Sequence[SparseField]) -> list[tuple[slice, bool]]:

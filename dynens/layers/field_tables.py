@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
 
-from dynens.batch import SparseField
+from dynens.batch import SparseField, field_offsets
 from dynens.config.learner import Pooling
-from dynens.layers.embeddings import POOLINGS, FlatIndex, field_offsets
+from dynens.layers.embeddings import POOLINGS, FlatIndex
 
 
 class FieldTables(nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
+from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, num_flat_rows
 from dynens.config.learner import LearnerConfig
 from dynens.models.base import FitReport, ProgressCallback, StatSource
 from dynens.models.defaults import resolve_config
@@ -119,7 +119,7 @@ class NetLearner:
         data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
         layout = FeatureLayout.from_dict(data["layout"])
         # The networks' own buffers carry the statistics; this only gives the table's shape.
-        num_rows = sum(1 + field.num_embeddings for field in layout.fields)
+        num_rows = num_flat_rows(layout.fields)
         stats = SavedStats(np.zeros((num_rows, 2), np.float32), tuple(data["stats_columns"]))
         config = LearnerConfig.model_validate(data["config"])
         learner = cls(config, layout, stats, data["seed"])

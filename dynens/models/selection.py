@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dynens.batch import FeatureLayout, FloatArray, SparseField, component_names
+from dynens.batch import FeatureLayout, FloatArray, SparseField, component_names, field_offsets
 from dynens.data.encoding.list_field import LENGTH_SUFFIX
 from dynens.errors import ConfigError
 from dynens.layers.dots import DotColumns, dots
@@ -98,17 +98,16 @@ def select_features(layout: FeatureLayout, names: tuple[str, ...] | None) -> Fea
     id_columns: list[int] = []
     positions: list[int] = []
     flat_rows: list[tuple[int, int]] = []
-    start = 0
     columns_of: dict[str, slice] = {}
+    offsets = field_offsets(layout.fields)
     for position, (field, columns) in enumerate(layout.columns()):
-        stop = start + 1 + field.num_embeddings
         if field.name in wanted:
             fields.append(field)
             columns_of[field.name] = columns
             id_columns.extend(range(columns.start, columns.stop))
             positions.append(position)
-            flat_rows.append((start, stop))
-        start = stop
+            first = offsets[position]
+            flat_rows.append((first - 1, first + field.num_embeddings))
     chosen = {
         name: i
         for i, name in enumerate(layout.dense)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dynens.batch import num_flat_rows
 from dynens.layers.columns import Block, Columns, take_columns
-from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings, num_flat_rows
+from dynens.layers.embeddings import FlatEmbeddings, SparseEmbeddings
 from dynens.layers.pairs import PairInputs
 from dynens.models.network import CTRNetwork, HeadInputs, StatInputs
 from dynens.models.selection import STATS_PER_FIELD, FeatureGroup, FeatureSelection

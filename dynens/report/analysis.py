@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import EncodedBatch, FeatureLayout
+from dynens.batch import EncodedBatch, FeatureLayout, field_offsets
 from dynens.evaluation.systems import Scored
 from dynens.metrics import auc
 
@@ -78,10 +78,9 @@ def hard_slices(
     Only slices with at least 2 % of the rows; the hardest first.
     """
     slices = _frequency_slices(scored, batch, layout, id_frequency)
-    start = 1
-    for field, columns in layout.columns():
+    offsets = field_offsets(layout.fields)
+    for (field, columns), start in zip(layout.columns(), offsets, strict=True):
         counts = id_frequency[start : start + field.num_embeddings]
-        start += field.num_embeddings + 1
         ids = np.asarray(batch.ids[:, columns.start])
         if field.num_embeddings > 200:
             median = np.median(counts[np.maximum(ids, 0)])
@@ -108,11 +107,10 @@ def _frequency_slices(
     layout: FeatureLayout,
     id_frequency: npt.NDArray[np.int64],
 ) -> list[Slice]:
-    start = 1
     rarest = np.full(len(batch), np.iinfo(np.int64).max)
-    for field, columns in layout.columns():
+    offsets = field_offsets(layout.fields)
+    for (field, columns), start in zip(layout.columns(), offsets, strict=True):
         counts = id_frequency[start : start + field.num_embeddings]
-        start += field.num_embeddings + 1
         rarest = np.minimum(rarest, counts[np.maximum(batch.ids[:, columns.start], 0)])
     edges = [(0, 5), (5, 20), (20, 100), (100, 500), (500, None)]
     slices = []

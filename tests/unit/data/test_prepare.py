@@ -4,11 +4,11 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.batch import num_flat_rows
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inference.infer import with_fields
 from dynens.data.prepare import prepare
 from dynens.data.splits import SPLITS
-from dynens.data.statistics import flat_rows
 from dynens.errors import DataError
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, SplitConfig
@@ -29,7 +29,7 @@ def test_everything_the_rest_relies_on(dataset, tmp_path):
     assert train.groups is not None
     assert train.sample_weight is None
     assert not train.ids.flags.writeable
-    assert len(data.id_frequency) == flat_rows(data.layout) == len(data.stats.table)
+    assert len(data.id_frequency) == num_flat_rows(data.layout.fields) == len(data.stats.table)
     assert data.id_frequency[1 : 1 + data.layout.fields[0].num_embeddings].sum() == 480
     with pytest.raises(DataError, match="no split 'dev'"):
         data.split("dev")

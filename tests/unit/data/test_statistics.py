@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 
-from dynens.batch import FeatureLayout, SparseField
+from dynens.batch import FeatureLayout, SparseField, num_flat_rows
 from dynens.data.statistics import (
     SMOOTHING,
     CountTables,
     StatTables,
     flat_offsets,
-    flat_rows,
     fold_of,
     part_tables,
     period_bounds,
@@ -93,7 +92,7 @@ def test_frozen_tables_and_multi_valued_means():
     counts.add(ids, labels, np.zeros(len(ids), np.int32))
     rows, positives, num_rows, num_positives = counts.total()
     table = stat_table(LAYOUT, rows, positives, num_rows, num_positives, num_rows)
-    assert table.shape == (flat_rows(LAYOUT), 2)
+    assert table.shape == (num_flat_rows(LAYOUT.fields), 2)
     stats = StatTables(LAYOUT, table)
     values = stats.transform(ids)
     everything = np.ones(len(ids), bool)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dynens.batch import SparseField
+from dynens.batch import SparseField, field_offsets
 from dynens.config.learner import Pooling
 from dynens.layers.blocks import ByteDropout
 from dynens.layers.columns import Columns
-from dynens.layers.embeddings import POOLINGS, FlatEmbeddings, SparseEmbeddings, field_offsets
+from dynens.layers.embeddings import POOLINGS, FlatEmbeddings, SparseEmbeddings
 from dynens.layers.field_tables import FieldTables, join_flat_table, split_flat_table
 from dynens.layers.interactions import CrossNetwork, PairwiseInnerProducts, fm_second_order
 

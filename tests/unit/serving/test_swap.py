@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dynens.bundle import load_bundle
@@ -16,7 +17,7 @@ from dynens.schema import FieldSpec
 from serving import control, swap
 from serving.control import find_runtime, listening, send_command
 from serving.environment import Runtime, create_runtime, free_port, is_alive
-from serving.leftovers import remove_dead
+from serving.leftovers import end_leftovers, remove_dead
 from serving.metrics import ReplicaMetrics, SnapshotFolder
 from serving.swap import BundleKeeper
 from tests.bundles import write_toy_bundle
@@ -198,6 +199,22 @@ def test_folders_of_killed_servers_are_neither_asked_nor_kept(runtime: Runtime) 
     remove_dead()
     assert not dead.directory.exists()
     assert runtime.directory.exists()
+
+
+def test_children_of_leftovers_that_do_not_name_the_folder_end_too(runtime: Runtime) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()"
+    )
+    command = [sys.executable, "-c", code, str(runtime.directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        end_leftovers(runtime)
+        child_ended, _ = psutil.wait_procs([child], timeout=10)
+    assert child_ended
 
 
 def test_without_a_server_the_command_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
