@@ -28,16 +28,6 @@ def _handlers_kept() -> Iterator[None]:
 
 
 @contextmanager
-def starting_ray() -> Iterator[None]:
-    """A block in which Ray starts, whose driver has handlers of its own and exits at once."""
-    with _handlers_kept():
-        try:
-            yield
-        except SystemExit as e:
-            raise KeyboardInterrupt from e
-
-
-@contextmanager
 def handled_by(
     handler: Handler, numbers: Sequence[signal.Signals] = STOP_SIGNALS
 ) -> Iterator[None]:
@@ -47,6 +37,23 @@ def handled_by(
             for number in numbers:
                 signal.signal(number, handler)
         yield
+
+
+@contextmanager
+def starting_ray() -> Iterator[None]:
+    """A block in which Ray starts; a signal that comes meanwhile raises KeyboardInterrupt after it.
+
+    A process whose connection to Ray was left half made may crash when it ends. Ray's driver has
+    handlers of its own, which are undone, and exits at once.
+    """
+    heard: list[int] = []
+    with handled_by(lambda number, _: heard.append(number)):
+        try:
+            yield
+        except SystemExit as e:
+            raise KeyboardInterrupt from e
+    if heard:
+        raise KeyboardInterrupt
 
 
 @contextmanager

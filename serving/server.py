@@ -328,15 +328,21 @@ def _drain(runtime: Runtime, drain_s: float) -> None:
 def _stop_everything(runtime: Runtime) -> None:
     """Drain the replicas, stop Ray, end whatever is left, remove the folder."""
     ray = sys.modules.get("ray")  # None: stopped before, or while, it was imported
-    if ray is not None and ray.is_initialized():
-        from ray import serve as ray_serve
-
+    if ray is not None:
         # Ray prints into the driver's output that its controller was stopped.
         with redirect_stdout(io.StringIO()):
-            try:
-                ray_serve.shutdown()
-            except Exception:
-                logging.getLogger("dynens.serving").exception("Ray Serve did not stop cleanly")
-            ray.shutdown()
+            if ray.is_initialized():
+                _stop_serve()
+            ray.shutdown()  # also where it was stopped while it began
     end_leftovers(runtime)
     shutil.rmtree(runtime.directory, ignore_errors=True)
+
+
+def _stop_serve() -> None:
+    from ray import serve as ray_serve
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    try:
+        ray_serve.shutdown()
+    except Exception:
+        logging.getLogger("dynens.serving").exception("Ray Serve did not stop cleanly")

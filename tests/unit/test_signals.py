@@ -15,14 +15,23 @@ def test_sigterm_is_as_ctrl_c_in_the_block_only() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_what_a_library_makes_of_the_handlers_is_undone() -> None:
+def test_a_signal_while_ray_starts_is_heard_after_it_and_rays_handlers_are_undone() -> None:
     heard: list[int] = []
+    steps: list[str] = []
     with handled_by(lambda number, _: heard.append(number)):
-        with starting_ray():
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with pytest.raises(KeyboardInterrupt):
+            _start_and_be_stopped(steps)
+        assert (steps, heard) == (["begun", "done"], [])
         signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+
+
+def _start_and_be_stopped(steps: list[str]) -> None:
+    with starting_ray():
+        steps.append("begun")
         signal.raise_signal(signal.SIGINT)
-    assert heard == [signal.SIGTERM, signal.SIGINT]
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        steps.append("done")
 
 
 def test_other_threads_have_no_handlers_to_set() -> None:

@@ -62,7 +62,7 @@ def test_rays_own_answer_to_a_signal_stops_the_start_too(
     def init(**_: object) -> None:
         raise SystemExit(signal.SIGTERM)
 
-    ray = SimpleNamespace(init=init, is_initialized=lambda: False)
+    ray = SimpleNamespace(init=init, is_initialized=lambda: False, shutdown=lambda: None)
     monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(KeyboardInterrupt):
         serve(run, port=free_port())
