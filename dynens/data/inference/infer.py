@@ -41,7 +41,7 @@ from dynens.data.inference.time_fields import (
 from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
 from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.layouts import with_layout
-from dynens.data.reading.sources import read_sample
+from dynens.data.reading.sources import read_sample, table_name
 from dynens.data.reading.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
@@ -79,7 +79,7 @@ def infer_schema(
     sample, distance = read_sample([str(path)], options, SAMPLE_ROWS)
     rule = label_rule(label, sample.column_names)
     draft = DatasetConfig(
-        name=Path(str(path)).name.split(".")[0] or "dataset",
+        name=table_name(str(path)),
         files=(os.path.abspath(path),),
         features=FeatureSchema(label=rule),
         source=options,

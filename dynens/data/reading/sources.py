@@ -71,6 +71,12 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     return files
 
 
+def table_name(pattern: str) -> str:
+    """A file's name, or its folder's where a pattern stands for several, without an ending."""
+    parts = [part for part in Path(pattern).parts if glob.escape(part) == part]
+    return Path(*parts).name.split(".")[0] or "dataset"
+
+
 def _matches(pattern: Path) -> list[Path]:
     """The files of a glob in order; folders that exist are meant as they are spelled.
 

@@ -16,6 +16,7 @@ from dynens.data.reading.sources import (
     not_utf8,
     read_sample,
     read_table,
+    table_name,
 )
 from dynens.errors import DataError
 from dynens.schema import SourceOptions
@@ -320,3 +321,17 @@ def test_a_column_of_the_file_is_not_overwritten_by_its_folder(tmp_path):
     (tmp_path / "x=9").mkdir()
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x=9" / "t.parquet")
     assert read_table([str(tmp_path / "x=9" / "t.parquet")]).to_pydict() == {"x": [1]}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("logs/clicks.csv.gz", "clicks"),
+        ("logs/part-*.parquet", "logs"),
+        ("logs/**/*.parquet", "logs"),
+        ("clicks", "clicks"),
+        ("*.csv", "dataset"),
+    ],
+)
+def test_a_table_has_the_name_of_its_file_or_folder(pattern: str, name: str) -> None:
+    assert table_name(pattern) == name
