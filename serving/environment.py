@@ -194,6 +194,7 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_USAGE_STATS_ENABLED": "0",
         # What Ray does beside serving shows in the p99 of a small machine: metrics of its own, that
