@@ -237,6 +237,8 @@ def main() -> None:
         }
         for student in as_completed(trained):
             name, seed = trained[student]
+            if student.exception() is not None:
+                pool.shutdown(wait=False, cancel_futures=True)  # one that fails is told at once
             figures, z_test = student.result()
             found[name, seed] = {"variant": name, "seed": seed, **figures, **made}
             print(json.dumps(found[name, seed]), flush=True)
