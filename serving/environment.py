@@ -192,6 +192,9 @@ def ray_environment(runtime: Runtime, *, drain_s: float) -> dict[str, str]:
         # Old HAProxy workers leave soon after a reload; the ports of replicas may be reused then.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(30, math.ceil(drain_s) + 5)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # A busy machine may need longer than Ray's five seconds to bring HAProxy up; Ray would
+        # kill it then, and the start of the server with it.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_DEDUP_LOGS": "0",
         "RAY_COLOR_PREFIX": "0",

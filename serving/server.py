@@ -258,10 +258,15 @@ def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
 
 def _start_serve(host: str, port: int) -> None:
     from ray import serve as ray_serve
+    from ray.exceptions import RayError
     from ray.serve.config import HTTPOptions
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    ray_serve.start(http_options=HTTPOptions(host=host, port=port))
+    try:
+        ray_serve.start(http_options=HTTPOptions(host=host, port=port))
+    except (RayError, TimeoutError) as e:
+        last_line = (str(e).strip().splitlines() or [type(e).__name__])[-1]
+        raise ServingError(f"HAProxy did not start: {last_line[:300]}") from e
 
 
 def _run_application(application: Application, name: str, prefix: str = "/") -> None:

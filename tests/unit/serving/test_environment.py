@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.serve._private.constants import HTTP_PROXY_TIMEOUT
 
 from serving.environment import Runtime, create_runtime, ray_environment
 
@@ -46,6 +47,11 @@ def test_every_file_of_haproxy_lies_in_the_folder(runtime: Runtime) -> None:
     for name, value in environment.items():
         if "HAPROXY" in name and value.startswith("/") and name != "DYNENS_HAPROXY_BINARY":
             assert value.startswith(str(runtime.directory)), name
+
+
+def test_ray_has_the_patience_for_haproxy_on_a_busy_machine(runtime: Runtime) -> None:
+    patience_s = float(ray_environment(runtime, drain_s=1)["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"])
+    assert patience_s >= HTTP_PROXY_TIMEOUT  # for which a start waits
 
 
 def test_two_servers_share_neither_token_nor_port(runtime: Runtime) -> None:

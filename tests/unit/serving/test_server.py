@@ -7,9 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from dynens.config.serving import ServingConfig
-from dynens.errors import BadInputError
+from dynens.errors import BadInputError, ServingError
 from serving import server
 from serving.environment import Runtime, free_port
 from serving.server import serve
@@ -66,3 +67,14 @@ def test_rays_own_answer_to_a_signal_stops_the_start_too(
     monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(KeyboardInterrupt):
         serve(run, port=free_port())
+
+
+def test_haproxy_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**_: object) -> None:
+        raise RayTaskError("ready", "Traceback:\nRuntimeError: HAProxy crashed: no memory\n", None)
+
+    monkeypatch.setattr("ray.serve.start", start)
+    with pytest.raises(
+        ServingError, match=r"^HAProxy did not start: .*HAProxy crashed: no memory$"
+    ):
+        server._start_serve("127.0.0.1", free_port())
