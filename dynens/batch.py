@@ -250,6 +250,9 @@ class EncodedBatch:
         ids: (B, ids_width) int32, in [0, num_embeddings) or `PADDING` (multi-valued fields only).
         labels: (B,) float32 in {0, 1}, or None when unlabelled.
         sample_weight: (B,) float32 > 0, or None for ones.
+        grades: (B,) float32, how far on either side of the label's threshold *training* rows are,
+            the sign as the label has it, a mean size of 1 (`dynens/data/grades.py`); or None: the
+            table only tells positive from negative.
         soft_labels: (B,) float32 in [0, 1], another model's probabilities, NaN where it gave none;
             or None.
         groups: (B,) int64 group codes for GAUC, `NO_GROUP` where missing; or None.
@@ -261,6 +264,7 @@ class EncodedBatch:
     ids: IntArray
     labels: FloatArray | None = None
     sample_weight: FloatArray | None = None
+    grades: FloatArray | None = None
     soft_labels: FloatArray | None = None
     groups: npt.NDArray[np.int64] | None = None
     stats: FloatArray | None = None
@@ -284,6 +288,7 @@ class EncodedBatch:
             ids=self.ids[index],
             labels=at(self.labels),
             sample_weight=at(self.sample_weight),
+            grades=at(self.grades),
             soft_labels=at(self.soft_labels),
             groups=at(self.groups),
             stats=at(self.stats),

@@ -35,6 +35,7 @@ class PartRows:
         labels: float32.
         split: int8.
         weights: float32, or None.
+        grades: float32, 0 in rows that do not train; or None.
         soft_labels: float32, or None.
         groups: int64, or None.
         periods: int32 fold or period of training rows, 0 elsewhere.
@@ -44,6 +45,7 @@ class PartRows:
     labels: FloatArray
     split: npt.NDArray[np.int8]
     weights: FloatArray | None
+    grades: FloatArray | None
     soft_labels: FloatArray | None
     groups: npt.NDArray[np.int64] | None
     periods: IntArray
@@ -146,6 +148,7 @@ def _write_chunk(batch: EncodedBatch, at: slice, rows: PartRows, result: Encoded
             dense=batch.dense[mine],
             labels=labels,
             sample_weight=None if rows.weights is None else rows.weights[at][mine],
+            grades=rows.grades[at][mine] if code == TRAIN and rows.grades is not None else None,
             soft_labels=None if rows.soft_labels is None else rows.soft_labels[at][mine],
             groups=None if rows.groups is None else rows.groups[at][mine],
         )

@@ -24,6 +24,7 @@ from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import EncodedEntity, RawEntity, load_entities
 from dynens.data.encoding.fitters import look_at_items, tie_fields
 from dynens.data.encoding.fitting import FieldFitter
+from dynens.data.grades import grades_of
 from dynens.data.inference.infer import with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
@@ -239,6 +240,9 @@ class _Preparation:
     ) -> None:
         rate = self.features.negative_sampling_rate
         weights = weights_of(rows.labels, rows.weights, rate)
+        grades = None
+        if rows.outcomes is not None:
+            grades = grades_of(rows.outcomes, rows.labels, split == TRAIN)
         past, periods, count = self._periods(rows, split, encoder.layout)
         calls = []
         for i, (part, at) in enumerate(zip(parts, rows.bounds, strict=True)):
@@ -247,6 +251,7 @@ class _Preparation:
                 rows.labels[at],
                 split[at],
                 None if weights is None else weights[at],
+                None if grades is None else grades[at],
                 None if rows.soft_labels is None else rows.soft_labels[at],
                 None if rows.groups is None else rows.groups[at],
                 periods[at],

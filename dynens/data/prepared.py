@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -225,5 +225,5 @@ def concat(batches: Sequence[EncodedBatch]) -> EncodedBatch:
         parts = [getattr(batch, name) for batch in batches]
         return None if any(part is None for part in parts) else np.concatenate(parts)
 
-    names = ("dense", "ids", "labels", "sample_weight", "soft_labels", "groups", "stats")
+    names = [part.name for part in fields(EncodedBatch)]
     return EncodedBatch(**{name: join(name) for name in names})

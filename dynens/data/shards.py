@@ -21,6 +21,7 @@ _DTYPES: dict[str, type[np.generic]] = {
     "ids": np.int32,
     "labels": np.float32,
     "sample_weight": np.float32,
+    "grades": np.float32,
     "soft_labels": np.float32,
     "groups": np.int64,
     "stats": np.float32,

@@ -16,6 +16,7 @@ import pyarrow.ipc as ipc
 
 from dynens.batch import NO_GROUP
 from dynens.data.columns import number_columns, numeric_fields, time_columns
+from dynens.data.grades import Outcomes, outcomes_in
 from dynens.data.reading.decimals import outcomes_with_points
 from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
@@ -87,6 +88,7 @@ class StagedPart:
         groups: (N,) int64, or None.
         weights: (N,) float32, or None.
         soft_labels: (N,) float32, NaN where there is none; or None.
+        outcomes: (N,) float64, what the label's threshold stands between; or None.
         report: what was found.
     """
 
@@ -98,6 +100,7 @@ class StagedPart:
     groups: npt.NDArray[np.int64] | None
     weights: npt.NDArray[np.float32] | None
     soft_labels: npt.NDArray[np.float32] | None
+    outcomes: Outcomes | None
     report: Report
 
     def __len__(self) -> int:
@@ -126,6 +129,7 @@ class StagedRows:
         groups: as in `StagedPart`.
         weights: as in `StagedPart`.
         soft_labels: as in `StagedPart`.
+        outcomes: as in `StagedPart`.
         bounds: where each file's rows begin and end, one range per file.
         report: summed.
     """
@@ -137,6 +141,7 @@ class StagedRows:
     groups: npt.NDArray[np.int64] | None
     weights: npt.NDArray[np.float32] | None
     soft_labels: npt.NDArray[np.float32] | None
+    outcomes: Outcomes | None
     bounds: list[slice]
     report: Report
 
@@ -169,6 +174,7 @@ def merge_parts(parts: Sequence[StagedPart]) -> StagedRows:
         groups=join("groups"),
         weights=join("weights"),
         soft_labels=join("soft_labels"),
+        outcomes=join("outcomes"),
         bounds=[slice(int(e) - len(p), int(e)) for e, p in zip(ends, parts, strict=True)],
         report=report,
     )
@@ -216,6 +222,9 @@ class _Stager:
     def add(self, table: pa.Table) -> None:
         codes = self._reader.read(table)
         kept = codes >= 0
+        outcomes = outcomes_in(table, self._features.label)
+        if outcomes is not None:
+            self._keep("outcomes", outcomes[kept])
         self._report.rows_read += len(codes)
         table = self._conform(table)
         if not kept.all():
@@ -293,6 +302,7 @@ class _Stager:
             groups=arrays.get("groups"),
             weights=arrays.get("weights"),
             soft_labels=arrays.get("soft_labels"),
+            outcomes=arrays.get("outcomes"),
             report=report,
         )
 

@@ -3,19 +3,23 @@
 A user's label on an item is told from that user's labels on all items, and the item's side does the
 same with its users:
 
-`h_u = σ(b + n_u Σ_{rows (u, i)} ±w_i)`, `z = z_0 + h_uᵀ v_i + c_i + d_u`,
+`h_u = σ(b + n_u Σ_{rows (u, i)} (g w_i + s_i))`, `z = z_0 + h_uᵀ v_i + c_i + d_u`,
 `logit = (z_user + z_item) / 2`
 
-with + for a positive and - for a negative row, `n_u` the root of the mean number of rows over u's
-own, and `z_0` what is expected of an item that nothing is known of. In training each row is left
-out of the sum at random, so that nothing is told by itself alone. What the sums come to is known
-afterwards: a row is scored by one product of two vectors that are looked up.
+with `g` the row's grade (1 for a positive and -1 for a negative row, or more and less than that
+where the table says how far from the threshold a row is), `s_i` what it says that there is a row at
+all, `n_u` the root of the mean number of rows over u's own, and `z_0` what is expected of an item
+that nothing is known of. In training each row is left out of the sum at random, so that nothing is
+told by itself alone. What the sums come to is known afterwards: a row is scored by one product of
+two vectors that are looked up.
 
 References:
     Sedhain et al., "AutoRec: Autoencoders Meet Collaborative Filtering", WWW 2015, eq. 1 and 2,
     here with logistic loss.
     Wu et al., "Collaborative Denoising Auto-Encoders for Top-N Recommender Systems", WSDM 2016
     (inputs left out at random).
+    Koren, "Factorization Meets the Neighborhood", KDD 2008, eq. 15 (that there is a row apart from
+    what it holds, as SVD++ has it).
 """
 
 from __future__ import annotations
@@ -40,7 +44,14 @@ from dynens.models.defaults import AUTOREC_ROWS_PER_STEP, autorec_steps, resolve
 from dynens.models.net_learner import LEARNER_FILE, WEIGHTS_FILE, SavedStats
 from dynens.models.onnx_export import export_module
 from dynens.models.optim import reproducible
-from dynens.models.ratings import Ids, Ratings, SideBatch, pair_ratings, unknown_rate
+from dynens.models.ratings import (
+    Ids,
+    Ratings,
+    SideBatch,
+    grades_of,
+    pair_ratings,
+    unknown_rate,
+)
 from dynens.models.training import BaseTrainer, predict_logits, weighted_bce
 from dynens.run import intact
 
@@ -71,6 +82,7 @@ class Side(nn.Module):
         self.dropout = dropout
         self.register_buffer("base", torch.zeros(()))
         self.encode = nn.Parameter(torch.randn(num_columns, width) * _INITIAL_STD)
+        self.seen = nn.Parameter(torch.zeros(num_columns, width))
         self.decode = nn.Parameter(torch.randn(num_columns, width) * _INITIAL_STD)
         self.hidden_bias = nn.Parameter(torch.zeros(width))
         self.column_bias = nn.Parameter(torch.zeros(num_columns))
@@ -79,14 +91,17 @@ class Side(nn.Module):
 
     def sums(self, batch: SideBatch) -> Tensor:
         """(R, H) before the sigmoid."""
-        sign = batch.sign
+        kept = torch.ones_like(batch.grade)
         if self.training and self.dropout:
-            kept = torch.rand(len(sign), device=sign.device) >= self.dropout
-            sign = sign * kept / (1 - self.dropout)
-        pooled = embedding_bag(
-            batch.column, self.encode, batch.offsets, mode="sum", per_sample_weights=sign
-        )
-        return pooled * batch.scale.unsqueeze(1) + self.hidden_bias
+            kept = (torch.rand_like(kept) >= self.dropout) / (1 - self.dropout)
+
+        def pooled(table: Tensor, weight: Tensor) -> Tensor:
+            return embedding_bag(
+                batch.column, table, batch.offsets, mode="sum", per_sample_weights=weight
+            )
+
+        total = pooled(self.encode, batch.grade * kept) + pooled(self.seen, kept)
+        return total * batch.scale.unsqueeze(1) + self.hidden_bias
 
     def forward(self, batch: SideBatch, rows: slice | Tensor) -> Tensor:
         """Logits of some of the batch's rows."""
@@ -103,15 +118,16 @@ class Side(nn.Module):
         for ids, sums in self._all_sums(ratings):
             self.hidden[ids] = torch.sigmoid(sums)
 
-    def left_out(self, ratings: Ratings, owner: Tensor, column: Tensor, sign: Tensor) -> Tensor:
+    def left_out(self, ratings: Ratings, owner: Tensor, column: Tensor, grade: Tensor) -> Tensor:
         """(n,) logits of rows that are among `ratings`, each without its own part of the sum."""
         sums = torch.cat([sums for _, sums in self._all_sums(ratings)])
         logits = []
         for start in range(0, len(owner), _CHUNK_ROWS):
             at = slice(start, start + _CHUNK_ROWS)
             mine, other = owner[at], column[at]
-            own = (sign[at] * ratings.scale[mine]).unsqueeze(1) * self.encode[other]
-            logits.append(self._logits(torch.sigmoid(sums[mine] - own), mine, other))
+            own = grade[at].unsqueeze(1) * self.encode[other] + self.seen[other]
+            hidden = torch.sigmoid(sums[mine] - ratings.scale[mine].unsqueeze(1) * own)
+            logits.append(self._logits(hidden, mine, other))
         return torch.cat(logits)
 
     def _all_sums(self, ratings: Ratings) -> Iterator[tuple[Tensor, Tensor]]:
@@ -122,7 +138,7 @@ class Side(nn.Module):
 
 def vector_length(pair: FieldPair, config: LearnerConfig) -> int:
     """H of both sides: as configured, less where the ids are many."""
-    return min(config.embedding_dim, max(_MOST_WEIGHTS // (2 * sum(pair.sizes)), 1))
+    return min(config.embedding_dim, max(_MOST_WEIGHTS // (3 * sum(pair.sizes)), 1))
 
 
 def product_width(layout: FeatureLayout, config: LearnerConfig) -> int:
@@ -192,7 +208,7 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
         tables: list[nn.Parameter] = []
         biases: list[nn.Parameter] = []
         for name, parameter in self.network.named_parameters():
-            (tables if name.endswith(("encode", "decode")) else biases).append(parameter)
+            (tables if name.endswith(("encode", "seen", "decode")) else biases).append(parameter)
         groups = [
             {"params": tables, "weight_decay": self.options.embedding_l2 or 0.0},
             {"params": biases, "weight_decay": self.options.dense_l2},
@@ -288,10 +304,10 @@ class AutoRecLearner:
         network = self._network()
         users, items = pair_ratings(self.pair, train)
         at = [torch.from_numpy(np.asarray(train.ids[:, c], np.int64)) for c in self.pair.columns]
-        sign = torch.from_numpy(np.asarray(train.labels) * 2 - 1)
+        grade = torch.from_numpy(grades_of(train))
         with torch.no_grad():
-            by_user = network.user.left_out(users, at[0], at[1], sign)
-            by_item = network.item.left_out(items, at[1], at[0], sign)
+            by_user = network.user.left_out(users, at[0], at[1], grade)
+            by_item = network.item.left_out(items, at[1], at[0], grade)
         logits: FloatArray = ((by_user + by_item) / 2).numpy()
         return logits
 
@@ -315,7 +331,9 @@ class AutoRecLearner:
         path = directory / WEIGHTS_FILE
         with intact(path), np.load(path, allow_pickle=False) as arrays:
             network = AutoRecNetwork(learner.pair, config)
-            network.load_state_dict({n: torch.from_numpy(arrays[n]) for n in arrays.files})
+            weights = {n: torch.from_numpy(arrays[n]) for n in arrays.files}
+            unseen = {n: w for n, w in network.state_dict().items() if n.endswith(".seen")}
+            network.load_state_dict(unseen | weights)  # learners of before had none
         learner.network_ = network.eval()
         return learner
 

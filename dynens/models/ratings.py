@@ -19,7 +19,7 @@ class Ratings:
     """Labelled rows of one side, put together by the id they belong to.
 
     Attributes:
-        owner, column, sign, labels, weight: (n,) of each row; `sign` is ±1.
+        owner, column, grade, labels, weight: (n,) of each row.
         count: (R,) rows of each id.
         scale: (R,) n_u.
     """
@@ -28,6 +28,7 @@ class Ratings:
         self,
         owner: Ids,
         column: Ids,
+        grade: FloatArray,
         labels: FloatArray,
         weight: FloatArray | None,
         num_rows: int,
@@ -35,9 +36,9 @@ class Ratings:
         order = np.argsort(owner, kind="stable")
         self.owner = torch.from_numpy(owner[order])
         self.column = torch.from_numpy(column[order])
+        self.grade = torch.from_numpy(grade[order])
         self.labels = torch.from_numpy(labels[order])
         self.weight = None if weight is None else torch.from_numpy(weight[order])
-        self.sign = self.labels * 2 - 1
         self.count = np.bincount(owner, minlength=num_rows)
         self.start = np.cumsum(self.count) - self.count
         mean = len(owner) / max(int(np.count_nonzero(self.count)), 1)
@@ -54,7 +55,7 @@ class Ratings:
             offsets=torch.from_numpy(offsets),
             own=torch.from_numpy(own),
             column=self.column[rows],
-            sign=self.sign[rows],
+            grade=self.grade[rows],
             labels=self.labels[rows],
             weight=None if self.weight is None else self.weight[rows],
             scale=self.scale[torch.from_numpy(ids)],
@@ -70,7 +71,7 @@ class SideBatch:
     offsets: Tensor
     own: Tensor
     column: Tensor
-    sign: Tensor
+    grade: Tensor
     labels: Tensor
     weight: Tensor | None
     scale: Tensor
@@ -82,7 +83,7 @@ class SideBatch:
             offsets=self.offsets.to(device),
             own=self.own.to(device),
             column=self.column.to(device),
-            sign=self.sign.to(device),
+            grade=self.grade.to(device),
             labels=self.labels.to(device),
             weight=None if self.weight is None else self.weight.to(device),
             scale=self.scale.to(device),
@@ -93,11 +94,20 @@ def pair_ratings(pair: FieldPair, rows: EncodedBatch) -> tuple[Ratings, Ratings]
     """Labelled rows by user and by item."""
     assert rows.labels is not None
     users, items = (np.asarray(rows.ids[:, column], np.int64) for column in pair.columns)
-    labels, weight = np.asarray(rows.labels), rows.sample_weight
+    values = grades_of(rows), np.asarray(rows.labels), rows.sample_weight
     return (
-        Ratings(users, items, labels, weight, pair.sizes[0]),
-        Ratings(items, users, labels, weight, pair.sizes[1]),
+        Ratings(users, items, *values, pair.sizes[0]),
+        Ratings(items, users, *values, pair.sizes[1]),
     )
+
+
+def grades_of(rows: EncodedBatch) -> FloatArray:
+    """(n,) the grades of labelled rows, ±1 where the table has none."""
+    if rows.grades is not None:
+        return np.asarray(rows.grades)
+    assert rows.labels is not None
+    grades: FloatArray = np.asarray(rows.labels) * 2 - 1
+    return grades
 
 
 def unknown_rate(pair: FieldPair, rows: EncodedBatch) -> float:

@@ -15,6 +15,7 @@ from dynens.metrics import auc
 from dynens.models import autorec
 from dynens.models.autorec import AutoRecLearner
 from dynens.models.base import FitProgress
+from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.ratings import pair_ratings, unknown_rate
 from dynens.models.registry import load_learner
 from tests.unit.models.tables import TinyStats
@@ -42,6 +43,11 @@ def taste_table(rows: int, seed: int) -> EncodedBatch:
 
 
 TRAIN, VALID = taste_table(4000, 1), taste_table(1500, 2)
+assert TRAIN.labels is not None
+# Clicks out of taste, and rows without one within it, are close to the threshold.
+_AS_EXPECTED = (TRAIN.ids[:, 0] % 4 == TRAIN.ids[:, 1] % 4) == (TRAIN.labels > 0)
+_GRADES = np.where(_AS_EXPECTED, 1.2, 0.2) * (TRAIN.labels * 2 - 1)
+GRADED = replace(TRAIN, grades=_GRADES.astype(np.float32))
 
 
 def learner_of(**updates: object) -> AutoRecLearner:
@@ -54,6 +60,13 @@ def learner_of(**updates: object) -> AutoRecLearner:
 def fitted() -> AutoRecLearner:
     learner = learner_of()
     learner.fit(TRAIN, VALID)
+    return learner
+
+
+@pytest.fixture(scope="module")
+def graded() -> AutoRecLearner:
+    learner = learner_of()
+    learner.fit(GRADED, VALID)
     return learner
 
 
@@ -98,6 +111,49 @@ def test_training_rows_are_answered_without_their_own_labels(fitted: AutoRecLear
     assert np.abs(after - before)[same_user].max() > 1e-3
     # Where a row's own label is in the sum, it is told by itself.
     assert auc_of(TRAIN, fitted.predict_logits(TRAIN)) > auc_of(TRAIN, before)
+
+
+def test_a_users_vector_is_the_sum_of_its_graded_rows(graded: AutoRecLearner) -> None:
+    assert graded.network_ is not None
+    assert GRADED.grades is not None
+    side = {n: w.numpy() for n, w in graded.network_.user.state_dict().items()}
+    user = 5
+    mine = GRADED.ids[:, 0] == user
+    items = GRADED.ids[mine, 1]
+    total = GRADED.grades[mine] @ side["encode"][items] + side["seen"][items].sum(axis=0)
+    per_user = len(GRADED) / len(np.unique(GRADED.ids[:, 0]))
+    total = total * np.sqrt(per_user / mine.sum()) + side["hidden_bias"]
+    np.testing.assert_allclose(side["hidden"][user], 1 / (1 + np.exp(-total)), atol=1e-5)
+    assert np.abs(side["seen"]).max() > 0.01
+
+
+def test_grades_tell_more_than_labels() -> None:
+    by_grade, by_label = learner_of(), learner_of()
+    few = GRADED.take(slice(0, 2500))
+    by_grade.fit(few, VALID)
+    by_label.fit(replace(few, grades=None), VALID)
+    better, worse = (auc_of(VALID, one.predict_logits(VALID)) for one in (by_grade, by_label))
+    assert better > worse + 0.01  # .754 and .733
+
+
+def test_graded_training_rows_are_answered_without_their_own(graded: AutoRecLearner) -> None:
+    assert GRADED.grades is not None
+    before = graded.training_logits(GRADED)
+    grades = np.array(GRADED.grades)
+    grades[7] = -3.0
+    after = graded.training_logits(replace(GRADED, grades=grades))
+    assert after[7] == pytest.approx(before[7], abs=1e-5)
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_learners_of_before_counted_no_rows_as_seen(fitted: AutoRecLearner, tmp_path: Path) -> None:
+    fitted.save(tmp_path)
+    with np.load(tmp_path / WEIGHTS_FILE) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if not name.endswith(".seen")}
+    np.savez(tmp_path / WEIGHTS_FILE, **kept)
+    np.testing.assert_array_equal(
+        load_learner(tmp_path).predict_logits(VALID), fitted.predict_logits(VALID)
+    )
 
 
 def test_unknown_users_and_items_have_finite_answers(fitted: AutoRecLearner) -> None:
@@ -171,7 +227,7 @@ def test_a_loaded_learner_answers_training_rows_alike(
 
 
 def test_tables_of_many_ids_get_shorter_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autorec, "_MOST_WEIGHTS", 2 * 5 * (USERS + ITEMS + 2 * FIRST_VALUE_ID))
+    monkeypatch.setattr(autorec, "_MOST_WEIGHTS", 3 * 5 * (USERS + ITEMS + 2 * FIRST_VALUE_ID))
     learner = learner_of()
     learner.fit(TRAIN, VALID)
     assert learner.network_ is not None
