@@ -105,8 +105,8 @@ class LearnerConfig(FrozenConfig):
     hidden_units: tuple[int, ...] = (256, 128, 64)
     """Widths of the hidden layers, from the input up."""
     branches: int = Field(default=1, ge=1, le=16)
-    """Perceptrons side by side over the same embeddings (dnn and ipnn only), each with a loss of
-    its own; their logits are averaged."""
+    """Perceptrons side by side over the same embeddings (dnn and ipnn), or pairs of autoencoders
+    (autorec), each with a loss of its own; their logits are averaged."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropped share of hidden units; None: scaled to the table."""
     embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -172,11 +172,12 @@ class LearnerConfig(FrozenConfig):
                 raise ValueError(
                     f"the last of hidden_units, {last}, must be a multiple of fusion_heads, {heads}"
                 )
-        if self.branches > 1 and (self.model not in _BRANCHING or not self.hidden_units):
+        can_branch = self.model == "autorec" or (self.model in _BRANCHING and self.hidden_units)
+        if self.branches > 1 and not can_branch:
             raise ValueError(
                 f"branches is {self.branches} but model is {self.model} with hidden_units "
                 f"{list(self.hidden_units)}; only {' and '.join(_BRANCHING[:2])} with hidden "
-                "layers can have more than one"
+                "layers, and autorec, can have more than one"
             )
         if self.random_features and (self.model != "dnn" or not self.hidden_units):
             raise ValueError(

@@ -35,6 +35,7 @@ def default_learners() -> dict[str, LearnerConfig]:
         "autorec": LearnerConfig(
             model="autorec",
             embedding_dim=256,
+            branches=2,
             min_rows_per_id=15,
             optimizer=OptimizerConfig(learning_rate=0.01),
         ),

@@ -4,7 +4,7 @@ A user's label on an item is told from that user's labels on all items, and the 
 same with its users:
 
 `h_u = σ(b + n_u Σ_{rows (u, i)} (g w_i + s_i))`, `z = z_0 + h_uᵀ v_i + c_i + d_u`,
-`logit = (z_user + z_item) / 2`
+`logit = (z_user + z_item) / 2`, on average over `branches` such pairs
 
 with `g` the row's grade (1 for a positive and -1 for a negative row, or more and less than that
 where the table says how far from the threshold a row is), `s_i` what it says that there is a row at
@@ -26,11 +26,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
@@ -137,34 +138,63 @@ class Side(nn.Module):
 
 
 def vector_length(pair: FieldPair, config: LearnerConfig) -> int:
-    """H of both sides: as configured, less where the ids are many."""
-    return min(config.embedding_dim, max(_MOST_WEIGHTS // (3 * sum(pair.sizes)), 1))
+    """H of every side: as configured, less where the ids are many."""
+    num_weights = 3 * config.branches * sum(pair.sizes)
+    return min(config.embedding_dim, max(_MOST_WEIGHTS // num_weights, 1))
 
 
 def product_width(layout: FeatureLayout, config: LearnerConfig) -> int:
     """Length of the vectors whose product a learner's logit is."""
     pair = layout.largest_pair(config.fields)
-    return 0 if pair is None else min(_LONGEST_PRODUCT, 2 * vector_length(pair, config))
+    return (
+        0
+        if pair is None
+        else min(_LONGEST_PRODUCT, 2 * config.branches * vector_length(pair, config))
+    )
+
+
+class Branch(nn.Module):
+    """Both sides, the users' and the items'."""
+
+    def __init__(self, sizes: tuple[int, int], width: int, dropout: float) -> None:
+        super().__init__()
+        rows, columns = sizes
+        self.user = Side(rows, columns, width, dropout)
+        self.item = Side(columns, rows, width, dropout)
+
+    def tables(self) -> tuple[Table, Table]:
+        """Each field's vectors (R, 2 H) and biases (R,): a row's product and sum are its logit."""
+        user, item = self.user, self.item
+        left = torch.cat([user.hidden, item.decode], dim=1) / 2
+        right = torch.cat([user.decode, item.hidden], dim=1)
+        left_bias = (user.row_bias + item.column_bias + user.base + item.base) / 2
+        right_bias = (user.column_bias + item.row_bias) / 2
+        return (left.detach(), left_bias.detach()), (right.detach(), right_bias.detach())
 
 
 class AutoRecNetwork(nn.Module):
-    """Both sides, the users' and the items'."""
+    """Branches side by side, which differ by their first weights and by the rows left out."""
 
     def __init__(self, pair: FieldPair, config: LearnerConfig) -> None:
         super().__init__()
         self.pair = pair
-        rows, columns = pair.sizes
         width, dropout = vector_length(pair, config), config.dropout or 0.0
-        self.user = Side(rows, columns, width, dropout)
-        self.item = Side(columns, rows, width, dropout)
+        self.branches = nn.ModuleList(
+            Branch(pair.sizes, width, dropout) for _ in range(config.branches)
+        )
+
+    def pairs(self) -> list[Branch]:
+        """The branches, typed."""
+        return [branch for branch in self.branches if isinstance(branch, Branch)]
 
     def settle(self, ratings: tuple[Ratings, Ratings]) -> None:
         """Compute what the exported tables need of the training rows."""
         training = self.training
         self.eval()
         with torch.no_grad():
-            self.user.settle(ratings[0])
-            self.item.settle(ratings[1])
+            for branch in self.pairs():
+                branch.user.settle(ratings[0])
+                branch.item.settle(ratings[1])
         self.train(training)
 
     def scorer(self) -> ScoredRows:
@@ -172,14 +202,15 @@ class AutoRecNetwork(nn.Module):
         return ScoredRows(PairProduct.of(self.pair, self.tables()))
 
     def tables(self) -> tuple[Table, Table]:
-        """Each field's vectors (R, L) and biases (R,): a row's product and sum are its logit."""
-        user, item = self.user, self.item
-        left = torch.cat([user.hidden, item.decode], dim=1) / 2
-        right = torch.cat([user.decode, item.hidden], dim=1)
-        left, right = shortened(left.detach(), right.detach(), min(_LONGEST_PRODUCT, left.shape[1]))
-        left_bias = (user.row_bias + item.column_bias + user.base + item.base) / 2
-        right_bias = (user.column_bias + item.row_bias) / 2
-        return (left, left_bias.detach()), (right, right_bias.detach())
+        """Each field's vectors (R, L) and biases (R,), on average over the branches."""
+        lefts, rights = zip(*(branch.tables() for branch in self.pairs()), strict=True)
+        left = torch.cat([vectors for vectors, _ in lefts], dim=1) / len(lefts)
+        right = torch.cat([vectors for vectors, _ in rights], dim=1)
+        left, right = shortened(left, right, min(_LONGEST_PRODUCT, left.shape[1]))
+        left_bias, right_bias = (
+            torch.stack([bias for _, bias in side]).mean(0) for side in (lefts, rights)
+        )
+        return (left, left_bias), (right, right_bias)
 
 
 class ScoredRows(nn.Module):
@@ -199,7 +230,7 @@ class ScoredRows(nn.Module):
 class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
     """The loop with steps of users and of items, in turns, instead of rows.
 
-    The sides share no weights, so that a step leaves the other side's as they are.
+    Sides and branches share no weights, so that a step leaves those of the others as they are.
     """
 
     _ratings: tuple[Ratings, Ratings] | None = None
@@ -216,17 +247,24 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
         return torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
 
     def steps_per_epoch(self, train: EncodedBatch) -> int:
-        return 2 * min(autorec_steps(len(train)), *self.network.pair.sizes)
+        return 2 * len(self.network.branches) * self._parts(train)
+
+    def _parts(self, train: EncodedBatch) -> int:
+        """In how many parts the ids of either side are gone through."""
+        return min(autorec_steps(len(train)), *self.network.pair.sizes)
 
     def minibatches(
         self, train: EncodedBatch, rng: np.random.Generator, rows: Ids | None
     ) -> Iterator[tuple[Side, SideBatch]]:
         users, items = self.ratings(train, rows)
-        steps = self.steps_per_epoch(train) // 2
-        parts = (np.array_split(rng.permutation(len(side.count)), steps) for side in (users, items))
+        count = self._parts(train)
+        parts = (np.array_split(rng.permutation(len(side.count)), count) for side in (users, items))
         for user_ids, item_ids in zip(*parts, strict=True):
-            yield self.network.user, users.of(user_ids).to(self.device)
-            yield self.network.item, items.of(item_ids).to(self.device)
+            by_user = users.of(user_ids).to(self.device)
+            by_item = items.of(item_ids).to(self.device)
+            for branch in self.network.pairs():
+                yield branch.user, by_user
+                yield branch.item, by_item
 
     def ratings(self, train: EncodedBatch, rows: Ids | None) -> tuple[Ratings, Ratings]:
         """Both sides' training rows."""
@@ -284,8 +322,9 @@ class AutoRecLearner:
         with reproducible(self.seed, config.num_threads):
             network = AutoRecNetwork(self.pair, config)
             rate = unknown_rate(self.pair, train)
-            for side in (network.user, network.item):
-                side.base.fill_(math.log(rate / (1 - rate)))
+            for branch in network.pairs():
+                for side in (branch.user, branch.item):
+                    side.base.fill_(math.log(rate / (1 - rate)))
             network.to(config.device)
             trainer = AutoRecTrainer(network, config, self.seed, checkpoint_dir, progress)
             report = trainer.fit(train, valid)
@@ -301,15 +340,16 @@ class AutoRecLearner:
 
     def training_logits(self, train: EncodedBatch) -> FloatArray:
         """(B,) logits, each from the other rows of its user and item: its own tells its label."""
-        network = self._network()
         users, items = pair_ratings(self.pair, train)
         at = [torch.from_numpy(np.asarray(train.ids[:, c], np.int64)) for c in self.pair.columns]
         grade = torch.from_numpy(grades_of(train))
+        logits = []
         with torch.no_grad():
-            by_user = network.user.left_out(users, at[0], at[1], grade)
-            by_item = network.item.left_out(items, at[1], at[0], grade)
-        logits: FloatArray = ((by_user + by_item) / 2).numpy()
-        return logits
+            for branch in self._network().pairs():
+                logits.append(branch.user.left_out(users, at[0], at[1], grade))
+                logits.append(branch.item.left_out(items, at[1], at[0], grade))
+        mean: FloatArray = torch.stack(logits).mean(0).numpy()
+        return mean
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -331,9 +371,7 @@ class AutoRecLearner:
         path = directory / WEIGHTS_FILE
         with intact(path), np.load(path, allow_pickle=False) as arrays:
             network = AutoRecNetwork(learner.pair, config)
-            weights = {n: torch.from_numpy(arrays[n]) for n in arrays.files}
-            unseen = {n: w for n, w in network.state_dict().items() if n.endswith(".seen")}
-            network.load_state_dict(unseen | weights)  # learners of before had none
+            network.load_state_dict(_weights_in(arrays, network))
         learner.network_ = network.eval()
         return learner
 
@@ -347,3 +385,12 @@ class AutoRecLearner:
 
 
 _NO_STATS = SavedStats(np.zeros((0, 2), np.float32), ())
+
+
+def _weights_in(arrays: Mapping[str, npt.NDArray[Any]], network: nn.Module) -> dict[str, Tensor]:
+    """A network's weights; learners of before had one branch, unnamed, and saw no rows as such."""
+    weights = {n: w for n, w in network.state_dict().items() if n.endswith(".seen")}
+    for name, array in arrays.items():
+        known = name if name.startswith("branches.") else f"branches.0.{name}"
+        weights[known] = torch.from_numpy(array)
+    return weights

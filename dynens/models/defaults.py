@@ -81,7 +81,8 @@ def _autorec_defaults(config: LearnerConfig, num_rows: int) -> LearnerConfig:
     """
     optimizer = config.optimizer
     given = optimizer.embedding_l2, optimizer.ema_decay
-    l2, decay = AUTOREC_L2_ROWS / max(num_rows, 1), default_ema_decay(2 * autorec_steps(num_rows))
+    l2 = AUTOREC_L2_ROWS / max(num_rows, 1)
+    decay = default_ema_decay(2 * config.branches * autorec_steps(num_rows))
     updates = {
         "embedding_l2": l2 if given[0] is None else given[0],
         "ema_decay": decay if given[1] is None else given[1],

@@ -11,13 +11,15 @@ import pytest
 from dynens.batch import FIRST_VALUE_ID, EncodedBatch, FeatureLayout, FieldPair, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError, TrainingError
+from dynens.layers.products import PairProduct
 from dynens.metrics import auc
 from dynens.models import autorec
-from dynens.models.autorec import AutoRecLearner
+from dynens.models.autorec import AutoRecLearner, ScoredRows
 from dynens.models.base import FitProgress
 from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.ratings import pair_ratings, unknown_rate
 from dynens.models.registry import load_learner
+from dynens.models.training import predict_logits
 from tests.unit.models.tables import TinyStats
 
 NO_STATS = TinyStats(np.zeros((0, 2), np.float32), (), ())
@@ -70,6 +72,13 @@ def graded() -> AutoRecLearner:
     return learner
 
 
+@pytest.fixture(scope="module")
+def branched() -> AutoRecLearner:
+    learner = learner_of(branches=2)
+    learner.fit(TRAIN, VALID)
+    return learner
+
+
 def autorec_pair() -> FieldPair:
     pair = LAYOUT.largest_pair()
     assert pair is not None
@@ -90,8 +99,9 @@ def test_each_side_alone_says_something_and_both_say_more(fitted: AutoRecLearner
     user, item = pair_ratings(fitted.pair, VALID)
     network = fitted.network_
     at = [np.asarray(VALID.ids[:, c], np.int64) for c in (0, 1)]
-    user_side = (network.user.hidden[at[0]] * network.user.decode[at[1]]).sum(1).detach().numpy()
-    item_side = (network.item.hidden[at[1]] * network.item.decode[at[0]]).sum(1).detach().numpy()
+    (both,) = network.pairs()
+    user_side = (both.user.hidden[at[0]] * both.user.decode[at[1]]).sum(1).detach().numpy()
+    item_side = (both.item.hidden[at[1]] * both.item.decode[at[0]]).sum(1).detach().numpy()
     assert auc_of(VALID, user_side) > 0.7
     assert auc_of(VALID, item_side) > 0.7
     assert np.corrcoef(user_side, item_side)[0, 1] < 0.99
@@ -116,7 +126,7 @@ def test_training_rows_are_answered_without_their_own_labels(fitted: AutoRecLear
 def test_a_users_vector_is_the_sum_of_its_graded_rows(graded: AutoRecLearner) -> None:
     assert graded.network_ is not None
     assert GRADED.grades is not None
-    side = {n: w.numpy() for n, w in graded.network_.user.state_dict().items()}
+    side = {n: w.numpy() for n, w in graded.network_.pairs()[0].user.state_dict().items()}
     user = 5
     mine = GRADED.ids[:, 0] == user
     items = GRADED.ids[mine, 1]
@@ -146,11 +156,36 @@ def test_graded_training_rows_are_answered_without_their_own(graded: AutoRecLear
     assert np.abs(after - before).max() > 1e-3
 
 
-def test_learners_of_before_counted_no_rows_as_seen(fitted: AutoRecLearner, tmp_path: Path) -> None:
+def test_branches_answer_on_average(branched: AutoRecLearner) -> None:
+    assert branched.network_ is not None
+    each = [
+        ScoredRows(PairProduct.of(branched.pair, branch.tables()))
+        for branch in branched.network_.pairs()
+    ]
+    logits = [predict_logits(scored, VALID) for scored in each]
+    assert np.corrcoef(*logits)[0, 1] < 0.999
+    np.testing.assert_allclose(
+        branched.predict_logits(VALID), np.mean(logits, axis=0), rtol=0, atol=1e-4
+    )
+    apart = [auc_of(VALID, one) for one in logits]
+    assert auc_of(VALID, branched.predict_logits(VALID)) > np.mean(apart)
+    assert auc_of(TRAIN, branched.training_logits(TRAIN)) > 0.75
+
+
+def test_branches_are_loaded_as_they_were(branched: AutoRecLearner, tmp_path: Path) -> None:
+    branched.save(tmp_path)
+    loaded = load_learner(tmp_path)
+    np.testing.assert_array_equal(loaded.predict_logits(VALID), branched.predict_logits(VALID))
+    np.testing.assert_array_equal(loaded.training_logits(TRAIN), branched.training_logits(TRAIN))
+
+
+def test_learners_of_before_are_loaded(fitted: AutoRecLearner, tmp_path: Path) -> None:
+    """They had one branch, without a name, and saw no rows as such."""
     fitted.save(tmp_path)
     with np.load(tmp_path / WEIGHTS_FILE) as arrays:
-        kept = {name: arrays[name] for name in arrays.files if not name.endswith(".seen")}
-    np.savez(tmp_path / WEIGHTS_FILE, **kept)
+        kept = {name.removeprefix("branches.0."): arrays[name] for name in arrays.files}
+    assert {name.partition(".")[0] for name in kept} == {"user", "item"}
+    np.savez(tmp_path / WEIGHTS_FILE, **{n: w for n, w in kept.items() if "seen" not in n})
     np.testing.assert_array_equal(
         load_learner(tmp_path).predict_logits(VALID), fitted.predict_logits(VALID)
     )
@@ -231,7 +266,7 @@ def test_tables_of_many_ids_get_shorter_vectors(monkeypatch: pytest.MonkeyPatch)
     learner = learner_of()
     learner.fit(TRAIN, VALID)
     assert learner.network_ is not None
-    assert learner.network_.user.hidden.shape == (USERS + FIRST_VALUE_ID, 5)
+    assert learner.network_.pairs()[0].user.hidden.shape == (USERS + FIRST_VALUE_ID, 5)
 
 
 def test_the_pair_has_one_field_of_each_side_and_the_most_ids() -> None:
