@@ -46,7 +46,7 @@ def test_the_student_has_room_for_what_it_takes_over() -> None:
     short = config.learners["autorec"].model_copy(update={"embedding_dim": 8})
     learners = {**config.learners, "autorec": short}
     shorter = config.model_copy(update={"learners": learners})
-    assert with_inheritance(shorter, LAYOUT).product_width == 16
+    assert with_inheritance(shorter, LAYOUT).product_width == 32  # two sides, two branches
 
 
 def test_a_student_of_other_fields_or_one_told_so_takes_nothing_over() -> None:
