@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -20,11 +19,12 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from dynens.bundle import load_bundle
 from dynens.config.run import RayConfig, RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import BadInputError, BundleError, DynensError, TrainingError, causes
+from dynens.errors import BadInputError, BundleError, DynensError, TrainingError
 from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
 from dynens.schema import DatasetConfig
 from dynens.signals import starting_ray
 from training.context import StageContext, json_progress, read_settings
+from training.failures import LESS_MEMORY, explained
 from training.plan import (
     DONE,
     LEARNER_PREFIX,
@@ -41,13 +41,6 @@ from training.reuse import compare_files, reuse_stages
 
 POLL_S = 0.3
 PROGRESS_FILE = "progress.jsonl"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_MEMORY = "can't allocate memory"  # torch's allocator raises a plain RuntimeError
-_LESS_MEMORY = (
-    "lower ray.num_cpus (fewer learners side by side) and continue with --resume, or start anew "
-    "with a smaller batch size"
-)
 FEW_OF_A_CLASS = 10  # in a half of the validation rows: an AUC is off by some 0.1
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
@@ -271,7 +264,7 @@ def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
             raise cause from e
         raise TrainingError(f"stage {stage.name} failed: {cause or e}") from e
     except OutOfMemoryError as e:
-        raise TrainingError(f"stage {stage.name} ran out of memory; {_LESS_MEMORY}.") from e
+        raise TrainingError(f"stage {stage.name} ran out of memory; {LESS_MEMORY}.") from e
     except WorkerCrashedError as e:
         raise TrainingError(
             f"stage {stage.name}: its worker died {config.ray.max_retries + 1} times; look for a "
@@ -330,37 +323,6 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
     write_json(out / DONE, {"stage": name, "started": started, "seconds": time.time() - started})
     replace_directory(out, directory)
     shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def explained(stage: str, root: Path) -> Iterator[None]:
-    """Turn a full disk, memory that ran out or missing rights into one sentence.
-
-    What was finished is kept.
-
-    Raises:
-        TrainingError: disk or memory did not suffice inside the block.
-        BadInputError: a file or folder must not be written or read.
-    """
-    try:
-        yield
-    except DynensError:
-        raise
-    except Exception as e:
-        chain = list(causes(e))
-        if any(isinstance(c, OSError) and c.errno in _DISK_FULL for c in chain):
-            raise TrainingError(
-                f"stage {stage}: the disk of {root} is full; make room and continue with --resume."
-            ) from e
-        denied = [c for c in chain if isinstance(c, OSError) and c.errno in _DENIED]
-        if denied:
-            raise BadInputError(
-                f"stage {stage}: {denied[0].filename or root} cannot be used "
-                f"({denied[0].strerror}); correct its rights and continue with --resume."
-            ) from e
-        if any(isinstance(c, MemoryError) or _NO_MEMORY in str(c) for c in chain):
-            raise TrainingError(f"stage {stage} ran out of memory; {_LESS_MEMORY}.") from e
-        raise
 
 
 def _stage_function(name: str) -> Callable[[StageContext], None]:
