@@ -53,11 +53,12 @@ def with_student(run: RunDirectory, settings: list[str], root: Path) -> RunDirec
     given = {"data": dataset.model_dump(mode="json"), **config.model_dump(mode="json")}
     other.start(given, resume=False)
     reuse_stages(other, config, run.root)
-    stages = plan(open_prepared(other.data).without_unsuited(config), other, 1)
+    config = open_prepared(other.data).without_unsuited(config)
+    stages = plan(config, other, 1)
     done = finished_stages(stages)
     for stage in stages:
         if stage.name not in done:
-            run_stage(stage.name, stage.directory, other)
+            run_stage(stage, other, config)
     return other
 
 

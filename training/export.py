@@ -48,7 +48,7 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
             if stage.name in _AGAIN:
                 watcher.started(stage)
                 start = time.monotonic()
-                run_stage(stage.name, stage.directory, run)
+                run_stage(stage, run, config)
                 watcher.finished(stage, time.monotonic() - start, reused=False)
     warn_of_ranking(run, watcher)
 

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from training.plan import (
     finished_stages,
     is_complete,
     plan,
+    read_mark,
     ready,
 )
 from training.reuse import compare_files, reuse_stages
@@ -159,7 +161,8 @@ def _prepare_here(run: RunDirectory, config: RunConfig, watcher: Watcher) -> Non
         return
     watcher.started(stage)
     start = time.monotonic()
-    run_stage(stage.name, stage.directory, run)
+    shutil.rmtree(run.work, ignore_errors=True)  # checkpoints of other rows
+    run_stage(stage, run, config)
     data = open_prepared(run.data)
     watcher.progress(stage, 1.0, _prepared_note(data))
     watcher.finished(stage, time.monotonic() - start, reused=False)
@@ -252,7 +255,7 @@ def _submit(run: RunDirectory, config: RunConfig, stage: StageSpec) -> Any:
     task = _remote_stage.options(
         num_cpus=stage.num_cpus, max_retries=config.ray.max_retries, name=stage.name
     )
-    return task.remote(stage.name, str(stage.directory), str(run.root))
+    return task.remote(stage, run, config)
 
 
 def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
@@ -291,8 +294,8 @@ def _points(path: Path) -> list[dict[str, float]]:
 
 
 @ray.remote  # type: ignore[untyped-decorator]
-def _remote_stage(name: str, directory: str, root: str) -> None:
-    run_stage(name, Path(directory), RunDirectory(Path(root)))
+def _remote_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
+    run_stage(stage, run, config)
 
 
 def work_directory(run: RunDirectory, stage: str) -> Path:
@@ -300,15 +303,21 @@ def work_directory(run: RunDirectory, stage: str) -> Path:
     return run.work / stage.replace(":", "-")
 
 
-def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
-    """Run one stage in this process and rename its output into place."""
-    dataset, config = read_settings(run.read_config(), str(run.config))
-    if name != PREPARE:
-        config = open_prepared(run.data).without_unsuited(config)
-    work = work_directory(run, name)
+def run_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
+    """Run one stage in this process and rename its output into place.
+
+    Args:
+        stage: whose needs are complete.
+        run: its run.
+        config: without learners that are not meant for the table; its `ray` may be another one than
+            the run began with.
+    """
+    dataset, _ = read_settings(run.read_config(), str(run.config))
+    work = work_directory(run, stage.name)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
     started = time.time()
+    marks = {s.name: read_mark(s) or {} for s in plan(config, run, 1) if s.name in stage.needs}
     context = StageContext(
         run=run,
         dataset=dataset,
@@ -317,11 +326,18 @@ def run_stage(name: str, directory: Path, run: RunDirectory) -> None:
         checkpoints=work / "checkpoints",
         progress=json_progress(work / PROGRESS_FILE),
     )
-    with explained(name, run.root):
+    with explained(stage.name, run.root):
         out.mkdir(parents=True)
-        _stage_function(name)(context)
-    write_json(out / DONE, {"stage": name, "started": started, "seconds": time.time() - started})
-    replace_directory(out, directory)
+        _stage_function(stage.name)(context)
+    mark = {
+        "stage": stage.name,
+        "started": started,
+        "seconds": time.time() - started,
+        "identity": open_prepared(out).fingerprint if stage.name == PREPARE else uuid.uuid4().hex,
+        "made_from": {name: mark.get("identity") for name, mark in marks.items()},
+    }
+    write_json(out / DONE, mark)
+    replace_directory(out, stage.directory)
     shutil.rmtree(work, ignore_errors=True)
 
 

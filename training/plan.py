@@ -1,10 +1,12 @@
-"""What a run consists of: its stages, what each needs, and which may start. Pure functions."""
+"""What a run consists of: its stages, what each needs, which are done and which may start."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
@@ -109,13 +111,35 @@ def ready(
 
 def is_complete(stage: StageSpec) -> bool:
     """A stage directory carries its mark only once it was renamed into place."""
-    return (stage.directory / DONE).is_file()
+    return read_mark(stage) is not None
 
 
 def finished_stages(stages: list[StageSpec]) -> set[str]:
-    """Complete stages whose needs are complete too (a stage after a lost one runs again)."""
+    """Complete stages whose needs are complete too, and still the ones they were made from.
+
+    A stage after a lost one runs again, also where that one is there anew.
+    """
     finished: set[str] = set()
+    identities: dict[str, str | None] = {}
     for stage in stages:
-        if is_complete(stage) and all(need in finished for need in stage.needs):
+        mark = read_mark(stage)
+        if mark is None or not all(need in finished for need in stage.needs):
+            continue
+        made_from = mark.get("made_from", {})
+        if all(made_from.get(need) == identities[need] for need in stage.needs):
             finished.add(stage.name)
+            identities[stage.name] = mark.get("identity")
     return finished
+
+
+def read_mark(stage: StageSpec) -> dict[str, Any] | None:
+    """What a complete stage says of itself; None where it is incomplete.
+
+    Its `identity` changes with every making of it, that of the encoded rows with what they are made
+    from; `made_from` holds the identities of its needs. Marks of earlier versions have neither.
+    """
+    try:
+        mark: dict[str, Any] = json.loads((stage.directory / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return mark

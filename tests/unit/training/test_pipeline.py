@@ -1,6 +1,7 @@
 """How a run starts and resumes."""
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +15,9 @@ from dynens.rules import LabelRule
 from dynens.run import RunDirectory
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 from training import pipeline
-from training.pipeline import Watcher, _prepare_here, fit
-from training.plan import DONE
+from training.context import StageContext
+from training.pipeline import Watcher, _prepare_here, fit, run_stage
+from training.plan import DONE, finished_stages, plan
 
 FEATURES = FeatureSchema(label=LabelRule(column="y"), fields=(FieldSpec(name="c"),))
 
@@ -113,7 +115,7 @@ def test_bad_input_that_a_late_stage_finds_leaves_what_was_trained(
     def refuses(*_: object) -> None:
         mark.parent.mkdir(parents=True)
         if trained:
-            mark.touch()
+            mark.write_text("{}")
         raise ConfigError("no 3 learners cost at most 0.1 µs")
 
     monkeypatch.setattr(pipeline, "cluster", lambda _: contextlib.nullcontext(2))
@@ -168,3 +170,37 @@ def test_bad_input_leaves_an_earlier_run_alone(table: Path, tmp_path: Path) -> N
     with pytest.raises(BadInputError, match="already holds a run"):
         fit(dataset_of(table), RunConfig(), out)
     assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_a_stage_follows_the_settings_of_ray_that_a_run_goes_on_with(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def stopped(context: StageContext) -> None:
+        seen.append(context.config.ray.data_workers)
+        raise TrainingError("stopped")
+
+    monkeypatch.setattr(pipeline, "_prepare_data", stopped)
+    for workers, resume in ((1, False), (2, True)):
+        config = RunConfig(ray=RayConfig(data_workers=workers))
+        with pytest.raises(TrainingError, match="stopped"):
+            fit(dataset_of(table), config, tmp_path / "run", resume=resume)
+    assert seen == [1, 2]
+
+
+def test_rows_of_other_files_undo_what_was_trained(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    specs = plan(RunConfig(), run, 1)
+    started(dataset_of(table), run.root, resume=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "_stage_function", lambda _: lambda context: None)
+        run_stage(specs[1], run, RunConfig())
+    done = {specs[0].name, specs[1].name}
+    for labels, finished in (([0, 1, 1], done), ([0, 1, 0], {specs[0].name})):
+        pq.write_table(pa.table({"c": ["a", "b"] * 60, "y": labels * 40}), table)
+        shutil.rmtree(run.data)
+        started(dataset_of(table), run.root, resume=True)
+        assert finished_stages(specs) == finished

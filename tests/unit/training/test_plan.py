@@ -8,7 +8,7 @@ from dynens.config.base import validate
 from dynens.config.run import RunConfig, StudentSearchConfig, load_run_config
 from dynens.errors import ConfigError
 from dynens.rules import LabelRule
-from dynens.run import RunDirectory
+from dynens.run import RunDirectory, write_json
 from dynens.schema import DatasetConfig, FeatureSchema
 from training.pipeline import fit
 from training.plan import DONE, check_cores, finished_stages, plan, ready
@@ -59,6 +59,19 @@ def test_a_stage_after_a_lost_one_runs_again(tmp_path: Path) -> None:
     finished = finished_stages(specs)
     assert "learner:xgboost" in finished
     assert not {"learner:ipnn", "ensemble", "student", "bundle"} & finished
+
+
+def test_a_stage_made_from_an_earlier_making_of_another_runs_again(tmp_path: Path) -> None:
+    specs = stages(tmp_path)
+    for spec in specs:
+        mark = {"identity": spec.name, "made_from": {need: need for need in spec.needs}}
+        write_json(spec.directory / DONE, mark)
+    assert finished_stages(specs) == {spec.name for spec in specs}
+    again = next(spec for spec in specs if spec.name == "learner:ipnn")
+    write_json(again.directory / DONE, {"identity": "new", "made_from": {"prepare": "prepare"}})
+    finished = finished_stages(specs)
+    assert {"learner:ipnn", "learner:xgboost", "baseline"} <= finished
+    assert not {"ensemble", "student", "router", "bundle"} & finished
 
 
 def test_a_directory_without_its_mark_is_unfinished(tmp_path: Path) -> None:
