@@ -89,7 +89,7 @@ class Application:
         self._authorization = None if token is None else f"Bearer {token}".encode()
         self._scheduler = Scheduler(threaded=config.scoring_thread)
         # Of turning scores into an answer; learned, like the engine's own costs.
-        self._reply_cost = CostModel(5e-5, 6e-7, slowdown=3.0)
+        self._reply_cost = CostModel(5e-5, 6e-7)
         self._queue = StandingQueue()
         self._in_flight = 0
         self._uploads = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from dynens.batch import FeatureLayout, IdColumns, Rows
 from dynens.engine import Scores
+
+logger = logging.getLogger("dynens.serving")
 
 BUCKETS_MS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -151,7 +154,7 @@ class SnapshotFolder:
         self._path = None if directory is None else directory / f"{replica}.json"
 
     def write(self, snapshot: Mapping[str, Any]) -> None:
-        """Publish this replica's counts."""
+        """Publish this replica's counts, or say why not: the next ones may find room again."""
         if self._path is None:
             return
         staging = self._path.with_suffix(f".{os.getpid()}.tmp")
@@ -160,6 +163,8 @@ class SnapshotFolder:
             os.replace(staging, self._path)
         except FileNotFoundError:
             return  # the server is shutting down and its folder is gone
+        except OSError as e:
+            logger.warning("counts are not published: %s cannot be written (%s)", self._path, e)
 
     def others(self) -> Iterable[tuple[dict[str, Any], bool]]:
         """Counts of the other replicas, each with whether it is alive."""

@@ -1,11 +1,13 @@
 """Counting and the Prometheus page."""
 
+import errno
 import json
 import os
 import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynens.batch import (
@@ -93,6 +95,21 @@ def test_snapshots_are_plain_json_and_a_lost_folder_is_no_error(tmp_path: Path) 
     assert json.loads(json.dumps(snapshot)) == snapshot
     SnapshotFolder(tmp_path / "gone", "a").write(snapshot)
     assert list(SnapshotFolder(tmp_path / "gone", "a").others()) == []
+
+
+def test_a_full_disk_loses_no_later_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = SnapshotFolder(tmp_path, "a")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        folder.write(counted().snapshot())
+    assert "No space left" in caplog.text
+    folder.write(counted().snapshot())
+    assert len(list(SnapshotFolder(tmp_path, "b").others())) == 1
 
 
 def test_counts_go_on_with_a_new_bundle_and_requests_under_way_keep_their_columns() -> None:
