@@ -23,6 +23,8 @@ ACCOUNT_ERROR_AUC = 2e-4
 # How far the share of hard rows may exceed the maximum on other rows, and how surely no further.
 HEADROOM = 0.02
 ONE_SIDED_95 = 1.645
+# Difficulties nearer to each other, as a share of the largest, are equal but for rounding.
+ROUNDING = 1e-6
 
 
 def routed(easy: Vector, hard: Vector, difficulty: Vector, fraction: float) -> Vector:
@@ -171,14 +173,20 @@ def fitted_fraction(shares: Vector, fraction: float, maximum: float) -> float:
 
 
 def threshold_at(difficulty: Vector, fraction: float) -> float:
-    """The difficulty above which `fraction` of the rows lie: +inf for none, -inf for all."""
+    """The difficulty above which `fraction` of the rows lie: +inf for none, -inf for all.
+
+    Rows that are as hard as the hardest easy one are easy, too. The threshold is halfway to the
+    next harder ones, so that the served graph, which rounds otherwise, sends the same rows.
+    """
     count = round(fraction * len(difficulty))
     if count <= 0:
         return float("inf")
     if count >= len(difficulty):
         return float("-inf")
     ordered = np.sort(np.asarray(difficulty, dtype=np.float64))[::-1]
-    return float((ordered[count - 1] + ordered[count]) / 2)
+    easy = ordered[count]
+    harder = ordered[:count][ordered[:count] > easy + ROUNDING * np.abs(ordered).max()]
+    return float((harder[-1] + easy) / 2) if len(harder) else float("inf")
 
 
 def _smooth(values: Curve) -> Curve:

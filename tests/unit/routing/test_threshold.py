@@ -59,6 +59,15 @@ def test_threshold_separates_exactly_the_fraction() -> None:
     assert threshold_at(difficulty, 1.0) == -np.inf
 
 
+def test_threshold_lies_between_rows_that_differ_by_more_than_rounding() -> None:
+    difficulty = np.repeat(np.array([0.9, 0.7, 0.4], np.float32), [10, 40, 50])
+    served = np.nextafter(difficulty, np.float32(1))
+    for fraction, hard in ((0.05, 0), (0.1, 10), (0.3, 10), (0.5, 50), (0.8, 50)):
+        threshold = threshold_at(difficulty, fraction)
+        assert (difficulty > threshold).sum() == (served > threshold).sum() == hard
+    assert threshold_at(np.ones(9), 0.3) == np.inf
+
+
 def simulated(num_rows: int, student_noise: float, seed: int = 0, fractions: tuple = (0.0, 1.0)):
     """A calibrated ensemble, and a student that is its logit plus noise."""
     rng = np.random.default_rng(seed)
