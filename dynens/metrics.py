@@ -107,19 +107,17 @@ def gauc(
     order = np.lexsort((s, g))
     s, g, w = s[order], g[order], w[order]
     positive = y[order] * w
-    last_of_tie = np.append(np.flatnonzero((s[1:] != s[:-1]) | (g[1:] != g[:-1])), len(s) - 1)
-    tie_positive = np.diff(np.cumsum(positive)[last_of_tie], prepend=0.0)
-    tie_negative = np.diff(np.cumsum(w - positive)[last_of_tie], prepend=0.0)
-    tie_group = g[last_of_tie]
+    first = np.append(0, np.flatnonzero((s[1:] != s[:-1]) | (g[1:] != g[:-1])) + 1)  # of each tie
+    tie_positive, tie_negative = (np.add.reduceat(part, first) for part in (positive, w - positive))
+    tie_group = g[first]
     start = np.append(0, np.flatnonzero(tie_group[1:] != tie_group[:-1]) + 1)
-    group_of_tie = np.cumsum(np.bincount(start, minlength=len(tie_group))[: len(tie_group)]) - 1
     group_positive = np.add.reduceat(tie_positive, start)
     group_negative = np.add.reduceat(tie_negative, start)
     below = np.cumsum(tie_negative) - tie_negative
-    below -= below[start][group_of_tie]
+    below -= np.repeat(below[start], np.diff(start, append=len(below)))
     area = np.add.reduceat(tie_positive * (below + tie_negative / 2), start)
     pairs = group_positive * group_negative
-    mixed = pairs > 1e-12
+    mixed = pairs > 0
     if not mixed.any():
         return math.nan
     size = (group_positive + group_negative)[mixed]

@@ -52,6 +52,14 @@ def test_gauc_is_the_weighted_mean_of_the_groups_aucs(weighted: bool) -> None:
     assert metrics.gauc(labels, scores, groups, w) == pytest.approx(total / mass, abs=1e-10)
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
+def test_gauc_does_not_depend_on_the_unit_of_weights(unit: float) -> None:
+    labels, scores, weight = random_case(seed=1)
+    groups = np.random.default_rng(2).integers(0, 700, len(labels))
+    expected = metrics.gauc(labels, scores, groups, weight)
+    assert metrics.gauc(labels, scores, groups, unit * weight) == pytest.approx(expected, abs=1e-9)
+
+
 def test_rows_without_a_group_have_no_part_in_gauc() -> None:
     labels, scores, weight = random_case(seed=1)
     groups = np.random.default_rng(2).integers(-1, 20, len(labels))
