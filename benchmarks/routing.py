@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.loads import markdown_table, one_sentence, write_result
 from dynens.batch import EncodedBatch
-from dynens.bootstrap import auc_draws, interval
+from dynens.bootstrap import RandomRouteAUC, auc_draws, interval
 from dynens.config.run import load_run_config
 from dynens.data.prepared import open_prepared
 from dynens.evaluation.systems import RunSystems, Scored, score_rows
@@ -92,25 +91,24 @@ def routed(
 ) -> dict[str, Any]:
     """Both ways of routing at one fraction, and the router minus random, paired 95 % interval."""
     assert batch.labels is not None
-    count = round(fraction * len(batch))
-    order = np.argsort(-scored.difficulty, kind="stable")
-    chance = np.random.default_rng([seed, 0x0DD]).permutation(len(batch))
-    probabilities = {
-        "router": scored.routed(_flags(order[:count], len(batch))),
-        "random": scored.routed(_flags(chance[:count], len(batch))),
-    }
-    value = {n: auc(batch.labels, p, batch.sample_weight) for n, p in probabilities.items()}
+    flags = np.zeros(len(batch), dtype=bool)
+    flags[np.argsort(-scored.difficulty, kind="stable")[: round(fraction * len(batch))]] = True
+    weight = np.ones(len(batch)) if batch.sample_weight is None else batch.sample_weight
+    hard = scored.probabilities["static_ensemble_with_student"]
+    router = scored.routed(flags)
+    chance = RandomRouteAUC(
+        batch.labels, scored.probabilities["student"], hard, float(flags.mean())
+    )
+    value = {"router": auc(batch.labels, router, weight), "random": chance(weight)}
     drawn = auc_draws(
-        batch.labels, probabilities, draws=draws, seed=seed, sample_weight=batch.sample_weight
+        batch.labels,
+        {"router": router, "random": chance},
+        draws=draws,
+        seed=seed,
+        sample_weight=weight,
     )
     difference = interval(value["router"] - value["random"], drawn["router"] - drawn["random"])
     return {"fraction": fraction, **value, "difference": vars(difference)}
-
-
-def _flags(rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.bool_]:
-    flags = np.zeros(size, dtype=bool)
-    flags[rows] = True
-    return flags
 
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:

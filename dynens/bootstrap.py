@@ -46,16 +46,42 @@ class WeightedAUC:
         return float(positive @ (below + negative / 2) / total)
 
 
+class RandomRouteAUC:
+    """AUC to be expected under changing row weights where chance routes each row.
+
+    The mean over all ways to route, so that no luck of one draw counts: a row is there twice, with
+    either score and the share of its weight that goes with it.
+
+    Args:
+        labels: (N,) in [0, 1].
+        easy, hard: (N,) finite scores of the two routes.
+        share: of rows that are sent to `hard`, each on its own.
+    """
+
+    def __init__(
+        self, labels: npt.ArrayLike, easy: npt.ArrayLike, hard: npt.ArrayLike, share: float
+    ) -> None:
+        self._both = WeightedAUC(np.tile(labels, 2), np.concatenate([easy, hard]))
+        self._shares = (1.0 - share, share)
+
+    def __call__(self, weight: npt.NDArray[Any]) -> float:
+        """The AUC under `weight` (N,) ≥ 0; NaN when one class has no weight."""
+        return self._both(np.concatenate([share * weight for share in self._shares]))
+
+
 def auc_draws(
     labels: npt.ArrayLike,
-    systems: Mapping[str, npt.ArrayLike],
+    systems: Mapping[str, npt.ArrayLike | RandomRouteAUC],
     *,
     draws: int,
     seed: int,
     sample_weight: npt.ArrayLike | None = None,
 ) -> dict[str, Draws]:
     """Bootstrap draws (draws,) of every system's AUC, paired across systems."""
-    functions = {name: WeightedAUC(labels, scores) for name, scores in systems.items()}
+    functions = {
+        name: system if isinstance(system, RandomRouteAUC) else WeightedAUC(labels, system)
+        for name, system in systems.items()
+    }
     result = {name: np.empty(draws) for name in systems}
     num_rows = len(np.asarray(labels))
     generator = np.random.default_rng(seed)

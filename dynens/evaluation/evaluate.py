@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
-from dynens.bootstrap import auc_draws, interval
+from dynens.bootstrap import RandomRouteAUC, auc_draws, interval
 from dynens.config.run import ReportConfig
 from dynens.evaluation.attribution import field_attribution
 from dynens.evaluation.costs import BLOCK_ROWS, Costs, measure_costs
@@ -223,18 +223,28 @@ def _agreement(systems: RunSystems, scored: Scored) -> dict[str, float]:
 def _paired(
     scored: Scored, batch: EncodedBatch, options: ReportConfig, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Differences in AUC between systems with paired 95 % bootstrap intervals."""
+    """Differences in AUC between systems with paired 95 % bootstrap intervals.
+
+    That of random routing is its mean over all draws: the luck of a single one is as large as what
+    a router may gain.
+    """
     assert batch.labels is not None
-    probabilities = dict(scored.probabilities)
-    probabilities["random_route"] = _random_draws(scored, int(scored.route.sum()), 1, seed)[0]
+    weight = np.ones(len(batch)) if batch.sample_weight is None else batch.sample_weight
+    by_chance = RandomRouteAUC(
+        batch.labels,
+        scored.probabilities["student"],
+        scored.probabilities["static_ensemble_with_student"],
+        scored.hard_fraction,
+    )
     draws = auc_draws(
         batch.labels,
-        probabilities,
+        {**scored.probabilities, "random_route": by_chance},
         draws=options.bootstrap_draws,
         seed=seed,
-        sample_weight=batch.sample_weight,
+        sample_weight=weight,
     )
-    value = {name: auc(batch.labels, p, batch.sample_weight) for name, p in probabilities.items()}
+    value = {name: auc(batch.labels, p, weight) for name, p in scored.probabilities.items()}
+    value["random_route"] = by_chance(weight)
     return {
         f"{a}_minus_{b}": vars(interval(value[a] - value[b], draws[a] - draws[b])) for a, b in PAIRS
     }

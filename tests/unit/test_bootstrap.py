@@ -1,12 +1,13 @@
 """Weighted AUC and paired draws."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dynens.bootstrap import WeightedAUC, auc_draws, interval
+from dynens.bootstrap import RandomRouteAUC, WeightedAUC, auc_draws, interval
 
 
 def test_weighted_auc_agrees_with_scikit_learn_on_ties_and_weights() -> None:
@@ -20,6 +21,22 @@ def test_weighted_auc_agrees_with_scikit_learn_on_ties_and_weights() -> None:
 
 def test_weighted_auc_is_undefined_without_one_class() -> None:
     assert math.isnan(WeightedAUC([1, 1], [0.2, 0.3])(np.ones(2)))
+
+
+def test_random_routing_is_the_mean_over_all_ways_to_route() -> None:
+    rng = np.random.default_rng(2)
+    labels, weight = np.array([1, 0, 1, 0, 0]), rng.random(5)
+    easy, hard = rng.integers(0, 4, (2, 5)) / 4
+    expected = 0.0
+    for way in itertools.product([False, True], repeat=5):
+        chance = np.prod(np.where(way, 0.3, 0.7))
+        expected += chance * WeightedAUC(labels, np.where(way, hard, easy))(weight)
+    routed = RandomRouteAUC(labels, easy, hard, 0.3)
+    assert routed(weight) == pytest.approx(expected, abs=1e-12)
+    draws = auc_draws(
+        labels, {"a": easy, "b": RandomRouteAUC(labels, easy, hard, 0)}, draws=9, seed=1
+    )
+    assert np.array_equal(draws["a"], draws["b"], equal_nan=True)
 
 
 def test_draws_are_paired_so_equal_systems_never_differ() -> None:
