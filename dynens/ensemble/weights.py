@@ -133,7 +133,8 @@ def choose_weights(
 
     The standard error is the paired bootstrap one of (best method − this method). With a `floor`
     every final weight is raised to it and the sum is kept: a served member that has no say would
-    cost time for nothing. Where a class has fewer than `MIN_PER_CLASS` rows, weights are uniform.
+    cost time for nothing. Weights are uniform where a class has fewer than `MIN_PER_CLASS` rows, or
+    where those found would reverse what the members say.
     """
     if min(np.sum(labels > 0), np.sum(labels <= 0)) < MIN_PER_CLASS:
         weights = uniform_weights(logits, labels, sample_weight, seed)
@@ -152,6 +153,8 @@ def choose_weights(
 
 
 def _raised(weights: Weights, floor: float) -> Weights:
+    if weights.sum() <= 0:  # stacking, on rows that the pool happens to rank the wrong way round
+        return np.full(len(weights), 1.0 / len(weights))
     raised = np.maximum(weights, floor)
     return np.asarray(raised * (weights.sum() / raised.sum()))
 

@@ -57,6 +57,15 @@ def test_a_class_that_is_hardly_there_decides_no_weights(num_positives: int) -> 
     np.testing.assert_allclose(chosen.weights, 1 / 3)
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.05])
+def test_no_weights_reverse_what_the_members_say(floor: float) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400).astype(np.float32)
+    logits = 1 - 2 * labels[:, None] + rng.standard_normal((400, 3))
+    choice = choose_weights(logits, labels, methods=("stacking",), seed=1, floor=floor)
+    assert choice.weights == pytest.approx(np.full(3, 1 / 3))
+
+
 def test_members_are_the_best_set_under_the_cost_cap() -> None:
     logits, labels = pool()
     named = {name: logits[:, i].astype(np.float32) for i, name in enumerate("abc")}
