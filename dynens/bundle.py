@@ -13,7 +13,7 @@ Training writes it, serving reads it, and nothing else passes between the two:
 else the number of rows; graphs of a layout without such columns do not have it.
 
 A bundle is written under a temporary name and renamed, and `bundle_version` is a hash of its
-content, so the same files always carry the same version.
+content, so the same bundle always carries the same version.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def write_bundle(
         checksums = _checksums(staging)
         manifest = Manifest(
             format=BUNDLE_FORMAT,
-            bundle_version=_content_version(checksums, router, layout),
+            bundle_version=_content_version(checksums, router, layout, default_budget_ms),
             dynens_version=__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             dataset=dataset,
@@ -288,11 +288,15 @@ def _entry(path: Path) -> FileEntry:
 
 
 def _content_version(
-    checksums: Mapping[str, FileEntry], router: RouterSpec, layout: FeatureLayout
+    checksums: Mapping[str, FileEntry],
+    router: RouterSpec,
+    layout: FeatureLayout,
+    default_budget_ms: float,
 ) -> str:
     content = {
         "files": {name: entry.sha256 for name, entry in checksums.items()},
         "router": router.model_dump_json(),
         "layout": layout.to_dict(),
+        "default_budget_ms": default_budget_ms,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

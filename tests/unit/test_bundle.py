@@ -24,6 +24,7 @@ def write(
     threshold: float = 0.5,
     student: bytes = b"student",
     ranking: Path | None = None,
+    default_budget_ms: float = 8.0,
 ) -> Bundle:
     source = directory.parent / "source"
     source.mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,7 @@ def write(
         ensemble=source / "e.onnx",
         encoder=Encoder(),
         ranking=ranking,
+        default_budget_ms=default_budget_ms,
     )
 
 
@@ -68,6 +70,7 @@ def test_the_version_follows_the_content(tmp_path: Path) -> None:
     assert write(tmp_path / "b").version == first
     assert write(tmp_path / "c", student=b"other").version != first
     assert write(tmp_path / "d", threshold=0.6).version != first
+    assert write(tmp_path / "e", default_budget_ms=9.0).version != first
 
 
 def test_writing_again_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
