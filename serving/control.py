@@ -31,39 +31,48 @@ _TIMEOUT_S = 180.0
 
 @contextmanager
 def listening(runtime: Runtime, port: int, handler: Handler) -> Iterator[None]:
-    """Answer commands on the runtime's control socket in a thread of its own."""
+    """Answer commands on the runtime's control socket, each in a thread of its own."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(runtime.control))
     runtime.control.chmod(0o600)
     server.listen(4)
     runtime.port_file.write_text(str(port), encoding="utf-8")
-    thread = threading.Thread(target=_serve_commands, args=(server, handler), daemon=True)
-    thread.start()
+    threads: list[threading.Thread] = []
+
+    def start(target: Callable[..., None], *arguments: object) -> None:
+        threads.append(threading.Thread(target=target, args=arguments, daemon=True))
+        threads[-1].start()
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return  # closed
+            start(_answer, connection, handler)
+
+    start(accept)
     try:
         yield
     finally:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
-        thread.join(timeout=5)
+        for thread in threads:
+            thread.join(timeout=5)
 
 
-def _serve_commands(server: socket.socket, handler: Handler) -> None:
-    while True:
+def _answer(connection: socket.socket, handler: Handler) -> None:
+    with connection:
         try:
-            connection, _ = server.accept()
-        except OSError:
-            return  # closed
-        with connection:
-            try:
-                connection.settimeout(5)
-                command = json.loads(_read_line(connection))
-                answer = handler(command)
-            except DynensError as e:
-                answer = {"error": str(e), "is_bad_input": isinstance(e, BadInputError)}
-            except Exception as e:  # whatever it is, the next command must find somebody listening
-                logging.getLogger("dynens.serving").exception("a command failed")
-                answer = {"error": f"the command failed ({type(e).__name__})"}
-            _send_quietly(connection, answer)
+            connection.settimeout(5)
+            command = json.loads(_read_line(connection))
+            answer = handler(command)
+        except DynensError as e:
+            answer = {"error": str(e), "is_bad_input": isinstance(e, BadInputError)}
+        except Exception as e:  # whatever it is, whoever asks must hear of it
+            logging.getLogger("dynens.serving").exception("a command failed")
+            answer = {"error": f"the command failed ({type(e).__name__})"}
+        _send_quietly(connection, answer)
 
 
 def _send_quietly(connection: socket.socket, answer: dict[str, Any]) -> None:

@@ -4,7 +4,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -179,6 +181,24 @@ def test_commands_travel_over_the_private_socket(
         assert capsys.readouterr().out == '{"heard": "status"}\n'
         assert control.main(["--port", str(port), "swap", "x"]) == 2
         assert capsys.readouterr().err == "not that one.\n"
+
+
+def test_the_status_is_told_while_a_swap_takes_its_time(runtime: Runtime) -> None:
+    port, begun, end = free_port(), threading.Event(), threading.Event()
+
+    def handler(command: dict[str, object]) -> dict[str, object]:
+        if command["command"] == "swap":
+            begun.set()
+            assert end.wait(10)
+        return {"heard": command["command"]}
+
+    with listening(runtime, port, handler), ThreadPoolExecutor(1) as executor:
+        swapped = executor.submit(send_command, port, {"command": "swap"})
+        assert begun.wait(10)
+        assert send_command(port, {"command": "status"}) == {"heard": "status"}
+        assert not swapped.done()
+        end.set()
+        assert swapped.result() == {"heard": "swap"}
 
 
 def test_folders_of_killed_servers_are_neither_asked_nor_kept(runtime: Runtime) -> None:
