@@ -128,6 +128,7 @@ class DistillTrainer(Trainer):
         self._made: Iterator[LabelledRows] | None = None
         self._steps_per_epoch = 1
         self._base_logit = 0.0
+        self._valid_weight: FloatArray | None = None
 
     def _term_modules(self) -> TermModules:
         teaching, distill = self._teaching, self._distill
@@ -161,6 +162,7 @@ class DistillTrainer(Trainer):
         assert train.labels is not None
         rate = positive_rate(train.labels, train.sample_weight)
         self._base_logit = float(np.log(rate / (1 - rate)))
+        self._valid_weight = valid.sample_weight
         rounding = contextlib.nullcontext() if self._int8 is None else self._int8.installed()
         try:
             with rounding:
@@ -202,7 +204,7 @@ class DistillTrainer(Trainer):
         simulation.round_inputs(2 * self.state.step >= steps)
 
     def score(self, point: CurvePoint, logits: FloatArray) -> float:
-        """Minus the distance to the teacher, √(mean KL(teacher ‖ student)).
+        """Minus the distance to the teacher, √(weighted mean of KL(teacher ‖ student)).
 
         A few thousand labels cannot tell one epoch from the next, and the epoch that they like best
         is partly luck; how near the student is to its teacher can be measured.
@@ -211,8 +213,8 @@ class DistillTrainer(Trainer):
             self._weakness.update(self.state.step, logits)
         if self._teaching.valid_logits is None:
             return super().score(point, logits)
-        divergence = row_divergence(self._teaching.valid_logits, logits).mean()
-        return -float(np.sqrt(divergence))
+        divergence = row_divergence(self._teaching.valid_logits, logits)
+        return -float(np.sqrt(np.average(divergence, weights=self._valid_weight)))
 
     @property
     def _weakness(self) -> Weakness | None:

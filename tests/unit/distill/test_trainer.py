@@ -205,12 +205,18 @@ def test_a_branched_student_learns_and_is_continued(tmp_path: Path, loss: dict[s
     )
 
 
-def test_the_epoch_nearest_to_the_teacher_is_kept_whatever_the_labels_say() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_epoch_nearest_to_the_teacher_is_kept_whatever_the_labels_say(weighted: bool) -> None:
     teaching = replace(
         teaching_of(DistillConfig(augmented_per_row=0)),
         valid_logits=OneVoice().logits(TABLE.valid),
     )
-    upside_down = replace(TABLE.valid, labels=1 - TABLE.valid.labels)  # AUC would keep epoch 1
+    weight = np.where(np.arange(len(TABLE.valid)) < 9, 50, 1).astype(np.float32)
+    upside_down = replace(  # AUC would keep epoch 1
+        TABLE.valid,
+        labels=1 - TABLE.valid.labels,
+        sample_weight=weight if weighted else None,
+    )
     scores: list[float] = []
 
     class Recording(DistillTrainer):
@@ -225,6 +231,6 @@ def test_the_epoch_nearest_to_the_teacher_is_kept_whatever_the_labels_say() -> N
         upside_down,
     )
     left = row_divergence(teaching.valid_logits, learner.predict_logits(TABLE.valid))
-    kept = -np.sqrt(left.mean())
+    kept = -np.sqrt(np.average(left, weights=upside_down.sample_weight))
     assert report.best_epoch > 1
     assert kept == pytest.approx(max(scores), rel=1e-3)
