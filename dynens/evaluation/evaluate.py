@@ -67,20 +67,14 @@ def evaluate_rows(
         "gain_kept": _share(table, "dynamic", "static_ensemble"),
         "transfer_efficiency": {
             "gain_share": _share(table, "student", "full_pool"),
-            **_agreement(systems, scored),
+            **_agreement(systems, scored, batch.sample_weight),
         },
-        "redundancy": redundancy(systems, scored.logits, _auc_of(batch)),
+        "redundancy": redundancy(systems, scored.logits, batch),
         "attribution": field_attribution(systems, batch, seed),
         "stability": stability,
         "paired": _paired(scored, batch, options, seed),
     }
     return metrics, scored
-
-
-def _auc_of(batch: EncodedBatch) -> Any:
-    labels, weight = batch.labels, batch.sample_weight
-    assert labels is not None
-    return lambda z: auc(labels, z, weight)
 
 
 def _system_table(
@@ -208,15 +202,16 @@ def _share(table: Mapping[str, Mapping[str, Any]], system: str, ceiling: str) ->
     return float((table[system]["auc"] - base) / gain) if gain > 0 else float("nan")
 
 
-def _agreement(systems: RunSystems, scored: Scored) -> dict[str, float]:
-    """How close the student is to the full pool, which taught it."""
-    pool = systems.blends["full_pool"].logit(scored.logits).astype(np.float64)
-    student = systems.blends["student"].logit(scored.logits).astype(np.float64)
-    constant = len(pool) < 2 or pool.std() == 0 or student.std() == 0
+def _agreement(
+    systems: RunSystems, scored: Scored, weight: npt.NDArray[np.floating] | None
+) -> dict[str, float]:
+    """How close the student is to the full pool, which taught it; (weighted) over rows."""
+    logits = [systems.blends[name].logit(scored.logits) for name in ("full_pool", "student")]
+    (pool, both), (_, student) = np.cov(logits, ddof=0, aweights=weight)
     gap = scored.probabilities["student"] - scored.probabilities["full_pool"]
     return {
-        "logit_correlation": float("nan") if constant else float(np.corrcoef(pool, student)[0, 1]),
-        "mean_abs_dp": float(np.abs(gap).mean()) if len(gap) else float("nan"),
+        "logit_correlation": float(both / np.sqrt(pool * student) if pool * student > 0 else "nan"),
+        "mean_abs_dp": float(np.average(np.abs(gap), weights=weight)),
     }
 
 

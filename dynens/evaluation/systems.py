@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,10 +13,10 @@ from dynens.batch import EncodedBatch
 from dynens.engine import Engine
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.scorer import PoolScorer
+from dynens.metrics import auc
 from dynens.run import ENSEMBLE_JSON, MODEL_ONNX, ROUTER_JSON, RunDirectory, read_json
 
 Probabilities = npt.NDArray[np.float32]
-AUC = Callable[[npt.NDArray[np.floating]], float]
 
 STUDENT_OUTPUTS = ("logit", "probability", "difficulty")
 SYSTEMS = (
@@ -135,21 +135,23 @@ def student_outputs(
 
 
 def redundancy(
-    systems: RunSystems, logits: Mapping[str, Logits], auc_of: AUC
+    systems: RunSystems, logits: Mapping[str, Logits], batch: EncodedBatch
 ) -> dict[str, dict[str, float]]:
     """Per member: its share of the ensemble's logit variance, and the AUC lost without it.
 
-    The variance share of member i is wᵢ cov(zᵢ, Z) / var(Z), Z = Σ wᵢ zᵢ; shares sum to one.
+    The variance share of member i is wᵢ cov(zᵢ, Z) / var(Z), Z = Σ wᵢ zᵢ, (weighted) over the
+    labelled rows of `batch`; shares sum to one.
     """
+    labels, weight = batch.labels, batch.sample_weight
+    assert labels is not None
     blend = systems.blends["static_ensemble"]
-    total = blend.logit(logits).astype(np.float64)
-    variance = float(np.var(total)) or float("nan")
-    full = auc_of(total)
+    total = blend.logit(logits)
+    full = auc(labels, total, weight)
     result = {}
-    for name, weight in blend.weights.items():
-        member = np.asarray(logits[name], dtype=np.float64)
-        share = weight * float(np.mean((member - member.mean()) * (total - total.mean())))
+    for name, member_weight in blend.weights.items():
+        (_, both), (_, variance) = np.cov(logits[name], total, ddof=0, aweights=weight)
         rest = Blend({n: w for n, w in blend.weights.items() if n != name})
-        lost = full - auc_of(rest.logit(logits)) if rest.weights else float("nan")
-        result[name] = {"variance_share": share / variance, "auc_lost_without": lost}
+        lost = full - auc(labels, rest.logit(logits), weight) if rest.weights else float("nan")
+        share = member_weight * float(both) / (float(variance) or float("nan"))
+        result[name] = {"variance_share": share, "auc_lost_without": lost}
     return result
