@@ -47,6 +47,7 @@ from dynens.models.optim import (
     scale_learning_rate,
     set_learning_rate,
 )
+from dynens.run import intact
 
 CHECKPOINT = "checkpoint.pt"
 Weights = dict[str, Tensor]
@@ -315,7 +316,11 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
     def _resume(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
-        data = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        with intact(self.checkpoint):
+            self._load(torch.load(self.checkpoint, map_location=self.device, weights_only=True))
+
+    def _load(self, data: dict[str, Any]) -> None:
+        """Take back what `_save` wrote."""
         self.network.load_state_dict(data["network"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.schedule = PlateauSchedule(**data["schedule"])

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from dynens.batch import FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
-from dynens.errors import ConfigError, TrainingError
+from dynens.errors import BundleError, ConfigError, TrainingError
 from dynens.layers.embeddings import SparseEmbeddings
 from dynens.metrics import auc, sigmoid
 from dynens.models.base import FitProgress
@@ -94,6 +94,17 @@ def test_non_finite_loss_stops_with_the_last_good_checkpoint(tmp_path: Path) -> 
 
 class KilledError(Exception):
     """Stands for the death of the worker."""
+
+
+@pytest.mark.parametrize("of_another", [False, True])
+def test_a_checkpoint_that_cannot_be_continued_is_named(tmp_path: Path, of_another: bool) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
+    if of_another:
+        (tmp_path / CHECKPOINT).unlink()
+        other = learner_of(config_of().model_copy(update={"hidden_units": (3,)}))
+        other.fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path)
+    with pytest.raises(BundleError, match=f"{CHECKPOINT} is missing or damaged; remove its folder"):
+        learner_of(config_of()).fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
