@@ -40,6 +40,7 @@ def listening(runtime: Runtime, port: int, handler: Handler) -> Iterator[None]:
     threads: list[threading.Thread] = []
 
     def start(target: Callable[..., None], *arguments: object) -> None:
+        threads[:] = [thread for thread in threads if thread.is_alive()]
         threads.append(threading.Thread(target=target, args=arguments, daemon=True))
         threads[-1].start()
 
