@@ -84,8 +84,8 @@ class RouterConfig(FrozenConfig):
         max_hard_fraction: the threshold rule never goes beyond it on validation rows (a little
             below the 0.30 that is promised, as later rows may be harder); where they are few, it
             stays a little further below.
-        tolerance_auc: AUC by which the routed system may stay below the static trio, and that
-            further hard rows must add where it cannot reach it.
+        tolerance_auc: AUC by which the routed system may stay below the static trio, that hard rows
+            must add to the student alone, and further ones where it cannot reach the trio.
         hard_fraction: take exactly this fraction instead of the rule.
         mean_cost_us_per_row: take the fraction that costs this much on average instead.
         select_share: share of the validation rows that choose and stop; the rest fit the router.

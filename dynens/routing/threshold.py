@@ -113,21 +113,24 @@ def _gaps(
 def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float = 0.0) -> float:
     """The smallest fraction at which the routed system reaches the static trio.
 
-    Where no fraction allowed does, the smallest that comes as near as the best of them: rows whose
-    ensemble's answers add less than the tolerance are not worth their cost. A gap that is undefined
-    everywhere sends no row to the ensemble.
+    Where no fraction allowed does, the smallest that comes as near as the best of them. None, where
+    the rows found would add less than the tolerance to the student alone: with the first hard row
+    comes a call of the trio, which costs more than the rows of it. Nor is any row sent where the
+    gap is undefined everywhere.
 
     Args:
         curve: from `threshold_curve`.
         maximum: largest fraction allowed.
-        tolerance: AUC by which the system may stay below the trio, or below the best fraction.
+        tolerance: AUC by which the system may stay below the trio, or below the best fraction, and
+            that hard rows must add.
     """
     allowed = curve.fractions <= maximum + 1e-9
     fractions, gap = curve.fractions[allowed], curve.gap[allowed]
     if np.isnan(gap).all():
         return 0.0
     within_reach = min(float(np.nanmax(gap)), 0.0)
-    return float(fractions[np.flatnonzero(gap >= within_reach - tolerance)[0]])
+    found = int(np.flatnonzero(gap >= within_reach - tolerance)[0])
+    return float(fractions[found]) if gap[found] - gap[0] >= tolerance else 0.0
 
 
 def cautious_maximum(maximum: float, num_rows: int) -> float:

@@ -41,6 +41,15 @@ def test_a_tolerance_saves_rows() -> None:
     assert choose_fraction(curve(gap), maximum=0.3, tolerance=1e-4) == pytest.approx(0.1)
 
 
+def test_hard_rows_that_add_next_to_nothing_are_not_worth_a_call() -> None:
+    """Less than the tolerance between the student alone and what the rule would take."""
+    gap = [-0.00023, -0.00017, -0.0002, -0.00008, 1, 1]
+    assert choose_fraction(curve(gap), maximum=0.3, tolerance=1e-4) == 0.0
+    assert choose_fraction(curve([-0.00029, *gap[1:]]), maximum=0.3, tolerance=1e-4) == 0.1
+    reached = [-0.00015, -0.00008, 0.0, 0.0, 0.0, 0.0]
+    assert choose_fraction(curve(reached), maximum=0.3, tolerance=1e-4) == 0.0
+
+
 def test_a_student_that_reaches_the_trio_needs_no_routing() -> None:
     assert choose_fraction(curve([0.0001, 0.001, 0.001, 0.0, 0.0, 0.0]), maximum=0.3) == 0.0
 
