@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -63,6 +64,25 @@ def names_in(path: Path, head: Head) -> list[str]:
             "lines with a line feed."
         ) from e
     return [name.strip() for name in names]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names of columns with later ones of one name counted: `price` twice is `price`, `price.1`.
+
+    Blank names, and numbers, which may be the first row of a file without a header, stay.
+    """
+    counts = Counter(names)
+    repeated = {name for name, count in counts.items() if count > 1 and name}
+    if hold_numbers(list(repeated)):
+        return list(names)
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name}.{number}" for number in itertools.count(1))
+        is_again = name in repeated and name in found
+        found.append(
+            next(n for n in numbered if n not in counts and n not in found) if is_again else name
+        )
+    return found
 
 
 def head_of(path: Path, options: SourceOptions) -> Head:

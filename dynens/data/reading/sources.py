@@ -28,6 +28,7 @@ from dynens.data.reading.heads import (
     BLOCK_BYTES,
     NO_HEADER,
     Head,
+    distinct,
     head_of,
     hold_numbers,
     names_in,
@@ -311,7 +312,7 @@ def _iter_csv(
     null_values: Sequence[str],
 ) -> Iterator[pa.Table]:
     head = head_of(path, options)
-    names = names_in(path, head) if options.header else list(options.columns)
+    names = distinct(names_in(path, head)) if options.header else list(options.columns)
     _check_names(path, names)
     wanted = holding(names, columns)
     parse = pacsv.ParseOptions(
