@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynens.data.reading.heads import NO_HEADER, hold_numbers
-from dynens.data.reading.numbers import parse_number, to_numbers
-from dynens.data.reading.values import canonical_codes
+from dynens.data.reading.numbers import Numbers, parse_number, to_numbers, with_points
+from dynens.data.reading.values import canonical_codes, plain
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 
@@ -38,6 +39,7 @@ _POSITIVE_WORDS = (
 _NEGATIVE_WORDS = ("0", "-1", "no", "n", "f", "negative", "neg", "none", "noclick", "not clicked")
 _MAX_DISTINCT = 1000
 _FEW_TEXTS = 20
+_MAYBE_THOUSANDS = r"[0-9],[0-9]{3}([^0-9]|$)"
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -56,7 +58,7 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
     """
     limit = parse_number(rule.value)
     compared = _OPERATORS[rule.op]
-    numbers = to_numbers(column) if limit is not None else None
+    numbers = _numbers(column) if limit is not None else None
     if numbers is not None and numbers.is_plain:
         with np.errstate(invalid="ignore"):
             return compared(numbers.values, limit), ~np.isnan(numbers.values)
@@ -69,6 +71,18 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
     value = rule.value.lower()
     wanted = np.array([compared(t.lower(), value) for t in texts.to_pylist()] + [False])
     return wanted[codes], codes >= 0
+
+
+def _numbers(column: pa.ChunkedArray) -> Numbers:
+    """A column as numbers; `4,5` among them is four and a half, unless `1,234` is there, too."""
+    numbers = to_numbers(column)
+    texts = plain(column)
+    if numbers.is_plain or not pa.types.is_string(texts.type):
+        return numbers
+    if pc.any(pc.match_substring_regex(texts, _MAYBE_THOUSANDS)).as_py():
+        return numbers
+    odd = pa.array(np.isnan(numbers.values))
+    return to_numbers(pc.if_else(odd, with_points(texts), texts))
 
 
 class LabelReader:

@@ -102,6 +102,13 @@ def test_an_order_among_words_is_refused():
         labels_of([["a", "b"]], positive="y > 5")
 
 
+def test_decimal_commas_among_points_are_numbers():
+    stars = ["4,5", "4.5", "3,5", "4", None, "3.5"]
+    assert labels_of([stars], positive="y >= 4") == [1, 1, 0, 1, None, 0]
+    with pytest.raises(SchemaError, match="orders values that are not numbers"):
+        labels_of([["4,5", "1,250"]], positive="y >= 4")  # a thousand, or one and a quarter?
+
+
 def test_no_label_column():
     for names, says in (
         (["a", "b"], "no label column 'y'; its columns are a, b; name one of them"),
