@@ -30,6 +30,7 @@ from dynens.data.inference.roles import (
     find_weight,
     may_be_time,
     passing_values,
+    plain_name,
 )
 from dynens.data.inference.shared import shared_values
 from dynens.data.inference.time_fields import (
@@ -263,7 +264,7 @@ class _Inference:
     def _ask_about_dates(self) -> None:
         """Warn where the time of the row may be among the features."""
         dates = [f.source for f in self._fields if f.derive == "epoch_days"]
-        if dates := [name for name in dates if DATE.fullmatch(name.lower())]:
+        if dates := [name for name in dates if DATE.fullmatch(plain_name(name))]:
             self._warn(
                 f"{dates[0]} is a feature; if it is the time of the row, name it in "
                 "features.timestamp, so that rows are cut by it"

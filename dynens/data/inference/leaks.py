@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dynens.data.inference.evidence import LEAK_AUC
 from dynens.data.inference.profile import COPY_AUC, ColumnProfile
-from dynens.data.inference.roles import OUTCOME
+from dynens.data.inference.roles import OUTCOME, plain_name
 
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
@@ -31,7 +31,7 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
     """What makes a column a leak, if it may be one."""
     by_few = max(profile.auc_by_bucket, profile.auc_by_usual)  # of groups of values
     auc = max(profile.auc_by_value, by_few, profile.auc_by_absence)
-    named = bool(OUTCOME.fullmatch(profile.name.lower()))
+    named = bool(OUTCOME.fullmatch(plain_name(profile.name)))
     few = profile.num_distinct <= _FEW_VALUES or by_few >= COPY_AUC
     if profile.tells_by_absence:
         return Leak("whether it is missing gives the label away completely (held-out AUC 1)", True)

@@ -17,11 +17,12 @@ from dynens.data.reading.values import canonical_codes
 from dynens.schema import FeatureSchema, TimeFormat
 
 USER = re.compile(
-    r"(user|member|customer|visitor|uid|client|account|person|profile)([_\-. ]?(id|key|no))?$"
+    r"(user|member|customer|visitor|uid|client|account|person|profile|reviewer|viewer|listener|player|"
+    r"subscriber|buyer|shopper)([_\-. ]?(id|key|no))?$"
 )
 ITEM = re.compile(
     r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page|"
-    r"isbn)([_\-. ]?(id|key|no))?$"
+    r"isbn)([_\-. ]?(id|key|no|asin|sku|code))?$"
 )
 _EVENTS = (
     "event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
@@ -56,6 +57,11 @@ _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _DAY_S = 86_400
 _NEAR_START = 0.01  # of the last time
 _ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
+
+
+def plain_name(name: str) -> str:
+    """A column's name in lower case with `_` between its words: `Order Date (UTC)`, say."""
+    return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def find_timestamp(
     """
     found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
     for name, profile in profiles.items():
-        named, dated = (pattern.fullmatch(name.lower()) for pattern in (_TIME, DATE))
+        named, dated = (pattern.fullmatch(plain_name(name)) for pattern in (_TIME, DATE))
         if profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
             continue
         if not (named or dated) and profile.num_distinct < 10:
@@ -186,7 +192,7 @@ def _even_steps(column: pa.ChunkedArray) -> bool:
 
 def find_key(profiles: Mapping[str, ColumnProfile], names: re.Pattern[str]) -> str | None:
     """The column with most values among those whose name fits and that repeat."""
-    found = [p for n, p in profiles.items() if names.fullmatch(n.lower()) and not p.is_list]
+    found = [p for n, p in profiles.items() if names.fullmatch(plain_name(n)) and not p.is_list]
     found = [p for p in found if p.num_distinct > 10 and p.unique_share < 0.9]
     return max(found, key=lambda p: p.num_distinct).name if found else None
 
@@ -195,7 +201,7 @@ def find_weight(sample: pa.Table) -> str | None:
     """The column whose name says that it weighs rows, and whose values can."""
     names: list[str] = sample.column_names
     for name in names:
-        if _WEIGHT.fullmatch(name.lower()) and not pa.types.is_nested(sample[name].type):
+        if _WEIGHT.fullmatch(plain_name(name)) and not pa.types.is_nested(sample[name].type):
             weights = to_numbers(sample[name]).values
             if (np.isfinite(weights) & (weights > 0)).all():
                 return name

@@ -65,7 +65,10 @@ def test_numbers_that_are_the_time_of_the_row(tmp_path, name, unit):
     assert [f.name for f in features.fields] == [f"{name}.hour", f"{name}.weekday", "x"]
 
 
-@pytest.mark.parametrize("name", ["sent_at", "Search Date", "served_ts", "event_time_ms"])
+@pytest.mark.parametrize(
+    "name",
+    ["sent_at", "Search Date", "served_ts", "event_time_ms", "Order\nDate", "Event Time (UTC)"],
+)
 def test_a_name_tells_the_time_of_the_row_in_no_order(tmp_path, name):
     rng = np.random.default_rng(0)
     times = 1_700_000_000_000 + rng.permutation(ROWS) * 877_123
@@ -298,7 +301,13 @@ def test_other_columns_weigh_no_rows_whatever_their_names(where):
 
 
 @pytest.mark.parametrize(
-    ("user", "item"), [("User-ID", "ISBN"), ("user id", "Book.Id"), ("customerNo", "ad_key")]
+    ("user", "item"),
+    [
+        ("User-ID", "ISBN"),
+        ("user id", "Book.Id"),
+        ("customerNo", "ad_key"),
+        ("reviewerID", "Product (ASIN)"),
+    ],
 )
 def test_keys_whatever_joins_their_words(tmp_path, user, item):
     rng = np.random.default_rng(0)
