@@ -44,6 +44,7 @@ _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
 _TOKEN_COMES_BACK = 4.0  # times, in lists that few rows tell apart (each user's history)
 _RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
 _SEPARATORS = ("|", ";", ",", *_RARE_SEPARATORS)  # which hardly stand in values
+_THOUSANDS, _MOST = r"^[^0-9]*[0-9]{1,3}(,[0-9]{3})+[^0-9]*$", 0.95
 _SPACED = 0.2  # share of values with a space from which on they are texts
 
 
@@ -275,8 +276,8 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
         num_tokens = pc.count_distinct(tokens).as_py()
         if separator in _RARE_SEPARATORS and _share_of(tokens, r"\s") > _SPACED:
             continue
-        if separator == "," and mostly_ranges(sample):
-            continue  # 40,000-60,000
+        if separator == "," and (mostly_ranges(sample) or _share_of(sample, _THOUSANDS) > _MOST):
+            continue  # 40,000-60,000; #1,234
         come_back = num_tokens < max(len(sample) / 2, len(tokens) / _TOKEN_COMES_BACK)
         if share > 0.2 and come_back and _are_words(tokens):
             facts["separator"] = separator
