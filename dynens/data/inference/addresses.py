@@ -88,19 +88,34 @@ def _are_dotted(texts: pa.StringArray) -> bool:
 
 
 def beginnings_tell(
-    texts: pa.StringArray, codes: npt.NDArray[np.int32], labels: Labels | None
+    texts: pa.StringArray,
+    codes: npt.NDArray[np.int32],
+    labels: Labels | None,
+    half: npt.NDArray[np.bool_] | None = None,
 ) -> bool:
-    """Whether the first characters of texts tell the label on rows held out."""
-    return _tell(texts, PREFIXES, codes, labels)
+    """Whether the first characters of texts tell the label on rows held out.
+
+    Args:
+        texts: distinct ones.
+        codes: (B,) each row's text, -1 where missing.
+        labels: (B,).
+        half: (B,) which rows tell it of the others, and the other way round; None: any half.
+    """
+    return _tell(texts, PREFIXES, codes, labels, half)
 
 
 def _tell(
-    texts: pa.StringArray, separator: str, codes: npt.NDArray[np.int32], labels: Labels | None
+    texts: pa.StringArray,
+    separator: str,
+    codes: npt.NDArray[np.int32],
+    labels: Labels | None,
+    half: npt.NDArray[np.bool_] | None = None,
 ) -> bool:
     """Whether one of the first parts, or the last one, tells the label on rows held out."""
     if labels is None:
         return False
-    half, enough = halves(len(codes)), 0.5 + 2 * auc_noise(int(labels.sum()))
+    half = halves(len(codes)) if half is None else half
+    enough = 0.5 + 2 * auc_noise(int(labels.sum()))
     pieces = split_texts(texts, separator)
     starts, ends = pieces.offsets.to_numpy()[:-1], pieces.offsets.to_numpy()[1:]
     for at in (*(starts + place for place in range(_PLACES)), ends - 1):

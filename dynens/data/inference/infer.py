@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ from dynens.data.inference.roles import (
     find_copies,
     find_roles,
     find_weight,
+    is_passing,
     may_be_time,
-    passing_values,
     plain_name,
 )
 from dynens.data.inference.shared import shared_values
@@ -42,6 +42,7 @@ from dynens.data.inference.time_fields import (
 from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
 from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.layouts import with_layout
+from dynens.data.reading.lists import PREFIXES
 from dynens.data.reading.sources import read_sample, table_name
 from dynens.data.reading.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
@@ -325,11 +326,12 @@ class _Inference:
     def _passes(self, profile: ColumnProfile, roles: Roles) -> bool:
         """Whether a column is an id of what is over soon, such as one visit."""
         is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
-        is_code = profile.mean_words == 1 and self._is_unique_text(profile)
+        bare = replace(profile, parts=None) if profile.parts == PREFIXES else profile
+        is_code = profile.mean_words == 1 and self._is_unique_text(bare)
         if roles.timestamp is None or profile.is_list or not (is_id or is_code):
             return False
         times = to_seconds(self._sample[roles.timestamp], roles.time_format)
-        return passing_values(self._sample[profile.name], times)
+        return is_passing(profile, self._sample[profile.name], times, self._labels)
 
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dynens.data.inference.addresses import beginnings_tell
+from dynens.data.inference.evidence import Labels
 from dynens.data.inference.profile import ColumnProfile
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
@@ -18,11 +20,11 @@ from dynens.schema import FeatureSchema, TimeFormat
 
 USER = re.compile(
     r"(user|member|customer|visitor|uid|client|account|person|profile|reviewer|viewer|listener|player|"
-    r"subscriber|buyer|shopper)([_\-. ]?(id|key|no))?$"
+    r"subscriber|buyer|shopper)([_\-. ]?(id|key|no|hash|uuid|guid))?$"
 )
 ITEM = re.compile(
     r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page|"
-    r"isbn)([_\-. ]?(id|key|no|asin|sku|code))?$"
+    r"isbn)([_\-. ]?(id|key|no|hash|uuid|guid|asin|sku|code))?$"
 )
 _EVENTS = (
     "event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
@@ -160,6 +162,26 @@ def _from_a_start(seconds: npt.NDArray[np.float64], time_format: TimeFormat) -> 
         return last - first > _DAY_S and 0 <= first < _NEAR_START * last
     is_small = max(-first, last) < _EARLIEST_S
     return time_format == "auto" and last - first > _DAY_S and is_small
+
+
+def is_passing(
+    profile: ColumnProfile,
+    column: pa.ChunkedArray,
+    seconds: npt.NDArray[np.float64],
+    labels: Labels,
+) -> bool:
+    """Whether values do not come back, nor do beginnings that tell the label of later rows.
+
+    Args:
+        profile: of the column.
+        column: (N,) flat values.
+        seconds: (N,) times of the rows.
+        labels: (N,) of these rows.
+    """
+    if not passing_values(column, seconds):
+        return False
+    later = seconds > np.nanmedian(seconds)
+    return profile.parts is None or not beginnings_tell(*canonical_codes(column), labels, later)
 
 
 def passing_values(column: pa.ChunkedArray, seconds: npt.NDArray[np.float64]) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.infer import infer_fields, infer_schema
 from dynens.data.inference.roles import find_weight
+from dynens.data.reading.lists import PREFIXES
 from dynens.data.reading.times import to_seconds
 from dynens.schema import DatasetConfig
 
@@ -245,6 +246,26 @@ def test_ids_that_pass_by_are_no_features(tmp_path):
     assert not infer_schema(tmp_path / "t.parquet", "y").excluded  # no time says that they pass
 
 
+def test_beginnings_of_ids_that_pass_by_must_tell_of_later_rows(tmp_path):
+    rng = np.random.default_rng(6)
+    visit = np.sort(rng.integers(0, 900, ROWS))
+    country = rng.choice(["DE", "FR", "US"], 900)[visit]
+    trend = np.where(visit < 450, 0.15, 0.45)  # beginnings of a count tell when a row was
+    rates = np.where(country == "US", trend + 0.3, trend)
+    columns = {
+        "timestamp": 1_700_000_000 + 900 * np.arange(ROWS),
+        "visit": [f"s{i}" for i in visit],
+        "basket": [
+            f"{c}{i:05x}" for c, i in zip(country, rng.permutation(900)[visit], strict=True)
+        ],
+        "y": (rng.random(ROWS) < rates) * 1,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    inferred = infer_schema(tmp_path / "t.parquet", "y")
+    assert set(inferred.excluded) == {"visit"}
+    assert inferred.dataset.features.field("basket.parts").separator == PREFIXES
+
+
 def test_a_count_of_any_unit_tells_the_order(tmp_path):
     pq.write_table(visits(np.random.default_rng(3), 5_000_000), tmp_path / "t.parquet")
     features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
@@ -307,6 +328,7 @@ def test_other_columns_weigh_no_rows_whatever_their_names(where):
         ("user id", "Book.Id"),
         ("customerNo", "ad_key"),
         ("reviewerID", "Product (ASIN)"),
+        ("user_hash", "item-uuid"),
     ],
 )
 def test_keys_whatever_joins_their_words(tmp_path, user, item):
