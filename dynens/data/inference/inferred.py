@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dynens.data.reading.layouts import told_repeats
+from dynens.data.reading.layouts import told_names
 from dynens.data.reading.sources import not_utf8
 from dynens.schema import DatasetConfig, dump_dataset
 
@@ -34,7 +34,7 @@ class InferredSchema:
         if commas is not None:
             text = f"numbers are read with decimal commas, as {commas} has them (source.decimal)"
             self.warnings.append(text)
-        self.warnings += told_repeats(files, self.dataset.source)
+        self.warnings += told_names(files, self.dataset.source)
         if paths := not_utf8(files):
             self.warnings.append(
                 f"{paths[0]} is not UTF-8 text; values that are not are read as Windows-1252"

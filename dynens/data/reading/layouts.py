@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dynens.data.reading.decimals import comma_columns
-from dynens.data.reading.heads import distinct, head_of, names_in
+from dynens.data.reading.heads import distinct, head_of, is_named, names_in
 from dynens.data.reading.objects import objects_in
 from dynens.data.reading.sources import expand, explained, file_format, read_head
 from dynens.schema import SourceOptions
@@ -41,8 +41,8 @@ def with_decimal(
     return options.model_copy(update={"decimal": ","}), names[0]
 
 
-def told_repeats(patterns: Sequence[str], options: SourceOptions) -> list[str]:
-    """What to tell of text files in which several columns have one name.
+def told_names(patterns: Sequence[str], options: SourceOptions) -> list[str]:
+    """What to tell of text files in which columns have one name, or none.
 
     Raises:
         DataError: a file is missing or unreadable.
@@ -53,9 +53,13 @@ def told_repeats(patterns: Sequence[str], options: SourceOptions) -> list[str]:
             continue
         with explained(path):
             names = names_in(path, head_of(path, options))
-        pairs = zip(names, distinct(names), strict=True)
-        if later := [repr(new) for old, new in pairs if old != new]:
+        read = distinct(names)
+        if later := [repr(new) for old, new in zip(names, read, strict=True) if old and old != new]:
             found.append(
                 f"{path} has columns of one name; the later ones are called {', '.join(later)}"
+            )
+        if nameless := [name.strip() for name in read if not is_named(name)]:
+            found.append(
+                f"{path} has columns without a name, which are not read: {', '.join(nameless)}"
             )
     return found
