@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.reading.heads import NO_HEADER, hold_numbers
-from dynens.data.reading.numbers import Numbers, parse_number, to_numbers, with_points
-from dynens.data.reading.values import canonical_codes, plain
+from dynens.data.reading.numbers import Numbers, parse_number, to_numbers, unit_of, with_points
+from dynens.data.reading.values import canonical_codes, one_line, plain
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 
@@ -63,9 +63,13 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
         with np.errstate(invalid="ignore"):
             return compared(numbers.values, limit), ~np.isnan(numbers.values)
     if rule.op not in ("==", "!="):
+        text = f"rule '{rule.column} {rule.op} {rule.value}'"
+        if numbers is None:
+            raise SchemaError(f"{text} orders by {rule.value!r}, which is no number; use == or !=.")
+        other = "ranges" if numbers.example is None else one_line(numbers.example)
         raise SchemaError(
-            f"rule '{rule.column} {rule.op} {rule.value}' orders values that are not numbers; "
-            "compare with == or !=."
+            f"{text} orders numbers, but {rule.column!r} holds {other}; write numbers, leave such "
+            "values empty, or compare with == or !=."
         )
     texts, codes = canonical_codes(column)
     value = rule.value.lower()
@@ -74,15 +78,19 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
 
 
 def _numbers(column: pa.ChunkedArray) -> Numbers:
-    """A column as numbers; `4,5` among them is four and a half, unless `1,234` is there, too."""
+    """A column as numbers, `5 stars` too; `4,5` is four and a half, unless `1,234` is there."""
     numbers = to_numbers(column)
     texts = plain(column)
     if numbers.is_plain or not pa.types.is_string(texts.type):
         return numbers
+    unit = unit_of(texts)
+    numbers = to_numbers(texts, unit=unit)
+    if numbers.is_plain:
+        return numbers
     if pc.any(pc.match_substring_regex(texts, _MAYBE_THOUSANDS)).as_py():
         return numbers
     odd = pa.array(np.isnan(numbers.values))
-    return to_numbers(pc.if_else(odd, with_points(texts), texts))
+    return to_numbers(pc.if_else(odd, with_points(texts), texts), unit=unit)
 
 
 class LabelReader:
