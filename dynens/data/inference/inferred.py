@@ -34,7 +34,8 @@ class InferredSchema:
         if commas is not None:
             text = f"numbers are read with decimal commas, as {commas} has them (source.decimal)"
             self.warnings.append(text)
-        self.warnings += told_names(files, self.dataset.source)
+        joined = [name for entity in self.dataset.entities for name in entity.files]
+        self.warnings += told_names([*files, *joined], self.dataset.source)
         if paths := not_utf8(files):
             self.warnings.append(
                 f"{paths[0]} is not UTF-8 text; values that are not are read as Windows-1252"

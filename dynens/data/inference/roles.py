@@ -18,9 +18,10 @@ from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
 from dynens.data.reading.values import canonical_codes
 from dynens.schema import FeatureSchema, TimeFormat
 
-USER = re.compile(
-    r"(user|member|customer|visitor|uid|client|account|person|profile|reviewer|viewer|listener|player|"
-    r"subscriber|buyer|shopper)([_\-. ]?(id|key|no|hash|uuid|guid))?$"
+_KEY = r"([_\-. ]?(id|key|no|hash|uuid|guid))?$"
+USERS = (  # the likelier names first
+    re.compile(r"(user|member|customer|visitor|uid|client|account|person|profile)" + _KEY),
+    re.compile(r"(reviewer|viewer|listener|player|subscriber|buyer|shopper)" + _KEY),
 )
 ITEM = re.compile(
     r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page|"
@@ -94,7 +95,7 @@ def find_roles(
         timestamp,
         time_format,
         features.request_id or find_key(profiles, REQUEST),
-        features.user_key or find_key(profiles, USER),
+        features.user_key or find_key(profiles, *USERS),
         features.item_key or find_key(profiles, ITEM),
     )
 
@@ -212,11 +213,17 @@ def _even_steps(column: pa.ChunkedArray) -> bool:
     return len(steps) == 0 or bool((np.abs(steps) == np.abs(steps[0])).mean() > 0.9)
 
 
-def find_key(profiles: Mapping[str, ColumnProfile], names: re.Pattern[str]) -> str | None:
-    """The column with most values among those whose name fits and that repeat."""
-    found = [p for n, p in profiles.items() if names.fullmatch(plain_name(n)) and not p.is_list]
-    found = [p for p in found if p.num_distinct > 10 and p.unique_share < 0.9]
-    return max(found, key=lambda p: p.num_distinct).name if found else None
+def find_key(profiles: Mapping[str, ColumnProfile], *names: re.Pattern[str]) -> str | None:
+    """The column with most values among those that repeat and whose name fits, first the first."""
+    usable = [
+        p
+        for p in profiles.values()
+        if not p.is_list and p.num_distinct > 10 and p.unique_share < 0.9
+    ]
+    for pattern in names:
+        if found := [p for p in usable if pattern.fullmatch(plain_name(p.name))]:
+            return max(found, key=lambda p: p.num_distinct).name
+    return None
 
 
 def find_weight(sample: pa.Table) -> str | None:

@@ -59,7 +59,5 @@ def told_names(patterns: Sequence[str], options: SourceOptions) -> list[str]:
                 f"{path} has columns of one name; the later ones are called {', '.join(later)}"
             )
         if nameless := [name.strip() for name in read if not is_named(name)]:
-            found.append(
-                f"{path} has columns without a name, which are not read: {', '.join(nameless)}"
-            )
+            found.append(f"{path}: columns without a name are not read ({', '.join(nameless)})")
     return found

@@ -340,6 +340,14 @@ def test_keys_whatever_joins_their_words(tmp_path, user, item):
     assert (features.user_key, features.item_key) == (user, item)
 
 
+def test_a_player_is_no_user_beside_one(tmp_path):
+    rng = np.random.default_rng(0)
+    ids = {"player": rng.integers(0, 90, ROWS), "account": rng.integers(0, 60, ROWS)}
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(ids | {"y": rng.integers(0, 2, ROWS)}), path)
+    assert infer_schema(path, "y").dataset.features.user_key == "account"
+
+
 @pytest.mark.parametrize("name", ["click_bool", "is_booked", "booking_flag", "was clicked", "clk"])
 def test_what_comes_before_the_outcome_and_has_its_name_is_left_out(tmp_path, name):
     rng = np.random.default_rng(0)

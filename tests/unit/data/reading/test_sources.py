@@ -246,7 +246,7 @@ def test_few_columns_without_a_name_are_not_read(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,,b,y,\n1,2,3,4,\n")
     assert read_table([str(path)]).to_pydict() == {"a": ["1"], "b": ["3"], "y": ["4"]}
-    told = f"{path} has columns without a name, which are not read: 2, 5"
+    told = f"{path}: columns without a name are not read (2, 5)"
     assert told_names([str(path)], SourceOptions()) == [told]
     given = SourceOptions(header=False, columns=(" a", "b", "c", "d", "e"))
     assert read_table([str(path)], given).column_names == [" a", "b", "c", "d", "e"]
