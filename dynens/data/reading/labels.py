@@ -93,6 +93,18 @@ def _numbers(column: pa.ChunkedArray) -> Numbers:
     return to_numbers(pc.if_else(odd, with_points(texts), texts), unit=unit)
 
 
+def with_numbers(table: pa.Table, rule: LabelRule) -> pa.Table:
+    """The table, its outcome as the numbers that `compare` takes it for where it is texts."""
+    positive = rule.comparison("positive")
+    if positive is None or not pa.types.is_string(plain(table[positive.column]).type):
+        return table
+    numbers = _numbers(table[positive.column])
+    if not numbers.is_plain:
+        return table
+    place = table.column_names.index(positive.column)
+    return table.set_column(place, positive.column, pa.array(numbers.values, from_pandas=True))
+
+
 class LabelReader:
     """Reads outcomes chunk by chunk, and settles afterwards which value is positive.
 
