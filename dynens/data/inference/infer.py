@@ -184,7 +184,8 @@ class _Inference:
         self._look_at_texts(profiles)
         for name, profile in profiles.items():
             self._decide(name, profile, roles)
-        self._result.warnings += named_after_leaks(profiles, [f.source for f in self._fields])
+        used, outcome = [f.source for f in self._fields], features.label.column
+        self._result.warnings += named_after_leaks(profiles, used, outcome)
         self._limit_buckets()
         if roles.timestamp is None:
             self._ask_about_dates()
@@ -273,9 +274,8 @@ class _Inference:
 
     def _skipped(self) -> set[str]:
         features = self._config.features
-        skipped = {*features.label.columns(), *features.excluded}
-        roles = (features.request_id, features.soft_label)
-        return skipped | {c for c in roles if c}
+        roles = [c for c in (features.request_id, features.soft_label) if c]
+        return {*features.label.columns(), *features.excluded, *roles}
 
     def _leaks(self, profile: ColumnProfile) -> bool:
         """Warn of likely leaks; leave out those beyond doubt."""

@@ -10,6 +10,7 @@ from dynens.data.inference.evidence import LEAK_AUC
 from dynens.data.inference.profile import COPY_AUC, ColumnProfile
 from dynens.data.inference.roles import OUTCOME, plain_name
 
+_SHOWN = 5  # columns in one warning
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 
@@ -58,19 +59,29 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
     return None
 
 
-def named_after_leaks(profiles: Mapping[str, ColumnProfile], used: Collection[str]) -> list[str]:
+def named_after_leaks(
+    profiles: Mapping[str, ColumnProfile], used: Collection[str], label: str
+) -> list[str]:
     """Warnings of used columns that by their name tell of a leak (`status_date` of `status`).
 
     Such a date may tell the label only together with others, which no column's own evidence shows.
+    So may what stands beside the label in a structure (`outcome.seconds` of `outcome.clicked`).
     """
     leaks = [name for name, profile in profiles.items() if _is_certain(profile)]
-    return [
+    warnings = [
         f"{name} has the name of {leak}, which gives the label away; leave it out if it is only "
         "known afterwards"
         for name in dict.fromkeys(used)
         for leak in leaks
         if re.match(rf"{re.escape(leak)}([_\-. ]|[A-Z][a-z])", name)
     ]
+    structure, point, _ = label.rpartition(".")
+    beside = [name for name in dict.fromkeys(used) if name.startswith(structure + point)]
+    if point and beside:
+        shown = ", ".join([*beside[:_SHOWN], *(["…"] if len(beside) > _SHOWN else [])])
+        text = f"{shown}: beside the label in {structure}; leave out what is only known afterwards"
+        warnings.append(text)
+    return warnings
 
 
 def _is_certain(profile: ColumnProfile) -> bool:
