@@ -289,8 +289,8 @@ class _Inference:
         return leak.certain
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
-        if profile.is_nested:
-            self._exclude(profile.name, "a list of maps", True)
+        if profile.unusable is not None:
+            self._exclude(profile.name, profile.unusable, True)
         elif NUMBERING.fullmatch(profile.name.lower()) and profile.may_number_rows:
             self._exclude(profile.name, "a row number by its name")
         elif profile.num_known == 0:
