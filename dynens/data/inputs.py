@@ -13,6 +13,7 @@ from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
 from dynens.data.columns import number_columns, numeric_fields, time_columns
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.fields import DenseVectorEncoder, misfits
+from dynens.data.reading.layouts import told_names
 from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.objects import opened
@@ -166,6 +167,7 @@ class InputFiles:
         found.example = found.example or example
 
     def _settle(self, rows: int) -> None:
+        self.warnings += told_names([self.source], self.layout)
         if self._absent:
             self.warnings.append(f"{self.source} lacks {_some(self._absent)}: missing in every row")
         # A key is hardly ever missing; others may be in a handful of rows.

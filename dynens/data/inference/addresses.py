@@ -15,6 +15,7 @@ from dynens.data.reading.values import canonical_texts
 
 _MAX_TEXTS = 20_000
 _OFTEN = 5
+_OFTEN_SHARE, _SOME_SHARE = 0.4, 0.1  # of all parts; half of those of e-mail addresses are names
 _PLACES = 3
 _QUERIES, _NEARLY_ALL = 0.2, 0.95  # of the texts
 _ADDRESSES = ("/", "@")
@@ -47,9 +48,10 @@ def parts_separator(
 ) -> str | None:
     """The separator that splits texts into parts most of which occur often, or None.
 
-    Where it is none of URLs and e-mail addresses, one of the first parts, or the last one, must
-    tell the label. `DOTTED` where points part numbers, each of which means something behind those
-    before it alone; `PREFIXES` where none splits them and their beginnings do.
+    Where it is none of URLs and e-mail addresses, or fewer parts occur often, one of the first
+    parts, or the last one, must tell the label. `DOTTED` where points part numbers, each of which
+    means something behind those before it alone; `PREFIXES` where none splits them and their
+    beginnings do.
 
     Args:
         texts: distinct ones.
@@ -67,10 +69,13 @@ def parts_separator(
         if pc.mean(pc.list_value_length(pieces)).as_py() < 2:
             continue
         counts = pc.value_counts(pieces.flatten()).field("counts").to_numpy()
-        often = counts[counts >= _OFTEN].sum() > 0.4 * counts.sum()
+        share = counts[counts >= _OFTEN].sum() / counts.sum()
         if separator == "." and _are_dotted(sample):
             separator = DOTTED
-        if often and (separator in addresses or _tell(texts, separator, codes, labels)):
+        if share > _OFTEN_SHARE and separator in addresses:
+            return separator
+        enough = _SOME_SHARE if separator in addresses else _OFTEN_SHARE
+        if share > enough and _tell(texts, separator, codes, labels):
             return separator
     if seldom_repeat and beginnings_tell(texts, codes, labels):
         return PREFIXES
@@ -83,19 +88,34 @@ def _are_dotted(texts: pa.StringArray) -> bool:
 
 
 def beginnings_tell(
-    texts: pa.StringArray, codes: npt.NDArray[np.int32], labels: Labels | None
+    texts: pa.StringArray,
+    codes: npt.NDArray[np.int32],
+    labels: Labels | None,
+    half: npt.NDArray[np.bool_] | None = None,
 ) -> bool:
-    """Whether the first characters of texts tell the label on rows held out."""
-    return _tell(texts, PREFIXES, codes, labels)
+    """Whether the first characters of texts tell the label on rows held out.
+
+    Args:
+        texts: distinct ones.
+        codes: (B,) each row's text, -1 where missing.
+        labels: (B,).
+        half: (B,) which rows tell it of the others, and the other way round; None: any half.
+    """
+    return _tell(texts, PREFIXES, codes, labels, half)
 
 
 def _tell(
-    texts: pa.StringArray, separator: str, codes: npt.NDArray[np.int32], labels: Labels | None
+    texts: pa.StringArray,
+    separator: str,
+    codes: npt.NDArray[np.int32],
+    labels: Labels | None,
+    half: npt.NDArray[np.bool_] | None = None,
 ) -> bool:
     """Whether one of the first parts, or the last one, tells the label on rows held out."""
     if labels is None:
         return False
-    half, enough = halves(len(codes)), 0.5 + 2 * auc_noise(int(labels.sum()))
+    half = halves(len(codes)) if half is None else half
+    enough = 0.5 + 2 * auc_noise(int(labels.sum()))
     pieces = split_texts(texts, separator)
     starts, ends = pieces.offsets.to_numpy()[:-1], pieces.offsets.to_numpy()[1:]
     for at in (*(starts + place for place in range(_PLACES)), ends - 1):

@@ -36,6 +36,7 @@ _MAX_PAIRS = 200  # the closest ones
 _MAX_TRIED, _MAX_FOUND = 30, 8
 _TOGETHER = 0.7  # correlation from which on two columns go together
 _CERTAIN = 60.0  # χ²
+_CERTAIN_OF_DATES = 25.0  # of two dates that go together, of which tables have few pairs
 _CLEARLY = 1.1
 _MORE_THAN_SUM = 2.0
 _ALIKE = 2.0  # times that one of two columns may spread more than the other
@@ -52,12 +53,18 @@ _SCALES: tuple[Scale, ...] = ("standard", "log")
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two columns, by their places, the scale that both are on, and whether they go together."""
+    """Two columns, by their places, and the χ² from which on they count.
+
+    Attributes:
+        scale: that both are on.
+        together: whether they go together.
+    """
 
     taker: int
     owner: int
     scale: Scale
     together: bool = True
+    certain: float = _CERTAIN
 
 
 def apart_fields(
@@ -75,7 +82,14 @@ def apart_fields(
     sample, labels = sample.take(pa.array(kept)), labels[kept]
     chosen = [i for i, spec in enumerate(fields) if _is_measure(spec)][:_MAX_FIELDS]
     values = [numbers_of(sample[fields[i].source], fields[i]) for i in chosen]
-    pairs = [pair for scale in _SCALES for pair in _candidates(values, scale)]
+    dates = {place for place, i in enumerate(chosen) if fields[i].derive == "epoch_days"}
+    pairs = [
+        replace(pair, certain=_CERTAIN_OF_DATES)
+        if pair.together and {pair.taker, pair.owner} <= dates
+        else pair
+        for scale in _SCALES
+        for pair in _candidates(values, scale)
+    ]
     result, warnings = list(fields), []
     for pair, chi2 in _chosen(pairs, values, labels):
         taker, owner = chosen[pair.taker], chosen[pair.owner]
@@ -191,7 +205,7 @@ def _chosen(
     Every field is apart from one other at most, and has one scale.
     """
     chi2 = {pair: _chi2(pair, values, labels) for pair in pairs}
-    left = sorted((p for p in pairs if chi2[p] > _CERTAIN), key=lambda p: -chi2[p])[:_MAX_TRIED]
+    left = sorted((p for p in pairs if chi2[p] > p.certain), key=lambda p: -chi2[p])[:_MAX_TRIED]
     left = [
         p
         for p in left
@@ -202,9 +216,10 @@ def _chosen(
     while left and len(found) < _MAX_FOUND:
         if found:
             chi2 = {pair: _chi2(pair, values, labels, known) for pair in left}
-        best = max(left, key=lambda p: chi2[p] * (_CLEARLY if p.scale == "standard" else 1.0))
-        if chi2[best] <= _CERTAIN:
+        left = [p for p in left if chi2[p] > p.certain]
+        if not left:
             break
+        best = max(left, key=lambda p: chi2[p] * (_CLEARLY if p.scale == "standard" else 1.0))
         found.append((best, chi2[best]))
         known.append(ranges(_difference(best, values), 2 * _RANGES))
         left = [p for pair in left if (p := _fitting(pair, [f for f, _ in found])) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,9 @@ from dynens.data.inference.roles import (
     find_copies,
     find_roles,
     find_weight,
+    is_passing,
     may_be_time,
-    passing_values,
+    plain_name,
 )
 from dynens.data.inference.shared import shared_values
 from dynens.data.inference.time_fields import (
@@ -41,6 +42,7 @@ from dynens.data.inference.time_fields import (
 from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
 from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.layouts import with_layout
+from dynens.data.reading.lists import PREFIXES
 from dynens.data.reading.sources import read_sample, table_name
 from dynens.data.reading.times import text_format, to_seconds
 from dynens.errors import DataError, SchemaError
@@ -182,7 +184,8 @@ class _Inference:
         self._look_at_texts(profiles)
         for name, profile in profiles.items():
             self._decide(name, profile, roles)
-        self._result.warnings += named_after_leaks(profiles, [f.source for f in self._fields])
+        used, outcome = [f.source for f in self._fields], features.label.column
+        self._result.warnings += named_after_leaks(profiles, used, outcome)
         self._limit_buckets()
         if roles.timestamp is None:
             self._ask_about_dates()
@@ -263,7 +266,7 @@ class _Inference:
     def _ask_about_dates(self) -> None:
         """Warn where the time of the row may be among the features."""
         dates = [f.source for f in self._fields if f.derive == "epoch_days"]
-        if dates := [name for name in dates if DATE.fullmatch(name.lower())]:
+        if dates := [name for name in dates if DATE.fullmatch(plain_name(name))]:
             self._warn(
                 f"{dates[0]} is a feature; if it is the time of the row, name it in "
                 "features.timestamp, so that rows are cut by it"
@@ -271,9 +274,8 @@ class _Inference:
 
     def _skipped(self) -> set[str]:
         features = self._config.features
-        skipped = {*features.label.columns(), *features.excluded}
-        roles = (features.request_id, features.soft_label)
-        return skipped | {c for c in roles if c}
+        roles = [c for c in (features.request_id, features.soft_label) if c]
+        return {*features.label.columns(), *features.excluded, *roles}
 
     def _leaks(self, profile: ColumnProfile) -> bool:
         """Warn of likely leaks; leave out those beyond doubt."""
@@ -287,8 +289,8 @@ class _Inference:
         return leak.certain
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
-        if profile.is_nested:
-            self._exclude(profile.name, "a list of maps", True)
+        if profile.unusable is not None:
+            self._exclude(profile.name, profile.unusable, True)
         elif NUMBERING.fullmatch(profile.name.lower()) and profile.may_number_rows:
             self._exclude(profile.name, "a row number by its name")
         elif profile.num_known == 0:
@@ -324,11 +326,12 @@ class _Inference:
     def _passes(self, profile: ColumnProfile, roles: Roles) -> bool:
         """Whether a column is an id of what is over soon, such as one visit."""
         is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
-        is_code = profile.mean_words == 1 and self._is_unique_text(profile)
+        bare = replace(profile, parts=None) if profile.parts == PREFIXES else profile
+        is_code = profile.mean_words == 1 and self._is_unique_text(bare)
         if roles.timestamp is None or profile.is_list or not (is_id or is_code):
             return False
         times = to_seconds(self._sample[roles.timestamp], roles.time_format)
-        return passing_values(self._sample[profile.name], times)
+        return is_passing(profile, self._sample[profile.name], times, self._labels)
 
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dynens.data.reading.layouts import told_names
 from dynens.data.reading.sources import not_utf8
 from dynens.schema import DatasetConfig, dump_dataset
 
@@ -33,6 +34,8 @@ class InferredSchema:
         if commas is not None:
             text = f"numbers are read with decimal commas, as {commas} has them (source.decimal)"
             self.warnings.append(text)
+        joined = [name for entity in self.dataset.entities for name in entity.files]
+        self.warnings += told_names([*files, *joined], self.dataset.source)
         if paths := not_utf8(files):
             self.warnings.append(
                 f"{paths[0]} is not UTF-8 text; values that are not are read as Windows-1252"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from dynens.data.inference.evidence import LEAK_AUC
 from dynens.data.inference.profile import COPY_AUC, ColumnProfile
-from dynens.data.inference.roles import OUTCOME
+from dynens.data.inference.roles import OUTCOME, plain_name
 
+_SHOWN = 5  # columns in one warning
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy
 
 
@@ -31,7 +32,7 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
     """What makes a column a leak, if it may be one."""
     by_few = max(profile.auc_by_bucket, profile.auc_by_usual)  # of groups of values
     auc = max(profile.auc_by_value, by_few, profile.auc_by_absence)
-    named = bool(OUTCOME.fullmatch(profile.name.lower()))
+    named = bool(OUTCOME.fullmatch(plain_name(profile.name)))
     few = profile.num_distinct <= _FEW_VALUES or by_few >= COPY_AUC
     if profile.tells_by_absence:
         return Leak("whether it is missing gives the label away completely (held-out AUC 1)", True)
@@ -58,19 +59,29 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
     return None
 
 
-def named_after_leaks(profiles: Mapping[str, ColumnProfile], used: Collection[str]) -> list[str]:
+def named_after_leaks(
+    profiles: Mapping[str, ColumnProfile], used: Collection[str], label: str
+) -> list[str]:
     """Warnings of used columns that by their name tell of a leak (`status_date` of `status`).
 
     Such a date may tell the label only together with others, which no column's own evidence shows.
+    So may what stands beside the label in a structure (`outcome.seconds` of `outcome.clicked`).
     """
     leaks = [name for name, profile in profiles.items() if _is_certain(profile)]
-    return [
+    warnings = [
         f"{name} has the name of {leak}, which gives the label away; leave it out if it is only "
         "known afterwards"
         for name in dict.fromkeys(used)
         for leak in leaks
         if re.match(rf"{re.escape(leak)}([_\-. ]|[A-Z][a-z])", name)
     ]
+    structure, point, _ = label.rpartition(".")
+    beside = [name for name in dict.fromkeys(used) if name.startswith(structure + point)]
+    if point and beside:
+        shown = ", ".join([*beside[:_SHOWN], *(["…"] if len(beside) > _SHOWN else [])])
+        text = f"{shown}: beside the label in {structure}; leave out what is only known afterwards"
+        warnings.append(text)
+    return warnings
 
 
 def _is_certain(profile: ColumnProfile) -> bool:

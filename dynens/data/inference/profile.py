@@ -44,6 +44,10 @@ _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
 _TOKEN_COMES_BACK = 4.0  # times, in lists that few rows tell apart (each user's history)
 _RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
 _SEPARATORS = ("|", ";", ",", *_RARE_SEPARATORS)  # which hardly stand in values
+_THOUSANDS, _MOST = r"^[^0-9]*[0-9]{1,3}(,[0-9]{3})+[^0-9]*$", 0.95
+_FRACTIONS = (
+    "lists of fractions that hardly come back; give their mean, largest or last one as a number"
+)
 _SPACED = 0.2  # share of values with a space from which on they are texts
 
 
@@ -62,7 +66,7 @@ class ColumnProfile:
         unit: what stands behind the numbers (`km` of `12 km`), or None.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
         holds_numbers: whether most of the different texts are numbers, or ranges of them (`3-5`).
-        is_nested: whether values are lists of maps, which no field can be.
+        unusable: why no field can be made of the values, or None.
         is_list: whether values are Arrow lists.
         list_length: the common length of all lists (or texts that are vectors), or None.
         list_of_floats: whether the lists (or texts) hold floating-point numbers.
@@ -97,7 +101,7 @@ class ColumnProfile:
     unit: str | None = None
     not_a_number: str | None = None
     holds_numbers: bool = False
-    is_nested: bool = False
+    unusable: str | None = None
     is_list: bool = False
     list_length: int | None = None
     list_of_floats: bool = False
@@ -175,7 +179,7 @@ def profile_column(
     array = plain(column)
     kind = array.type
     if is_nested(kind):
-        return ColumnProfile(name, len(array), 0, 0, is_nested=True)
+        return ColumnProfile(name, len(array), 0, 0, unusable="a list of maps")
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _profile_lists(name, array, labels)
     is_temporal = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
@@ -233,14 +237,19 @@ def _profile_lists(name: str, array: pa.Array, labels: Labels | None) -> ColumnP
         return ColumnProfile(name, len(array), 0, 0, is_list=True)
     known = array.is_valid().to_numpy(zero_copy_only=False)
     inside = np.unique(lengths[known])
+    num_distinct = int(pc.count_distinct(values).as_py())
+    is_vector = len(inside) == 1 and inside[0] > 0
+    floats = pa.types.is_floating(values.type)
+    passing = floats and not is_vector and len(values) < _TOKEN_COMES_BACK * num_distinct
     return ColumnProfile(
         name,
         len(array),
         int(known.sum()),
-        int(pc.count_distinct(values).as_py()),
+        num_distinct,
+        unusable=_FRACTIONS if passing else None,
         is_list=True,
-        list_length=int(inside[0]) if len(inside) == 1 and inside[0] > 0 else None,
-        list_of_floats=pa.types.is_floating(values.type),
+        list_length=int(inside[0]) if is_vector else None,
+        list_of_floats=floats,
         auc_by_absence=0.5 if labels is None else _auc_by_absence(lengths > 0, labels),
     )
 
@@ -275,8 +284,8 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
         num_tokens = pc.count_distinct(tokens).as_py()
         if separator in _RARE_SEPARATORS and _share_of(tokens, r"\s") > _SPACED:
             continue
-        if separator == "," and mostly_ranges(sample):
-            continue  # 40,000-60,000
+        if separator == "," and (mostly_ranges(sample) or _share_of(sample, _THOUSANDS) > _MOST):
+            continue  # 40,000-60,000; #1,234
         come_back = num_tokens < max(len(sample) / 2, len(tokens) / _TOKEN_COMES_BACK)
         if share > 0.2 and come_back and _are_words(tokens):
             facts["separator"] = separator

@@ -10,18 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dynens.data.inference.addresses import beginnings_tell
+from dynens.data.inference.evidence import Labels
 from dynens.data.inference.profile import ColumnProfile
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
 from dynens.data.reading.values import canonical_codes
 from dynens.schema import FeatureSchema, TimeFormat
 
-USER = re.compile(
-    r"(user|member|customer|visitor|uid|client|account|person|profile)([_\-. ]?(id|key|no))?$"
+_KEY = r"([_\-. ]?(id|key|no|hash|uuid|guid))?$"
+USERS = (  # the likelier names first
+    re.compile(r"(user|member|customer|visitor|uid|client|account|person|profile)" + _KEY),
+    re.compile(r"(reviewer|viewer|listener|player|subscriber|buyer|shopper)" + _KEY),
 )
 ITEM = re.compile(
     r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page|"
-    r"isbn)([_\-. ]?(id|key|no))?$"
+    r"isbn)([_\-. ]?(id|key|no|hash|uuid|guid|asin|sku|code))?$"
 )
 _EVENTS = (
     "event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
@@ -58,6 +62,11 @@ _NEAR_START = 0.01  # of the last time
 _ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
 
 
+def plain_name(name: str) -> str:
+    """A column's name in lower case with `_` between its words: `Order Date (UTC)`, say."""
+    return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
+
+
 @dataclass(frozen=True)
 class Roles:
     """The columns that play a part, by the names of `FeatureSchema`; None: there is none."""
@@ -86,7 +95,7 @@ def find_roles(
         timestamp,
         time_format,
         features.request_id or find_key(profiles, REQUEST),
-        features.user_key or find_key(profiles, USER),
+        features.user_key or find_key(profiles, *USERS),
         features.item_key or find_key(profiles, ITEM),
     )
 
@@ -102,7 +111,7 @@ def find_timestamp(
     """
     found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
     for name, profile in profiles.items():
-        named, dated = (pattern.fullmatch(name.lower()) for pattern in (_TIME, DATE))
+        named, dated = (pattern.fullmatch(plain_name(name)) for pattern in (_TIME, DATE))
         if profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
             continue
         if not (named or dated) and profile.num_distinct < 10:
@@ -156,6 +165,26 @@ def _from_a_start(seconds: npt.NDArray[np.float64], time_format: TimeFormat) -> 
     return time_format == "auto" and last - first > _DAY_S and is_small
 
 
+def is_passing(
+    profile: ColumnProfile,
+    column: pa.ChunkedArray,
+    seconds: npt.NDArray[np.float64],
+    labels: Labels,
+) -> bool:
+    """Whether values do not come back, nor do beginnings that tell the label of later rows.
+
+    Args:
+        profile: of the column.
+        column: (N,) flat values.
+        seconds: (N,) times of the rows.
+        labels: (N,) of these rows.
+    """
+    if not passing_values(column, seconds):
+        return False
+    later = seconds > np.nanmedian(seconds)
+    return profile.parts is None or not beginnings_tell(*canonical_codes(column), labels, later)
+
+
 def passing_values(column: pa.ChunkedArray, seconds: npt.NDArray[np.float64]) -> bool:
     """Whether values pass by and do not come back: all rows of one stand together in time.
 
@@ -184,18 +213,24 @@ def _even_steps(column: pa.ChunkedArray) -> bool:
     return len(steps) == 0 or bool((np.abs(steps) == np.abs(steps[0])).mean() > 0.9)
 
 
-def find_key(profiles: Mapping[str, ColumnProfile], names: re.Pattern[str]) -> str | None:
-    """The column with most values among those whose name fits and that repeat."""
-    found = [p for n, p in profiles.items() if names.fullmatch(n.lower()) and not p.is_list]
-    found = [p for p in found if p.num_distinct > 10 and p.unique_share < 0.9]
-    return max(found, key=lambda p: p.num_distinct).name if found else None
+def find_key(profiles: Mapping[str, ColumnProfile], *names: re.Pattern[str]) -> str | None:
+    """The column with most values among those that repeat and whose name fits, first the first."""
+    usable = [
+        p
+        for p in profiles.values()
+        if not p.is_list and p.num_distinct > 10 and p.unique_share < 0.9
+    ]
+    for pattern in names:
+        if found := [p for p in usable if pattern.fullmatch(plain_name(p.name))]:
+            return max(found, key=lambda p: p.num_distinct).name
+    return None
 
 
 def find_weight(sample: pa.Table) -> str | None:
     """The column whose name says that it weighs rows, and whose values can."""
     names: list[str] = sample.column_names
     for name in names:
-        if _WEIGHT.fullmatch(name.lower()) and not pa.types.is_nested(sample[name].type):
+        if _WEIGHT.fullmatch(plain_name(name)) and not pa.types.is_nested(sample[name].type):
             weights = to_numbers(sample[name]).values
             if (np.isfinite(weights) & (weights > 0)).all():
                 return name

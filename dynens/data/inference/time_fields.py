@@ -15,7 +15,9 @@ from dynens.data.reading.times import NUMBER_FORMATS, has_offsets, time_part, to
 from dynens.schema import FieldSpec, TimeFormat, TimePart
 
 _YEAR_S = 365 * 86_400
-_ROW_PARTS: tuple[TimePart, ...] = ("hour", "weekday")
+_ROW_PARTS: dict[TimePart, int] = {"hour": 86_400, "weekday": 7 * 86_400}
+"""With the seconds after which they come back."""
+_NEARLY = 0.9
 _AGES, _MAX_AGES = 20, 8
 _MIN_KNOWN = 0.5
 _THE_SAME = 0.99  # correlation
@@ -27,16 +29,18 @@ def row_time_fields(
 ) -> Iterator[FieldSpec]:
     """Parts of the row's time that come back; the time itself never does.
 
-    Counts of a unit that is not known tell an order, but no hours. Times with an offset from UTC
-    are those of where the row happened.
+    A log of five days tells of no weekday what the next one brings. Counts of a unit that is not
+    known tell an order, but no hours. Times with an offset from UTC are those of where the row
+    happened.
     """
     if time_format == "count":
         return
     local = has_offsets(column)
     seconds = to_seconds(column, time_format, local=local)
-    for part in _ROW_PARTS:
-        codes = time_part(seconds, part)
-        if len(np.unique(codes[np.isfinite(codes)])) > 1:
+    known = seconds[np.isfinite(seconds)]
+    for part, period_s in _ROW_PARTS.items():
+        codes = time_part(known, part)
+        if len(np.unique(codes)) > 1 and np.ptp(known) > _NEARLY * period_s:
             yield _field(name, part, time_format, f"{part} of the time of the row", local)
 
 

@@ -15,6 +15,8 @@ _COMMA = r",[0-9]+\D*$"
 _THOUSANDS = r"^\D*[1-9][0-9]{0,2}(,[0-9]{3})+\D*$"  # 1,234: maybe no decimal comma
 _MILLIONS = r"^\D*[1-9][0-9]{0,2}(\.[0-9]{3}){2,}\D*$"  # 1.234.567, which points cannot part
 _CENTS = r",[0-9]{2}\D*$"
+_POINT = r"^[^.,]*[0-9]\.[0-9]{1,2}[^.,0-9]*$"  # 12.5, no thousand
+_BOTH = 0.05  # of the texts, where some have points and some commas
 _MIN_KNOWN = 20
 
 
@@ -57,7 +59,7 @@ def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
     Args:
         sample: rows.
         cents: two decimals are asked of nearly all, for where commas may also part the values of
-            a list.
+            a list, or commas in some texts and points in others, which is no matter of a file.
     """
     found = []
     for name in sample.column_names:
@@ -75,11 +77,34 @@ def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
             for pattern in (_COMMA, _THOUSANDS, _CENTS, _MILLIONS)
         )
         enough = exact >= 0.95 * commas or not cents
+        if cents and _mixed(texts, numbers) and not _unclear(column):  # canonical texts drop zeros
+            found.append(name)
+            continue
         if pc.sum(numbers).as_py() < 0.99 * len(texts):
             continue
         if (commas - unclear > 0.5 * len(texts) and enough) or 0 < millions < len(texts):
             found.append(name)
     return found
+
+
+def _mixed(texts: pa.Array, numbers: pa.Array) -> bool:
+    """Whether texts are numbers whose decimals are behind a point in some, a comma in others.
+
+    Args:
+        texts: without missing ones.
+        numbers: which of them are numbers whose decimals may be behind a comma.
+    """
+    commas = pc.and_(numbers, pc.match_substring_regex(texts, r",[0-9]{1,2}[^0-9]*$"))
+    points = pc.match_substring_regex(texts, _POINT)
+    whole = pc.and_(numbers, pc.invert(pc.match_substring_regex(texts, r"[.,]")))
+    few = _BOTH * len(texts)
+    counts = [pc.sum(each).as_py() for each in (commas, points, whole)]
+    return bool(min(counts[:2]) > few and sum(counts) >= 0.99 * len(texts))
+
+
+def _unclear(column: pa.Array) -> bool:
+    """Whether three digits stand behind a point or comma, as in thousands."""
+    return bool(pc.any(pc.match_substring_regex(column, r"[.,][0-9]{3}[^0-9]*$")).as_py())
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from dynens.data.reading.numbers import parse_number
+from dynens.data.reading.values import one_line
 from dynens.errors import DataError
 from dynens.schema import SourceOptions
 
 BLOCK_BYTES = 8 << 20
 _SNIFF_BYTES = 64 << 10
+_RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 _JSON = re.compile(r"\.(json|jsonl|ndjson)(\.|$)")
 _BOM = b"\xef\xbb\xbf"
 _BOMS_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -63,6 +66,70 @@ def names_in(path: Path, head: Head) -> list[str]:
             "lines with a line feed."
         ) from e
     return [name.strip() for name in names]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """A name for each column of a text file: `price` twice is `price` and `price.1`.
+
+    Blank names but the first one, which row numbers have, become what no name is (`is_named`), if
+    they are few. Numbers that come back stay: they may be the first row of a file without a header.
+    """
+    counts = Counter(names)
+    repeated = [name for name, count in counts.items() if count > 1 and name]
+    are_few = 2 * counts[""] < len(names)
+    if hold_numbers(repeated):
+        return list(names)
+    found: list[str] = []
+    for place, name in enumerate(names):
+        if not name and place and are_few:
+            name = f" {place + 1}"
+        elif name in repeated and name in found:
+            numbered = (f"{name}.{number}" for number in itertools.count(1))
+            name = next(new for new in numbered if new not in counts and new not in found)
+        found.append(name)
+    return found
+
+
+def is_named(name: str) -> bool:
+    """Whether a column of a text file has a name, given what `distinct` calls it."""
+    return not name.startswith(" ")
+
+
+def check_names(path: Path, names: Sequence[str], *, is_text: bool = False) -> None:
+    """Refuse names of columns that are blank or the same.
+
+    Raises:
+        DataError: some are.
+    """
+    blank = [i for i, name in enumerate(names) if not name]
+    if len(blank) > 1 or (blank and blank[0] != 0):
+        where = f"column {blank[-1] + 1} has no name"
+        raise DataError(f"{path}: {where}; name every column, or, {NO_HEADER}")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        advice = NO_HEADER if is_text and hold_numbers(twice) else "columns must be unique."
+        raise DataError(f"{path} has two columns called {twice[0]!r}; {advice}")
+
+
+def told_ragged(path: Path, head: Head, error: str) -> str | None:
+    """What to tell of lines with other numbers of values than the first, if `error` is of these."""
+    found = _RAGGED.search(error)
+    if found is None:
+        return None
+    if head.line.startswith("#"):
+        return (
+            f"{path}: its first line {one_line(head.line)} is a comment, but must name the "
+            "columns; remove it."
+        )
+    row, expected, actual, text = found.groups()
+    where = f"line {int(row)}" if row else f"the line {text[:60]!r}"
+    if expected == "1":
+        return (
+            f"{path}: its first line {one_line(head.line)} names one column but {where} has "
+            f"{actual} values; the first line must name the columns, so remove what is above them."
+        )
+    remedy = "write quotes in values as two" if '\\"' in text else "correct or remove that line"
+    return f"{path}: {where} has {actual} values but the table has {expected} columns; {remedy}."
 
 
 def head_of(path: Path, options: SourceOptions) -> Head:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynens.data.reading.heads import NO_HEADER, hold_numbers
-from dynens.data.reading.numbers import parse_number, to_numbers
-from dynens.data.reading.values import canonical_codes
+from dynens.data.reading.numbers import Numbers, parse_number, to_numbers, unit_of, with_points
+from dynens.data.reading.values import canonical_codes, one_line, plain
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 
@@ -38,6 +39,7 @@ _POSITIVE_WORDS = (
 _NEGATIVE_WORDS = ("0", "-1", "no", "n", "f", "negative", "neg", "none", "noclick", "not clicked")
 _MAX_DISTINCT = 1000
 _FEW_TEXTS = 20
+_MAYBE_THOUSANDS = r"[0-9],[0-9]{3}([^0-9]|$)"
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -56,19 +58,51 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
     """
     limit = parse_number(rule.value)
     compared = _OPERATORS[rule.op]
-    numbers = to_numbers(column) if limit is not None else None
+    numbers = _numbers(column) if limit is not None else None
     if numbers is not None and numbers.is_plain:
         with np.errstate(invalid="ignore"):
             return compared(numbers.values, limit), ~np.isnan(numbers.values)
     if rule.op not in ("==", "!="):
+        text = f"rule '{rule.column} {rule.op} {rule.value}'"
+        if numbers is None:
+            raise SchemaError(f"{text} orders by {rule.value!r}, which is no number; use == or !=.")
+        other = "ranges" if numbers.example is None else one_line(numbers.example)
         raise SchemaError(
-            f"rule '{rule.column} {rule.op} {rule.value}' orders values that are not numbers; "
-            "compare with == or !=."
+            f"{text} orders numbers, but {rule.column!r} holds {other}; write numbers, leave such "
+            "values empty, or compare with == or !=."
         )
     texts, codes = canonical_codes(column)
     value = rule.value.lower()
     wanted = np.array([compared(t.lower(), value) for t in texts.to_pylist()] + [False])
     return wanted[codes], codes >= 0
+
+
+def _numbers(column: pa.ChunkedArray) -> Numbers:
+    """A column as numbers, `5 stars` too; `4,5` is four and a half, unless `1,234` is there."""
+    numbers = to_numbers(column)
+    texts = plain(column)
+    if numbers.is_plain or not pa.types.is_string(texts.type):
+        return numbers
+    unit = unit_of(texts)
+    numbers = to_numbers(texts, unit=unit)
+    if numbers.is_plain:
+        return numbers
+    if pc.any(pc.match_substring_regex(texts, _MAYBE_THOUSANDS)).as_py():
+        return numbers
+    odd = pa.array(np.isnan(numbers.values))
+    return to_numbers(pc.if_else(odd, with_points(texts), texts), unit=unit)
+
+
+def with_numbers(table: pa.Table, rule: LabelRule) -> pa.Table:
+    """The table, its outcome as the numbers that `compare` takes it for where it is texts."""
+    positive = rule.comparison("positive")
+    if positive is None or not pa.types.is_string(plain(table[positive.column]).type):
+        return table
+    numbers = _numbers(table[positive.column])
+    if not numbers.is_plain:
+        return table
+    place = table.column_names.index(positive.column)
+    return table.set_column(place, positive.column, pa.array(numbers.values, from_pandas=True))
 
 
 class LabelReader:

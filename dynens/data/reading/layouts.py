@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dynens.data.reading.decimals import comma_columns
-from dynens.data.reading.heads import head_of
+from dynens.data.reading.heads import distinct, head_of, is_named, names_in
 from dynens.data.reading.objects import objects_in
 from dynens.data.reading.sources import expand, explained, file_format, read_head
 from dynens.schema import SourceOptions
@@ -39,3 +39,25 @@ def with_decimal(
     if not names:
         return options, None
     return options.model_copy(update={"decimal": ","}), names[0]
+
+
+def told_names(patterns: Sequence[str], options: SourceOptions) -> list[str]:
+    """What to tell of text files in which columns have one name, or none.
+
+    Raises:
+        DataError: a file is missing or unreadable.
+    """
+    found = []
+    for path in expand(patterns):
+        if not options.header or path.stat().st_size == 0 or file_format(path) != "csv":
+            continue
+        with explained(path):
+            names = names_in(path, head_of(path, options))
+        read = distinct(names)
+        if later := [repr(new) for old, new in zip(names, read, strict=True) if old and old != new]:
+            found.append(
+                f"{path} has columns of one name; the later ones are called {', '.join(later)}"
+            )
+        if nameless := [name.strip() for name in read if not is_named(name)]:
+            found.append(f"{path}: columns without a name are not read ({', '.join(nameless)})")
+    return found

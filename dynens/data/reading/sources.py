@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -26,17 +24,19 @@ from dynens.data.reading.escapes import doubled, has_escapes
 from dynens.data.reading.flatten import flat, holding, holds_categories
 from dynens.data.reading.heads import (
     BLOCK_BYTES,
-    NO_HEADER,
     Head,
+    check_names,
+    distinct,
     head_of,
-    hold_numbers,
+    is_named,
     names_in,
     text_stream,
+    told_ragged,
 )
 from dynens.data.reading.libsvm import iter_libsvm
 from dynens.data.reading.objects import opened
 from dynens.data.reading.stacking import stack
-from dynens.data.reading.values import NULL_SPELLINGS, one_line
+from dynens.data.reading.values import NULL_SPELLINGS
 from dynens.errors import DataError
 from dynens.schema import DEFAULT_SOURCE, SourceOptions
 
@@ -44,7 +44,6 @@ CHUNK_ROWS = 131_072
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
 _TYPED = (".parquet", ".pq")
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-_RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -269,7 +268,7 @@ def partitions_of(path: Path) -> dict[str, str | None]:
 def _iter_parquet(path: Path, columns: Sequence[str] | None, chunk_rows: int) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         names, kinds = file.schema_arrow.names, file.schema_arrow.types
-        _check_names(path, names)
+        check_names(path, names)
         # Arrow cannot read categories in structs beyond one group of rows.
         one_by_one = any(holds_categories(kind) for kind in kinds)
         for groups in [[i] for i in range(file.num_row_groups)] if one_by_one else [None]:
@@ -282,7 +281,7 @@ def _iter_arrow(path: Path) -> Iterator[pa.Table]:
         magic = stream.read(6)
     if magic == b"ARROW1" and path.suffix.lower() not in _COMPRESSED:
         with ipc.open_file(str(path)) as reader:
-            _check_names(path, reader.schema.names)
+            check_names(path, reader.schema.names)
             for i in range(reader.num_record_batches):
                 yield pa.Table.from_batches([reader.get_batch(i)])
         return
@@ -293,7 +292,7 @@ def _iter_arrow(path: Path) -> Iterator[pa.Table]:
             if magic == b"ARROW1"
             else iter(opened)
         )
-        _check_names(path, opened.schema.names)
+        check_names(path, opened.schema.names)
         for batch in batches:
             yield pa.Table.from_batches([batch])
 
@@ -311,9 +310,10 @@ def _iter_csv(
     null_values: Sequence[str],
 ) -> Iterator[pa.Table]:
     head = head_of(path, options)
-    names = names_in(path, head) if options.header else list(options.columns)
-    _check_names(path, names)
-    wanted = holding(names, columns)
+    names = distinct(names_in(path, head)) if options.header else list(options.columns)
+    check_names(path, names, is_text=True)
+    named = [name for name in names if is_named(name) or not options.header]
+    wanted = holding(named, columns)
     parse = pacsv.ParseOptions(
         delimiter=head.delimiter,
         quote_char='"' if options.quoting else False,
@@ -340,20 +340,10 @@ def _iter_csv(
                 yield decoded_table(pa.Table.from_batches([batch]))
     except pa.ArrowInvalid as e:
         # Not by a handler of such rows: Arrow's threads may let go of it when Python is gone.
-        ragged = _RAGGED.search(str(e))
+        ragged = told_ragged(path, head, str(e))
         if ragged is None:
             raise
-        if head.line.startswith("#"):
-            raise DataError(
-                f"{path}: its first line {one_line(head.line)} is a comment, but must name the "
-                "columns; remove it."
-            ) from e
-        row, expected, actual, text = ragged.groups()
-        where = f"line {int(row)}" if row else f"the line {text[:60]!r}"
-        remedy = "write quotes in values as two" if '\\"' in text else "correct that line"
-        raise DataError(
-            f"{path}: {where} has {actual} values but the table has {expected} columns; {remedy}."
-        ) from e
+        raise DataError(ragged) from e
 
 
 def _rows_stream(path: Path, head: Head, options: SourceOptions) -> pa.NativeFile:
@@ -364,18 +354,6 @@ def _rows_stream(path: Path, head: Head, options: SourceOptions) -> pa.NativeFil
         if has_escapes(start, head.delimiter):
             return doubled(text_stream(path))
     return text_stream(path)
-
-
-def _check_names(path: Path, names: Sequence[str]) -> None:
-    blank = [i for i, name in enumerate(names) if not name]
-    if len(blank) > 1 or (blank and blank[0] != 0):
-        where = f"column {blank[-1] + 1} has no name"
-        raise DataError(f"{path}: {where}; name every column, or, {NO_HEADER}")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        is_text = file_format(path) == "csv"
-        advice = NO_HEADER if is_text and hold_numbers(twice) else "columns must be unique."
-        raise DataError(f"{path} has two columns called {twice[0]!r}; {advice}")
 
 
 @contextlib.contextmanager

@@ -77,3 +77,20 @@ def test_a_yes_or_no_has_no_grades(tmp_path) -> None:
     features = FeatureSchema(label=LabelRule(column="click"), fields=(FieldSpec(name="country"),))
     config = DatasetConfig(files=(str(written(tmp_path, mixed_table(600))),), features=features)
     assert prepare(config, tmp_path / "out", seed=0).split("train").grades is None
+
+
+def test_decimal_commas_and_units_grade_alike(tmp_path) -> None:
+    stars = np.arange(600) % 5 + 0.5
+    spelled = [f"{s}".replace(".", ".,"[i // 5 % 2]) for i, s in enumerate(stars)]
+    grades = []
+    for name, written_as in (("plain", pa.array(stars)), ("spelled", pa.array(spelled))):
+        table = mixed_table(600).append_column("stars", written_as)
+        table = table.append_column("position", pa.array(np.arange(600.0)))
+        features = FeatureSchema(
+            label=LabelRule(column="stars", positive="stars >= 4"),
+            fields=(FieldSpec(name="position", kind="numeric"),),
+        )
+        (tmp_path / name).mkdir()
+        config = DatasetConfig(files=(str(written(tmp_path / name, table)),), features=features)
+        grades.append(prepare(config, tmp_path / name / "out", seed=0).split("train").grades)
+    np.testing.assert_array_equal(*grades)

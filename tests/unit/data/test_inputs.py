@@ -45,6 +45,22 @@ def test_a_file_like_the_training_file_needs_no_word(data, tmp_path):
     assert said == []
 
 
+def test_later_columns_of_one_name_are_counted_and_told(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{i % 7},{i % 3 % 2},{(i * 37 % 100) / 8}" for i in range(ROWS)]
+    path.write_text("\n".join(["price,y,price", *rows]) + "\n")
+    twice = prepare(dataset_from_files(path, label="y"), tmp_path / "prepared", seed=0)
+    told = f"{path} has columns of one name; the later ones are called 'price.1'"
+    assert told in twice.report["warnings"]
+    assert "price.1" in {f.name for f in twice.dataset.features.fields}
+    said = []
+    batch = twice.encode_file(str(path), said.append)
+    assert said == [told]
+    request = twice.encoder.encode_columns({"price": ["3"], "price.1": ["12.125"]})
+    row = next(i for i, line in enumerate(rows) if line.startswith("3,") and "12.125" in line)
+    np.testing.assert_array_equal(request.dense[0], batch.dense[row])
+
+
 def test_spellings_of_missing_values_stand_in_the_rows_as_they_are(data, tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("user,x,y\nNA,1.5,0\nunknown,?,1\nu1,-,1\n")

@@ -49,6 +49,14 @@ def test_the_days_between_two_dates(tmp_path):
     assert apart(trips(), tmp_path) == {"arrives": ("booked", "standard")}
 
 
+def test_the_days_between_two_dates_may_tell_little(tmp_path):
+    table = trips(seed=4)
+    noise = np.random.default_rng(4).random(ROWS) < 0.6
+    clicks = np.where(noise, np.random.default_rng(5).integers(0, 2, ROWS), table["click"])
+    table = table.set_column(2, "click", pa.array(clicks))
+    assert apart(table, tmp_path) == {"arrives": ("booked", "standard")}
+
+
 @pytest.mark.parametrize("told_by", ["first", "second", "nothing"])
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_what_either_tells_by_itself_is_no_difference(tmp_path, told_by, seed):

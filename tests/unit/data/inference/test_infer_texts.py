@@ -37,6 +37,37 @@ def test_addresses_are_their_parts(tmp_path):
     assert "token" in found.excluded
 
 
+def test_domains_of_which_few_come_back_tell(tmp_path):
+    rng = np.random.default_rng(0)
+    private = rng.random(ROWS) < 0.3
+    label = rng.random(ROWS) < np.where(private, 0.1, 0.4)
+    firms = [f"firm{k}.example" for k in rng.integers(0, ROWS, ROWS)]
+    mails = [
+        f"{i:x}@{'home.example' if p else f}"
+        for i, (p, f) in enumerate(zip(private, firms, strict=True))
+    ]
+    table = {
+        "mail": mails,
+        "other": [f"{i:x}@{f}" for i, f in enumerate(firms)],
+        "y": label.astype(int),
+    }
+    pq.write_table(pa.table(table | {"x": rng.integers(0, 9, ROWS)}), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "y")
+    assert {f.name: f.separator for f in found.dataset.features.fields}["mail"] == "@"
+    assert "other" in found.excluded
+
+
+def test_ids_with_thousands_separators_are_no_lists(tmp_path):
+    rng = np.random.default_rng(0)
+    table = {
+        "order": [f"#{k:,}" for k in rng.permutation(ROWS) + 100_000],
+        "x": rng.integers(0, 9, ROWS),
+        "y": rng.integers(0, 2, ROWS),
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    assert "order" in infer_schema(tmp_path / "t.parquet", "y").excluded
+
+
 def test_codes_whose_ends_tell_the_label_are_their_parts(tmp_path):
     rng = np.random.default_rng(0)
     net, label = rng.integers(0, 40, ROWS), rng.integers(0, 2, ROWS)

@@ -44,6 +44,13 @@ def test_what_has_the_name_of_a_leak_is_warned_of():
     columns = {"status": LABELS, "x": RNG.normal(size=1000), "y": RNG.integers(0, 9, 1000)}
     profiles = {n: profile_column(n, pa.chunked_array([c]), LABELS) for n, c in columns.items()}
     used = ["status_date", "statusDate", "status_date", "statuses", "x_date", "last_status"]
-    warnings = named_after_leaks(profiles, used)
+    warnings = named_after_leaks(profiles, used, "y")
     assert [text.split()[0] for text in warnings] == ["status_date", "statusDate"]
     assert "has the name of status, which gives the label away; leave it out if" in warnings[0]
+
+
+def test_what_stands_beside_the_label_is_warned_of():
+    used = ["user.id", "outcome.seconds", "outcome.seconds", "outcomes", "outcome.at"]
+    (warning,) = named_after_leaks({}, used, "outcome.clicked")
+    assert warning.startswith("outcome.seconds, outcome.at: beside the label in outcome; leave out")
+    assert not named_after_leaks({}, used, "clicked")

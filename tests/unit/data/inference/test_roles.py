@@ -11,6 +11,7 @@ import pytest
 from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.infer import infer_fields, infer_schema
 from dynens.data.inference.roles import find_weight
+from dynens.data.reading.lists import PREFIXES
 from dynens.data.reading.times import to_seconds
 from dynens.schema import DatasetConfig
 
@@ -65,7 +66,10 @@ def test_numbers_that_are_the_time_of_the_row(tmp_path, name, unit):
     assert [f.name for f in features.fields] == [f"{name}.hour", f"{name}.weekday", "x"]
 
 
-@pytest.mark.parametrize("name", ["sent_at", "Search Date", "served_ts", "event_time_ms"])
+@pytest.mark.parametrize(
+    "name",
+    ["sent_at", "Search Date", "served_ts", "event_time_ms", "Order\nDate", "Event Time (UTC)"],
+)
 def test_a_name_tells_the_time_of_the_row_in_no_order(tmp_path, name):
     rng = np.random.default_rng(0)
     times = 1_700_000_000_000 + rng.permutation(ROWS) * 877_123
@@ -242,6 +246,26 @@ def test_ids_that_pass_by_are_no_features(tmp_path):
     assert not infer_schema(tmp_path / "t.parquet", "y").excluded  # no time says that they pass
 
 
+def test_beginnings_of_ids_that_pass_by_must_tell_of_later_rows(tmp_path):
+    rng = np.random.default_rng(6)
+    visit = np.sort(rng.integers(0, 900, ROWS))
+    country = rng.choice(["DE", "FR", "US"], 900)[visit]
+    trend = np.where(visit < 450, 0.15, 0.45)  # beginnings of a count tell when a row was
+    rates = np.where(country == "US", trend + 0.3, trend)
+    columns = {
+        "timestamp": 1_700_000_000 + 900 * np.arange(ROWS),
+        "visit": [f"s{i}" for i in visit],
+        "basket": [
+            f"{c}{i:05x}" for c, i in zip(country, rng.permutation(900)[visit], strict=True)
+        ],
+        "y": (rng.random(ROWS) < rates) * 1,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    inferred = infer_schema(tmp_path / "t.parquet", "y")
+    assert set(inferred.excluded) == {"visit"}
+    assert inferred.dataset.features.field("basket.parts").separator == PREFIXES
+
+
 def test_a_count_of_any_unit_tells_the_order(tmp_path):
     pq.write_table(visits(np.random.default_rng(3), 5_000_000), tmp_path / "t.parquet")
     features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
@@ -298,7 +322,14 @@ def test_other_columns_weigh_no_rows_whatever_their_names(where):
 
 
 @pytest.mark.parametrize(
-    ("user", "item"), [("User-ID", "ISBN"), ("user id", "Book.Id"), ("customerNo", "ad_key")]
+    ("user", "item"),
+    [
+        ("User-ID", "ISBN"),
+        ("user id", "Book.Id"),
+        ("customerNo", "ad_key"),
+        ("reviewerID", "Product (ASIN)"),
+        ("user_hash", "item-uuid"),
+    ],
 )
 def test_keys_whatever_joins_their_words(tmp_path, user, item):
     rng = np.random.default_rng(0)
@@ -307,6 +338,14 @@ def test_keys_whatever_joins_their_words(tmp_path, user, item):
     pq.write_table(pa.table(ids | {"y": rng.integers(0, 2, ROWS)}), path)
     features = infer_schema(path, "y").dataset.features
     assert (features.user_key, features.item_key) == (user, item)
+
+
+def test_a_player_is_no_user_beside_one(tmp_path):
+    rng = np.random.default_rng(0)
+    ids = {"player": rng.integers(0, 90, ROWS), "account": rng.integers(0, 60, ROWS)}
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(ids | {"y": rng.integers(0, 2, ROWS)}), path)
+    assert infer_schema(path, "y").dataset.features.user_key == "account"
 
 
 @pytest.mark.parametrize("name", ["click_bool", "is_booked", "booking_flag", "was clicked", "clk"])

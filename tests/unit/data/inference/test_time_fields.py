@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pyarrow as pa
+import pytest
 
 from dynens.data.encoding.fields import derived, derived_values
 from dynens.data.inference.time_fields import row_time_fields
@@ -12,7 +13,7 @@ def test_hours_are_those_of_where_the_row_happened():
     zones = [timezone(timedelta(hours=h)) for h in (-5, 0, 2)]
     texts = [
         (MIDNIGHT + timedelta(hours=hour)).astimezone(zones[hour % 3]).isoformat()
-        for hour in range(48)
+        for hour in range(200)
     ]
     hour, weekday = row_time_fields("at", "auto", pa.chunked_array([texts]))
     assert hour.local
@@ -30,3 +31,13 @@ def test_hours_are_those_of_where_the_row_happened():
 def test_times_without_offsets_are_as_they_were():
     texts = [(MIDNIGHT + timedelta(hours=hour)).isoformat() for hour in range(48)]
     assert not any(f.local for f in row_time_fields("at", "auto", pa.chunked_array([texts])))
+
+
+@pytest.mark.parametrize(
+    ("hours", "parts"),
+    [(6, []), (24, ["at.hour"]), (120, ["at.hour"]), (168, ["at.hour", "at.weekday"])],
+)
+def test_parts_of_the_time_are_those_that_a_log_goes_round(hours, parts):
+    texts = [(MIDNIGHT + timedelta(hours=hour)).isoformat() for hour in range(hours)]
+    fields = row_time_fields("at", "auto", pa.chunked_array([texts]))
+    assert [f.name for f in fields] == parts

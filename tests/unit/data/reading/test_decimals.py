@@ -42,6 +42,14 @@ def test_what_can_only_be_decimal_commas(texts, found):
     assert comma_columns(table) == (["x"] if found else [])
 
 
+def test_points_in_some_texts_and_commas_in_others():
+    texts = ["4,5", "4.5", "3", "€ 12,50", "7.25"]
+    table = pa.table({"x": texts * 10, "thousands": [*texts[:4], "1.250"] * 10})
+    assert comma_columns(table, cents=True) == ["x"]
+    assert comma_columns(table) == []  # of a file of which other columns have points only
+    assert points_in(table, ["x"])["x"].to_pylist()[:5] == ["4.5", "4.5", "3", "€ 12.50", "7.25"]
+
+
 def test_a_semicolon_file_is_read_with_its_commas(tmp_path):
     rng = np.random.default_rng(0)
     price = rng.normal(50, 10, 400).round(2)

@@ -98,8 +98,20 @@ def test_one_class_under_a_rule():
 
 
 def test_an_order_among_words_is_refused():
-    with pytest.raises(SchemaError, match="orders values that are not numbers"):
-        labels_of([["a", "b"]], positive="y > 5")
+    with pytest.raises(SchemaError, match="orders numbers, but 'y' holds 'a'; write numbers"):
+        labels_of([["7", "a", "b"]], positive="y > 5")
+    with pytest.raises(SchemaError, match="orders by 'b', which is no number"):
+        labels_of([["a", "b"]], positive="y > b")
+    with pytest.raises(SchemaError, match="'y' holds ranges"):
+        labels_of([["1-3", "4-6", "7"]], positive="y > 5")
+
+
+def test_decimal_commas_among_points_are_numbers():
+    stars = ["4,5", "4.5", "3,5", "4", None, "3.5"]
+    assert labels_of([stars], positive="y >= 4") == [1, 1, 0, 1, None, 0]
+    assert labels_of([["4,5 stars", "1 star", "5 stars"]], positive="y >= 4") == [1, 0, 1]
+    with pytest.raises(SchemaError, match="holds '4,5'"):
+        labels_of([["4,5", "1,250"]], positive="y >= 4")  # a thousand, or one and a quarter?
 
 
 def test_no_label_column():

@@ -7,7 +7,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.reading.layouts import with_decimal
+from dynens.data.reading.layouts import told_names, with_decimal
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.sources import (
     expand,
@@ -207,9 +207,10 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv", b"\n\n", "first line is blank"),
         ("t.csv", GOOD + b"1,2\n", "line 52 has 2 values but the table has 3 columns"),
         ("t.csv", GOOD + b"1,2,3,4\n" + GOOD, "line 52 has 4 values"),
-        ("t.csv", b"a,a,y\n1,2,3\n", "two columns called 'a'"),
+        ("t.csv", b"1,1,y\n1,2,3\n", "two columns called '1'; if it has no header"),
         ("t.csv", b"a,,\n1,2,3\n", "3 has no name; name every column, or, if it has no header"),
         ("t.csv", b"0,1,0\n1,2,3\n", "if it has no header, name its columns in a dataset.yaml"),
+        ("t.csv", b"Sales of May\n\n" + GOOD, "its first line 'Sales of May' names one column"),
         ("t.csv", b"# of 2024\n" + GOOD, "its first line '# of 2024' is a comment"),
         ("t.csv.zip", b"PK\x03\x04\x00", "is a zip archive or an Excel workbook"),
         ("t.csv", bytes(range(256)), "zero bytes"),
@@ -229,6 +230,26 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
 )
 def test_bad_files_get_one_sentence(tmp_path, name, content, says):
     assert says in broken(tmp_path, name, content)
+
+
+def test_later_columns_of_one_name_are_counted(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("price,qty,price ,price.1,price\n1,2,3,4,5\n")
+    table = read_table([str(path)])
+    assert table.column_names == ["price", "qty", "price.2", "price.1", "price.3"]
+    assert [column[0].as_py() for column in table.columns] == ["1", "2", "3", "4", "5"]
+    chosen = next(iter_tables([str(path)], columns=["price.2"]))[1]
+    assert chosen.to_pydict() == {"price.2": ["3"]}
+
+
+def test_few_columns_without_a_name_are_not_read(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,,b,y,\n1,2,3,4,\n")
+    assert read_table([str(path)]).to_pydict() == {"a": ["1"], "b": ["3"], "y": ["4"]}
+    told = f"{path}: columns without a name are not read (2, 5)"
+    assert told_names([str(path)], SourceOptions()) == [told]
+    given = SourceOptions(header=False, columns=(" a", "b", "c", "d", "e"))
+    assert read_table([str(path)], given).column_names == [" a", "b", "c", "d", "e"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
