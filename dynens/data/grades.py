@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.reading.numbers import parse_number, to_numbers
+from dynens.data.reading.labels import outcome_numbers
+from dynens.data.reading.numbers import parse_number
 from dynens.rules import LabelRule
 
 Outcomes = npt.NDArray[np.float64]
@@ -23,7 +24,7 @@ def outcomes_in(table: pa.Table, rule: LabelRule) -> Outcomes | None:
     positive = rule.comparison("positive")
     if positive is None or positive.op not in _ORDERS or parse_number(positive.value) is None:
         return None
-    return _ORDERS[positive.op] * to_numbers(table[positive.column]).values
+    return _ORDERS[positive.op] * outcome_numbers(table[positive.column]).values
 
 
 def grades_of(

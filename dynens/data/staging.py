@@ -18,7 +18,7 @@ from dynens.batch import NO_GROUP
 from dynens.data.columns import number_columns, numeric_fields, time_columns
 from dynens.data.grades import Outcomes, outcomes_in
 from dynens.data.reading.decimals import outcomes_with_points
-from dynens.data.reading.labels import LabelReader, with_numbers
+from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.sources import iter_tables
 from dynens.data.reading.times import to_seconds, unreadable_times
@@ -223,7 +223,7 @@ class _Stager:
         features = self._features
         codes = self._reader.read(table)
         kept = codes >= 0
-        outcomes = outcomes_in(with_numbers(table, features.label), features.label)
+        outcomes = outcomes_in(table, features.label)
         if outcomes is not None:
             self._keep("outcomes", outcomes[kept])
         self._report.rows_read += len(codes)

@@ -58,7 +58,7 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
     """
     limit = parse_number(rule.value)
     compared = _OPERATORS[rule.op]
-    numbers = _numbers(column) if limit is not None else None
+    numbers = outcome_numbers(column) if limit is not None else None
     if numbers is not None and numbers.is_plain:
         with np.errstate(invalid="ignore"):
             return compared(numbers.values, limit), ~np.isnan(numbers.values)
@@ -77,7 +77,7 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
     return wanted[codes], codes >= 0
 
 
-def _numbers(column: pa.ChunkedArray) -> Numbers:
+def outcome_numbers(column: pa.ChunkedArray) -> Numbers:
     """A column as numbers, `5 stars` too; `4,5` is four and a half, unless `1,234` is there."""
     numbers = to_numbers(column)
     texts = plain(column)
@@ -91,18 +91,6 @@ def _numbers(column: pa.ChunkedArray) -> Numbers:
         return numbers
     odd = pa.array(np.isnan(numbers.values))
     return to_numbers(pc.if_else(odd, with_points(texts), texts), unit=unit)
-
-
-def with_numbers(table: pa.Table, rule: LabelRule) -> pa.Table:
-    """The table, its outcome as the numbers that `compare` takes it for where it is texts."""
-    positive = rule.comparison("positive")
-    if positive is None or not pa.types.is_string(plain(table[positive.column]).type):
-        return table
-    numbers = _numbers(table[positive.column])
-    if not numbers.is_plain:
-        return table
-    place = table.column_names.index(positive.column)
-    return table.set_column(place, positive.column, pa.array(numbers.values, from_pandas=True))
 
 
 class LabelReader:
