@@ -49,7 +49,7 @@ from dynens.models.ratings import (
     Ids,
     Ratings,
     SideBatch,
-    grades_of,
+    grades_or_signs,
     pair_ratings,
     unknown_rate,
 )
@@ -146,11 +146,9 @@ def vector_length(pair: FieldPair, config: LearnerConfig) -> int:
 def product_width(layout: FeatureLayout, config: LearnerConfig) -> int:
     """Length of the vectors whose product a learner's logit is."""
     pair = layout.largest_pair(config.fields)
-    return (
-        0
-        if pair is None
-        else min(_LONGEST_PRODUCT, 2 * config.branches * vector_length(pair, config))
-    )
+    if pair is None:
+        return 0
+    return min(_LONGEST_PRODUCT, 2 * config.branches * vector_length(pair, config))
 
 
 class Branch(nn.Module):
@@ -342,7 +340,7 @@ class AutoRecLearner:
         """(B,) logits, each from the other rows of its user and item: its own tells its label."""
         users, items = pair_ratings(self.pair, train)
         at = [torch.from_numpy(np.asarray(train.ids[:, c], np.int64)) for c in self.pair.columns]
-        grade = torch.from_numpy(grades_of(train))
+        grade = torch.from_numpy(grades_or_signs(train))
         logits = []
         with torch.no_grad():
             for branch in self._network().pairs():

@@ -94,14 +94,14 @@ def pair_ratings(pair: FieldPair, rows: EncodedBatch) -> tuple[Ratings, Ratings]
     """Labelled rows by user and by item."""
     assert rows.labels is not None
     users, items = (np.asarray(rows.ids[:, column], np.int64) for column in pair.columns)
-    values = grades_of(rows), np.asarray(rows.labels), rows.sample_weight
+    values = grades_or_signs(rows), np.asarray(rows.labels), rows.sample_weight
     return (
         Ratings(users, items, *values, pair.sizes[0]),
         Ratings(items, users, *values, pair.sizes[1]),
     )
 
 
-def grades_of(rows: EncodedBatch) -> FloatArray:
+def grades_or_signs(rows: EncodedBatch) -> FloatArray:
     """(n,) the grades of labelled rows, ±1 where the table has none."""
     if rows.grades is not None:
         return np.asarray(rows.grades)
