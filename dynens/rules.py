@@ -53,22 +53,33 @@ class LabelRule(FrozenConfig):
         negative: a comparison true of negative rows, so that any other value is refused; None:
             all rows that are not positive are negative.
         drop: a comparison true of rows to leave out.
+        unlabelled: a comparison true of rows that are neither; those of training teach without a
+            label, as rows do whose outcome is missing.
     """
 
     column: str = Field(min_length=1)
     positive: str | None = None
     negative: str | None = None
     drop: str | None = None
+    unlabelled: str | None = None
 
-    @field_validator("positive", "negative", "drop")
+    @field_validator("positive", "negative", "drop", "unlabelled")
     @classmethod
     def _parses(cls, text: str | None) -> str | None:
         if text is not None:
             Comparison.parse(text, "label")
         return text
 
-    def comparison(self, which: Literal["positive", "negative", "drop"]) -> Comparison | None:
-        text = {"positive": self.positive, "negative": self.negative, "drop": self.drop}[which]
+    def comparison(
+        self, which: Literal["positive", "negative", "drop", "unlabelled"]
+    ) -> Comparison | None:
+        texts = {
+            "positive": self.positive,
+            "negative": self.negative,
+            "drop": self.drop,
+            "unlabelled": self.unlabelled,
+        }
+        text = texts[which]
         return None if text is None else Comparison.parse(text, self.column)
 
     def outcome_columns(self) -> set[str]:
@@ -77,6 +88,6 @@ class LabelRule(FrozenConfig):
         return {self.column} | {rule.column for rule in rules if rule is not None}
 
     def columns(self) -> set[str]:
-        """Every column that the rule reads, those of `drop` included."""
-        drop = self.comparison("drop")
-        return self.outcome_columns() | ({drop.column} if drop else set())
+        """Every column that the rule reads, those of `drop` and `unlabelled` included."""
+        others = (self.comparison("drop"), self.comparison("unlabelled"))
+        return self.outcome_columns() | {rule.column for rule in others if rule is not None}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dynens.config.base import FrozenConfig, load_yaml, validate
 from dynens.errors import SchemaError
@@ -262,6 +262,13 @@ class SourceOptions(FrozenConfig):
 DEFAULT_SOURCE = SourceOptions()
 
 
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Files = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
 class EntityTable(FrozenConfig):
     """A table of user or item features, joined by key.
 
@@ -272,15 +279,10 @@ class EntityTable(FrozenConfig):
         key_in_table: the key's column in this table (`id` of `item_id`); None: of the same name.
     """
 
-    files: tuple[str, ...]
+    files: Files
     entity: Literal["user", "item"]
     key: str
     key_in_table: str | None = None
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
 
 class SplitConfig(FrozenConfig):
@@ -323,6 +325,9 @@ class SplitConfig(FrozenConfig):
 DEFAULT_SPLIT = SplitConfig()
 
 
+_PARTS = ("files", "valid_files", "test_files", "unlabelled_files")
+
+
 class DatasetConfig(FrozenConfig):
     """`dataset.yaml`: interaction files, entity tables, schema and split.
 
@@ -333,6 +338,7 @@ class DatasetConfig(FrozenConfig):
         files: the interactions (globs allowed), or the training part of them.
         valid_files: a validation part given as files.
         test_files: a test part given as files.
+        unlabelled_files: rows that train without a label, of which these files need have none.
         features: the schema.
         entities: tables joined by key.
         split: how rows are cut.
@@ -342,19 +348,20 @@ class DatasetConfig(FrozenConfig):
     """
 
     name: str = "dataset"
-    files: tuple[str, ...] = Field(min_length=1)
-    valid_files: tuple[str, ...] = ()
-    test_files: tuple[str, ...] = ()
+    files: Files = Field(min_length=1)
+    valid_files: Files = ()
+    test_files: Files = ()
+    unlabelled_files: Files = ()
     features: FeatureSchema
     entities: tuple[EntityTable, ...] = ()
     split: SplitConfig = DEFAULT_SPLIT
     source: SourceOptions = DEFAULT_SOURCE
     statistics: Literal["auto", "out_of_fold", "past"] = "auto"
 
-    @field_validator("files", "valid_files", "test_files", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+    @property
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        """The files given as train, valid, test and unlabelled."""
+        return self.files, self.valid_files, self.test_files, self.unlabelled_files
 
     @model_validator(mode="after")
     def _split_possible(self) -> DatasetConfig:
@@ -366,19 +373,12 @@ class DatasetConfig(FrozenConfig):
 
     def resolved(self, base: Path) -> DatasetConfig:
         """The same with every path absolute."""
-
-        def fix(files: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(str(base / file) for file in files)
-
-        entities = tuple(e.model_copy(update={"files": fix(e.files)}) for e in self.entities)
-        return self.model_copy(
-            update={
-                "files": fix(self.files),
-                "valid_files": fix(self.valid_files),
-                "test_files": fix(self.test_files),
-                "entities": entities,
-            }
-        )
+        given = [*self.parts, *(entity.files for entity in self.entities)]
+        files = [tuple(str(base / file) for file in names) for names in given]
+        tables = zip(self.entities, files[len(_PARTS) :], strict=True)
+        entities = tuple(e.model_copy(update={"files": names}) for e, names in tables)
+        parts = dict(zip(_PARTS, files, strict=False))
+        return self.model_copy(update={**parts, "entities": entities})
 
 
 def load_dataset(path: Path) -> DatasetConfig:

@@ -191,8 +191,11 @@ def _prepared_note(data: PreparedData) -> str:
     if dataset.valid_files and dataset.test_files:
         how = "as given"
     note = f"{sum(data.rows.values()):,} rows, split {how}"
-    if report["rows_without_label"]:
-        note += f", {report['rows_without_label']:,} without a label left out"
+    unlabelled = report.get("rows_unlabelled", 0)
+    if unlabelled:
+        note += f", {unlabelled:,} without a label teach, too"
+    if left_out := report["rows_without_label"] - unlabelled:
+        note += f", {left_out:,} without a label left out"
     return note
 
 

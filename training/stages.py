@@ -80,13 +80,14 @@ def train_learner(context: StageContext, name: str) -> None:
         report = learner.fit(
             train,
             valid.take(roles.select),
+            unlabelled=data.unlabelled,
             checkpoint_dir=context.checkpoints,
             progress=context.progress,
         )
         learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
     serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route))
-    np.save(context.out / "logits_train.npy", learner.training_logits(train))
+    np.save(context.out / "logits_train.npy", learner.training_logits(train, data.unlabelled))
     scorer = PoolScorer({name: context.out / MODEL_ONNX})
     for split in ("valid", "test"):
         np.save(context.out / f"logits_{split}.npy", scorer.logits(data.split(split))[name])

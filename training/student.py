@@ -78,6 +78,9 @@ class StudentLearner:
         self._roles = roles or context.config
         self._exchange = exchange
         self._data = context.prepared()
+        self._unlabelled = self._data.unlabelled
+        if self._unlabelled is None:
+            self._distill = self._distill.without_unlabelled()
         self._train, self._valid = self._data.split("train"), self._data.split("valid")
         self._stop_rows = self._valid.take(valid_roles(self._roles, self._valid).select)
 
@@ -290,9 +293,16 @@ class StudentLearner:
 
     def _made_rows(self, teacher: Labeller, weakness: Weakness | None) -> RowFactory:
         """The source of made-up rows that `teacher` labels."""
-        table, seed = in_memory(self._train), self._context.config.seed
+        others = None if self._unlabelled is None else in_memory(self._unlabelled)
         return RowFactory(
-            teacher, table, self._data.stats, self._space(), self._distill, seed, weakness
+            teacher,
+            in_memory(self._train),
+            self._data.stats,
+            self._space(),
+            self._distill,
+            self._context.config.seed,
+            weakness,
+            others,
         )
 
     def _space(self) -> RowSpace:

@@ -10,7 +10,13 @@ from dynens.config.base import FrozenConfig
 
 ScheduleKind = Literal["constant", "linear", "halving", "step", "adaptive"]
 AugmentationKind = Literal[
-    "field_swap", "entity_swap", "field_mask", "cutmix", "feature_noise", "id_dropout"
+    "field_swap",
+    "entity_swap",
+    "field_mask",
+    "cutmix",
+    "feature_noise",
+    "id_dropout",
+    "unlabelled",
 ]
 
 
@@ -34,12 +40,14 @@ class ScheduleConfig(FrozenConfig):
 
 
 class AugmentationConfig(FrozenConfig):
-    """One way to make rows that were never logged; the teacher labels them.
+    """One source of rows without a click label; the teacher labels them.
 
     Attributes:
-        kind: a key of `dynens.distill.augment.AUGMENTATIONS`.
+        kind: a key of `dynens.distill.augment.AUGMENTATIONS`: ways to make rows that were never
+            logged, and `unlabelled` for the table's own training rows without a label.
         probability: per feature (per value, for id_dropout) chance of being changed.
-        share: relative share of made-up rows of this kind.
+        share: relative share of rows of this kind; of `unlabelled` where the table has as many rows
+            without a label as with one, and in proportion less where it has fewer.
     """
 
     kind: AugmentationKind
@@ -227,6 +235,7 @@ class DistillConfig(FrozenConfig):
     augmentations: tuple[AugmentationConfig, ...] = (
         AugmentationConfig(kind="cutmix"),
         AugmentationConfig(kind="entity_swap"),
+        AugmentationConfig(kind="unlabelled"),
     )
     follow_weakness: bool = False
     labelling_threads: int = Field(default=1, ge=1)
@@ -294,6 +303,11 @@ class DistillConfig(FrozenConfig):
                 "the teacher; raise alpha"
             )
         return self
+
+    def without_unlabelled(self) -> DistillConfig:
+        """The same for a table whose training rows all have a label."""
+        kept = tuple(a for a in self.augmentations if a.kind != "unlabelled")
+        return self.model_copy(update={"augmentations": kept})
 
     @property
     def softens_labels(self) -> bool:

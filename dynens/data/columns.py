@@ -51,7 +51,7 @@ def unified_schema(
     """(the needed interaction columns in types that fit all files, warnings).
 
     Columns that only fields read may be absent from some of the files, and soft labels too, which
-    only training rows need: they are missing there.
+    only training rows need: they are missing there. Files given as unlabelled need only features.
 
     Raises:
         DataError: a file has no label, lacks another column that others have, or a column changes
@@ -63,8 +63,9 @@ def unified_schema(
         needed.setdefault(entity.key, f"the {entity.entity} table's key")
     types: dict[str, pa.DataType] = {}
     schemas = {file: file_schema(file, config.source) for file in files}
+    unlabelled = set(expand(config.unlabelled_files))
     for file, schema in schemas.items():
-        if config.features.label.column not in schema.names:
+        if config.features.label.column not in schema.names and file not in unlabelled:
             raise DataError(no_label_column(str(file), config.features.label.column, schema.names))
         for name in [n for n in needed if n in schema.names]:
             kind = _plain_type(schema.field(name).type)
@@ -81,7 +82,11 @@ def unified_schema(
                 f"the schema asks for column {name!r} ({purpose}), which no file has; "
                 f"{files[0].name} has {known}{remedy if is_key else ''}."
             )
-    warnings = _absences(schemas, list(types), config.features, entities)
+    roles = {n for n, use in needed.items() if use in ("the label", "the label rule", *_ROLES)}
+    labelled = {file: schema for file, schema in schemas.items() if file not in unlabelled}
+    warnings = _absences(labelled, list(types), config.features, entities)
+    others = {file: schemas[file] for file in schemas if file in unlabelled}
+    warnings += _absences(others, [n for n in types if n not in roles], config.features, entities)
     return pa.schema([pa.field(name, kind) for name, kind in types.items()]), warnings
 
 
@@ -193,7 +198,7 @@ def check_types(config: DatasetConfig) -> None:
         DataError: a column holds numbers in one file and other texts in another.
     """
     seen: dict[str, tuple[float, Path]] = {}
-    for file in expand([*config.files, *config.valid_files, *config.test_files]):
+    for file in expand([name for files in config.parts for name in files]):
         head = read_head([str(file)], config.source, _HEAD_ROWS)
         head = points_in(head, with_commas(head.column_names, config.source))
         for name in head.column_names:

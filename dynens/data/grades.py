@@ -19,11 +19,16 @@ Outcomes = npt.NDArray[np.float64]
 _ORDERS = {">=": 1.0, ">": 1.0, "<=": -1.0, "<": -1.0}
 
 
-def outcomes_in(table: pa.Table, rule: LabelRule) -> Outcomes | None:
-    """(B,) what the rule compares, the larger the more positive; None: it asks for no order."""
+def outcomes_in(table: pa.Table, rule: LabelRule, *, known: bool = True) -> Outcomes | None:
+    """(B,) what the rule compares, the larger the more positive; None: it asks for no order.
+
+    Of a table whose outcomes are not `known`, they are NaN.
+    """
     positive = rule.comparison("positive")
     if positive is None or positive.op not in _ORDERS or parse_number(positive.value) is None:
         return None
+    if not known:
+        return np.full(len(table), np.nan)
     return _ORDERS[positive.op] * outcome_numbers(table[positive.column]).values
 
 

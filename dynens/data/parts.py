@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray, IntArray
 from dynens.data.encoding.encoders import RowEncoder
-from dynens.data.encoding.entities import RawEntity
+from dynens.data.encoding.entities import EncodedEntity, RawEntity
 from dynens.data.encoding.fitters import field_fitter
 from dynens.data.encoding.fitting import FieldFitter
 from dynens.data.encoding.pairs import sources_of, values_of
 from dynens.data.shards import ShardWriter
-from dynens.data.splits import SPLITS, TEST, TRAIN
+from dynens.data.splits import PARTS, TEST, TRAIN, UNLABELLED
 from dynens.data.staging import staged_chunks
 from dynens.data.statistics import CountTables
 from dynens.schema import FieldSpec
@@ -32,7 +32,7 @@ class PartRows:
 
     Attributes:
         path: the staged file.
-        labels: float32.
+        labels: float32, NaN where there is none.
         split: int8.
         weights: float32, or None.
         grades: float32, 0 in rows that do not train; or None.
@@ -56,10 +56,10 @@ class EncodedPart:
     """What encoding one file gives besides the rows on disk.
 
     Attributes:
-        shards: the writers of the three splits, in order, their columns still in parts.
+        shards: the writers of `PARTS`, in order, their columns still in pieces.
         counts: rows and positives per id among training rows.
         raw: the first raw test rows, entity columns joined.
-        unseen: (splits, ids_width) rows whose value has no id.
+        unseen: (parts, ids_width) rows whose value has no id.
         strangers: rows by entity whose key its table lacks.
     """
 
@@ -68,6 +68,35 @@ class EncodedPart:
     raw: list[pa.Table]
     unseen: npt.NDArray[np.int64]
     strangers: Counter[str] = field(default_factory=Counter)
+
+
+def encode_entity(
+    encoder: RowEncoder, entity: RawEntity, interaction_columns: Sequence[str]
+) -> EncodedEntity:
+    """Encode an entity's table, fields read from the interactions themselves left out."""
+    dense_at, ids_at = [], []
+    columns = set(entity.columns.column_names) - set(interaction_columns)
+    for item, (dense_slice, ids_slice) in zip(encoder.encoders, encoder._slices, strict=True):
+        if item.spec.source in columns:
+            dense_at += list(range(dense_slice.start, dense_slice.stop))
+            ids_at += list(range(ids_slice.start, ids_slice.stop))
+    used = [e.spec.source for e in encoder.encoders if e.spec.source in columns]
+    table = entity.columns.select(sorted(set(used)))
+    if table.num_columns:
+        rows = encoder.encode_table(table)
+        dense, ids = rows.dense, rows.ids
+    else:
+        dense, ids = encoder.empty(len(entity.keys))
+    unknown_dense, unknown_ids = encoder.empty(1)
+    return EncodedEntity(
+        entity=entity.entity,
+        key=entity.key,
+        keys=entity.keys,
+        dense=np.concatenate([dense, unknown_dense])[:, dense_at],
+        ids=np.concatenate([ids, unknown_ids])[:, ids_at],
+        dense_columns=np.array(dense_at, np.int64),
+        ids_columns=np.array(ids_at, np.int64),
+    )
 
 
 def fit_part(
@@ -117,8 +146,8 @@ def encode_part(
         directory: where the splits' columns go.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    shards = [ShardWriter(directory / f"{name}.arrow") for name in SPLITS]
-    unseen = np.zeros((len(SPLITS), encoder.layout.ids_width), np.int64)
+    shards = [ShardWriter(directory / f"{name}.arrow") for name in PARTS]
+    unseen = np.zeros((len(PARTS), encoder.layout.ids_width), np.int64)
     result = EncodedPart(shards, CountTables(encoder.layout, num_periods), [], unseen)
     joined = sources_of([item.spec for item in encoder.encoders])
     kept = 0
@@ -143,6 +172,9 @@ def _write_chunk(batch: EncodedBatch, at: slice, rows: PartRows, result: Encoded
             continue
         ids, labels = batch.ids[mine], rows.labels[at][mine]
         result.unseen[code] += (ids == OUT_OF_VOCABULARY).sum(axis=0)
+        if code == UNLABELLED:
+            shard.append(ids=ids, dense=batch.dense[mine])
+            continue
         shard.append(
             ids=ids,
             dense=batch.dense[mine],

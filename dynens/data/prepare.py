@@ -21,16 +21,16 @@ from dynens.batch import FeatureLayout, IntArray
 from dynens.data.cache import remove_abandoned
 from dynens.data.columns import unified_schema, unusable_type
 from dynens.data.encoding.encoders import RowEncoder
-from dynens.data.encoding.entities import EncodedEntity, RawEntity, load_entities
+from dynens.data.encoding.entities import load_entities
 from dynens.data.encoding.fitters import look_at_items, tie_fields
 from dynens.data.encoding.fitting import FieldFitter
 from dynens.data.grades import grades_of
 from dynens.data.inference.infer import with_fields
-from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
+from dynens.data.parts import RAW_ROWS, PartRows, encode_entity, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
 from dynens.data.reading.sources import expand
 from dynens.data.shards import ShardWriter
-from dynens.data.splits import SPLITS, TRAIN, split_kind, split_rows
+from dynens.data.splits import PARTS, SPLITS, TRAIN, UNLABELLED, split_kind, split_rows
 from dynens.data.staging import StagedPart, StagedRows, merge_parts, stage_part
 from dynens.data.statistics import (
     NUM_FOLDS,
@@ -129,7 +129,7 @@ def fingerprint(dataset: DatasetConfig, seed: int) -> str:
     digest = hashlib.blake2b(digest_size=16)
     described = dataset.model_dump_json(exclude_defaults=True)
     digest.update(f"{FORMAT} {seed} {described}".encode())
-    names = [*dataset.files, *dataset.valid_files, *dataset.test_files]
+    names = [name for files in dataset.parts for name in files]
     names += [name for entity in dataset.entities for name in entity.files]
     for path in expand(names):
         try:
@@ -169,7 +169,7 @@ class _Preparation:
             update={"label": rows.reader.resolved()}
         )
         self.split_by = split_kind(self.dataset.split, rows.given, rows.times, rows.labels)
-        is_cut = len(np.unique(rows.given)) < len(SPLITS)
+        is_cut = not (self.dataset.valid_files and self.dataset.test_files)
         is_auto = rows.times is not None and self.dataset.split.by == "auto"
         if self.split_by == "random" and is_auto and is_cut:
             self.warnings.append(
@@ -193,8 +193,8 @@ class _Preparation:
         self._encode(parts, rows, split, encoder)
 
     def _stage(self) -> list[StagedPart]:
-        groups = (self.dataset.files, self.dataset.valid_files, self.dataset.test_files)
-        files = [(given, file) for given, names in enumerate(groups) for file in expand(names)]
+        groups = enumerate(self.dataset.parts)
+        files = [(given, file) for given, names in groups for file in expand(names)]
         _refuse_twice(files)
         paths = [file for _, file in files]
         schema, warnings = unified_schema(paths, self.dataset, self.entities)
@@ -258,11 +258,11 @@ class _Preparation:
             )
             folder = self.directory / "parts" / str(i)
             calls.append(partial(encode_part, encoder, self.entities, part_rows, count, folder))
-        shards = [ShardWriter(self.directory / f"{name}.arrow") for name in SPLITS]
+        shards = [ShardWriter(self.directory / f"{name}.arrow") for name in PARTS]
         raw: list[pa.Table] = []
         counts: CountTables | None = None
         strangers: Counter[str] = Counter()
-        unseen = np.zeros((len(SPLITS), encoder.layout.ids_width), np.int64)
+        unseen = np.zeros((len(PARTS), encoder.layout.ids_width), np.int64)
         for encoded in self.map_files(calls):
             for shard, other in zip(shards, encoded.shards, strict=True):
                 shard.take_over(other.pause())
@@ -278,11 +278,12 @@ class _Preparation:
             shutil.rmtree(self.directory / name)
         self._write_train_stats(shards[TRAIN], periods[split == TRAIN], counts, encoder, past)
         for shard in shards:
-            shard.finish()
+            if shard.num_rows:
+                shard.finish()
         self.warnings += of_keys(self.entities, strangers, len(split))
         apart = self.features.group if self.split_by == "group" else None
         num_rows = [shard.num_rows for shard in shards]
-        self.warnings += of_values(encoder, unseen, num_rows, apart)
+        self.warnings += of_values(encoder, unseen[:UNLABELLED], num_rows[:UNLABELLED], apart)
         self._save(encoder, counts, raw, rows, num_rows)
 
     def _periods(
@@ -322,7 +323,7 @@ class _Preparation:
         counts: CountTables,
         raw: Sequence[pa.Table],
         rows: StagedRows,
-        split_rows_: Sequence[int],
+        part_rows: Sequence[int],
     ) -> None:
         encoder.save(self.directory / "encoder")
         seen, positives, num_rows, num_positives = counts.total()
@@ -340,9 +341,10 @@ class _Preparation:
             "fingerprint": self.fingerprint,
             "name": self.dataset.name,
             "seed": self.seed,
-            "rows": dict(zip(SPLITS, split_rows_, strict=True)),
+            "rows": dict(zip(SPLITS, part_rows[:UNLABELLED], strict=True)),
             "report": {
                 **rows.report.to_dict(),
+                "rows_unlabelled": part_rows[UNLABELLED],
                 "split_by": self.split_by,
                 "warnings": self.warnings + rows.report.warnings(),
             },
@@ -359,35 +361,6 @@ def _refuse_twice(files: Sequence[tuple[int, Path]]) -> None:
         part = part_of.setdefault(file.resolve(), given)
         if part != given:
             raise DataError(
-                f"{file} is given for {SPLITS[part]} and for {SPLITS[given]}; leave out the latter "
+                f"{file} is given for {PARTS[part]} and for {PARTS[given]}; leave out the latter "
                 "(rows for it are then cut from train)."
             )
-
-
-def encode_entity(
-    encoder: RowEncoder, entity: RawEntity, interaction_columns: Sequence[str]
-) -> EncodedEntity:
-    """Encode an entity's table, fields read from the interactions themselves left out."""
-    dense_at, ids_at = [], []
-    columns = set(entity.columns.column_names) - set(interaction_columns)
-    for item, (dense_slice, ids_slice) in zip(encoder.encoders, encoder._slices, strict=True):
-        if item.spec.source in columns:
-            dense_at += list(range(dense_slice.start, dense_slice.stop))
-            ids_at += list(range(ids_slice.start, ids_slice.stop))
-    used = [e.spec.source for e in encoder.encoders if e.spec.source in columns]
-    table = entity.columns.select(sorted(set(used)))
-    if table.num_columns:
-        rows = encoder.encode_table(table)
-        dense, ids = rows.dense, rows.ids
-    else:
-        dense, ids = encoder.empty(len(entity.keys))
-    unknown_dense, unknown_ids = encoder.empty(1)
-    return EncodedEntity(
-        entity=entity.entity,
-        key=entity.key,
-        keys=entity.keys,
-        dense=np.concatenate([dense, unknown_dense])[:, dense_at],
-        ids=np.concatenate([ids, unknown_ids])[:, ids_at],
-        dense_columns=np.array(dense_at, np.int64),
-        ids_columns=np.array(ids_at, np.int64),
-    )

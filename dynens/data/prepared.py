@@ -95,6 +95,12 @@ class PreparedData:
             raise DataError(f"there is no split {name!r}; it is one of {', '.join(SPLITS)}.")
         return read_shard(self.directory / f"{name}.arrow")
 
+    @property
+    def unlabelled(self) -> EncodedBatch | None:
+        """The training rows that have no label; None: there are none."""
+        path = self.directory / "unlabelled.arrow"
+        return read_shard(path) if path.exists() else None
+
     def raw_test(self) -> pa.Table:
         """The first raw rows of the test split, entity columns joined, label included."""
         path = self.directory / "raw_test.arrow"

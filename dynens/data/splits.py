@@ -13,7 +13,10 @@ from dynens.metrics import informative_rows
 from dynens.schema import SplitConfig, TimeFormat
 
 SPLITS = ("train", "valid", "test")
-TRAIN, VALID, TEST = range(3)
+TRAIN, VALID, TEST, UNLABELLED = range(4)
+LEFT_OUT = -1
+# Training rows without a label are a part of their own.
+PARTS = (*SPLITS, "unlabelled")
 _MANY, _FEW, _FEW_ROWS = (0.8, 0.1, 0.1), (0.7, 0.15, 0.15), 10_000
 _LATE = 0.9  # of the training rows, than which later parts are later
 _STREAM = 8191  # keeps the cuts apart from tables that were drawn with the same seed
@@ -31,11 +34,14 @@ def split_rows(
     time_format: TimeFormat = "auto",
     groups: npt.NDArray[np.int64] | None = None,
 ) -> Codes:
-    """(N,) int8 split of every row.
+    """(N,) int8 split of every row, an index into `PARTS` or `LEFT_OUT`.
+
+    Of rows without a label those stay that could have trained: whose time is not after the last
+    training row's, or whose group is in no other part.
 
     Args:
         split: how.
-        labels: (N,) labels.
+        labels: (N,) labels, NaN where there is none.
         given: (N,) the part each row's file was given as; only rows given as train are cut, and
             only into the parts that were not given.
         seed: of the random cuts.
@@ -47,9 +53,10 @@ def split_rows(
         DataError: a part would be empty, or train or valid would have one class only.
     """
     how = split_kind(split, given, times, labels)
-    codes = given.copy()
-    rows = np.flatnonzero(given == TRAIN)
-    shares = _shares(split, given, labels)
+    labelled = ~np.isnan(labels)
+    codes = np.where(labelled, given, np.int8(LEFT_OUT))
+    rows = np.flatnonzero(codes == TRAIN)
+    shares = _shares(split, given[labelled], labels[labelled])
     if shares[TRAIN] < 1:
         if how == "time":
             assert times is not None
@@ -60,6 +67,13 @@ def split_rows(
         else:
             codes[rows] = _at_random(labels[rows], shares, seed, split.stratify)
     _check(codes, labels, how)
+    stays = ~labelled & (given == TRAIN)
+    if how == "time" and times is not None:
+        trained = times[codes == TRAIN]
+        stays &= ~(times > trained[np.isfinite(trained)].max(initial=-np.inf))
+    elif how == "group" and groups is not None:
+        stays &= ~np.isin(groups, groups[(codes == VALID) | (codes == TEST)])
+    codes[stays | (given == UNLABELLED)] = UNLABELLED
     return codes
 
 
@@ -79,6 +93,9 @@ def split_kind(
     """
     if split.by in ("time", "random", "group"):
         return split.by
+    labelled = ~np.isnan(labels)
+    given, labels = given[labelled], labels[labelled]
+    times = None if times is None else times[labelled]
     if split.valid_from is not None:
         if times is None:
             raise DataError(

@@ -18,11 +18,12 @@ from dynens.batch import NO_GROUP
 from dynens.data.columns import number_columns, numeric_fields, time_columns
 from dynens.data.grades import Outcomes, outcomes_in
 from dynens.data.reading.decimals import outcomes_with_points
-from dynens.data.reading.labels import LabelReader
+from dynens.data.reading.labels import DROPPED, NO_LABEL, LabelReader
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.sources import iter_tables
 from dynens.data.reading.times import to_seconds, unreadable_times
 from dynens.data.reading.values import canonical_codes, canonical_texts, is_number_type, plain
+from dynens.data.splits import TRAIN, UNLABELLED
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, FeatureSchema
 
@@ -83,7 +84,7 @@ class StagedPart:
         path: the Arrow file.
         reader: what the label codes mean in this file.
         label_codes: (N,) int16.
-        given: the part the file was given as (0 train, 1 valid, 2 test).
+        given: the part the file was given as (0 train, 1 valid, 2 test, 3 without labels).
         times: (N,) float64 seconds, or None.
         groups: (N,) int64, or None.
         weights: (N,) float32, or None.
@@ -123,7 +124,7 @@ class StagedRows:
 
     Attributes:
         reader: the labels, settled over all files.
-        labels: (N,) float32.
+        labels: (N,) float32, NaN where there is none.
         given: (N,) int8.
         times: as in `StagedPart`.
         groups: as in `StagedPart`.
@@ -155,9 +156,10 @@ def merge_parts(parts: Sequence[StagedPart]) -> StagedRows:
     reader = LabelReader(parts[0].reader.rule)
     codes = np.concatenate([reader.merge(part.reader, part.label_codes) for part in parts])
     report = sum((part.report for part in parts[1:]), parts[0].report)
-    labels = reader.labels_by_code()
-    if not len(codes):
+    by_code = reader.labels_by_code()
+    if not (codes >= 0).any():
         raise DataError("no row is left after the label rule; change the rule.")
+    labels = np.where(codes < 0, np.float32(np.nan), by_code[np.maximum(codes, 0)])
     ends = np.cumsum([len(part) for part in parts])
 
     def join(name: str) -> Any:
@@ -168,7 +170,7 @@ def merge_parts(parts: Sequence[StagedPart]) -> StagedRows:
 
     return StagedRows(
         reader=reader,
-        labels=labels[codes],
+        labels=labels,
         given=np.repeat(np.array([p.given for p in parts], np.int8), [len(p) for p in parts]),
         times=join("times"),
         groups=join("groups"),
@@ -195,18 +197,21 @@ def stage_part(
     Raises:
         DataError: the file or its labels are bad, or a numeric column holds too many texts.
     """
-    stager = _Stager(config.features, schema, file, path)
+    stager = _Stager(config.features, schema, file, path, given)
     try:
         for _, table in iter_tables([str(file)], config.source, columns=schema.names):
             stager.add(outcomes_with_points(table, config))
     finally:
         stager.close()
-    return stager.result(given)
+    return stager.result()
 
 
 class _Stager:
-    def __init__(self, features: FeatureSchema, schema: pa.Schema, file: Path, path: Path) -> None:
+    def __init__(
+        self, features: FeatureSchema, schema: pa.Schema, file: Path, path: Path, given: int
+    ) -> None:
         self._features = features
+        self._given = given
         self._numeric = number_columns(features, schema)
         self._specs = numeric_fields(features)
         self._times = {n: f for n, f in time_columns(features).items() if n in schema.names}
@@ -221,12 +226,18 @@ class _Stager:
 
     def add(self, table: pa.Table) -> None:
         features = self._features
-        codes = self._reader.read(table)
-        kept = codes >= 0
-        outcomes = outcomes_in(table, features.label)
+        has_labels = self._given != UNLABELLED
+        if has_labels:
+            codes = self._reader.read(table)
+        else:
+            codes = np.full(len(table), NO_LABEL, np.int16)
+            self._reader.num_unlabelled += len(codes)
+        kept = codes != DROPPED if self._given in (TRAIN, UNLABELLED) else codes >= 0
+        outcomes = outcomes_in(table, features.label, known=has_labels)
         if outcomes is not None:
             self._keep("outcomes", outcomes[kept])
         self._report.rows_read += len(codes)
+        self._report.rows_dropped += int((codes == DROPPED).sum())
         table = self._conform(table)
         if not kept.all():
             codes, table = codes[kept], table.filter(pa.array(kept))
@@ -236,7 +247,10 @@ class _Stager:
         if features.group:
             self._keep("groups", group_codes(table[features.group]))
         if features.sample_weight:
-            self._keep("weights", weights_in(table, features.sample_weight, str(self._file)))
+            weights = np.ones(len(codes), np.float32)
+            labelled = table.filter(pa.array(codes >= 0))
+            weights[codes >= 0] = weights_in(labelled, features.sample_weight, str(self._file))
+            self._keep("weights", weights)
         if features.soft_label:
             answers = soft_labels_in(table, features.soft_label, str(self._file))
             self._keep("soft_labels", answers)
@@ -254,7 +268,7 @@ class _Stager:
         """The needed columns in the staged types."""
         columns = []
         for target in self._schema:
-            if target.name not in table.column_names:  # soft labels, which not every file has
+            if target.name not in table.column_names:  # labels and roles of rows without labels
                 columns.append(pa.nulls(len(table), target.type))
                 continue
             column = table[target.name]
@@ -284,20 +298,19 @@ class _Stager:
     def close(self) -> None:
         self._writer.close()
 
-    def result(self, given: int) -> StagedPart:
+    def result(self) -> StagedPart:
         report = self._report
         report.non_finite, report.unreadable = +report.non_finite, +report.unreadable
         report.untimed = +report.untimed
         self._refuse("numeric", "numbers", report.unreadable)
         self._refuse("time", "dates or times", report.untimed)
         arrays = {name: np.concatenate(parts) for name, parts in self._arrays.items()}
-        report.rows_without_label = self._reader.num_missing
-        report.rows_dropped = report.rows_read - report.rows_without_label - len(arrays["codes"])
+        report.rows_without_label = self._reader.num_unlabelled
         return StagedPart(
             path=self._path,
             reader=self._reader,
             label_codes=arrays["codes"],
-            given=given,
+            given=self._given,
             times=arrays.get("times"),
             groups=arrays.get("groups"),
             weights=arrays.get("weights"),

@@ -1,4 +1,4 @@
-"""Rows that were never logged: tabular augmentations the teacher labels afterwards.
+"""Rows without a click label, which the teacher labels afterwards: made up, or logged without one.
 
 A *unit* is what must change together: all columns of one feature. Values are taken from another
 row's same unit, so that every made-up value has occurred; what is made of several features (a pair
@@ -186,6 +186,11 @@ def id_dropout(maker: Maker, config: AugmentationConfig, generator: Generator) -
         ids[drop] = OUT_OF_VOCABULARY
 
 
+def unlabelled(maker: Maker, config: AugmentationConfig, generator: Generator) -> None:
+    """A row that was logged without a label, as it is."""
+    del maker, config, generator
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "field_swap": field_swap,
     "entity_swap": entity_swap,
@@ -193,6 +198,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "field_mask": field_mask,
     "feature_noise": feature_noise,
     "id_dropout": id_dropout,
+    "unlabelled": unlabelled,
 }
 
 
@@ -203,23 +209,29 @@ def make_rows(
     space: RowSpace,
     generator: Generator,
     weights: Weights | None = None,
+    without_label: EncodedBatch | None = None,
 ) -> EncodedBatch:
-    """`num_rows` unlabelled rows made from rows of `table`.
+    """`num_rows` unlabelled rows, most of them made from rows of `table`.
 
     Every policy makes its share of the rows; the values of a made-up row all occur in `table`
     (except noise, and what is made of several values). With `weights`, a running sum over the
     table's rows, made-up rows start from rows drawn in proportion; what is put into them comes from
-    any row.
+    any row. `without_label` are the rows of the policy `unlabelled`.
     """
-    shares = np.array([policy.share for policy in policies])
+    logged = 0 if without_label is None else len(without_label)
+    most = {"unlabelled": min(logged / len(table), 1.0)}
+    shares = np.array([policy.share * most.get(policy.kind, 1.0) for policy in policies])
     counts = generator.multinomial(num_rows, shares / shares.sum())
     parts = []
     for policy, count in zip(policies, counts, strict=True):
         if count == 0:
             continue
-        base = drawn(weights, len(table), count, generator)
-        donor = generator.integers(0, len(table), count)
-        maker = Maker(_rows(table, base), _rows(table, donor), space)
+        if policy.kind == "unlabelled" and without_label is not None:
+            base = _rows(without_label, generator.integers(0, logged, count))
+        else:
+            base = _rows(table, drawn(weights, len(table), count, generator))
+        donor = _rows(table, generator.integers(0, len(table), count))
+        maker = Maker(base, donor, space)
         AUGMENTATIONS[policy.kind](maker, policy, generator)
         if space.write_made is not None:
             space.write_made(maker.ids)

@@ -75,6 +75,7 @@ class RowFactory:
         config: DistillConfig,
         seed: int,
         weakness: Weakness | None = None,
+        unlabelled: EncodedBatch | None = None,
     ) -> None:
         self._teacher = teacher
         self._table = table
@@ -82,6 +83,7 @@ class RowFactory:
         self._space = space
         self._config = config
         self._seed = seed
+        self._unlabelled = unlabelled
         self.weakness = weakness
 
     def make(self, chunk: int, num_rows: int) -> LabelledRows:
@@ -92,8 +94,15 @@ class RowFactory:
             # What was known at the latest when the chunk was asked for, in a continued run too.
             known_at = (chunk - LOOKAHEAD_CHUNKS + 1) * self._config.reuse
             weights = self.weakness.cumulative(known_at)
-        policies = self._config.augmentations
-        rows = make_rows(self._table, num_rows, policies, self._space, generator, weights)
+        rows = make_rows(
+            self._table,
+            num_rows,
+            self._config.augmentations,
+            self._space,
+            generator,
+            weights,
+            self._unlabelled,
+        )
         rows = replace(rows, stats=self._stats.transform(rows.ids))
         return LabelledRows(rows, self._teacher.logits(rows))
 

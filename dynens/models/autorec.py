@@ -7,11 +7,11 @@ same with its users:
 `logit = (z_user + z_item) / 2`, on average over `branches` such pairs
 
 with `g` the row's grade (1 for a positive and -1 for a negative row, or more and less than that
-where the table says how far from the threshold a row is), `s_i` what it says that there is a row at
-all, `n_u` the root of the mean number of rows over u's own, and `z_0` what is expected of an item
-that nothing is known of. In training each row is left out of the sum at random, so that nothing is
-told by itself alone. What the sums come to is known afterwards: a row is scored by one product of
-two vectors that are looked up.
+where the table says how far from the threshold a row is; 0 where it has no label), `s_i` what it
+says that there is a row at all, `n_u` the root of the mean number of rows over u's own, and `z_0`
+what is expected of an item that nothing is known of. In training each row is left out of the sum at
+random, so that nothing is told by itself alone. What the sums come to is known afterwards: a row is
+scored by one product of two vectors that are looked up.
 
 References:
     Sedhain et al., "AutoRec: Autoencoders Meet Collaborative Filtering", WWW 2015, eq. 1 and 2,
@@ -104,7 +104,7 @@ class Side(nn.Module):
         total = pooled(self.encode, batch.grade * kept) + pooled(self.seen, kept)
         return total * batch.scale.unsqueeze(1) + self.hidden_bias
 
-    def forward(self, batch: SideBatch, rows: slice | Tensor) -> Tensor:
+    def forward(self, batch: SideBatch, rows: Tensor) -> Tensor:
         """Logits of some of the batch's rows."""
         hidden = torch.sigmoid(self.sums(batch))
         return self._logits(hidden[batch.own[rows]], batch.ids[batch.own[rows]], batch.column[rows])
@@ -232,6 +232,7 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
     """
 
     _ratings: tuple[Ratings, Ratings] | None = None
+    unlabelled: EncodedBatch | None = None
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         tables: list[nn.Parameter] = []
@@ -268,18 +269,17 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
         """Both sides' training rows."""
         if self._ratings is None:
             train = train if rows is None else train.take(rows)
-            self._ratings = pair_ratings(self.network.pair, train)
+            self._ratings = pair_ratings(self.network.pair, train, self.unlabelled)
         return self._ratings
 
     def loss(self, batch: tuple[Side, SideBatch]) -> Tensor:
         """Of a sample of the rows where an id has very many, as those without a user may."""
         side, part = batch
-        count = len(part.labels)
-        if not count:
+        rows = torch.nonzero(~torch.isnan(part.labels)).squeeze(1)
+        if not len(rows):
             return 0.0 * side.hidden_bias.sum()
-        rows: slice | Tensor = slice(None)
-        if count > _MOST_TARGETS:
-            rows = torch.randint(count, (_MOST_TARGETS,), device=self.device)
+        if len(rows) > _MOST_TARGETS:
+            rows = rows[torch.randint(len(rows), (_MOST_TARGETS,), device=self.device)]
         weight = None if part.weight is None else part.weight[rows]
         return weighted_bce(side(part, rows), part.labels[rows], weight)
 
@@ -313,6 +313,7 @@ class AutoRecLearner:
         train: EncodedBatch,
         valid: EncodedBatch,
         *,
+        unlabelled: EncodedBatch | None = None,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
     ) -> FitReport:
@@ -325,6 +326,7 @@ class AutoRecLearner:
                     side.base.fill_(math.log(rate / (1 - rate)))
             network.to(config.device)
             trainer = AutoRecTrainer(network, config, self.seed, checkpoint_dir, progress)
+            trainer.unlabelled = unlabelled
             report = trainer.fit(train, valid)
         self.config, self.network_ = config, network.cpu().eval()
         return report
@@ -336,9 +338,11 @@ class AutoRecLearner:
         """Vectors (R, L) and biases (R,) of both fields, whose product and sum is the logit."""
         return self._network().tables()
 
-    def training_logits(self, train: EncodedBatch) -> FloatArray:
+    def training_logits(
+        self, train: EncodedBatch, unlabelled: EncodedBatch | None = None
+    ) -> FloatArray:
         """(B,) logits, each from the other rows of its user and item: its own tells its label."""
-        users, items = pair_ratings(self.pair, train)
+        users, items = pair_ratings(self.pair, train, unlabelled)
         at = [torch.from_numpy(np.asarray(train.ids[:, c], np.int64)) for c in self.pair.columns]
         grade = torch.from_numpy(grades_or_signs(train))
         logits = []

@@ -87,10 +87,13 @@ class BaseLearner(Protocol):
         train: EncodedBatch,
         valid: EncodedBatch,
         *,
+        unlabelled: EncodedBatch | None = None,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
     ) -> FitReport:
         """Train on `train` (its `.stats` are leakage-free); `valid` only stops training early.
+
+        `unlabelled` are further training rows, which most learners make nothing of.
 
         With a `checkpoint_dir` that holds the checkpoint of an interrupted run of the same
         learner, training continues there and ends as the undisturbed run would have.
@@ -104,7 +107,9 @@ class BaseLearner(Protocol):
         """(B,) float32 logits; target and count encodings come from the frozen tables."""
         ...
 
-    def training_logits(self, train: EncodedBatch) -> FloatArray:
+    def training_logits(
+        self, train: EncodedBatch, unlabelled: EncodedBatch | None = None
+    ) -> FloatArray:
         """(B,) float32 logits of the rows it was trained on, for a student to learn from.
 
         Where a row's label would be an input of its own logit, it is left out.

@@ -61,9 +61,11 @@ class NetLearner:
         train: EncodedBatch,
         valid: EncodedBatch,
         *,
+        unlabelled: EncodedBatch | None = None,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
     ) -> FitReport:
+        del unlabelled
         return self.fit_with(
             lambda network, config: Trainer(network, config, self.seed, checkpoint_dir, progress),
             train,
@@ -94,7 +96,10 @@ class NetLearner:
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:
         return predict_logits(self._scorer(), batch)
 
-    def training_logits(self, train: EncodedBatch) -> FloatArray:
+    def training_logits(
+        self, train: EncodedBatch, unlabelled: EncodedBatch | None = None
+    ) -> FloatArray:
+        del unlabelled
         return self.predict_logits(train)
 
     def save(self, directory: Path) -> None:

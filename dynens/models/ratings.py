@@ -1,4 +1,4 @@
-"""Labelled rows put together by user and by item."""
+"""Rows put together by user and by item."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Ids = npt.NDArray[np.int64]
 
 
 class Ratings:
-    """Labelled rows of one side, put together by the id they belong to.
+    """Rows of one side, put together by the id they belong to.
 
     Attributes:
-        owner, column, grade, labels, weight: (n,) of each row.
+        owner, column, grade, labels, weight: (n,) of each row; a row without a label has a grade of
+            0 and NaN.
         count: (R,) rows of each id.
         scale: (R,) n_u.
     """
@@ -90,14 +91,24 @@ class SideBatch:
         )
 
 
-def pair_ratings(pair: FieldPair, rows: EncodedBatch) -> tuple[Ratings, Ratings]:
-    """Labelled rows by user and by item."""
+def pair_ratings(
+    pair: FieldPair, rows: EncodedBatch, unlabelled: EncodedBatch | None = None
+) -> tuple[Ratings, Ratings]:
+    """Labelled rows and unlabelled ones by user and by item."""
     assert rows.labels is not None
     users, items = (np.asarray(rows.ids[:, column], np.int64) for column in pair.columns)
-    values = grades_or_signs(rows), np.asarray(rows.labels), rows.sample_weight
+    grade, labels, weight = grades_or_signs(rows), np.asarray(rows.labels), rows.sample_weight
+    if unlabelled is not None:
+        more = (0, len(unlabelled))
+        users, items = (
+            np.concatenate([ids, unlabelled.ids[:, column]])
+            for ids, column in zip((users, items), pair.columns, strict=True)
+        )
+        grade, labels = np.pad(grade, more), np.pad(labels, more, constant_values=np.nan)
+        weight = None if weight is None else np.pad(weight, more, constant_values=1.0)
     return (
-        Ratings(users, items, *values, pair.sizes[0]),
-        Ratings(items, users, *values, pair.sizes[1]),
+        Ratings(users, items, grade, labels, weight, pair.sizes[0]),
+        Ratings(items, users, grade, labels, weight, pair.sizes[1]),
     )
 
 

@@ -121,9 +121,11 @@ class XGBoostLearner:
         train: EncodedBatch,
         valid: EncodedBatch,
         *,
+        unlabelled: EncodedBatch | None = None,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
     ) -> FitReport:
+        del unlabelled
         started = time.monotonic()
         self.config = resolve_config(self.config, self.layout, len(train))
         options = self.config.trees
@@ -211,7 +213,10 @@ class XGBoostLearner:
         logits = booster.inplace_predict(inputs, predict_type="margin")
         return np.asarray(logits, dtype=np.float32).reshape(-1)
 
-    def training_logits(self, train: EncodedBatch) -> FloatArray:
+    def training_logits(
+        self, train: EncodedBatch, unlabelled: EncodedBatch | None = None
+    ) -> FloatArray:
+        del unlabelled
         return self.predict_logits(train)
 
     def save(self, directory: Path) -> None:

@@ -113,7 +113,7 @@ def _config(name: str, folder: Path) -> DatasetConfig:
         ),
         features=FeatureSchema(
             fields=tuple(fields),
-            label=LabelRule(column="rating", positive="rating >= 4", drop="rating == 3"),
+            label=LabelRule(column="rating", positive="rating >= 4", unlabelled="rating == 3"),
             group="user_id",
             user_key="user_id",
             item_key="item_id",

@@ -37,6 +37,8 @@ _POSITIVE_WORDS = (
     "converted",
 )
 _NEGATIVE_WORDS = ("0", "-1", "no", "n", "f", "negative", "neg", "none", "noclick", "not clicked")
+# Codes of rows that are left out, and of those that have no label.
+DROPPED, NO_LABEL = -1, -2
 _MAX_DISTINCT = 1000
 _FEW_TEXTS = 20
 _MAYBE_THOUSANDS = r"[0-9],[0-9]{3}([^0-9]|$)"
@@ -101,12 +103,12 @@ class LabelReader:
 
     def __init__(self, rule: LabelRule) -> None:
         self.rule = rule
-        self.num_missing = 0
+        self.num_unlabelled = 0
         self._values: dict[str, int] = {}
         self._counts: dict[int, int] = {}
 
     def read(self, table: pa.Table) -> npt.NDArray[np.int16]:
-        """(B,) codes: -1 row to be dropped, otherwise an index into `labels_by_code`.
+        """(B,) codes: `DROPPED`, `NO_LABEL`, or an index into `labels_by_code`.
 
         Raises:
             DataError: the label column is absent, has too many values, or values that are neither
@@ -116,15 +118,19 @@ class LabelReader:
         positive = self.rule.comparison("positive")
         if positive is not None:
             holds, known = compare(_column(table, positive.column), positive)
-            codes = np.where(known, holds, -1).astype(np.int16)
+            codes = np.where(known, holds, NO_LABEL).astype(np.int16)
             self._count(codes)
         else:
             codes = self._binary_codes(column)
-        self.num_missing += int((codes < 0).sum())
-        drop = self.rule.comparison("drop")
-        if drop is not None:
-            holds, known = compare(_column(table, drop.column), drop)
-            codes[holds & known] = -1
+        others = (
+            (self.rule.comparison("unlabelled"), NO_LABEL),
+            (self.rule.comparison("drop"), DROPPED),
+        )
+        for rule, code in others:
+            if rule is not None:
+                holds, known = compare(_column(table, rule.column), rule)
+                codes[holds & known] = code
+        self.num_unlabelled += int((codes == NO_LABEL).sum())
         negative = self.rule.comparison("negative")
         if negative is not None:
             holds, _ = compare(_column(table, negative.column), negative)
@@ -144,7 +150,7 @@ class LabelReader:
         mapped = [
             self._values.setdefault(text.lower(), len(self._values)) for text in texts.to_pylist()
         ]
-        wide = np.array([*mapped, -1], np.int64)[codes]
+        wide = np.array([*mapped, NO_LABEL], np.int64)[codes]
         self._count(wide)
         if len(self._values) > _MAX_DISTINCT:
             raise DataError(self._not_binary())
@@ -161,7 +167,7 @@ class LabelReader:
         Raises:
             DataError: there are too many values.
         """
-        self.num_missing += other.num_missing
+        self.num_unlabelled += other.num_unlabelled
         mapping = np.arange(max(other._counts, default=1) + 1)
         for value, code in other._values.items():
             mapping = np.pad(mapping, (0, max(code + 1 - len(mapping), 0)))
@@ -171,7 +177,7 @@ class LabelReader:
         for code, count in other._counts.items():
             mine = int(mapping[code])
             self._counts[mine] = self._counts.get(mine, 0) + count
-        return mapping[codes].astype(np.int16)
+        return np.where(codes < 0, codes, mapping[np.maximum(codes, 0)]).astype(np.int16)
 
     def _not_binary(self) -> str:
         shown = ", ".join(repr(v) for v in list(self._values)[:5])

@@ -7,7 +7,7 @@ from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import RawEntity
 from dynens.data.encoding.fitters import field_fitter
 from dynens.data.encoding.pairs import sources_of, values_of
-from dynens.data.prepare import encode_entity
+from dynens.data.parts import encode_entity
 from dynens.schema import FieldSpec, VocabularyPolicy
 
 KEEP_ALL = VocabularyPolicy(min_count=1)

@@ -96,7 +96,7 @@ def fit(
     taught: Mapping[str, object] | None = None,
     **where: object,
 ) -> tuple[FitReport, DistillTrainer]:
-    distill = validate(DistillConfig, dict(settings), "test")
+    distill = validate(DistillConfig, dict(settings), "test").without_unlabelled()
     teaching = replace(teaching_of(distill), **(taught or {}))  # type: ignore[arg-type]
     made: list[DistillTrainer] = []
 

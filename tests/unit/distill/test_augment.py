@@ -31,7 +31,8 @@ def table(num_rows: int = 400) -> EncodedBatch:
 
 def make(kind: str, probability: float = 0.5, rows: int = 1000) -> EncodedBatch:
     config = AugmentationConfig(kind=kind, probability=probability)  # type: ignore[arg-type]
-    return make_rows(table(), rows, [config], space(), np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    return make_rows(table(), rows, [config], space(), generator, without_label=table())
 
 
 def test_units_group_columns_of_one_feature() -> None:
@@ -39,6 +40,25 @@ def test_units_group_columns_of_one_feature() -> None:
     assert units["age"].dense.tolist() == [0, 1]
     assert units["tags"].ids.tolist() == [1, 2, 3]
     assert {name: unit.entity for name, unit in units.items()} == ENTITIES
+
+
+def test_rows_without_a_label_come_as_they_are_and_as_often_as_there_are_many() -> None:
+    policies = [AugmentationConfig(kind="unlabelled"), AugmentationConfig(kind="cutmix", share=3)]
+    logged = EncodedBatch(np.full((100, 3), 9999.0, np.float32), np.full((100, 5), 8, np.int32))
+
+    def share(without_label: EncodedBatch | None) -> float:
+        generator = np.random.default_rng(0)
+        made = make_rows(table(), 8000, policies, space(), generator, without_label=without_label)
+        given = (made.dense == 9999.0).all(axis=1)
+        assert (made.ids[given] == 8).all()
+        assert (made.dense[~given] < 400).all()
+        return float(given.mean())
+
+    # A quarter as many as there are rows with a label: 0.25 : 3; as many and more: 1 : 3.
+    assert share(logged) == pytest.approx(0.25 / 3.25, abs=0.01)
+    many = logged.take(np.arange(800) % 100)
+    assert share(many) == pytest.approx(0.25, abs=0.02)
+    assert share(None) == 0.0
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)

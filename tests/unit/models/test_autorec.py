@@ -300,3 +300,39 @@ def test_mistakes_are_one_sentence() -> None:
         AutoRecLearner(LearnerConfig(model="autorec"), layout_of(50), NO_STATS, 1)
     with pytest.raises(TrainingError, match="autorec is not fitted"):
         learner_of().predict_logits(VALID)
+
+
+def test_rows_without_a_label_tell_who_is_alike() -> None:
+    """Users have two labels each, and unlabelled rows with items of their taste alone."""
+    rng = np.random.default_rng(3)
+    few = TRAIN.take(np.arange(2 * USERS))
+    users = rng.integers(0, USERS, 4000)
+    items = users % 4 + 4 * rng.integers(0, ITEMS // 4, len(users))
+    ids = np.stack([users, items], axis=1).astype(np.int32) + FIRST_VALUE_ID
+    unlabelled = EncodedBatch(np.zeros((len(users), 0), np.float32), ids)
+    alone, told = learner_of(), learner_of()
+    alone.fit(few, VALID)
+    told.fit(few, VALID, unlabelled=unlabelled)
+    assert VALID.labels is not None
+    before, after = (auc(VALID.labels, x.predict_logits(VALID)) for x in (alone, told))
+    assert before is not None
+    assert after is not None
+    assert after > before + 0.05
+    # Its training rows are told from the rows without a label, too.
+    with_, without = told.training_logits(few, unlabelled), told.training_logits(few)
+    assert np.abs(with_ - without).max() > 0.01
+
+
+def test_ratings_of_unlabelled_rows_have_no_grade_and_no_label() -> None:
+    more = EncodedBatch(np.zeros((2, 0), np.float32), np.array([[5, 6], [5, 7]], np.int32))
+    weighted = replace(TRAIN, sample_weight=np.full(len(TRAIN), 2.0, np.float32))
+    pair = LAYOUT.largest_pair()
+    assert pair is not None
+    users, items = pair_ratings(pair, weighted, more)
+    mine = np.flatnonzero(np.isnan(users.labels.numpy()))
+    assert users.owner[mine].tolist() == [5, 5]
+    assert users.column[mine].tolist() == [6, 7]
+    assert users.grade[mine].tolist() == [0.0, 0.0]
+    assert users.count[5] == (TRAIN.ids[:, 0] == 5).sum() + 2
+    assert items.count[7] == (TRAIN.ids[:, 1] == 7).sum() + 1
+    assert len(users.labels) == len(items.labels) == len(TRAIN) + 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from dynens.config.base import validate
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.config.run import RunConfig
+from dynens.data.prepared import open_prepared
+from dynens.data.shards import ShardWriter
 from dynens.distill.gating import voices_of
 from dynens.distill.peers import Exchange, LocalBoard
 from dynens.distill.trainer import DistillTrainer, Teaching
@@ -290,3 +293,28 @@ def test_the_better_of_pool_and_trio_on_route_rows_teaches(tmp_path: Path) -> No
         )
         assert teacher_system(run, "auto") == expected
         assert teacher_system(run, "pool") == "full_pool"
+
+
+def test_rows_without_a_label_are_among_those_that_the_teacher_labels(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.root, copy.root)
+    data = open_prepared(copy.data)
+    logged = replace(data.split("train").take(slice(0, 300)), labels=None)
+    shard = ShardWriter(copy.data / "unlabelled.arrow")
+    shard.append(dense=np.full_like(logged.dense, 7.0), ids=logged.ids)
+    shard.finish()
+    with_, without = (
+        StudentLearner(context, context.config.student)
+        for context in (context_of(copy, tmp_path / "a"), context_of(run, tmp_path / "b"))
+    )
+    shares = []
+    for learner in (with_, without):
+        factory = learner.lessons(context_of(run, tmp_path / "c")).teaching.factory
+        assert factory is not None
+        made = factory.make(0, 4000)
+        shares.append((made.rows.dense == 7.0).all(axis=1).mean())
+        assert np.isfinite(made.logits).all()
+    few = 300 / len(data.split("train"))
+    assert shares == pytest.approx([few / (2 + few), 0.0], abs=0.02)
