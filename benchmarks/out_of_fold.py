@@ -66,7 +66,8 @@ def fold_answers(root: Path, name: str, rows: Rows) -> tuple[FloatArray, float]:
     own = config.learners[name].model_copy(update={"name": name})
     learner = build_learner(own, data.layout, data.stats, learner_seed(config, name))
     start = time.monotonic()
-    learner.fit(train.take(seen), valid.take(valid_roles(config, valid).select))
+    stop_at = valid.take(valid_roles(config, valid).select)
+    learner.fit(train.take(seen), stop_at, unlabelled=data.unlabelled)
     return learner.predict_logits(train.take(rows)), time.monotonic() - start
 
 

@@ -60,7 +60,7 @@ def train(data: PreparedData, config: LearnerConfig, seed: int, settings: dict[s
     """Fit one learner and score validation and test rows."""
     valid, test = data.split("valid"), data.split("test")
     learner = build_learner(config, data.layout, data.stats, seed)
-    report = learner.fit(data.split("train"), valid)
+    report = learner.fit(data.split("train"), valid, unlabelled=data.unlabelled)
     valid_logits, test_logits = learner.predict_logits(valid), learner.predict_logits(test)
     assert valid.labels is not None
     assert test.labels is not None
