@@ -29,9 +29,6 @@ def default_learners() -> dict[str, LearnerConfig]:
     in this order, so the slowest stands first.
     """
     return {
-        "finalmlp": LearnerConfig(model="finalmlp"),
-        "dcnv2": LearnerConfig(model="dcnv2"),
-        "ipnn": LearnerConfig(model="ipnn"),
         "autorec": LearnerConfig(
             model="autorec",
             embedding_dim=256,
@@ -39,6 +36,9 @@ def default_learners() -> dict[str, LearnerConfig]:
             min_rows_per_id=15,
             optimizer=OptimizerConfig(learning_rate=0.01),
         ),
+        "finalmlp": LearnerConfig(model="finalmlp"),
+        "dcnv2": LearnerConfig(model="dcnv2"),
+        "ipnn": LearnerConfig(model="ipnn"),
         "xgboost": LearnerConfig(model="xgboost"),
         "lr": LearnerConfig(
             model="lr",
