@@ -66,7 +66,8 @@ def loads(body: bytes | memoryview) -> Any:
         text = bytes(body)
         if b"NaN" in text or b"Infinity" in text:
             try:
-                document = json.loads(text, parse_int=_int64)
+                # As text: bytes are decoded with half characters passed.
+                document = json.loads(text.decode(), parse_int=_int64)
                 if b"\\u" in text:
                     json.dumps(document, ensure_ascii=False).encode()  # no lone surrogates
                 return document

@@ -137,7 +137,7 @@ def column_with_points(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chun
 
 def with_point(text: str) -> str:
     """`with_points` of one text."""
-    if _COMMA_NUMBER.match(text):
+    if _COMMA_NUMBER.match(text.strip(SPACE)):
         return text.replace(".", "").replace(",", ".")
     return text
 

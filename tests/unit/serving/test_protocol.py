@@ -171,7 +171,7 @@ def test_an_input_that_claims_too_much_is_refused(app: Application) -> None:
     assert "binary_data_size" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("candidate", [b'"\\ud800"', b"99999999999999999999999"])
+@pytest.mark.parametrize("candidate", [b'"\\ud800"', b'"\xed\xa0\x80"', b"99999999999999999999999"])
 def test_python_style_nan_does_not_open_a_way_for_bad_values(
     app: Application, candidate: bytes
 ) -> None:
