@@ -51,7 +51,10 @@ class Model:
     @classmethod
     def of(cls, engine: Engine) -> Model:
         encoder, manifest = engine.encoder, engine.bundle.manifest
-        fields = {f.name: Field(f.name, f.kind, f.entity) for f in encoder.input_fields}
+        fields = {
+            f.name: Field(f.name, f.kind, f.entity, encoder.separators_of(f.name))
+            for f in encoder.input_fields
+        }
         return cls(
             engine=engine,
             fields=fields,

@@ -152,6 +152,11 @@ class RowEncoder:
         """Which of the encoders read the user's key."""
         return self._positions.get(self.user_key or "", ())
 
+    def separators_of(self, column: str) -> tuple[str | None, ...]:
+        """At which the fields that read a raw column split its texts into lists."""
+        specs = (self.encoders[position].spec for position in self.positions_of(column))
+        return tuple(spec.separator for spec in specs if spec.kind == "multi_valued")
+
     def columns_at(self, position: int) -> FieldColumns:
         """The columns of one encoder in encoded rows."""
         return self._slices[position]
