@@ -28,7 +28,7 @@ from dynens.data.grades import grades_of
 from dynens.data.inference.infer import with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
-from dynens.data.reading.sources import expand
+from dynens.data.reading.sources import expand, partitions_of
 from dynens.data.shards import ShardWriter
 from dynens.data.splits import SPLITS, TRAIN, split_kind, split_rows
 from dynens.data.staging import StagedPart, StagedRows, merge_parts, stage_part
@@ -131,15 +131,23 @@ def fingerprint(dataset: DatasetConfig, seed: int) -> str:
     digest.update(f"{FORMAT} {seed} {described}".encode())
     names = [*dataset.files, *dataset.valid_files, *dataset.test_files]
     names += [name for entity in dataset.entities for name in entity.files]
-    for path in expand(names):
-        try:
-            with path.open("rb") as file:
-                while block := file.read(_HASH_BYTES):
-                    digest.update(block)
-        except OSError as e:
-            raise DataError(f"{path} cannot be read ({e.strerror}); give a readable table.") from e
-        digest.update(b"\0")
+    for name in names:
+        paths = expand([name])
+        if paths != [Path(name)]:  # of a pattern no setting says where its files end
+            digest.update(f"{len(paths)} {[partitions_of(path) for path in paths]}".encode())
+        for path in paths:
+            _add_content(digest, path)
     return digest.hexdigest()
+
+
+def _add_content(digest: hashlib.blake2b, path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_HASH_BYTES):
+                digest.update(block)
+    except OSError as e:
+        raise DataError(f"{path} cannot be read ({e.strerror}); give a readable table.") from e
+    digest.update(b"\0")
 
 
 class _Preparation:

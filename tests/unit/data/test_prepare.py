@@ -7,7 +7,7 @@ import pytest
 from dynens.batch import num_flat_rows
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inference.infer import with_fields
-from dynens.data.prepare import prepare
+from dynens.data.prepare import fingerprint, prepare
 from dynens.data.splits import SPLITS
 from dynens.errors import DataError
 from dynens.rules import LabelRule
@@ -96,6 +96,20 @@ def test_reuse_and_change(dataset, tmp_path):
     written(tmp_path, mixed_table(700))
     assert sum(prepare(dataset, out, seed=1).rows.values()) == 700
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.parquet", "out"]
+
+
+def test_a_file_moved_to_another_part_or_folder_is_a_change(tmp_path):
+    table = mixed_table(90)
+    for i, folder in enumerate(("train/day=1", "train/day=2", "valid/day=3")):
+        (tmp_path / folder).mkdir(parents=True)
+        written(tmp_path / folder, table.slice(30 * i, 30), "log.parquet")
+    parts = [str(tmp_path / part / "*" / "log.parquet") for part in ("train", "valid")]
+    config = dataset_from_files(*parts, label="click")
+    seen = {fingerprint(config, 0)}
+    for source, target in (("train/day=2", "valid/day=2"), ("valid/day=3", "valid/day=4")):
+        (tmp_path / source).rename(tmp_path / target)
+        seen.add(fingerprint(config, 0))
+    assert len(seen) == 3
 
 
 def test_the_same_bytes_again(dataset, tmp_path):
