@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,11 +23,12 @@ from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import EncodedEntity, RawEntity, load_entities
 from dynens.data.encoding.fitters import look_at_items, tie_fields
 from dynens.data.encoding.fitting import FieldFitter
+from dynens.data.fingerprint import FORMAT, fingerprint
 from dynens.data.grades import grades_of
 from dynens.data.inference.infer import with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_part, fit_part
 from dynens.data.prepared import PreparedData, open_prepared, weights_of
-from dynens.data.reading.sources import expand, partitions_of
+from dynens.data.reading.sources import expand
 from dynens.data.shards import ShardWriter
 from dynens.data.splits import SPLITS, TRAIN, split_kind, split_rows
 from dynens.data.staging import StagedPart, StagedRows, merge_parts, stage_part
@@ -49,11 +49,9 @@ from dynens.errors import DataError
 from dynens.run import replace_directory
 from dynens.schema import DatasetConfig, FeatureSchema
 
-__all__ = ["PreparedData", "fingerprint", "open_prepared", "prepare"]
+__all__ = ["PreparedData", "open_prepared", "prepare"]
 
-FORMAT = 2
 _STATS_CHUNK = 262_144
-_HASH_BYTES = 8 << 20
 
 Progress = Callable[[str], None]
 Call = Callable[[], Any]
@@ -119,35 +117,6 @@ def _fingerprint_in(manifest: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None  # damaged: prepared anew
     return found
-
-
-def fingerprint(dataset: DatasetConfig, seed: int) -> str:
-    """A hash of everything the encoded data depends on, the files' contents included.
-
-    What is at its default says nothing, so that settings of later versions leave it as it is.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    described = dataset.model_dump_json(exclude_defaults=True)
-    digest.update(f"{FORMAT} {seed} {described}".encode())
-    names = [*dataset.files, *dataset.valid_files, *dataset.test_files]
-    names += [name for entity in dataset.entities for name in entity.files]
-    for name in names:
-        paths = expand([name])
-        if paths != [Path(name)]:  # of a pattern no setting says where its files end
-            digest.update(f"{len(paths)} {[partitions_of(path) for path in paths]}".encode())
-        for path in paths:
-            _add_content(digest, path)
-    return digest.hexdigest()
-
-
-def _add_content(digest: hashlib.blake2b, path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_HASH_BYTES):
-                digest.update(block)
-    except OSError as e:
-        raise DataError(f"{path} cannot be read ({e.strerror}); give a readable table.") from e
-    digest.update(b"\0")
 
 
 class _Preparation:

@@ -6,8 +6,9 @@ import pytest
 
 from dynens.batch import num_flat_rows
 from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.fingerprint import fingerprint
 from dynens.data.inference.infer import with_fields
-from dynens.data.prepare import fingerprint, prepare
+from dynens.data.prepare import prepare
 from dynens.data.splits import SPLITS
 from dynens.errors import DataError
 from dynens.rules import LabelRule
