@@ -152,7 +152,7 @@ class RankCodec(Codec[RankRequest]):
         report["bundle_version"] = model.version
         missing = model.told_fields - request.context.keys()
         if request.user is None and model.user_key in model.fields:
-            missing |= {model.user_key} - request.context.keys()
+            missing |= {model.user_key}
         if missing:
             report["missing_fields"] = ",".join(sorted(missing))
         return Response(200, render_rank(request, scores, report))
