@@ -146,14 +146,8 @@ class _Preparation:
             update={"label": rows.reader.resolved()}
         )
         self.split_by = split_kind(self.dataset.split, rows.given, rows.times, rows.labels)
-        is_cut = len(np.unique(rows.given)) < len(SPLITS)
-        is_auto = rows.times is not None and self.dataset.split.by == "auto"
-        if self.split_by == "random" and is_auto and is_cut:
-            self.warnings.append(
-                f"rows are cut at random: by {self.features.timestamp} a part would be empty or "
-                "hold one class only, a part given as a file is no later, or too many rows have no "
-                "time"
-            )
+        if rows.times is not None and len(np.unique(rows.given)) < len(SPLITS):
+            self._tell_of_the_cut(rows.times[rows.given == TRAIN])
         self.say(f"splitting: {self.split_by}")
         split = split_rows(
             self.dataset.split,
@@ -168,6 +162,20 @@ class _Preparation:
         encoder = self._fit(parts, rows, split)
         self.say("encoding")
         self._encode(parts, rows, split, encoder)
+
+    def _tell_of_the_cut(self, times: npt.NDArray[np.float64]) -> None:
+        """Warn where rows with these times are not cut by them."""
+        column = self.features.timestamp
+        if self.split_by == "random" and self.dataset.split.by == "auto":
+            self.warnings.append(
+                f"rows are cut at random: by {column} a part would be empty or hold one class "
+                "only, a part given as a file is no later, or too many rows have no time"
+            )
+        untimed = int(np.isnan(times).sum())
+        if self.split_by == "time" and untimed:
+            self.warnings.append(
+                f"{untimed} rows have no time in {column}; whenever they were, they are trained on"
+            )
 
     def _stage(self) -> list[StagedPart]:
         groups = (self.dataset.files, self.dataset.valid_files, self.dataset.test_files)

@@ -308,3 +308,27 @@ def test_parts_given_as_files_are_not_said_to_be_cut(tmp_path):
     whole = dataset_from_files(train, valid=valid, test=test, label="y")
     report = prepare(whole, tmp_path / "three", seed=0).report
     assert not any("rows are cut" in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("unreadable", [0, 3])
+def test_rows_without_a_time_are_said_to_be_trained_on(tmp_path, unreadable):
+    rows = 600
+    days = [f"2024-{1 + i // 60:02}-{1 + i // 3 % 20:02}" for i in range(rows)]
+    days[rows - unreadable :] = [None] * unreadable
+    columns = {
+        "day": days,
+        "x": [i % 7 for i in range(rows)],
+        "y": [i % 3 % 2 for i in range(rows)],
+    }
+    config = DatasetConfig(
+        files=(str(written(tmp_path, pa.table(columns))),),
+        features=FeatureSchema(
+            label=LabelRule(column="y"),
+            fields=(FieldSpec(name="x", kind="numeric"),),
+            timestamp="day",
+        ),
+    )
+    report = prepare(config, tmp_path / "out", seed=0).report
+    assert report["split_by"] == "time"
+    told = [w for w in report["warnings"] if w.startswith("3 rows have no time in day")]
+    assert bool(told) is bool(unreadable)
