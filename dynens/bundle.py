@@ -216,7 +216,7 @@ def load_bundle(directory: Path, *, verify: bool = True) -> Bundle:
     manifest = _read_manifest(directory)
     try:
         layout = FeatureLayout.from_dict(manifest.layout)
-    except (KeyError, TypeError, AssertionError) as e:
+    except (LookupError, TypeError, AssertionError) as e:
         raise BundleError(
             f"{directory / MANIFEST} has a layout that cannot be read; "
             "write it again with `dynens export RUN`."

@@ -88,7 +88,8 @@ def run_demo(*, full: bool, out: Path, console: Console) -> None:
 def _clear(out: Path) -> None:
     if not out.exists():
         return
-    if not (out / "config.yaml").is_file():
+    run = RunDirectory(out)
+    if not (run.config.is_file() and run.environment.is_file()):
         raise BadInputError(f"{out} exists and is not a run; choose another --out directory.")
     shutil.rmtree(out)
 

@@ -114,7 +114,10 @@ def _common_schema(files: InputFiles) -> pa.Schema | None:
     paths, options = expand([files.source]), files.layout
     if len(paths) == 1:
         return None
-    heads = (next(iter_tables([str(p)], options, chunk_rows=1, verbatim=True)) for p in paths)
+    heads = (
+        next(iter_tables([str(p)], options, chunk_rows=1, verbatim=True, known=files.known))
+        for p in paths
+    )
     schemas = {path: table.schema for path, table in heads}
     for path, schema in schemas.items():
         if other := set(schema.names) ^ set(schemas[paths[0]].names):

@@ -42,6 +42,7 @@ Handler = Callable[[], Awaitable[Response]]
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
 _OPEN_PATHS = frozenset({_LIVE, _READY})
 _RETRY_AFTER_S = 1
+_PUBLISH_EVERY_S = 1.0
 _SHED = {
     Verdict.FULL: "this replica's queue is full; try again",
     Verdict.NO_TIME: "too little of the latency budget is left after queueing; try again",
@@ -108,11 +109,11 @@ class Application:
         self.model = Model.of(engine)
         self.metrics.describe(engine.layout, engine.bundle.version)
 
-    async def publish_forever(self, every_s: float = 1.0) -> None:
+    async def publish_forever(self) -> None:
         """Keep this replica's counts in the shared folder."""
         while True:
             self.publish()
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(_PUBLISH_EVERY_S)
 
     def publish(self) -> None:
         """Write this replica's counts to the shared folder."""

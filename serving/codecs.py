@@ -51,7 +51,10 @@ class Model:
     @classmethod
     def of(cls, engine: Engine) -> Model:
         encoder, manifest = engine.encoder, engine.bundle.manifest
-        fields = {f.name: Field(f.name, f.kind, f.entity) for f in encoder.input_fields}
+        fields = {
+            f.name: Field(f.name, f.kind, f.entity, encoder.separators_of(f.name))
+            for f in encoder.input_fields
+        }
         return cls(
             engine=engine,
             fields=fields,
@@ -149,7 +152,7 @@ class RankCodec(Codec[RankRequest]):
         report["bundle_version"] = model.version
         missing = model.told_fields - request.context.keys()
         if request.user is None and model.user_key in model.fields:
-            missing |= {model.user_key} - request.context.keys()
+            missing |= {model.user_key}
         if missing:
             report["missing_fields"] = ",".join(sorted(missing))
         return Response(200, render_rank(request, scores, report))

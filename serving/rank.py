@@ -44,7 +44,8 @@ def parse_rank(
 
     Args:
         body: the whole body.
-        user_key: the schema's name of the user's key; accepted beside `user_id`.
+        user_key: the schema's name of the user's key; accepted beside `user_id` and in the
+            context.
         context_fields: raw inputs that the context may set.
         limits: what a request may ask for.
 
@@ -58,13 +59,15 @@ def parse_rank(
     if unknown:
         name = min(map(str, unknown))[:60]
         raise bad_request(f"unknown key {name!r}; the body takes {', '.join(sorted(_KEYS))}")
-    user = document.get("user_id", document.get(user_key) if user_key else None)
+    context = _context(document.get("context"), context_fields, limits)
+    named = document.get(user_key, context.get(user_key)) if user_key else None
+    user = document.get("user_id", named)
     if isinstance(user, bool) or not isinstance(user, (str, int, float, type(None))):
         raise bad_request("'user_id' must be a string or a number")
     _check_length("user_id", user, limits)
     return RankRequest(
         user=user,
-        context=_context(document.get("context"), context_fields, limits),
+        context=context,
         candidates=_candidates(document.get("candidates"), limits),
         top_k=_top_k(document.get("top_k")),
         budget=document.get("latency_budget_ms"),

@@ -2,8 +2,8 @@
 
 A ranking request takes a user of the test split, that user's own positive items there, and tops
 them up to the wanted number with items drawn by popularity in the test split, without repeats. The
-draw is seeded. Where the bundle has no item table, requests are consecutive rows of the test split
-in the v2 protocol.
+draw is seeded; rows without an item are left out. Where the bundle has no item table, requests are
+consecutive rows of the test split in the v2 protocol.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.prepared import PreparedData, open_prepared
+from dynens.data.reading.values import canonical_texts, plain
 from dynens.errors import BadInputError
 from serving.v2 import MODEL_NAME
 
@@ -59,7 +60,9 @@ def request_bodies(
     if encoder.has_item_entity and encoder.item_key in raw.column_names:
         labels = prepared.split("test").labels
         assert labels is not None
-        drawer = _CandidateSets(encoder, raw, labels[: raw.num_rows], rng)
+        known = canonical_texts(plain(raw[encoder.item_key])).is_valid()
+        kept = known.to_numpy(zero_copy_only=False)
+        drawer = _CandidateSets(encoder, raw.filter(known), labels[: raw.num_rows][kept], rng)
         return RANK_PATH, [drawer.body(rows_per_request) for _ in range(count)]
     return INFER_PATH, [
         infer_body(encoder, _some_rows(raw, rows_per_request, rng)) for _ in range(count)

@@ -176,7 +176,7 @@ class Scheduler:
         if allowed < step.rows_left and not claim.can_shrink:
             raise OverloadedError
         if not allowed:
-            return _finish(steps, 0)
+            return _without_ensemble(steps)
         seconds = step.excess * engine.ensemble_cost.seconds(allowed, now)
         promise = Promise(deadline_s, min(seconds, max(deadline_s - now, 0.0)))
         self.promises.append(promise)
@@ -184,7 +184,7 @@ class Scheduler:
             if on_wait is not None and (self.turns.busy or seconds > _LONG_S):
                 on_wait()
             if not await self.turns.acquire(deadline_s, deadline_s - now):
-                return _finish(steps, 0)
+                return _without_ensemble(steps)
             return await self._run(engine, steps, allowed, step.excess, promise)
         finally:
             self.promises.remove(promise)
@@ -215,7 +215,7 @@ class Scheduler:
                     left_s = promise.deadline_s - now
                     has_turn = await self.turns.acquire(promise.deadline_s, left_s)
                     if not has_turn:
-                        return _finish(steps, 0)
+                        return _without_ensemble(steps)
         finally:
             if has_turn:
                 self.turns.release()
@@ -265,9 +265,8 @@ def _advance(steps: Steps, sent: int | None) -> Scores | Step:
         return scores
 
 
-def _finish(steps: Steps, allowed: int) -> Scores:
-    """Run steps to the end without pausing."""
-    result = _advance(steps, allowed)
-    while not isinstance(result, Scores):
-        result = _advance(steps, None)
-    return result
+def _without_ensemble(steps: Steps) -> Scores:
+    """End steps at a pause: no (more) rows get the ensemble."""
+    scores = _advance(steps, 0)
+    assert isinstance(scores, Scores)
+    return scores

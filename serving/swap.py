@@ -122,20 +122,25 @@ class BundleKeeper:
             )
 
     def _keep(self, bundle: Bundle) -> Bundle:
-        """A copy in the private folder, verified again after copying."""
-        directory = self._runtime.directory / "bundles" / bundle.version
-        if not directory.exists():
-            staging = directory.with_name(f"{bundle.version}.tmp")
-            shutil.rmtree(staging, ignore_errors=True)
-            try:
-                shutil.copytree(bundle.directory, staging)
+        """A copy in the private folder, verified again after copying.
+
+        It may be another bundle than the given one, which was replaced while it was copied.
+        """
+        folder = self._runtime.directory / "bundles"
+        staging = folder / "copy.tmp"
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            shutil.copytree(bundle.directory, staging)
+            directory = folder / load_bundle(staging).version
+            if not directory.exists():
                 os.replace(staging, directory)
-            except OSError as e:  # shutil's own error has no strerror
-                shutil.rmtree(staging, ignore_errors=True)
-                raise ServingError(
-                    f"bundle {bundle.version} cannot be copied into the server's folder "
-                    f"({e.strerror or 'some files failed'})."
-                ) from e
+        except OSError as e:  # shutil's own error has no strerror
+            raise ServingError(
+                f"bundle {bundle.version} cannot be copied into the server's folder "
+                f"({e.strerror or 'some files failed'})."
+            ) from e
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
         return load_bundle(directory)
 
     def _all_answer_from(self, version: str) -> bool:

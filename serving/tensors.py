@@ -52,11 +52,13 @@ class Field:
         name: name of the raw column.
         kind: what values it holds.
         entity: whose property it is: "user", "item" or "context".
+        separators: at which the encoder splits its texts into lists, once at each.
     """
 
     name: str
     kind: FieldKind
     entity: str = "context"
+    separators: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)

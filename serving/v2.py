@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from dynens.config.serving import LimitsConfig
+from dynens.data.reading.lists import most_values, split_text
 from dynens.engine import Scores
 from serving.errors import bad_request
 from serving.tensors import (
@@ -66,7 +67,8 @@ def loads(body: bytes | memoryview) -> Any:
         text = bytes(body)
         if b"NaN" in text or b"Infinity" in text:
             try:
-                document = json.loads(text, parse_int=_int64)
+                # As text: bytes are decoded with half characters passed.
+                document = json.loads(text.decode(), parse_int=_int64)
                 if b"\\u" in text:
                     json.dumps(document, ensure_ascii=False).encode()  # no lone surrogates
                 return document
@@ -134,6 +136,8 @@ class _InputReader:
         self._binary = binary
         self._position = 0
         self._listed = 0
+        # Texts that the encoder splits, with what at.
+        self._texts: list[tuple[Column, str | None]] = []
 
     def read(self, tensor: object) -> None:
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
@@ -154,11 +158,17 @@ class _InputReader:
             self.columns[name] = column_from_json(spec, tensor.get("data"), chars)
         else:
             self.columns[name] = column_from_bytes(spec, self._take(name, size), chars)
+        if spec.datatype == "BYTES" and not spec.is_matrix:
+            self._texts += [(self.columns[name], separator) for separator in field.separators]
 
     def finish(self) -> None:
         left = len(self._binary) - self._position
         if left:
             raise bad_request(f"{left} bytes of binary data belong to no input")
+        texts = [(text, at) for column, at in self._texts for text in column if text]
+        if self._listed + sum(most_values(text) for text, _ in texts) > _MAX_LISTED:
+            for text, separator in texts:
+                self._count_listed(len(split_text(text, separator)))
 
     def _check_rows(self, spec: TensorSpec) -> None:
         if spec.rows == 0:
@@ -169,18 +179,20 @@ class _InputReader:
             )
             error.status = 413
             raise error
-        self._listed += spec.size if spec.is_matrix else 0
-        if self._listed > _MAX_LISTED:
-            raise bad_request(
-                f"the lists up to {spec.field.name!r} hold {self._listed} values; at most "
-                f"{_MAX_LISTED} are allowed in one request"
-            )
+        self._count_listed(spec.size if spec.is_matrix else 0)
         if self.columns and spec.rows != self.rows:
             raise bad_request(
                 f"input {spec.field.name!r} has {spec.rows} rows and the inputs before it "
                 f"have {self.rows}"
             )
         self.rows = spec.rows
+
+    def _count_listed(self, values: int) -> None:
+        self._listed += values
+        if self._listed > _MAX_LISTED:
+            raise bad_request(
+                f"the lists hold more than {_MAX_LISTED} values, which one request may bring in all"
+            )
 
     def _take(self, name: str, size: object) -> memoryview:
         left = len(self._binary) - self._position

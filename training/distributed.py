@@ -57,6 +57,7 @@ from training.sharding import (
     gather,
     scatter,
     shard,
+    share_of_batch,
 )
 
 WEIGHTS = "weights.pt"
@@ -261,11 +262,11 @@ class ShardedTraining:
     def _epoch(self) -> float:
         self.model.train()
         losses = []
-        for batch in self._local_batches():
+        for batch, share in self._local_batches():
             assert batch.labels is not None
             with autocast(self.config.optimizer.precision, torch.device("cpu")):
                 logits = self.model(batch.dense, batch.ids, batch.stats)
-            loss = weighted_bce(logits, batch.labels, batch.sample_weight)
+            loss = share * weighted_bce(logits, batch.labels, batch.sample_weight)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             clip_gradients(self.model, self.config.optimizer.clip_norm, self.sharding)
@@ -277,16 +278,17 @@ class ShardedTraining:
         check_finite(mean, self.config.display_name, self.epoch + 1)
         return mean
 
-    def _local_batches(self) -> Iterator[TensorBatch]:
-        """This worker's share of every global batch; all workers take as many steps."""
+    def _local_batches(self) -> Iterator[tuple[TensorBatch, float]]:
+        """This worker's rows of every global batch, and their share; all take as many steps."""
         rng = np.random.default_rng([self.seed, self.epoch])
         torch.manual_seed(int(rng.integers(2**62)) + self.rank)
         order = rng.permutation(len(self.train))
         size = self.config.optimizer.batch_size or 4096
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        for rows in np.split(order, range(size, len(order), size)):
             if len(rows) >= self.world:
-                yield tensor_batch(self.train, rows[self.rank :: self.world])
+                mine = rows[self.rank :: self.world]
+                share = share_of_batch(mine, rows, self.train.sample_weight, self.world)
+                yield tensor_batch(self.train, mine), share
 
     def _evaluate(self, train_loss: float) -> CurvePoint:
         probabilities = sigmoid(self._valid_logits())

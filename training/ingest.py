@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ def prepare_on_ray(
     *,
     seed: int,
     workers: int = 2,
-    progress: Callable[[str], None] | None = None,
 ) -> PreparedData:
     """`prepare` over many files at once, on the Ray that is running.
 
@@ -37,13 +36,12 @@ def prepare_on_ray(
         out_dir: a folder that all workers can write (shared storage on several machines).
         seed: of random splits and folds.
         workers: files worked on at the same time.
-        progress: told about each step.
 
     Raises:
         DataError: as `prepare`.
         SchemaError: as `prepare`.
     """
-    return prepare(dataset, out_dir, seed=seed, progress=progress, map_files=RayFiles(workers))
+    return prepare(dataset, out_dir, seed=seed, map_files=RayFiles(workers))
 
 
 class RayFiles:

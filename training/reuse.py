@@ -11,6 +11,7 @@ from typing import Any
 from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
+from dynens.data.fingerprint import fingerprint
 from dynens.data.prepared import open_prepared
 from dynens.errors import BadInputError, BundleError, DataError
 from dynens.run import RunDirectory, replace_directory
@@ -98,8 +99,6 @@ def compare_files(run: RunDirectory, warn: Callable[[str], None]) -> None:
     Raises:
         DataError: they have changed.
     """
-    from dynens.data.prepare import fingerprint
-
     data = open_prepared(run.data)
     dataset = validate(DatasetConfig, run.read_config()["data"], str(run.config))
     try:

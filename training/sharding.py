@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -21,7 +23,7 @@ from torchrec.distributed.sharding_plan import (
 )
 from torchrec.distributed.types import ShardingPlan
 
-from dynens.batch import SparseField
+from dynens.batch import FloatArray, SparseField
 from dynens.config.learner import LearnerConfig
 from dynens.layers.embeddings import SparseEmbeddings
 from dynens.layers.field_tables import FieldTables, join_flat_table, split_flat_table
@@ -89,6 +91,28 @@ def build_optimizer(
         l2 = config.optimizer.embedding_l2 or 0.0
         groups.append({"params": tables, "weight_decay": l2})
     return torch.optim.Adam(groups, lr=config.optimizer.learning_rate)
+
+
+def share_of_batch(
+    mine: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    weight: FloatArray | None,
+    world: int,
+) -> float:
+    """What a worker's mean loss counts, so that the workers' average is the mean of all rows.
+
+    Args:
+        mine: the worker's rows.
+        rows: those of all workers, the global batch.
+        weight: (N,) of the table's rows, or None for ones.
+        world: number of workers.
+
+    Returns:
+        1 where the worker has 1 / `world` of the batch's weight.
+    """
+    if weight is None:
+        return world * len(mine) / len(rows)
+    return world * float(weight[mine].sum(dtype=np.float64) / weight[rows].sum(dtype=np.float64))
 
 
 def clip_gradients(model: DistributedModelParallel, clip_norm: float, sharding: Sharding) -> None:

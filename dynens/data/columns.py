@@ -62,7 +62,7 @@ def unified_schema(
     for entity in entities:
         needed.setdefault(entity.key, f"the {entity.entity} table's key")
     types: dict[str, pa.DataType] = {}
-    schemas = {file: file_schema(file, config.source) for file in files}
+    schemas = {file: file_schema(file, config.source, needed) for file in files}
     unlabelled = set(expand(config.unlabelled_files))
     for file, schema in schemas.items():
         if config.features.label.column not in schema.names and file not in unlabelled:

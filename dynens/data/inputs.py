@@ -63,6 +63,11 @@ class InputFiles:
         """How the files are read as they stand, texts that are JSON objects among them."""
         return self.dataset.source.model_copy(update={"objects": {}})
 
+    @property
+    def known(self) -> list[str]:
+        """Columns that rows have, whether a file shows them or not."""
+        return [field.name for field in self.encoder.input_fields]
+
     def tables(self) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Chunks of rows: (as they stand in the file, numbers parsed and ready to encode).
 
@@ -71,7 +76,7 @@ class InputFiles:
                 many texts.
         """
         rows = 0
-        for _, verbatim in iter_tables([self.source], self.layout, verbatim=True):
+        for _, verbatim in iter_tables([self.source], self.layout, verbatim=True, known=self.known):
             table = opened(verbatim, self.dataset.source.objects)
             self._look_for_columns(table)
             self._look_for_values(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import load_entities
 from dynens.data.encoding.fitters import look_at_items, tie_fields
 from dynens.data.encoding.fitting import FieldFitter
+from dynens.data.fingerprint import FORMAT, fingerprint
 from dynens.data.grades import grades_of
 from dynens.data.inference.infer import with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_entity, encode_part, fit_part
@@ -49,11 +49,9 @@ from dynens.errors import DataError
 from dynens.run import replace_directory
 from dynens.schema import DatasetConfig, FeatureSchema
 
-__all__ = ["PreparedData", "fingerprint", "open_prepared", "prepare"]
+__all__ = ["PreparedData", "open_prepared", "prepare"]
 
-FORMAT = 2
 _STATS_CHUNK = 262_144
-_HASH_BYTES = 8 << 20
 
 Progress = Callable[[str], None]
 Call = Callable[[], Any]
@@ -121,27 +119,6 @@ def _fingerprint_in(manifest: Path) -> str | None:
     return found
 
 
-def fingerprint(dataset: DatasetConfig, seed: int) -> str:
-    """A hash of everything the encoded data depends on, the files' contents included.
-
-    What is at its default says nothing, so that settings of later versions leave it as it is.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    described = dataset.model_dump_json(exclude_defaults=True)
-    digest.update(f"{FORMAT} {seed} {described}".encode())
-    names = [name for files in dataset.parts for name in files]
-    names += [name for entity in dataset.entities for name in entity.files]
-    for path in expand(names):
-        try:
-            with path.open("rb") as file:
-                while block := file.read(_HASH_BYTES):
-                    digest.update(block)
-        except OSError as e:
-            raise DataError(f"{path} cannot be read ({e.strerror}); give a readable table.") from e
-        digest.update(b"\0")
-    return digest.hexdigest()
-
-
 class _Preparation:
     """One run of `prepare`; the steps in order are in `run`."""
 
@@ -170,13 +147,8 @@ class _Preparation:
         )
         self.split_by = split_kind(self.dataset.split, rows.given, rows.times, rows.labels)
         is_cut = not (self.dataset.valid_files and self.dataset.test_files)
-        is_auto = rows.times is not None and self.dataset.split.by == "auto"
-        if self.split_by == "random" and is_auto and is_cut:
-            self.warnings.append(
-                f"rows are cut at random: by {self.features.timestamp} a part would be empty or "
-                "hold one class only, a part given as a file is no later, or too many rows have no "
-                "time"
-            )
+        if rows.times is not None and is_cut:
+            self._tell_of_the_cut(rows.times[(rows.given == TRAIN) & ~np.isnan(rows.labels)])
         self.say(f"splitting: {self.split_by}")
         split = split_rows(
             self.dataset.split,
@@ -191,6 +163,20 @@ class _Preparation:
         encoder = self._fit(parts, rows, split)
         self.say("encoding")
         self._encode(parts, rows, split, encoder)
+
+    def _tell_of_the_cut(self, times: npt.NDArray[np.float64]) -> None:
+        """Warn where rows with these times are not cut by them."""
+        column = self.features.timestamp
+        if self.split_by == "random" and self.dataset.split.by == "auto":
+            self.warnings.append(
+                f"rows are cut at random: by {column} a part would be empty or hold one class "
+                "only, a part given as a file is no later, or too many rows have no time"
+            )
+        untimed = int(np.isnan(times).sum())
+        if self.split_by == "time" and untimed:
+            self.warnings.append(
+                f"{untimed} rows have no time in {column}; whenever they were, they are trained on"
+            )
 
     def _stage(self) -> list[StagedPart]:
         groups = enumerate(self.dataset.parts)

@@ -114,6 +114,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "later format": (_edit(lambda m: m.update(format=3)), "format 3"),
     "key missing": (_edit(lambda m: m.pop("router")), "router"),
     "layout broken": (_edit(lambda m: m.update(layout={"dense": []})), "layout"),
+    "layout cut": (_edit(lambda m: m["layout"].update(context=[])), "layout"),
     "file missing": (lambda b: (b / "student.onnx").unlink(), "lacks student.onnx"),
     "file cut": (lambda b: (b / "student.onnx").write_bytes(b"stu"), "checksum"),
     "file changed": (lambda b: (b / "student.onnx").write_bytes(b"STUDENT"), "checksum"),

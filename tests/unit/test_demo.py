@@ -2,10 +2,12 @@
 
 import http.server
 import threading
+from pathlib import Path
 
 import pytest
 
-from dynens.demo import _is_ready
+from dynens.demo import _clear, _is_ready
+from dynens.errors import BadInputError
 
 
 class Ready(http.server.BaseHTTPRequestHandler):
@@ -30,3 +32,12 @@ def test_a_proxy_is_not_asked_for_a_server_on_this_machine(
             assert _is_ready(f"http://127.0.0.1:{server.server_port}")
         finally:
             server.shutdown()
+
+
+def test_only_a_run_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: 1\n")
+    with pytest.raises(BadInputError, match="is not a run"):
+        _clear(tmp_path)
+    (tmp_path / "environment.json").write_text("{}")
+    _clear(tmp_path)
+    assert not tmp_path.exists()

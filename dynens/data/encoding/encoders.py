@@ -22,6 +22,7 @@ from dynens.batch import (
 )
 from dynens.data.encoding.entities import EncodedEntity
 from dynens.data.encoding.fields import (
+    UNREADABLE,
     CategoricalEncoder,
     DenseVectorEncoder,
     FieldEncoder,
@@ -150,6 +151,11 @@ class RowEncoder:
     def positions_of_user(self) -> tuple[int, ...]:
         """Which of the encoders read the user's key."""
         return self._positions.get(self.user_key or "", ())
+
+    def separators_of(self, column: str) -> tuple[str | None, ...]:
+        """At which the fields that read a raw column split its texts into lists."""
+        specs = (self.encoders[position].spec for position in self.positions_of(column))
+        return tuple(spec.separator for spec in specs if spec.kind == "multi_valued")
 
     def columns_at(self, position: int) -> FieldColumns:
         """The columns of one encoder in encoded rows."""
@@ -356,7 +362,7 @@ def _as_arrow(values: Any) -> pa.Array | None:
     """An Arrow array, or None where the values are too mixed for one."""
     try:
         return pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+    except UNREADABLE:
         return None
 
 
@@ -366,6 +372,6 @@ def _holds_only(spec: FieldSpec, kind: pa.DataType) -> bool:
         return False  # the length of each list is part of the rule
     if spec.kind == "multi_valued":
         kind = kind.value_type if pa.types.is_list(kind) else kind
-    if spec.kind == "numeric":
+    if spec.kind == "numeric" or spec.derive is not None:
         return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
     return not pa.types.is_nested(kind)

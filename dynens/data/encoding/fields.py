@@ -26,6 +26,7 @@ MISSING_SUFFIX = "#missing"
 BUCKET_SUFFIX = "#bucket"
 # What values raise that are lists, mappings, texts of half a character or integers beyond floats.
 UNREADABLE = (TypeError, UnicodeEncodeError, OverflowError, pa.ArrowException)
+_READ_AT_ONCE = 64  # texts as times: one that is none takes milliseconds, until it is refused
 _LARGEST = float(np.finfo(np.float32).max)
 _FAR = 1e9  # deviations, which gaps of single precision can be taken between
 
@@ -321,6 +322,13 @@ def derived_values(values: Sequence[Any], spec: FieldSpec) -> list[float]:
         DataError: one of them is a list, or a number or text that no time is.
     """
     assert spec.derive is not None
+    starts = range(0, max(len(values), 1), _READ_AT_ONCE)
+    seconds = [_seconds_of(values[start : start + _READ_AT_ONCE], spec) for start in starts]
+    parts: list[float] = time_part(np.concatenate(seconds), spec.derive).tolist()
+    return parts
+
+
+def _seconds_of(values: Sequence[Any], spec: FieldSpec) -> npt.NDArray[np.float64]:
     rule = "takes one date or time per row"
     read = partial(seconds_of_values, time_format=spec.time_format, local=spec.local)
     try:
@@ -330,8 +338,7 @@ def derived_values(values: Sequence[Any], spec: FieldSpec) -> list[float]:
     for i in np.flatnonzero(np.isnan(seconds)).tolist():
         if isinstance(values[i], str) and canonical(values[i]) is not None:
             raise _refusal(spec, rule, values[i])
-    parts: list[float] = time_part(seconds, spec.derive).tolist()
-    return parts
+    return seconds
 
 
 def unfit(

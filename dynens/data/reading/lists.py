@@ -87,6 +87,11 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
     return [value.strip(_AROUND_WORDS) for value in values] if fold else values
 
 
+def most_values(text: str) -> int:
+    """`split_text` makes no more values of a text than these, whatever the separator."""
+    return len(text) + _LONGEST_PREFIX + 1
+
+
 def spaced_column(texts: pa.Array) -> pa.Array:
     """Texts with spaces around the characters of scripts that leave none between words."""
     return pc.replace_substring_regex(texts, f"({_UNSPACED.pattern})", r" \1 ")

@@ -137,7 +137,7 @@ def column_with_points(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chun
 
 def with_point(text: str) -> str:
     """`with_points` of one text."""
-    if _COMMA_NUMBER.match(text):
+    if _COMMA_NUMBER.match(text.strip(SPACE)):
         return text.replace(".", "").replace(",", ".")
     return text
 
@@ -178,7 +178,7 @@ def _unit(text: str) -> str | None:
 def _behind(unit: str) -> str:
     """A pattern, for Arrow and for `re`, of the unit behind a number, as `_unit` finds it."""
     many = "s?" if len(unit) >= _SHORT else ""
-    return rf"(?i) +{unit.replace('.', '[.]')}{many}[.]?$"
+    return rf"(?i) {unit.replace('.', '[.]')}{many}[.]?$"
 
 
 def _without_units(column: pa.Array, unit: str) -> tuple[pa.Array, npt.NDArray[np.float64]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -131,6 +131,7 @@ def iter_tables(
     columns: Sequence[str] | None = None,
     chunk_rows: int = CHUNK_ROWS,
     verbatim: bool = False,
+    known: Collection[str] | None = None,
 ) -> Iterator[tuple[Path, pa.Table]]:
     """The rows of all files in order, in chunks, each with the file it comes from.
 
@@ -140,6 +141,8 @@ def iter_tables(
         columns: only these (those a file does not have are left out); None: all.
         chunk_rows: rows of a chunk at most (text files: about `BLOCK_BYTES` of text).
         verbatim: leave `NA`, `?` and the like as they stand in text files; they mean the same.
+        known: columns that the table has (libsvm, of which one file need not show them); None:
+            `columns`.
 
     Raises:
         DataError: a file is missing, empty, unreadable or malformed.
@@ -147,7 +150,7 @@ def iter_tables(
     for path in expand(patterns):
         rows = 0
         with explained(path):
-            for table in _iter_file(path, options, columns, chunk_rows, verbatim):
+            for table in _iter_file(path, options, columns, chunk_rows, verbatim, known):
                 rows += table.num_rows
                 if table.num_rows:
                     table = opened(flat(table), options.objects)
@@ -216,8 +219,10 @@ def _every(table: pa.Table, first: int, step: int) -> pa.Table:
     return table.take(pa.array(np.arange(first, table.num_rows, step)))
 
 
-def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schema:
-    """Columns and types of one file (text files: all text).
+def file_schema(
+    path: Path, options: SourceOptions = DEFAULT_SOURCE, known: Collection[str] | None = None
+) -> pa.Schema:
+    """Columns and types of one file (text files: all text); `known` as of `iter_tables`.
 
     Raises:
         DataError: it is empty or cannot be read.
@@ -227,7 +232,7 @@ def file_schema(path: Path, options: SourceOptions = DEFAULT_SOURCE) -> pa.Schem
             schema = pq.read_schema(path)
         table = opened(flat(schema.empty_table()), options.objects)
         return _with_partitions(table, path, None).schema
-    return next(iter_tables([str(path)], options, chunk_rows=1))[1].schema
+    return next(iter_tables([str(path)], options, chunk_rows=1, known=known))[1].schema
 
 
 def _iter_file(
@@ -236,6 +241,7 @@ def _iter_file(
     columns: Sequence[str] | None,
     chunk_rows: int,
     verbatim: bool,
+    known: Collection[str] | None,
 ) -> Iterator[pa.Table]:
     kind = file_format(path)
     if path.stat().st_size == 0:
@@ -245,7 +251,7 @@ def _iter_file(
     elif kind == "arrow":
         yield from _iter_arrow(path)
     elif kind == "libsvm":
-        yield from iter_libsvm(path, chunk_rows)
+        yield from iter_libsvm(path, chunk_rows, known or columns)
     else:
         yield from _iter_csv(path, options, columns, [""] if verbatim else NULL_SPELLINGS)
 

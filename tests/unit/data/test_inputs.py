@@ -341,3 +341,24 @@ def test_training_rows_with_dates_that_cannot_be_read_are_refused(dated, tmp_pat
     pacsv.write_csv(pa.table(columns(day=["soon"] * 2 + DAYS[2:])), tmp_path / "train.csv")
     report = prepare(config, tmp_path / "prepared", seed=0).report
     assert "day: 2 values that are no dates or times count as missing" in report["warnings"]
+
+
+def test_what_a_libsvm_file_does_not_name_is_zero_in_every_file(tmp_path):
+    def write(name, highest, rows):
+        lines = [
+            f"{i % 3 % 2} 1:{i % 11 / 4} {1 + i % highest}:{i % 7 - 3.5}\n" for i in range(rows)
+        ]
+        (tmp_path / name).write_text("".join(lines))
+        return tmp_path / name
+
+    train, test = write("train.svm", 4, ROWS), write("test.svm", 2, 50)
+    config = dataset_from_files(train, test=test, label="label")
+    data = prepare(config, tmp_path / "prepared", seed=0)
+    assert not [w for w in data.report["warnings"] if "f4" in w]
+    (request,) = data.encoder.encode_columns({"f4": [0.0]}).dense
+    at = data.layout.dense.index("f4")
+    said = []
+    for batch in (data.split("test"), data.encode_file(str(test), said.append)):
+        assert (batch.dense[:, at] == request[at]).all()
+    assert request[at] != data.encoder.encode_columns({"f4": [None]}).dense[0, at]
+    assert said == []

@@ -6,6 +6,7 @@ import pytest
 
 from dynens.batch import num_flat_rows
 from dynens.data.datasets.presets import dataset_from_files
+from dynens.data.fingerprint import fingerprint
 from dynens.data.inference.infer import with_fields
 from dynens.data.prepare import prepare
 from dynens.data.splits import SPLITS
@@ -96,6 +97,20 @@ def test_reuse_and_change(dataset, tmp_path):
     written(tmp_path, mixed_table(700))
     assert sum(prepare(dataset, out, seed=1).rows.values()) == 700
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.parquet", "out"]
+
+
+def test_a_file_moved_to_another_part_or_folder_is_a_change(tmp_path):
+    table = mixed_table(90)
+    for i, folder in enumerate(("train/day=1", "train/day=2", "valid/day=3")):
+        (tmp_path / folder).mkdir(parents=True)
+        written(tmp_path / folder, table.slice(30 * i, 30), "log.parquet")
+    parts = [str(tmp_path / part / "*" / "log.parquet") for part in ("train", "valid")]
+    config = dataset_from_files(*parts, label="click")
+    seen = {fingerprint(config, 0)}
+    for source, target in (("train/day=2", "valid/day=2"), ("valid/day=3", "valid/day=4")):
+        (tmp_path / source).rename(tmp_path / target)
+        seen.add(fingerprint(config, 0))
+    assert len(seen) == 3
 
 
 def test_the_same_bytes_again(dataset, tmp_path):
@@ -293,3 +308,27 @@ def test_parts_given_as_files_are_not_said_to_be_cut(tmp_path):
     whole = dataset_from_files(train, valid=valid, test=test, label="y")
     report = prepare(whole, tmp_path / "three", seed=0).report
     assert not any("rows are cut" in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("unreadable", [0, 3])
+def test_rows_without_a_time_are_said_to_be_trained_on(tmp_path, unreadable):
+    rows = 600
+    days = [f"2024-{1 + i // 60:02}-{1 + i // 3 % 20:02}" for i in range(rows)]
+    days[rows - unreadable :] = [None] * unreadable
+    columns = {
+        "day": days,
+        "x": [i % 7 for i in range(rows)],
+        "y": [i % 3 % 2 for i in range(rows)],
+    }
+    config = DatasetConfig(
+        files=(str(written(tmp_path, pa.table(columns))),),
+        features=FeatureSchema(
+            label=LabelRule(column="y"),
+            fields=(FieldSpec(name="x", kind="numeric"),),
+            timestamp="day",
+        ),
+    )
+    report = prepare(config, tmp_path / "out", seed=0).report
+    assert report["split_by"] == "time"
+    told = [w for w in report["warnings"] if w.startswith("3 rows have no time in day")]
+    assert bool(told) is bool(unreadable)

@@ -111,6 +111,15 @@ def test_known_items_and_strangers_rank_alike(app: Application, engine: Engine, 
         assert found[key] == pytest.approx(float(engine.score(written).probability[0]), abs=1e-6)
 
 
+def test_a_user_in_the_context_is_joined_too(app: Application) -> None:
+    body = {"user_id": 5, "context": {"hour": 3}, "candidates": ["i1", "i2"]}
+    expected = call(app, "POST", RANK, body).json()
+    body = {"context": {"hour": 3, "user_id": 5}, "candidates": ["i1", "i2"]}
+    answer = call(app, "POST", RANK, body).json()
+    assert answer["items"] == expected["items"]
+    assert "missing_fields" not in answer
+
+
 @pytest.mark.parametrize("user", [{"user_id": None}, {}, {"user_id": "5"}, {"user_id": 5.0}])
 def test_users_may_be_unknown_or_spelled_otherwise(app: Application, user: Any) -> None:
     answer = call(app, "POST", RANK, {**user, "candidates": ["i1"]})

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
 import pytest
 
 from dynens.errors import BadInputError
@@ -161,6 +162,17 @@ def test_candidates_are_seeded_distinct_and_lead_with_positives(run: Path) -> No
         assert set(document["context"]) == {"hour"}
         own = {item for user, item in liked if user == document["user_id"]}
         assert own <= set(candidates)
+
+
+def test_rows_without_an_item_are_no_candidates(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = open_run_data(run)
+    raw = prepared.raw_test()
+    at = raw.column_names.index("item_id")
+    gaps = [None if i % 3 == 0 else v for i, v in enumerate(raw["item_id"].to_pylist())]
+    with_gaps = raw.set_column(at, "item_id", pa.array(gaps))
+    monkeypatch.setattr(prepared, "raw_test", lambda: with_gaps)
+    _, bodies = request_bodies(prepared, 50, 20)
+    assert all(None not in orjson.loads(body)["candidates"] for body in bodies)
 
 
 def test_more_candidates_than_items_repeat(run: Path) -> None:

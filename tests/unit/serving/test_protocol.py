@@ -52,6 +52,10 @@ def wide_genres(width: int, rows: int = 1) -> dict[str, Any]:
     return {"inputs": [{**tensor("genres", "BYTES", []), "shape": [rows, width]}]}
 
 
+def genre_texts(width: int, rows: int) -> dict[str, Any]:
+    return {"inputs": [tensor("genres", "BYTES", ["|".join(["drama"] * width)] * rows)]}
+
+
 BAD_INFER: dict[str, tuple[Any, str]] = {
     "not json": (b"{", "not valid JSON"),
     "not utf-8": (b'{"inputs": "\xff"}', "not valid JSON"),
@@ -74,7 +78,8 @@ BAD_INFER: dict[str, tuple[Any, str]] = {
     "too few values": (break_rows(data=[1, 2]), "asks for 3"),
     "id a list": ({**ROWS, "id": [1]}, "'id'"),
     "long lists": (wide_genres(MAX_WIDTH + 1), f"at most {MAX_WIDTH}"),
-    "many values": (wide_genres(MAX_WIDTH, rows=501), "values; at most 500000"),
+    "many values": (wide_genres(MAX_WIDTH, rows=501), "more than 500000 values"),
+    "many values in texts": (genre_texts(300, rows=1700), "more than 500000 values"),
     "no data": (break_rows(data=...), "no 'data'"),
     "texts for integers": (break_rows(data=["a", "b", "c"]), "integers"),
     "lists for integers": (break_rows(data=[1, [2], 3]), "integers"),
@@ -97,6 +102,10 @@ def test_bad_inference_requests_get_400_and_one_sentence(app: Application, case:
     assert set(answer.json()) == {"error"}
     assert words in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
+
+
+def test_texts_of_many_characters_may_hold_few_values(app: Application) -> None:
+    assert call(app, "POST", INFER, genre_texts(100, rows=1700)).status == 200
 
 
 # orjson reads 1024 levels; Python's own repr does not.
@@ -171,7 +180,7 @@ def test_an_input_that_claims_too_much_is_refused(app: Application) -> None:
     assert "binary_data_size" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("candidate", [b'"\\ud800"', b"99999999999999999999999"])
+@pytest.mark.parametrize("candidate", [b'"\\ud800"', b'"\xed\xa0\x80"', b"99999999999999999999999"])
 def test_python_style_nan_does_not_open_a_way_for_bad_values(
     app: Application, candidate: bytes
 ) -> None:

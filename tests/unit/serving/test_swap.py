@@ -130,6 +130,20 @@ def test_a_copy_that_fails_is_tried_afresh(
     assert keeper.handle(command, replica.deploy)["bundle_version"] == version
 
 
+def test_a_bundle_replaced_while_it_is_copied_has_its_own_name(
+    keeper: BundleKeeper, other: Path
+) -> None:
+    third = write_toy_bundle(shutil.copytree(other, other.with_name("third")), seed=6, hidden=(32,))
+    bundle = load_bundle(other)
+    shutil.rmtree(bundle.directory)
+    (third / "bundle").rename(bundle.directory)
+    kept = keeper._keep(bundle)
+    assert kept.directory.name == kept.version == load_bundle(other).version
+    assert sorted(path.name for path in kept.directory.parent.iterdir()) == sorted(
+        [kept.version, keeper.current.version]
+    )
+
+
 def test_a_bundle_that_clients_could_not_use_is_refused(
     keeper: BundleKeeper, run: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

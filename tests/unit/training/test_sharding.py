@@ -19,7 +19,15 @@ from dynens.models.network import CTRNetwork
 from dynens.models.optim import WeightAverage
 from dynens.models.training import weighted_bce
 from tests.unit.models.tables import tiny_table
-from training.sharding import Sharding, clip_gradients, fields_of, gather, scatter, shard
+from training.sharding import (
+    Sharding,
+    clip_gradients,
+    fields_of,
+    gather,
+    scatter,
+    shard,
+    share_of_batch,
+)
 
 SHARDINGS: tuple[Sharding, ...] = ("table_wise", "column_wise", "data_parallel")
 
@@ -83,6 +91,20 @@ def compare(rank: int, port: int, folder: str) -> None:
         torch.save({"found": found, "expected": expected}, Path(folder) / "result.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_workers_mean_losses_average_to_the_one_of_all_rows(weighted: bool) -> None:
+    rng = np.random.default_rng(0)
+    losses, rows = rng.random(50), rng.permutation(50)[:11]
+    weight = rng.choice([1.0, 10.0], 50).astype(np.float32) if weighted else None
+    means = []
+    for rank in range(3):
+        mine = rows[rank::3]
+        mean = np.average(losses[mine], weights=None if weight is None else weight[mine])
+        means.append(share_of_batch(mine, rows, weight, 3) * mean)
+    expected = np.average(losses[rows], weights=None if weight is None else weight[rows])
+    assert np.mean(means) == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,10 @@ import pyarrow as pa
 import pytest
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, PADDING
+from dynens.data.encoding import fields
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import RawEntity
+from dynens.data.reading.times import seconds_of_values
 from dynens.errors import BundleError, DataError
 from dynens.schema import FieldSpec, VocabularyPolicy
 from tests.unit.data.encoded import KEEP_ALL, SPECS, fit, same
@@ -88,6 +90,46 @@ def test_rows_encode_alike_in_any_chunking_and_by_columns(encoder):
 def test_many_rows_by_columns_take_the_vectorised_road(encoder):
     table = pa.concat_tables([mixed_table(300, seed=1)] * 10)
     same(encoder.encode_columns(columns_of(table)), encoder.encode_table(table))
+
+
+@pytest.mark.parametrize("values", [["2024-05-06 10:00", "no date"], [True]])
+def test_what_is_no_time_is_refused_among_few_rows_and_many(values):
+    spec = FieldSpec(name="hour", column="time", derive="hour")
+    encoder = fit([spec], pa.table({"time": ["2024-05-06 10:00", "2024-05-06 11:00"] * 3}))
+    for times in (1, 2500):
+        with pytest.raises(DataError, match="takes one date or time per row"):
+            encoder.encode_columns({"time": values * times})
+
+
+def test_texts_that_are_no_times_are_not_all_read(monkeypatch):
+    spec = FieldSpec(name="hour", column="time", derive="hour")
+    encoder = fit([spec], pa.table({"time": ["2024-05-06 10:00", "2024-05-06 11:00"] * 3}))
+    read = []
+
+    def reading(values, *args, **kwargs):
+        read.extend(values)
+        return seconds_of_values(values, *args, **kwargs)
+
+    monkeypatch.setattr(fields, "seconds_of_values", reading)
+    with pytest.raises(DataError, match="was given '12/34/5678 0'"):
+        encoder.encode_columns({"time": [f"12/34/5678 {i}" for i in range(3000)]})
+    assert len(read) < 100
+
+
+def test_half_a_character_is_refused_among_few_rows_and_many(encoder):
+    for rows in (2, 5000):
+        with pytest.raises(DataError, match="takes one value per row"):
+            encoder.encode_columns({"country": ["DE"] * rows + ["\ud800"]})
+
+
+@pytest.mark.parametrize("text", ["4,5", "  4,5", "4,5\t", "\n4,5 "])
+def test_space_around_a_decimal_comma_says_nothing(text):
+    spec = FieldSpec(name="c", decimal=",", vocabulary=KEEP_ALL)
+    encoder = fit([spec], pa.table({"c": ["4,5", "x"]}))
+    columns = {"c": [text]}
+    one = encoder.encode_columns(columns)
+    same(one, encoder.encode_table(pa.table(columns)))
+    assert one.ids[0, 0] > MISSING
 
 
 def test_types_do_not_matter(encoder):

@@ -155,6 +155,19 @@ def test_libsvm_lists_and_numbers(tmp_path):
     assert table["f3"].to_pylist() == [2, 0]
 
 
+def test_libsvm_of_a_table_that_is_known_has_its_columns(tmp_path):
+    numbers, ones = tmp_path / "numbers.svm", tmp_path / "ones.svm"
+    numbers.write_text("1 1:0.5 2:2\n")
+    ones.write_text("1 2:1 2000:1\n")
+    for path, row in ((numbers, [0, 0.5, 2, 0]), (ones, [0, 0, 1, 0])):
+        (_, table), *_ = iter_tables([str(path)], known=["f0", "f3"])
+        assert table.drop_columns("label").to_pylist() == [
+            {f"f{i}": value for i, value in enumerate(row)}
+        ]
+    (_, table), *_ = iter_tables([str(numbers)], known=["features"])
+    assert table["features"].to_pylist() == [["1", "2"]]
+
+
 def test_samples_stand_at_even_distances(tmp_path):
     for i in range(3):
         pq.write_table(pa.table({"a": np.arange(1000) + 1000 * i}), tmp_path / f"{i}.parquet")
@@ -226,6 +239,7 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.parquet", b"PAR1xxxxxxxx", "cannot be read"),
         ("t.arrow", b"nothing of the kind", "cannot be read"),
         ("t.libsvm", b"1 3:x\n", "line 1 is not libsvm"),
+        ("t.libsvm", b"1 -1:3 2:4\n", "line 1 is not libsvm"),
     ],
 )
 def test_bad_files_get_one_sentence(tmp_path, name, content, says):

@@ -235,6 +235,13 @@ def test_the_unit_behind_most_numbers_of_a_column(texts, unit):
     assert unit_of(pa.array(texts, pa.string())) == unit
 
 
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_any_number_of_spaces_parts_a_number_and_its_unit(decimal):
+    texts = ["5 km", "5   km", " 5 \t km ", "5 KM.", "5000   m"]
+    column = to_numbers(pa.array(texts), decimal, "m").values
+    assert column.tolist() == [number(text, "f", decimal, "m") for text in texts] == [5000.0] * 5
+
+
 @pytest.mark.parametrize(
     ("text", "unit", "decimal", "value"),
     [
