@@ -166,7 +166,8 @@ def _predictions(
             table = table.append_column(name, values)
         yield table
     if taken:
-        files.warnings.append(f"{files.source}: its own {' and '.join(taken)} are replaced")
+        verb = "is" if len(taken) == 1 else "are"
+        files.warnings.append(f"{files.source}: its own {' and '.join(taken)} {verb} replaced")
 
 
 class _CSVWriter:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.columns import check_types, unusable_type, unused_name
@@ -20,22 +21,21 @@ from dynens.data.inference.evidence import Labels
 from dynens.data.inference.inferred import InferredSchema
 from dynens.data.inference.leaks import find_leak, named_after_leaks
 from dynens.data.inference.looked_up import lists_of_keys, looked_up_fields
+from dynens.data.inference.passing import why_passing
 from dynens.data.inference.profile import ColumnProfile, profile_column
 from dynens.data.inference.roles import (
-    DATE,
     NUMBERING,
     Roles,
     find_copies,
     find_roles,
     find_weight,
-    is_passing,
     may_be_time,
-    plain_name,
 )
 from dynens.data.inference.shared import shared_values
 from dynens.data.inference.time_fields import (
     age_fields,
     date_fields,
+    maybe_row_times,
     row_time_field,
     row_time_fields,
 )
@@ -167,6 +167,7 @@ class _Inference:
             self._entity_of |= dict.fromkeys(entity.table().column_names, entity.entity)
         self._result = InferredSchema(config)
         self._fields: list[FieldSpec] = []
+        self._times: npt.NDArray[np.float64] | None = None  # of the rows
 
     def run(self) -> InferredSchema:
         features = self._config.features
@@ -179,6 +180,8 @@ class _Inference:
         }
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         roles = find_roles(features, self._sample, profiles)
+        if roles.timestamp is not None:
+            self._times = to_seconds(self._sample[roles.timestamp], roles.time_format)
         own = {n: p for n, p in profiles.items() if n in of_events and p.num_distinct > 1}
         self._copies = find_copies(self._sample, own)
         self._look_at_texts(profiles)
@@ -188,7 +191,7 @@ class _Inference:
         self._result.warnings += named_after_leaks(profiles, used, outcome)
         self._limit_buckets()
         if roles.timestamp is None:
-            self._ask_about_dates()
+            self._result.warnings += maybe_row_times(self._fields)
         if not self._fields:
             raise DataError(
                 f"{self._config.files[0]} has no column to predict the label from: "
@@ -221,11 +224,8 @@ class _Inference:
             self._add_parts(row_time_fields(name, roles.time_format, self._sample[name]))
         elif name in self._copies and name not in roles.keys:
             self._exclude(name, f"the same as {self._copies[name]} in every row", True)
-        elif not self._leaks(profile) and not self._useless(profile, roles.keys):
-            if name not in roles.keys and self._passes(profile, roles):
-                self._exclude(name, "its values do not come back as time goes on", True)
-            else:
-                self._add(profile, roles)
+        elif not self._is_left_out(profile, roles):
+            self._add(profile, roles)
 
     def _tie_fields(self, roles: Roles) -> None:
         """What fields tell together: by distance, dot product, values in common, or as pairs."""
@@ -238,10 +238,7 @@ class _Inference:
         for name, why in shared.copies.items():
             self._exclude(name, why, True)
         fields = looked_up_fields(shared.fields, self._sample, self._labels, user, self._items)
-        later = None
-        if roles.timestamp is not None:
-            times = to_seconds(self._sample[roles.timestamp], roles.time_format)
-            later = times > np.nanmedian(times)
+        later = None if self._times is None else self._times > np.nanmedian(self._times)
         self._fields = crossed_fields(fields, self._sample, self._labels, self._distance, later)
 
     def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
@@ -263,30 +260,25 @@ class _Inference:
                 "such texts mean missing, leave them empty"
             )
 
-    def _ask_about_dates(self) -> None:
-        """Warn where the time of the row may be among the features."""
-        dates = [f.source for f in self._fields if f.derive == "epoch_days"]
-        if dates := [name for name in dates if DATE.fullmatch(plain_name(name))]:
-            self._warn(
-                f"{dates[0]} is a feature; if it is the time of the row, name it in "
-                "features.timestamp, so that rows are cut by it"
-            )
-
     def _skipped(self) -> set[str]:
         features = self._config.features
         roles = [c for c in (features.request_id, features.soft_label) if c]
         return {*features.label.columns(), *features.excluded, *roles}
 
-    def _leaks(self, profile: ColumnProfile) -> bool:
-        """Warn of likely leaks; leave out those beyond doubt."""
+    def _is_left_out(self, profile: ColumnProfile, roles: Roles) -> bool:
+        """Leave out sure leaks, what tells nothing and what passes; warn of likely leaks."""
         leak = find_leak(profile)
-        if leak is None:
-            return False
-        if leak.certain:
+        if leak is not None and leak.certain:
             self._exclude(profile.name, leak.why, True)
-        else:
+            return True
+        if self._useless(profile, roles.keys):
+            return True
+        if profile.name not in roles.keys and (why := self._why_passing(profile)):
+            self._exclude(profile.name, why, True)
+            return True
+        if leak is not None:
             self._warn(leak.why)
-        return leak.certain
+        return False
 
     def _useless(self, profile: ColumnProfile, keys: Sequence[str | None]) -> bool:
         if profile.unusable is not None:
@@ -323,15 +315,19 @@ class _Inference:
             return False
         return True
 
-    def _passes(self, profile: ColumnProfile, roles: Roles) -> bool:
-        """Whether a column is an id of what is over soon, such as one visit."""
-        is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
+    def _why_passing(self, profile: ColumnProfile) -> str | None:
+        """Why a column tells nothing of later rows, such as an id of one visit; None: it may."""
+        if self._times is None or profile.is_list or profile.is_temporal:
+            return None
         bare = replace(profile, parts=None) if profile.parts == PREFIXES else profile
-        is_code = profile.mean_words == 1 and self._is_unique_text(bare)
-        if roles.timestamp is None or profile.is_list or not (is_id or is_code):
-            return False
-        times = to_seconds(self._sample[roles.timestamp], roles.time_format)
-        return is_passing(profile, self._sample[profile.name], times, self._labels)
+        return why_passing(
+            profile,
+            self._sample[profile.name],
+            self._times,
+            self._labels,
+            is_id=ID_NAME.fullmatch(profile.name.lower()) is not None,
+            is_code=profile.mean_words == 1 and self._is_unique_text(bare),
+        )
 
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (

@@ -40,6 +40,7 @@ _CHANCE = 1e-4  # that so many rows have one class though the column tells nothi
 _BUCKETS = 20
 _MAX_TEXTS = 20_000
 _SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
+_LINK, _LINKED = r"(?i)\w://|\bwww\.", 0.02  # share of the texts
 _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
 _TOKEN_COMES_BACK = 4.0  # times, in lists that few rows tell apart (each user's history)
 _RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
@@ -73,7 +74,8 @@ class ColumnProfile:
         is_temporal: whether the Arrow type is a date or time.
         mean_words: words per text.
         shares_words: whether texts have few words among them, half as many as there are texts.
-        has_pieces: whether the words that are rare have parts that mostly are not (user agents).
+        has_pieces: whether the words that are rare have parts that mostly are not (user agents), or
+            texts have links among their words, of which the parts come back.
         unspaced: whether they are characters of a script without spaces between words.
         mean_chars: characters per text.
         max_lines: lines of the longest text.
@@ -264,7 +266,11 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     unspaced = float(pc.mean(pc.utf8_length(spaced)).as_py() or 0.0) > 2 * mean_chars
     words, lengths = split_lists(sample, CHARACTERS if unspaced else None, fold=True)
     pieces, numbers = split_lists(sample, PIECES, fold=True)
-    has_pieces = not unspaced and lengths.mean() >= _FEW_WORDS and _are_clearer(pieces, words)
+    has_pieces = (
+        not unspaced
+        and lengths.mean() >= _FEW_WORDS
+        and (_are_clearer(pieces, words) or _share_of(sample, _LINK) > _LINKED)
+    )
     facts: dict[str, object] = {
         "mean_words": float((numbers if has_pieces else lengths).mean()),
         "shares_words": int(pc.count_distinct(words).as_py()) < 0.5 * len(sample),

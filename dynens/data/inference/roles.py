@@ -10,12 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.inference.addresses import beginnings_tell
-from dynens.data.inference.evidence import Labels
 from dynens.data.inference.profile import ColumnProfile
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
-from dynens.data.reading.values import canonical_codes
 from dynens.schema import FeatureSchema, TimeFormat
 
 _KEY = r"([_\-. ]?(id|key|no|hash|uuid|guid))?$"
@@ -59,7 +56,6 @@ OUTCOME = re.compile(
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _DAY_S = 86_400
 _NEAR_START = 0.01  # of the last time
-_ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
 
 
 def plain_name(name: str) -> str:
@@ -163,47 +159,6 @@ def _from_a_start(seconds: npt.NDArray[np.float64], time_format: TimeFormat) -> 
         return last - first > _DAY_S and 0 <= first < _NEAR_START * last
     is_small = max(-first, last) < _EARLIEST_S
     return time_format == "auto" and last - first > _DAY_S and is_small
-
-
-def is_passing(
-    profile: ColumnProfile,
-    column: pa.ChunkedArray,
-    seconds: npt.NDArray[np.float64],
-    labels: Labels,
-) -> bool:
-    """Whether values do not come back, nor do beginnings that tell the label of later rows.
-
-    Args:
-        profile: of the column.
-        column: (N,) flat values.
-        seconds: (N,) times of the rows.
-        labels: (N,) of these rows.
-    """
-    if not passing_values(column, seconds):
-        return False
-    later = seconds > np.nanmedian(seconds)
-    return profile.parts is None or not beginnings_tell(*canonical_codes(column), labels, later)
-
-
-def passing_values(column: pa.ChunkedArray, seconds: npt.NDArray[np.float64]) -> bool:
-    """Whether values pass by and do not come back: all rows of one stand together in time.
-
-    Args:
-        column: (N,) flat values.
-        seconds: (N,) times of the rows.
-    """
-    codes = canonical_codes(column)[1].astype(np.int64)
-    ordered = codes[np.argsort(seconds, kind="stable")]
-    places = np.flatnonzero(ordered >= 0)
-    ordered = ordered[places]
-    if not len(ordered):
-        return False
-    size = int(ordered.max()) + 1
-    first, last = np.full(size, len(codes)), np.full(size, -1)
-    np.minimum.at(first, ordered, places)
-    np.maximum.at(last, ordered, places)
-    spans = (last - first)[last > first]
-    return len(spans) >= _ENOUGH_VALUES and bool(np.quantile(spans, 0.99) < _TOGETHER * len(codes))
 
 
 def _even_steps(column: pa.ChunkedArray) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.inference.evidence import LEAK_AUC, Labels, auc_noise, halves, held_out_auc, ranges
-from dynens.data.inference.roles import is_of_our_days
+from dynens.data.inference.roles import DATE, is_of_our_days, plain_name
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import NUMBER_FORMATS, has_offsets, time_part, to_seconds
 from dynens.schema import FieldSpec, TimeFormat, TimePart
@@ -63,6 +63,16 @@ def date_fields(spec: FieldSpec, column: pa.ChunkedArray, labels: Labels) -> Ite
             why = f"{part} of a date, held-out AUC {strength:.3f}"
             field = _field(spec.source, part, spec.time_format, why, local)
             yield field.model_copy(update={"entity": spec.entity})
+
+
+def maybe_row_times(fields: Iterable[FieldSpec]) -> list[str]:
+    """What to ask of fields of dates where no column is the time of the row."""
+    names = [f.source for f in fields if f.derive == "epoch_days"]
+    return [
+        f"{name} is a feature; if it is the time of the row, name it in features.timestamp, so "
+        "that rows are cut by it"
+        for name in [n for n in names if DATE.fullmatch(plain_name(n))][:1]
+    ]
 
 
 def age_fields(

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from dynens.data.reading.heads import NO_HEADER, hold_numbers
 from dynens.data.reading.numbers import Numbers, parse_number, to_numbers, unit_of, with_points
-from dynens.data.reading.values import canonical_codes, one_line, plain
+from dynens.data.reading.values import MISSING_SPELLINGS, canonical_codes, one_line, plain
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 
@@ -55,9 +55,14 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.bool_], Any]:
     """((B,) whether the rule holds, (B,) whether the value is known).
 
+    A rule such as `clicked_at != NA` asks whether there is a value, which is known of every row.
+
     Raises:
         SchemaError: an order is asked of values that are no numbers.
     """
+    if rule.op in ("==", "!=") and rule.value in MISSING_SPELLINGS:
+        is_missing = canonical_codes(column)[1] < 0
+        return is_missing == (rule.op == "=="), np.ones(len(column), np.bool_)
     limit = parse_number(rule.value)
     compared = _OPERATORS[rule.op]
     numbers = outcome_numbers(column) if limit is not None else None
@@ -218,14 +223,15 @@ class LabelReader:
             if len(self._counts) < 2:
                 raise DataError(
                     f"the label rule {self.rule.positive!r} gives one class only; a label needs "
-                    "positive and negative rows: of a log of what was taken, add what was not."
+                    "positive and negative rows: of a log of what was taken, add what was not"
+                    f"{self._about_missing()}."
                 )
             return np.array([0.0, 1.0], np.float32)
         present = [v for v, code in self._values.items() if self._counts.get(code)]
         if len(present) == 1:
             raise DataError(
                 f"label column {self.rule.column!r} has one value only ({present[0]!r}); "
-                "a label needs positive and negative rows."
+                f"a label needs positive and negative rows{self._about_missing()}."
             )
         if not present:
             raise DataError(f"label column {self.rule.column!r} has no values.")
@@ -235,6 +241,16 @@ class LabelReader:
         labels = np.zeros(len(self._values), np.float32)
         labels[self._values[positive]] = 1.0
         return labels
+
+    def _about_missing(self) -> str:
+        """What to add where one class is left, and other rows have no value."""
+        if not self.num_unlabelled or self.rule.unlabelled is not None:
+            return ""
+        rule = " != NA".join(self._shown("NA").rsplit(" == NA", 1))
+        return (
+            f", and {self.num_unlabelled:,} rows have no value (or None, NA and the like); if these "
+            f"are the negative ones, give the label as '{rule}'"
+        )
 
     def guess(self) -> str | None:
         """What to tell the user where only its rarity makes a value the positive one."""

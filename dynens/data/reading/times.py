@@ -221,7 +221,7 @@ _OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) ?[-+]\d\d(?::?\d\d)?\s*$")
 _AWAY = re.compile(r":\d\d(?:\.\d+)? ?[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*\s*$")
 _MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y")
 _DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
-_DATES = ("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y")
+_DATES = ("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y")
 _CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
 _LOGS = (
     *("%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),

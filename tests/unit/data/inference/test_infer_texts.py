@@ -348,6 +348,16 @@ def test_words_with_parts_are_taken_apart(tmp_path):
     assert bag.separator is None
 
 
+def test_links_among_words_are_taken_apart(tmp_path):
+    texts = [f"hello world no {i}" for i in range(ROWS)]
+    linked = [f"{text} http://t.co/{i:x}" if i % 9 == 0 else text for i, text in enumerate(texts)]
+    (bag,) = fields_of(tmp_path, linked)
+    assert (bag.separator, bag.fold_words) == (PIECES, True)
+    assert split_text(linked[0], bag.separator, fold=True) == [
+        *("hello", "world", "no", "0", "http", "t", "co", "0")
+    ]
+
+
 @pytest.mark.parametrize("mark", ["|", ";", ",", "^", "#", "~"])
 def test_lists_are_split_at_what_stands_in_no_value(tmp_path, mark):
     rng = np.random.default_rng(0)

@@ -39,6 +39,21 @@ def test_rules_and_drops():
     assert labels_of([["buy", "view"]], positive="== buy") == [1, 0]
 
 
+def test_rules_that_ask_whether_there_is_a_value():
+    times = [["2024-05-01", None], ["NA", "2024-05-02"]]
+    assert labels_of(times, positive="y != NA") == [1, 0, 0, 1]
+    assert labels_of(times, positive="y == null") == [0, 1, 1, 0]
+    assert labels_of([["None", "minor", ""]], positive="y != None") == [0, 1, 0]
+    assert labels_of([[1.5, None]], positive="y != NA") == [1, 0]
+
+
+def test_rows_without_a_value_are_named_where_one_class_is_left():
+    says = "and 2 rows have no value .* give the label as 'y != NA'"
+    for rule in ({}, {"positive": "y == hit"}):
+        with pytest.raises(DataError, match=says):
+            labels_of([["hit", None, "None"]], **rule)
+
+
 def test_the_class_is_settled_over_all_chunks():
     assert labels_of([["no"], ["yes", "no"]]) == [0, 1, 0]
 
