@@ -248,8 +248,8 @@ class LabelReader:
             return ""
         rule = " != NA".join(self._shown("NA").rsplit(" == NA", 1))
         return (
-            f", and {self.num_unlabelled:,} rows have no value (or None, NA and the like); if these "
-            f"are the negative ones, give the label as '{rule}'"
+            f", and {self.num_unlabelled:,} rows have no value (or None, NA and the like); if "
+            f"these are the negative ones, give the label as '{rule}'"
         )
 
     def guess(self) -> str | None:
