@@ -67,7 +67,8 @@ def unified_schema(
     for file, schema in schemas.items():
         if config.features.label.column not in schema.names and file not in unlabelled:
             raise DataError(no_label_column(str(file), config.features.label.column, schema.names))
-        for name in [n for n in needed if n in schema.names]:
+        unread = config.features.label.outcome_columns() if file in unlabelled else set()
+        for name in [n for n in needed if n in schema.names and n not in unread]:
             kind = _plain_type(schema.field(name).type)
             if file_format(file) == "csv":
                 kind = _UNTYPED

@@ -198,8 +198,10 @@ def stage_part(
         DataError: the file or its labels are bad, or a numeric column holds too many texts.
     """
     stager = _Stager(config.features, schema, file, path, given)
+    unread = config.features.label.outcome_columns() if given == UNLABELLED else set()
+    columns = [name for name in schema.names if name not in unread]
     try:
-        for _, table in iter_tables([str(file)], config.source, columns=schema.names):
+        for _, table in iter_tables([str(file)], config.source, columns=columns):
             stager.add(outcomes_with_points(table, config))
     finally:
         stager.close()

@@ -96,6 +96,16 @@ def test_files_without_a_label_column(tmp_path: Path) -> None:
     assert data.report["rows_without_label"] == 2
 
 
+def test_labels_in_files_without_labels_are_not_read(tmp_path: Path) -> None:
+    config = config_of(ratings(), tmp_path)
+    stars = pa.array([[1], None], pa.list_(pa.int64()))  # which no label may be
+    table = pa.table({"user": [3, 4], "item": [7, 8], "stars": stars})
+    files = (str(written(tmp_path, table, "open.parquet")),)
+    data = parts_of(config.model_copy(update={"unlabelled_files": files}), tmp_path / "out")
+    assert data.report["rows_unlabelled"] == 2
+    assert sum(data.rows.values()) == NUM_ROWS
+
+
 def test_weights_count_where_there_is_a_label(tmp_path: Path) -> None:
     stars = np.asarray(ratings()["stars"])
     weight = np.where(stars == 3, np.nan, 2.0)
