@@ -9,6 +9,7 @@ from functools import partial
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from dynens.batch import Candidates, EncodedBatch, Rows, as_one_request
 from dynens.config.serving import System
@@ -61,7 +62,6 @@ def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> 
     places = _places(engine.encoder.item_table() if engine.student.ranks else None)
     as_rows: dict[str, list[Timed]] = {}
     as_candidates: dict[str, list[Timed]] = {}
-    rng = np.random.default_rng(0)
     for repeat in range(repeats + _WARM_UP_REPEATS):
         block = as_one_request(_block(batch, repeat), engine.layout)
         turns = [(as_rows, name, call) for name, call in _work(systems, block).items()]
@@ -69,7 +69,7 @@ def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> 
         if candidates is not None:
             work = _engine_work(engine, candidates)
             turns += [(as_candidates, name, call) for name, call in work.items()]
-        for turn in rng.permutation(len(turns)):
+        for turn in _order(len(turns), repeat):
             times, name, call = turns[turn]
             start = time.perf_counter()
             answer = call()
@@ -78,6 +78,13 @@ def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> 
                 asked = isinstance(answer, Scores) and answer.hard_granted > 0
                 times.setdefault(name, []).append(Timed(elapsed / len(block) * 1e6, asked))
     return Costs(_summarised(as_rows), _summarised(as_candidates))
+
+
+def _order(turns: int, repeat: int) -> npt.NDArray[np.int64]:
+    """A random order, and the same one backwards in the next repeat: of any two systems either
+    comes first, to cold caches, as often."""
+    order = np.random.default_rng(repeat // 2).permutation(turns)
+    return order[::-1] if repeat % 2 else order
 
 
 def _summarised(times: dict[str, list[Timed]]) -> dict[str, float]:

@@ -63,3 +63,21 @@ def test_the_few_blocks_with_hard_rows_count_by_their_share(
 
     rows = measured(monkeypatch, {"dynamic": lambda n: 21.0 if hard(n) else 1.0}, hard)
     assert rows["dynamic"] == pytest.approx(1e4 * (0.95 + 0.05 * 21))
+
+
+def test_of_any_two_systems_either_comes_first_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes first finds cold caches."""
+    first: dict[int, str] = {}
+
+    def seconds_of(name: str) -> Callable[[int], float]:
+        def seconds(number: int) -> float:
+            first.setdefault(number, name)
+            return 1.0
+
+        return seconds
+
+    pair = ("student", "dynamic")
+    measured(monkeypatch, {name: seconds_of(name) for name in pair}, lambda number: 0)
+    counts = [list(first.values()).count(name) for name in pair]
+    assert sum(counts) == REPEATS + costs._WARM_UP_REPEATS
+    assert abs(counts[0] - counts[1]) <= 1
