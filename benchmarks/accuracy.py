@@ -18,20 +18,30 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.loads import one_sentence
 from dynens.config.run import RunConfig, load_run_config
 from dynens.data.datasets.presets import dataset_for
+from dynens.errors import BadInputError
 from dynens.report.console import relative_cost
 from dynens.report.write import METRICS_JSON, write_report
 from dynens.run import RunDirectory, environment, write_json
 from training.pipeline import fit
+from training.reuse import settings_of
 
 COLUMNS = ("auc", "gauc", "logloss", "ece", "cost_us_per_row", "candidate_cost_us_per_row")
 
 
 def run_once(data: str, config: RunConfig, out: Path) -> dict[str, Any]:
-    """The metrics of one run, trained unless it is there."""
+    """The metrics of one run, trained unless it is there.
+
+    Raises:
+        BadInputError: the one that is there has other settings.
+    """
     report = out / "report" / METRICS_JSON
     if report.is_file():
+        _, given = settings_of(out)
+        if {**given, "ray": None} != {**config.model_dump(mode="json"), "ray": None}:
+            raise BadInputError(f"{out} was trained with other settings; choose another --runs.")
         metrics: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return metrics
     run = fit(dataset_for(data), config, out, resume=out.exists())
@@ -112,9 +122,10 @@ def main() -> None:
     results = []
     for seed in arguments.seeds:
         for data in arguments.data:
-            config = load_run_config(None, [f"seed={seed}", *arguments.settings])
             out = arguments.runs / f"{Path(data).stem}-{seed}"
-            results.append(run_once(data, config, out))
+            with one_sentence():
+                config = load_run_config(None, [f"seed={seed}", *arguments.settings])
+                results.append(run_once(data, config, out))
             write_json(arguments.out, {"environment": environment(), "results": results})
     print(markdown(results))
 

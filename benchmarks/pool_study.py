@@ -68,8 +68,8 @@ def train(data: PreparedData, config: LearnerConfig, seed: int, settings: dict[s
         name=config.display_name,
         seed=seed,
         settings=settings,
-        valid_auc=metrics.auc(valid.labels, valid_logits),
-        test_auc=metrics.auc(test.labels, test_logits),
+        valid_auc=metrics.auc(valid.labels, valid_logits, valid.sample_weight),
+        test_auc=metrics.auc(test.labels, test_logits, test.sample_weight),
         best_epoch=report.best_epoch,
         epochs=report.curve[-1].epoch,
         seconds=report.seconds,
@@ -87,20 +87,20 @@ def train(data: PreparedData, config: LearnerConfig, seed: int, settings: dict[s
 
 def best_trio(data: PreparedData, results: list[Result]) -> dict[str, Any]:
     """The three learners whose mean logit has the best validation AUC."""
-    valid, test = data.split("valid").labels, data.split("test").labels
-    assert valid is not None
-    assert test is not None
     size = min(3, len(results))
 
-    def auc(labels: FloatArray, members: tuple[Result, ...], split: str) -> float:
-        return metrics.auc(labels, np.mean([vars(m)[split] for m in members], axis=0))
+    def auc(members: tuple[Result, ...], split: str) -> float:
+        rows = data.split(split)
+        assert rows.labels is not None
+        logits = np.mean([vars(m)[f"{split}_logits"] for m in members], axis=0)
+        return metrics.auc(rows.labels, logits, rows.sample_weight)
 
     trios = itertools.combinations(results, size)
-    best = max(trios, key=lambda trio: auc(valid, trio, "valid_logits"))
+    best = max(trios, key=lambda trio: auc(trio, "valid"))
     return {
         "members": [member.name for member in best],
-        "valid_auc": auc(valid, best, "valid_logits"),
-        "test_auc": auc(test, best, "test_logits"),
+        "valid_auc": auc(best, "valid"),
+        "test_auc": auc(best, "test"),
     }
 
 

@@ -163,7 +163,7 @@ def auc_at(run: Path, granted_share: float) -> float:
     hard = difficulty[difficulty > engine.threshold]
     limit = float(np.quantile(hard, 1 - granted_share)) if len(hard) else NEVER
     probability = engine.score(test, threshold=max(limit, engine.threshold)).probability
-    return float(auc(test.labels, probability))
+    return float(auc(test.labels, probability, test.sample_weight))
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ from dynens.run import ENSEMBLE_JSON, MODEL_ONNX, ROUTER_JSON, read_json, write_
 from training.context import StageContext
 from training.int8 import quantize_student, trunk_outputs, write_trials
 from training.ranking import export_ranking
+from training.route_costs import route_costs
 from training.stages import (
     calibrate_as,
     labels_of,
@@ -46,6 +47,7 @@ from training.stages import (
 STUDENT_ONNX = "student.onnx"
 ENSEMBLE_ONNX = "ensemble.onnx"
 NUM_FOLDS = 3
+REQUEST_ROWS = 100
 # Fractions whose AUC decides between difficulty scores: where routing is worth its cost.
 CHOICE_FRACTIONS = np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
 # A difficulty score displaces an earlier one in the configuration only by more than this.
@@ -108,17 +110,16 @@ def build_router(context: StageContext) -> None:
         write_trials(context, int8)
         if int8.kept:
             quantize_student(context, context.out / STUDENT_ONNX)
-    costs = chosen["cost_us_per_row"]
-    fraction = _fraction(config, choice.curve, len(rows), costs, members, context)
-    inside = fraction
-    if not config.router.is_told:
-        inside = fitted_fraction(choice.shares, fraction, config.router.max_hard_fraction)
     fuse_ensemble(
         {m: context.run.learner(m) / MODEL_ONNX for m in members},
         {"probability": routes.hard, "trio_probability": routes.static},
         data.layout,
         context.out / ENSEMBLE_ONNX,
     )
+    fraction = _fraction(context, choice.curve, len(rows))
+    inside = fraction
+    if not config.router.is_told:
+        inside = fitted_fraction(choice.shares, fraction, config.router.max_hard_fraction)
     baseline = _baseline_blend(context, valid, route)
     write_json(
         context.out / ROUTER_JSON,
@@ -271,25 +272,20 @@ def _route_rows(source: RouteLogits, routes: Routes, hidden: Vector, rarity: Vec
     )
 
 
-def _fraction(
-    config: RunConfig,
-    curve: ThresholdCurve,
-    num_rows: int,
-    member_costs: dict[str, float],
-    members: tuple[str, ...],
-    context: StageContext,
-) -> float:
-    router = config.router
+def _fraction(context: StageContext, curve: ThresholdCurve, num_rows: int) -> float:
+    router = context.config.router
     if router.hard_fraction is not None:
         return router.hard_fraction
     if router.mean_cost_us_per_row is not None:
         data = context.prepared()
-        scorer = PoolScorer({"student": context.out / STUDENT_ONNX})
-        student = scorer.cost_us_per_row(data.split("valid"), layout=data.layout)["student"]
+        graphs = context.out / STUDENT_ONNX, context.out / ENSEMBLE_ONNX
+        student, ensemble = route_costs(*graphs, data.split("valid"), data.layout)
         return fraction_for_cost(
             router.mean_cost_us_per_row,
-            student,
-            sum(member_costs[m] for m in members),
+            1e6 * student.seconds(REQUEST_ROWS, now_s=0.0) / REQUEST_ROWS,
+            1e6 * ensemble.fixed_s,
+            1e6 * ensemble.per_row_s,
+            rows=REQUEST_ROWS,
             maximum=1.0,
         )
     maximum = cautious_maximum(router.max_hard_fraction, num_rows)

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 
 from dynens.config.distill import FaithfulConfig, PeersConfig
@@ -61,8 +62,6 @@ def search_student(
     """
     config = context.config
     study = _study(context)
-    if not study.trials:
-        study.enqueue_trial(parameters_of(first))
 
     def objective(trial: optuna.Trial) -> float:
         _suggest(trial, models)
@@ -73,8 +72,11 @@ def search_student(
             return _BEYOND_CAP - cost
         return _trained_score(context, student, roles)
 
-    done = len(_complete(study))
-    study.optimize(objective, n_trials=config.student_search.trials - done)
+    while (done := len(_complete(study))) < config.student_search.trials:
+        if not done and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
+            study.enqueue_trial(parameters_of(first))
+        study.sampler = _sampler(config, done)
+        study.optimize(objective, n_trials=1)
     tried = [
         Candidate(student_of(trial.params, first), trial.user_attrs["cost_us_per_row"], trial.value)
         for trial in _complete(study)
@@ -89,20 +91,25 @@ def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def _study(context: StageContext) -> optuna.Study:
     """The search, kept in a journal beside the stage's checkpoints."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options, seed = context.config.student_search, context.config.seed
-    sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(seed=seed)
-    if options.method == "genetic":
-        population = max(options.trials // 4, 2)
-        sampler = optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
     context.checkpoints.mkdir(parents=True, exist_ok=True)
     journal = optuna.storages.journal.JournalFileBackend(str(context.checkpoints / _JOURNAL))
     return optuna.create_study(
         study_name="student",
         direction="maximize",
-        sampler=sampler,
         storage=optuna.storages.JournalStorage(journal),
         load_if_exists=True,
     )
+
+
+def _sampler(config: RunConfig, done: int) -> optuna.samplers.BaseSampler:
+    """What suggests the next trial, with a seed of its own: a search that was killed goes on with
+    new draws, and not with those it began with."""
+    options = config.student_search
+    seed = int(np.random.default_rng([config.seed, done]).integers(2**32))
+    if options.method == "genetic":
+        population = max(options.trials // 4, 2)
+        return optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
+    return optuna.samplers.TPESampler(seed=seed)
 
 
 def _suggest(trial: optuna.Trial, models: Sequence[str]) -> None:

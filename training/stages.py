@@ -39,6 +39,7 @@ from training.int8 import serve_int8
 
 MIN_ROWS_TO_SPLIT = 2000
 MEMBER_FLOOR = 0.05
+_NAME_CODES = 997
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,14 @@ def valid_roles(config: RunConfig, valid: EncodedBatch) -> ValidRoles:
 
 
 def learner_seed(config: RunConfig, name: str) -> int:
-    """A seed of its own for every learner, stable when others are added."""
-    return config.seed * 1000 + sum(name.encode()) % 997
+    """A seed of its own for every learner, stable when others are added after it."""
+    codes: dict[str, int] = {}
+    for other in dict.fromkeys([*config.learners, name]):
+        code = sum(other.encode()) % _NAME_CODES
+        while code in codes.values():  # the same letters in another order
+            code = (code + 1) % _NAME_CODES
+        codes[other] = code
+    return config.seed * 1000 + codes[name]
 
 
 def train_learner(context: StageContext, name: str) -> None:

@@ -87,7 +87,8 @@ class RouterConfig(FrozenConfig):
         tolerance_auc: AUC by which the routed system may stay below the static trio, that hard rows
             must add to the student alone, and further ones where it cannot reach the trio.
         hard_fraction: take exactly this fraction instead of the rule.
-        mean_cost_us_per_row: take the fraction that costs this much on average instead.
+        mean_cost_us_per_row: take the fraction that costs this much on average instead, in
+            requests of 100 candidates whose graphs run on one thread of the training machine.
         select_share: share of the validation rows that choose and stop; the rest fit the router.
     """
 

@@ -132,9 +132,9 @@ def choose_weights(
     """Compare `methods` in cross-fitted folds; the simplest within one standard error wins.
 
     The standard error is the paired bootstrap one of (best method − this method). With a `floor`
-    every final weight is raised to it and the sum is kept: a served member that has no say would
-    cost time for nothing. Weights are uniform where a class has fewer than `MIN_PER_CLASS` rows, or
-    where those found would reverse what the members say.
+    all weights, in the folds too, are raised to it and the sum is kept: a served member that has no
+    say would cost time for nothing. Weights are uniform where a class has fewer than
+    `MIN_PER_CLASS` rows, or where those found would reverse what the members say.
     """
     if min(np.sum(labels > 0), np.sum(labels <= 0)) < MIN_PER_CLASS:
         weights = uniform_weights(logits, labels, sample_weight, seed)
@@ -143,7 +143,7 @@ def choose_weights(
         weights = WEIGHTS[methods[0]](logits, labels, sample_weight, seed)
         return WeightChoice(methods[0], _raised(weights, floor), {})
     out_of_fold = {
-        method: _out_of_fold(WEIGHTS[method], logits, labels, sample_weight, seed)
+        method: _out_of_fold(WEIGHTS[method], logits, labels, sample_weight, seed, floor)
         for method in methods
     }
     scores = {m: auc(labels, z, sample_weight) for m, z in out_of_fold.items()}
@@ -160,7 +160,12 @@ def _raised(weights: Weights, floor: float) -> Weights:
 
 
 def _out_of_fold(
-    fit: WeightFitter, logits: Matrix, labels: Vector, sample_weight: Vector | None, seed: int
+    fit: WeightFitter,
+    logits: Matrix,
+    labels: Vector,
+    sample_weight: Vector | None,
+    seed: int,
+    floor: float,
 ) -> npt.NDArray[np.float64]:
     fold = np.random.default_rng(seed).permutation(len(labels)) % NUM_FOLDS
     blended = np.zeros(len(labels))
@@ -168,7 +173,7 @@ def _out_of_fold(
         inside = fold != k
         weight = None if sample_weight is None else sample_weight[inside]
         weights = fit(logits[inside], labels[inside], weight, seed)
-        blended[~inside] = logits[~inside] @ weights
+        blended[~inside] = logits[~inside] @ _raised(weights, floor)
     return blended
 
 

@@ -9,10 +9,11 @@ from functools import partial
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from dynens.batch import Candidates, EncodedBatch, Rows, as_one_request
 from dynens.config.serving import System
-from dynens.engine import Engine
+from dynens.engine import Engine, Scores
 from dynens.evaluation.systems import RunSystems
 
 BLOCK_ROWS = 100
@@ -23,6 +24,14 @@ _ENGINE_NAME: dict[str, System] = {
     "static_ensemble": "ensemble",
     "static_ensemble_with_student": "ensemble_with_student",
 }
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a block took, and whether the ensemble was asked about any of its rows."""
+
+    us_per_row: float
+    asked: bool
 
 
 @dataclass(frozen=True)
@@ -43,17 +52,16 @@ def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> 
     """Median over `repeats` blocks of 100 consecutive rows, divided by the rows, in µs.
 
     The rows of a block share the context of its first one, as the candidates of a request do.
-    Every repeat takes another block, so that the dynamic system's cost averages over easy and hard
-    rows; within a repeat the systems take turns on the same block, in both forms and in random
-    order, since whoever comes later finds the block's rows in the caches. A block with an item that
-    is not in the table is not measured as candidates.
+    Every repeat takes another block, since some ask the ensemble and some do not; within a repeat
+    the systems take turns on the same block, in both forms and in random order, since whoever comes
+    later finds the block's rows in the caches. A block with an item that is not in the table is not
+    measured as candidates.
     """
     assert set(_ENGINE_NAME.values()) == set(get_args(System))
     engine = systems.engine
     places = _places(engine.encoder.item_table() if engine.student.ranks else None)
-    as_rows: dict[str, list[float]] = {}
-    as_candidates: dict[str, list[float]] = {}
-    rng = np.random.default_rng(0)
+    as_rows: dict[str, list[Timed]] = {}
+    as_candidates: dict[str, list[Timed]] = {}
     for repeat in range(repeats + _WARM_UP_REPEATS):
         block = as_one_request(_block(batch, repeat), engine.layout)
         turns = [(as_rows, name, call) for name, call in _work(systems, block).items()]
@@ -61,22 +69,36 @@ def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> 
         if candidates is not None:
             work = _engine_work(engine, candidates)
             turns += [(as_candidates, name, call) for name, call in work.items()]
-        for turn in rng.permutation(len(turns)):
+        for turn in _order(len(turns), repeat):
             times, name, call = turns[turn]
             start = time.perf_counter()
-            call()
+            answer = call()
             elapsed = time.perf_counter() - start
             if repeat >= _WARM_UP_REPEATS:
-                times.setdefault(name, []).append(elapsed / len(block) * 1e6)
+                asked = isinstance(answer, Scores) and answer.hard_granted > 0
+                times.setdefault(name, []).append(Timed(elapsed / len(block) * 1e6, asked))
     return Costs(_summarised(as_rows), _summarised(as_candidates))
 
 
-def _summarised(times: dict[str, list[float]]) -> dict[str, float]:
-    costs = {name: float(np.median(values)) for name, values in times.items()}
+def _order(turns: int, repeat: int) -> npt.NDArray[np.int64]:
+    """A random order, and the same one backwards in the next repeat: of any two systems either
+    comes first, to cold caches, as often."""
+    order = np.random.default_rng(repeat // 2).permutation(turns)
+    return order[::-1] if repeat % 2 else order
+
+
+def _summarised(times: dict[str, list[Timed]]) -> dict[str, float]:
+    costs = {name: _typical(blocks) for name, blocks in times.items()}
     if "dynamic" in times:
-        costs["dynamic"] = float(np.mean(_trimmed(times["dynamic"])))
         costs["random_route"] = costs["dynamic"]
     return costs
+
+
+def _typical(blocks: list[Timed]) -> float:
+    """The median of the blocks that asked the ensemble and of those that did not, by their shares:
+    either kind counts, however rare, and preemptions do not."""
+    kinds = [[t.us_per_row for t in blocks if t.asked == asked] for asked in (True, False)]
+    return float(sum(len(kind) * np.median(kind) for kind in kinds if kind) / len(blocks))
 
 
 def _places(table: EncodedBatch | None) -> dict[bytes, int]:
@@ -105,11 +127,6 @@ def _candidates(
         return None
     context = EncodedBatch(block.dense[:1], block.ids[:1])
     return Candidates(context, table, np.array(found, np.int32))
-
-
-def _trimmed(values: list[float]) -> list[float]:
-    """Without the slowest tenth (preemptions); the mean keeps what hard blocks cost."""
-    return sorted(values)[: max(int(len(values) * 0.9), 1)]
 
 
 def _block(batch: EncodedBatch, repeat: int) -> EncodedBatch:

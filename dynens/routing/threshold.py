@@ -25,6 +25,7 @@ HEADROOM = 0.02
 ONE_SIDED_95 = 1.645
 # Difficulties nearer to each other, as a share of the largest, are equal but for rounding.
 ROUNDING = 1e-6
+_HALVINGS = 40
 
 
 def routed(easy: Vector, hard: Vector, difficulty: Vector, fraction: float) -> Vector:
@@ -148,10 +149,39 @@ def cautious_maximum(maximum: float, num_rows: int) -> float:
 
 
 def fraction_for_cost(
-    mean_cost_us: float, student_us: float, hard_us: float, *, maximum: float
+    mean_cost_us: float,
+    student_us: float,
+    call_us: float,
+    row_us: float,
+    *,
+    rows: int,
+    maximum: float,
 ) -> float:
-    """The hard fraction at which student + fraction · ensemble costs `mean_cost_us` per row."""
-    return float(np.clip((mean_cost_us - student_us) / max(hard_us, 1e-9), 0.0, maximum))
+    """The hard fraction at which requests of so many rows cost `mean_cost_us` per row.
+
+    The first hard row of a request brings a call of the ensemble. Rows count as hard independently
+    of one another, so that 1 - (1 - f)^rows of the requests have one; where hard rows keep together
+    there are fewer calls, and the cost is lower.
+
+    Args:
+        mean_cost_us: what a row may cost.
+        student_us: what it costs with the student alone.
+        call_us, row_us: of the ensemble, per call and per hard row.
+        rows: of a request.
+        maximum: largest fraction allowed.
+    """
+
+    def cost(fraction: float) -> float:
+        calls = 1 - (1 - fraction) ** rows
+        return student_us + calls * call_us / rows + fraction * row_us
+
+    low, high = 0.0, maximum
+    if cost(high) <= mean_cost_us:
+        return maximum
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= mean_cost_us else (low, middle)
+    return low
 
 
 def share_at_least(fitted_on: Vector, difficulty: Vector) -> Curve:

@@ -66,6 +66,18 @@ def test_no_weights_reverse_what_the_members_say(floor: float) -> None:
     assert choice.weights == pytest.approx(np.full(3, 1 / 3))
 
 
+def test_methods_are_compared_by_the_weights_that_are_served() -> None:
+    """The second member is the first one's error, so that regression subtracts it."""
+    logits, labels = pool()
+    error = logits[:, 0] - logits[:, 1]
+    members = np.stack([logits[:, 0], error, logits[:, 2]], axis=1)
+    choice = choose_weights(members, labels, methods=("uniform", "stacking"), seed=0, floor=0.0)
+    assert choice.method == "stacking"
+    assert choice.weights[1] == 0
+    served = auc(labels, members @ choice.weights)
+    assert choice.out_of_fold_auc["stacking"] == pytest.approx(served, abs=3e-3)
+
+
 def test_members_are_the_best_set_under_the_cost_cap() -> None:
     logits, labels = pool()
     named = {name: logits[:, i].astype(np.float32) for i, name in enumerate("abc")}

@@ -144,8 +144,15 @@ def test_on_many_rows_the_labels_overrule_the_ensemble() -> None:
 
 
 def test_cost_sets_the_fraction() -> None:
-    assert fraction_for_cost(3.0, 1.0, 10.0, maximum=1.0) == pytest.approx(0.2)
-    assert fraction_for_cost(0.5, 1.0, 10.0, maximum=1.0) == 0.0
+    def fraction(mean_cost_us: float, call_us: float, maximum: float = 1.0) -> float:
+        return fraction_for_cost(mean_cost_us, 1.0, call_us, 10.0, rows=100, maximum=maximum)
+
+    assert fraction(3.0, call_us=0.0) == pytest.approx(0.2)
+    assert fraction(0.5, call_us=0.0) == 0.0
+    # One row in a hundred: 1 - 0.99^100 of the requests call the ensemble, 1 µs per row each.
+    assert fraction(1.0 + 0.63397 + 0.1, call_us=100.0) == pytest.approx(0.01, rel=1e-4)
+    assert fraction(12.0, call_us=100.0) == pytest.approx(1.0)
+    assert fraction(50.0, call_us=100.0, maximum=0.5) == 0.5
 
 
 def test_the_maximum_is_lower_where_few_rows_set_the_threshold() -> None:

@@ -107,3 +107,28 @@ def test_a_killed_search_goes_on(tmp_path: Path, scored: list[LearnerConfig]) ->
     tried = search(context, lambda student: 1.0)
     assert len(tried) == len(scored) == 12
     assert sorted(c.config.hidden_units for c in tried) == sorted(s.hidden_units for s in scored)
+
+
+@pytest.mark.parametrize("method", ["bayesian", "genetic"])
+@pytest.mark.parametrize("killed_at", [0, 5])
+def test_a_killed_search_tries_the_default_and_does_not_begin_anew(
+    tmp_path: Path, scored: list[LearnerConfig], method: str, killed_at: int
+) -> None:
+    class KilledError(BaseException):
+        """Nothing that the search could write down, as little as SIGKILL is."""
+
+    def killing(student: LearnerConfig) -> float:
+        if len(scored) == killed_at:
+            raise KilledError
+        return 1.0
+
+    search(context_of(tmp_path / "whole", method=method), lambda student: 1.0)
+    whole, number = list(scored), 10  # later suggestions follow from the scores of earlier ones
+    scored.clear()
+    context = context_of(tmp_path / "killed", method=method)
+    with pytest.raises(KilledError):
+        search(context, killing)
+    tried = search(context, lambda student: 1.0)
+    assert len(tried) == len(scored) == 12
+    assert scored[0] == FIRST
+    assert scored[:number] == whole[:number]

@@ -1,0 +1,35 @@
+"""Runs that the accuracy benchmark finds finished."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.accuracy import run_once
+from dynens.config.run import RunConfig, load_run_config
+from dynens.data.datasets.presets import dataset_from_files
+from dynens.errors import BadInputError
+from tests.unit.training.pool import clicks
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    clicks(tmp_path / "clicks.parquet")
+    dataset = dataset_from_files(str(tmp_path / "clicks.parquet"), label="click")
+    given = {"data": dataset.model_dump(mode="json"), **RunConfig().model_dump(mode="json")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(given))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/metrics.json").write_text(json.dumps({"seed": 1}))
+    return tmp_path
+
+
+def test_a_finished_run_is_taken_where_its_settings_are_those_asked_for(finished: Path) -> None:
+    for settings in ([], ["ray.num_cpus=1"]):
+        assert run_once("sample", load_run_config(None, settings), finished) == {"seed": 1}
+
+
+@pytest.mark.parametrize("setting", ["seed=2", "distill.alpha.start=1"])
+def test_figures_of_other_settings_are_not_given_for_these(finished: Path, setting: str) -> None:
+    with pytest.raises(BadInputError, match=r"other settings.* --runs"):
+        run_once("sample", load_run_config(None, [setting]), finished)
