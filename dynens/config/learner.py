@@ -138,6 +138,8 @@ class LearnerConfig(FrozenConfig):
     min_rows_per_id: float | None = Field(default=None, gt=0)
     """Leave the learner out where fewer (informative) rows train for each id of autorec's two
     fields, or these have no two hundred ids each; None: it always trains."""
+    max_fields: int | None = Field(default=None, ge=1)
+    """Leave the learner out where it would have more sparse fields; None: it always trains."""
     num_threads: int = Field(default=1, ge=1)
     """CPU threads of one learner; learners run side by side."""
     device: Device = "auto"

@@ -7,6 +7,8 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 
 # Autorec tells labels of one user and item by those of others alike, of which there must be some.
 _FEWEST_IDS = 200
+# ipnn has an input for every pair of fields: 20,000 here, with five million weights behind them.
+_MOST_MULTIPLIED = 200
 
 
 def default_student() -> LearnerConfig:
@@ -25,8 +27,9 @@ def default_learners() -> dict[str, LearnerConfig]:
     """Three nets of different structure and trees: diversity beats tuning one model.
 
     Where users and items have rows enough to be known by their labels, autoencoders of these join
-    them, and on small tables logistic regression, as little else can be learned there. They start
-    in this order, so the slowest stands first.
+    them, and on small tables logistic regression, as little else can be learned there. Of very wide
+    tables nobody multiplies all pairs of fields. They start in this order, so the slowest stands
+    first.
     """
     return {
         "autorec": LearnerConfig(
@@ -38,7 +41,7 @@ def default_learners() -> dict[str, LearnerConfig]:
         ),
         "finalmlp": LearnerConfig(model="finalmlp"),
         "dcnv2": LearnerConfig(model="dcnv2"),
-        "ipnn": LearnerConfig(model="ipnn"),
+        "ipnn": LearnerConfig(model="ipnn", max_fields=_MOST_MULTIPLIED),
         "xgboost": LearnerConfig(model="xgboost"),
         "lr": LearnerConfig(
             model="lr",
@@ -52,6 +55,9 @@ def default_learners() -> dict[str, LearnerConfig]:
 def suits(learner: LearnerConfig, num_rows: int, layout: FeatureLayout) -> bool:
     """Whether a learner is meant for a table of so many (informative) rows and these fields."""
     if learner.max_rows is not None and num_rows > learner.max_rows:
+        return False
+    num_fields = len(layout.fields if learner.fields is None else learner.fields)
+    if learner.max_fields is not None and num_fields > learner.max_fields:
         return False
     if learner.min_rows_per_id is None:
         return True

@@ -193,20 +193,30 @@ class RunConfig(FrozenConfig):
             layout: its fields.
 
         Raises:
-            ConfigError: hints are asked of one of them.
+            ConfigError: hints are asked of one of them, or fewer are left than the ensemble has
+                members.
         """
         kept = {
             name: learner
             for name, learner in self.learners.items()
             if suits(learner, num_rows, layout)
         }
+        if len(kept) < self.ensemble.size:
+            left_out = ", ".join(name for name in self.learners if name not in kept)
+            raise ConfigError(
+                f"learners has {len(kept)} entries that suit the table's {num_rows} rows and "
+                f"{len(layout.fields)} sparse fields ({left_out} are left out by their max_rows, "
+                f"max_fields or min_rows_per_id), and ensemble.size is {self.ensemble.size}; ask "
+                "for fewer members or raise these limits."
+            )
         config = self.model_copy(update={"learners": kept})
         try:
             config._check_hints()
         except ValueError as e:
             raise ConfigError(
-                f"{e} (learners whose max_rows is below the table's {num_rows}, or whose "
-                "min_rows_per_id is not reached, are left out)."
+                f"{e} (learners whose max_rows is below the table's {num_rows}, whose max_fields "
+                f"is below its {len(layout.fields)}, or whose min_rows_per_id is not reached, are "
+                "left out)."
             ) from e
         return config
 

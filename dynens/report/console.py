@@ -11,6 +11,7 @@ from rich.table import Table
 
 _TOO_GOOD = 0.98  # AUC that clicks hardly allow
 _BEHIND_IT = 2  # fields named then
+_FAR_OFF, _WORSE_THAN_A_RATE = 1.5, 1.1  # predicted over observed, and normalised entropy
 
 LABELS = {
     "baseline": "baseline (student's size, labels only)",
@@ -143,12 +144,28 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
         )
     if static["auc"] >= _TOO_GOOD:
         sentences.insert(0, _too_good(metrics))
+    if _is_far_off(dynamic):
+        sentences.insert(
+            0,
+            f"Probabilities are far off on these rows: {dynamic['calibration_ratio']:.2g} times as "
+            "many positive rows are foretold as there are, and these rows' own average would tell "
+            "more. They are not like the rows that calibration saw, earlier ones where the cut is "
+            "by time; train with newer rows, or use the order alone.",
+        )
     if dynamic["hard_fraction"] == 0:
         sentences.append(
             "No row is routed to the ensemble: none of these is hard by the threshold, which "
             "validation rows settled."
         )
     return sentences
+
+
+def _is_far_off(system: Mapping[str, Any]) -> bool:
+    """Whether a system's probabilities are wrong by more than few positive rows make them."""
+    entropy, ratio = system.get("normalized_entropy"), system.get("calibration_ratio")
+    if entropy is None or ratio is None or not entropy > _WORSE_THAN_A_RATE:
+        return False
+    return bool(ratio > _FAR_OFF or ratio < 1 / _FAR_OFF)
 
 
 def _too_good(metrics: Mapping[str, Any]) -> str:

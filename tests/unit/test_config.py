@@ -200,3 +200,26 @@ def test_hints_of_a_learner_that_the_table_leaves_out_are_refused_before_trainin
     assert config.for_table(1_000, NO_FIELDS).distill.hints.learner == "lr"
     with pytest.raises(ConfigError, match=r"'lr', which is no learner .* below .* 50000"):
         config.for_table(50_000, NO_FIELDS)
+
+
+def _wide(num_fields: int) -> FeatureLayout:
+    return FeatureLayout((), tuple(SparseField(f"f{i}", 4) for i in range(num_fields)))
+
+
+def test_very_wide_tables_are_spared_the_products_of_all_pairs() -> None:
+    assert "ipnn" in RunConfig().for_table(50_000, _wide(200)).learners
+    assert set(RunConfig().for_table(50_000, _wide(201)).learners) == {
+        "finalmlp",
+        "dcnv2",
+        "xgboost",
+    }
+    some = {"learners": {"ipnn": {"model": "ipnn", "max_fields": 2, "fields": ["f0", "f1"]}}}
+    config = RunConfig.model_validate({**some, "ensemble": {"size": 1}})
+    assert "ipnn" in config.for_table(50_000, _wide(201)).learners
+
+
+def test_an_ensemble_larger_than_what_suits_a_wide_table_is_refused() -> None:
+    config = RunConfig.model_validate({"ensemble": {"size": 4}})
+    assert len(config.for_table(50_000, _wide(200)).learners) == 4
+    with pytest.raises(ConfigError, match=r"3 entries .* 201 sparse fields .*ipnn.*size is 4"):
+        config.for_table(50_000, _wide(201))

@@ -14,7 +14,7 @@ from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 BUCKETS = 32
 TEXT_WORDS = 3.0
 _QUERY_WORDS = 2.0  # from here on a category's words are a bag beside it
-_MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 64  # words
+_MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 256  # words; what a review ends with tells, too
 _SHARING_TEXTS = 20  # texts of words that others have, too, from which on words are looked at
 _COMES_BACK = 2.0  # rows per text
 _REPEATS = 1.1
@@ -82,14 +82,16 @@ def _word_fields(profile: ColumnProfile) -> list[FieldSpec]:
     """Bags of words; texts that come back (titles, paths) or are short: categories, too."""
     words = "characters" if profile.unspaced else "words"
     pieces = PIECES if profile.has_pieces else None
+    max_len = _text_length(profile.mean_words)
+    kept = "" if max_len is None else f", the first {max_len} of each"
     bag = FieldSpec(
         name=profile.name,
         kind="multi_valued",
         separator=CHARACTERS if profile.unspaced else pieces,
         fold_words=True,
-        max_len=_text_length(profile.mean_words),
+        max_len=max_len,
         vocabulary=_WORDS,
-        why=f"free text, {profile.mean_words:.0f} {words} on average: a bag of {words}",
+        why=f"free text, {profile.mean_words:.0f} {words} on average: a bag of {words}{kept}",
     )
     if profile.repeats < _COMES_BACK and profile.mean_words >= TEXT_WORDS:
         return [bag]

@@ -88,3 +88,26 @@ def test_what_is_too_good_names_what_it_hangs_on() -> None:
     metrics["attribution"] = {"fields": fields}
     assert headline(metrics)[0].endswith("the answers hang most on paid and last_paid.")
     assert "0.9997" in headline(metrics)[0]
+
+
+@pytest.mark.parametrize(
+    ("entropy", "ratio", "told"),
+    [
+        (4.5, 6.9, "6.9 times as many positive rows are foretold as there are"),
+        (1.3, 0.25, "0.25 times as many positive rows are foretold as there are"),
+        (0.9, 6.9, None),  # it still tells rows apart better than their average does
+        (1.3, 1.2, None),  # wrong in another way than by the average
+        (1.02, 1.8, None),  # a few positive rows more or less do that
+        (None, None, None),  # of one class
+    ],
+)
+def test_probabilities_that_are_far_off_are_told_before_the_gains(
+    entropy: float | None, ratio: float | None, told: str | None
+) -> None:
+    metrics = metrics_of(0.98, low=0.002)
+    metrics["systems"]["dynamic"] |= {"normalized_entropy": entropy, "calibration_ratio": ratio}
+    sentences = headline(metrics)
+    assert len(sentences) == (1 if told is None else 2)
+    if told is not None:
+        assert told in sentences[0]
+        assert "newer" in sentences[0]

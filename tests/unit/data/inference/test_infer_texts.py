@@ -95,11 +95,13 @@ def test_a_text_that_comes_back_is_a_category_and_its_words(tmp_path):
     titles = [" ".join(rng.choice(words, 4)) for _ in range(250)]
     letters = [" ".join(rng.choice(words, n)) for n in rng.integers(4, 57, ROWS)]
     long = [" ".join(rng.choice(words, 90)) for _ in range(ROWS)]
+    longer = [" ".join(rng.choice(words, 200)) for _ in range(ROWS)]
     table = pa.table(
         {
             "title": [titles[i] for i in rng.integers(0, 250, ROWS)],
             "letter": letters,
             "book": long,
+            "books": longer,
             "y": rng.integers(0, 2, ROWS),
         }
     )
@@ -110,9 +112,11 @@ def test_a_text_that_comes_back_is_a_category_and_its_words(tmp_path):
         ("title.words", "title", "multi_valued"),
         ("letter", "letter", "multi_valued"),
         ("book", "book", "multi_valued"),
+        ("books", "books", "multi_valued"),
     ]
-    # Twice the mean of 30 and of 90 words, at most 64; of 4 the length of nearly all.
-    assert [features.fields[i].max_len for i in (1, 3)] == [None, 64]
+    # Twice the mean of 30 and of 90 words, at most 256; of 4 the length of nearly all.
+    assert [features.fields[i].max_len for i in (1, 3, 4)] == [None, 180, 256]
+    assert features.fields[4].why.endswith("a bag of words, the first 256 of each")
     assert features.fields[2].max_len == pytest.approx(60, abs=2)
 
 
