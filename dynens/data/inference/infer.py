@@ -179,7 +179,7 @@ class _Inference:
             n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
         }
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
-        roles = find_roles(self._config, self._sample, profiles)
+        roles = find_roles(features, self._sample, profiles)
         if roles.timestamp is not None:
             self._times = to_seconds(self._sample[roles.timestamp], roles.time_format)
         own = {n: p for n, p in profiles.items() if n in of_events and p.num_distinct > 1}

@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from dynens.data.inference.profile import ColumnProfile
 from dynens.data.reading.numbers import to_numbers
-from dynens.data.reading.sources import read_sample
 from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
-from dynens.schema import DatasetConfig, TimeFormat
+from dynens.schema import FeatureSchema, TimeFormat
 
 _KEY = r"([_\-. ]?(id|key|no|hash|uuid|guid))?$"
 USERS = (  # the likelier names first
@@ -57,8 +56,6 @@ OUTCOME = re.compile(
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _DAY_S = 86_400
 _NEAR_START = 0.01  # of the last time
-_TEST_ROWS = 10_000
-_FEW = 0.01  # rows whose time may be wrong
 
 
 def plain_name(name: str) -> str:
@@ -83,18 +80,13 @@ class Roles:
 
 
 def find_roles(
-    config: DatasetConfig, sample: pa.Table, profiles: Mapping[str, ColumnProfile]
+    features: FeatureSchema, sample: pa.Table, profiles: Mapping[str, ColumnProfile]
 ) -> Roles:
     """Roles as a schema says them, and found in a sample where it does not."""
-    features = config.features
     timestamp, time_format = features.timestamp, features.time_format
     if timestamp is None:
         safe = {n: p for n, p in profiles.items() if not p.tells_by_absence}
-        found = find_timestamp(sample, safe)
-        if found is None and config.test_files:
-            test, _ = read_sample(config.test_files, config.source, _TEST_ROWS)
-            found = find_timestamp(sample, safe, test)
-        timestamp, time_format = found or (None, time_format)
+        timestamp, time_format = find_timestamp(sample, safe) or (None, time_format)
     return Roles(
         timestamp,
         time_format,
@@ -105,14 +97,13 @@ def find_roles(
 
 
 def find_timestamp(
-    sample: pa.Table, profiles: Mapping[str, ColumnProfile], test: pa.Table | None = None
+    sample: pa.Table, profiles: Mapping[str, ColumnProfile]
 ) -> tuple[str, TimeFormat] | None:
     """The column that tells when a row happened, and how it is written.
 
     A column with the name of such a time comes first, and among several the one in whose order rows
     stand, as they mostly do. Without such a name order must show it: `created_at` may as well be
     the age of what was shown. With both, numbers may count from the log's start, wherever that is.
-    Rows of a `test` that all come later show it, too: it was cut by that column.
     """
     found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
     for name, profile in profiles.items():
@@ -131,23 +122,11 @@ def find_timestamp(
                 named and ordered and _from_a_start(seconds, time_format)
             ):
                 continue
-            if ordered or named or _is_later(test, name, seconds, time_format):
+            if ordered or named:
                 found[name] = (bool(named), ordered, bool(dated)), time_format
             break
     best = max(found, key=lambda name: found[name][0], default=None)
     return None if best is None else (best, found[best][1])
-
-
-def _is_later(
-    test: pa.Table | None, name: str, seconds: npt.NDArray[np.float64], time_format: TimeFormat
-) -> bool:
-    """Whether test rows begin where training rows, of the times `seconds`, end."""
-    if test is None or name not in test.column_names or not test.num_rows:
-        return False
-    later = to_seconds(test[name], time_format)
-    if not is_of_our_days(later):
-        return False
-    return bool(np.nanquantile(later, _FEW) >= np.nanquantile(seconds, 1 - _FEW))
 
 
 def _formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeFormat, ...]:
