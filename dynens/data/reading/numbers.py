@@ -24,6 +24,7 @@ from dynens.data.reading.values import (
     TRUTH_WORDS,
     one_line,
     plain,
+    text_of_bytes,
 )
 from dynens.errors import DataError
 from dynens.schema import Decimal
@@ -368,7 +369,7 @@ def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = No
     if value is None or value is pa.NA:
         return math.nan
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+        value = text_of_bytes(value)
     if isinstance(value, str):
         text, factor = value.strip(SPACE), 1.0
         if unit is not None:
