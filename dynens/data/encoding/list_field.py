@@ -14,7 +14,7 @@ from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
 from dynens.data.encoding.fields import UNREADABLE, FieldEncoder, unfit
 from dynens.data.encoding.vocabulary import Vocabulary
 from dynens.data.reading.lists import BEGINNINGS, split_lists, split_text
-from dynens.data.reading.values import canonical
+from dynens.data.reading.values import canonical, text_of_bytes
 from dynens.schema import FieldSpec
 
 LENGTH_SUFFIX = "#length"
@@ -137,7 +137,7 @@ class MultiValuedEncoder(FieldEncoder):
             items: list[Any] = value.tolist()
             return items
         if isinstance(value, bytes):
-            return self._as_list(value.decode("utf-8", "replace"))
+            return self._as_list(text_of_bytes(value))
         separator = self.spec.separator
         if separator in BEGINNINGS and (text := canonical(value)) is not None:
             return split_text(text, separator)

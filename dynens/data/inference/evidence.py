@@ -29,13 +29,18 @@ def held_out_auc(
     """AUC of each half's labels under the other half's smoothed label rate per code."""
     size = int(codes.max()) + 1
     rate = float(labels.mean())
-    scores = np.zeros(len(codes))
-    for mine in (half, ~half):
-        counts = np.bincount(codes[~mine], minlength=size)
-        positives = np.bincount(codes[~mine], labels[~mine], minlength=size)
-        scores[mine] = ((positives + _SMOOTHING * rate) / (counts + _SMOOTHING))[codes[mine]]
-    both = (_rank_auc(scores[mine], labels[mine]) for mine in (half, ~half))
-    return float(np.mean(list(both)))
+    tallies = [
+        (
+            np.bincount(codes[at], minlength=size),
+            np.bincount(codes[at], labels[at], minlength=size).astype(np.float64),
+        )
+        for at in (half, ~half)
+    ]
+    both = []
+    for mine, (counts, positives) in zip(tallies, tallies[::-1], strict=True):
+        scores = (positives + _SMOOTHING * rate) / (counts + _SMOOTHING)
+        both.append(_rank_auc(scores, *mine))
+    return float(np.mean(both))
 
 
 def ranges(values: npt.NDArray[np.float64], number: int) -> npt.NDArray[np.int64]:
@@ -46,13 +51,18 @@ def ranges(values: npt.NDArray[np.float64], number: int) -> npt.NDArray[np.int64
     return np.where(is_known, np.searchsorted(edges, values) + 1, 0)
 
 
-def _rank_auc(scores: npt.NDArray[np.float64], labels: Labels) -> float:
-    positives = int((labels > 0).sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
+def _rank_auc(
+    scores: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.int64],
+    positives: npt.NDArray[np.float64],
+) -> float:
+    """AUC of codes with these scores, and so many rows and positive ones each."""
+    num_positives = int(positives.sum())
+    num_negatives = int(counts.sum()) - num_positives
+    if not num_positives or not num_negatives:
         return 0.5
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks = (ends - (counts - 1) / 2)[inverse]
-    wins = ranks[labels > 0].sum() - positives * (positives + 1) / 2
-    return float(wins / (positives * negatives))
+    distinct, places = np.unique(scores, return_inverse=True)
+    together = np.bincount(places, counts, minlength=len(distinct))
+    ranks = np.cumsum(together) - (together - 1) / 2
+    wins = (ranks[places] * positives).sum() - num_positives * (num_positives + 1) / 2
+    return float(wins / (num_positives * num_negatives))

@@ -24,6 +24,7 @@ from dynens.data.reading.values import (
     TRUTH_WORDS,
     one_line,
     plain,
+    text_of_bytes,
 )
 from dynens.errors import DataError
 from dynens.schema import Decimal
@@ -266,17 +267,21 @@ def _parse_strings(column: pa.Array, decimal: Decimal) -> tuple[pa.Array, int, s
     try:
         return column.cast(pa.float64()), 0, None, 0
     except pa.ArrowInvalid:
-        texts = column.to_pylist()
-    numbers = [None if t is None else math.inf if t == "inf" else parse_number(t) for t in texts]
-    ranges, unreadable = 0, []
+        encoded = column.dictionary_encode()
+    texts = encoded.dictionary.to_pylist()  # each is parsed once, in the order they appear in
+    codes = encoded.indices.fill_null(len(texts)).to_numpy()
+    counts = np.bincount(codes, minlength=len(texts) + 1)
+    numbers = np.full(len(texts) + 1, np.nan)
+    is_range, is_none = np.zeros((2, len(texts) + 1), bool)
     for i, text in enumerate(texts):
-        if text is not None and numbers[i] is None:
-            numbers[i] = middle = parse_range(text, decimal)
-            ranges += middle is not None
-            if middle is None:
-                unreadable.append(text)
-    array = pa.array(numbers, pa.float64())
-    return array, len(unreadable), unreadable[0] if unreadable else None, ranges
+        read = math.inf if text == "inf" else parse_number(text)
+        if read is None:
+            read = parse_range(text, decimal)
+            is_range[i], is_none[i] = read is not None, read is None
+        numbers[i] = math.nan if read is None else read
+    array = pa.array(numbers[codes], from_pandas=True)
+    example = texts[is_none.argmax()] if is_none.any() else None
+    return array, int(counts[is_none].sum()), example, int(counts[is_range].sum())
 
 
 def parse_number(text: str) -> float | None:
@@ -368,7 +373,7 @@ def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = No
     if value is None or value is pa.NA:
         return math.nan
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+        value = text_of_bytes(value)
     if isinstance(value, str):
         text, factor = value.strip(SPACE), 1.0
         if unit is not None:

@@ -50,7 +50,7 @@ def canonical(value: Any) -> str | None:
     if value is None or value is pa.NA:
         return None
     if isinstance(value, bytes):
-        return _canonical_text(value.decode("utf-8", "replace"))
+        return _canonical_text(text_of_bytes(value))
     if isinstance(value, (bool, np.bool_)):
         return "1" if value else "0"
     if isinstance(value, (int, np.integer)):
@@ -218,13 +218,21 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
             column.cast(pa.int64()).cast(pa.float64(), safe=False), PER_SECOND[kind.unit]
         )
     if is_bytes(kind):
-        texts = [None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()]
+        texts = [None if v is None else text_of_bytes(v) for v in column.to_pylist()]
         return pa.array(texts, pa.string())
     return column
 
 
+def text_of_bytes(value: bytes) -> str:
+    """Bytes as text: UTF-8, or of what is none, such as digests, the hexadecimal digits."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.hex()
+
+
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether values are bytes, read as UTF-8 texts."""
+    """Whether values are bytes, read by `text_of_bytes`."""
     checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     return any(check(kind) for check in checks) or kind == pa.binary_view()
 

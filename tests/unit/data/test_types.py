@@ -14,6 +14,7 @@ from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
 from dynens.data.reading.numbers import number, to_numbers
+from dynens.data.reading.values import canonical, canonical_texts, plain
 from dynens.errors import DataError
 
 ROWS = 300
@@ -74,6 +75,20 @@ def test_usable_types_encode_alike_by_every_road(tmp_path, name):
     np.testing.assert_array_equal(batch.ids, test.ids)
     np.testing.assert_allclose(batch.dense, test.dense, atol=1e-6)
     assert len(np.unique(test.ids, axis=0)) > 1 or len(np.unique(test.dense, axis=0)) > 1
+
+
+def test_bytes_that_are_no_text_are_one_category_each(tmp_path):
+    ids = [bytes([0xC8 + i // 16, 0xF0 + i % 16]) for i in SMALL]
+    columns = {"x": ids, "name": [b"\xc3\xa9"] * ROWS, "y": LABEL}
+    pq.write_table(pa.table(columns), tmp_path / "t.pq")
+    table = pq.read_table(tmp_path / "t.pq")
+    assert canonical(ids[0]) == ids[0].hex()
+    assert canonical_texts(plain(table["x"])).to_pylist() == [i.hex() for i in ids]
+    assert canonical_texts(plain(table["name"]))[0].as_py() == canonical(b"\xc3\xa9") == "é"
+    data = prepare(dataset_from_files(tmp_path / "t.pq", label="y"), tmp_path / "o", seed=0)
+    for sent in (ids, [i.hex() for i in ids]):
+        known = data.encoder.encode_columns({"x": sent}).ids
+        assert len(np.unique(known)) > 50
 
 
 def test_lists_written_as_text_are_the_lists(tmp_path):

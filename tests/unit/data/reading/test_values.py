@@ -351,6 +351,14 @@ def test_what_is_not_finite_or_not_a_number_is_counted():
     np.testing.assert_array_equal(texts.values, [1, math.nan, math.nan, math.nan, math.nan, 2])
 
 
+def test_texts_that_come_back_count_each_time():
+    texts = ["abc", "3-5", None, "$2", "xyz", "abc", "3-5", "$2"]
+    numbers = to_numbers(pa.array(texts))
+    values = [math.nan, 4, math.nan, 2, math.nan, math.nan, 4, 2]
+    np.testing.assert_array_equal(numbers.values, values)
+    assert (numbers.num_unreadable, numbers.num_ranges, numbers.example) == (3, 2, "abc")
+
+
 def test_one_value_that_is_no_number_is_refused():
     with pytest.raises(DataError, match="'price' is numeric but was given 'abc'"):
         number("abc", "price")
