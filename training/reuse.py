@@ -128,7 +128,8 @@ def changed_stages(old: RunConfig, new: RunConfig, stages: list[StageSpec]) -> s
         lost.add("architecture")
     if old.learners.keys() != new.learners.keys():
         lost.add("ensemble")
-    lost |= {LEARNER_PREFIX + n for n, c in new.learners.items() if old.learners.get(n) != c}
+    before, after = _of_any_table(old), _of_any_table(new)
+    lost |= {LEARNER_PREFIX + name for name, c in after.items() if before.get(name) != c}
     # Which validation rows stop a training, and whether its graph may be INT8.
     if old.router.select_share != new.router.select_share or old.ensemble.int8 != new.ensemble.int8:
         lost |= {stage.name for stage in stages if stage.name != PREPARE}
@@ -142,7 +143,13 @@ def _may_inherit(config: RunConfig) -> list[LearnerConfig]:
     """The learners that the student could have an input of."""
     if not config.distill.inherit:
         return []
-    return [learner for learner in config.learners.values() if learner.model == "autorec"]
+    return [learner for learner in _of_any_table(config).values() if learner.model == "autorec"]
+
+
+def _of_any_table(config: RunConfig) -> dict[str, LearnerConfig]:
+    """The learners without the tables they are meant for, which change none that trains."""
+    limits = dict.fromkeys(("max_rows", "max_fields", "min_rows_per_id"))
+    return {n: learner.model_copy(update=limits) for n, learner in config.learners.items()}
 
 
 def _link(source: str, target: str) -> None:

@@ -39,6 +39,8 @@ def changed(old: list[str], new: list[str]) -> set[str]:
             SHAPED | {"learner:autorec", "ensemble"},
         ),
         ("ensemble.size=2", TAUGHT | {"ensemble"}),
+        ("learners.ipnn.max_fields=1000", set()),
+        ("learners.autorec.min_rows_per_id=9", set()),
         ("learners.ipnn.embedding_dim=8", TAUGHT | {"learner:ipnn", "ensemble"}),
     ],
 )
