@@ -30,6 +30,7 @@ _HEAD = {
     False: re.compile(rf"{_TOLD}(?P<line>[^\n]*+)".encode(), re.IGNORECASE),
     True: re.compile(rf"{_TOLD}(?P<line>(?:{_QUOTED}|[^\n])*+)".encode(), re.IGNORECASE),
 }
+_NUMBERS_OF_A_ROW = 3
 _LINE_END = re.compile(rb"\r\n?|\n")
 NO_HEADER = (
     "if it has no header, name its columns in a dataset.yaml, as in "
@@ -207,3 +208,12 @@ def _guess_delimiter(path: Path, line: str, options: SourceOptions) -> str:
 def hold_numbers(names: Sequence[str]) -> bool:
     """Whether some names are numbers, as where a file has no header."""
     return any(parse_number(name) is not None for name in names)
+
+
+def looks_like_a_row(names: Sequence[str]) -> bool:
+    """Whether several names are numbers in no order: those of pixels or years go up."""
+    numbers = [number for name in names if (number := parse_number(name)) is not None]
+    if len(numbers) < _NUMBERS_OF_A_ROW:
+        return False
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    return not (min(steps) > 0 or max(steps) < 0)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dynens.data.reading.decimals import comma_columns
-from dynens.data.reading.heads import distinct, head_of, is_named, names_in
+from dynens.data.reading.heads import (
+    NO_HEADER,
+    distinct,
+    head_of,
+    is_named,
+    looks_like_a_row,
+    names_in,
+)
 from dynens.data.reading.objects import objects_in
 from dynens.data.reading.sources import expand, explained, file_format, read_head
 from dynens.schema import SourceOptions
@@ -42,7 +49,7 @@ def with_decimal(
 
 
 def told_names(patterns: Sequence[str], options: SourceOptions) -> list[str]:
-    """What to tell of text files in which columns have one name, or none.
+    """What to tell of text files in which columns have one name, or none, or values for names.
 
     Raises:
         DataError: a file is missing or unreadable.
@@ -53,6 +60,8 @@ def told_names(patterns: Sequence[str], options: SourceOptions) -> list[str]:
             continue
         with explained(path):
             names = names_in(path, head_of(path, options))
+        if looks_like_a_row(names):
+            found.append(f"{path}: its first line names columns but looks like a row; {NO_HEADER}")
         read = distinct(names)
         if later := [repr(new) for old, new in zip(names, read, strict=True) if old and old != new]:
             found.append(

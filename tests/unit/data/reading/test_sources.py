@@ -266,6 +266,17 @@ def test_few_columns_without_a_name_are_not_read(tmp_path):
     assert read_table([str(path)], given).column_names == [" a", "b", "c", "d", "e"]
 
 
+@pytest.mark.parametrize(
+    ("line", "is_told"),
+    [("0,7,3,3f2a", True), ("5,2,9,label", True), ("0,1,2,label", False), ("2,y,x,1", False)],
+)
+def test_names_that_look_like_values_are_told(tmp_path, line, is_told):
+    path = tmp_path / "t.csv"
+    path.write_text(line + "\n1,2,3,4\n")
+    told = told_names([str(path)], SourceOptions())
+    assert ["looks like a row; if it has no header" in text for text in told] == [True] * is_told
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("ending", ["tsv", "tsv.gz"])
 def test_utf16_as_excel_writes_it(tmp_path, encoding, ending):
