@@ -3,9 +3,10 @@
     python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history --seeds 1 2 3 \
         --out FILE.json [--runs FOLDER] [--set A.B=C ...]
 
-Every (dataset, seed) is one `dynens fit` with the default configuration in FOLDER; a finished run
-there is reused. KuaiRand is read from the folder in DYNENS_DATA_HOME. Nothing is chosen on test
-rows.
+Every (dataset, seed) is one `dynens fit` with the default configuration in FOLDER, but without a
+second pass, so that here as in the libraries we compare with nothing but training rows trains a
+model (`benchmarks.refit` tells what that pass adds); a finished run there is reused. KuaiRand is
+read from the folder in DYNENS_DATA_HOME. Nothing is chosen on test rows.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def run_once(data: str, config: RunConfig, out: Path) -> dict[str, Any]:
     report = out / "report" / METRICS_JSON
     if report.is_file():
         _, given = settings_of(out)
-        if {**given, "ray": None} != {**config.model_dump(mode="json"), "ray": None}:
+        given |= {"ray": None, "refit": RunDirectory(out).is_refitted}
+        if given != {**config.model_dump(mode="json"), "ray": None}:
             raise BadInputError(f"{out} was trained with other settings; choose another --runs.")
         metrics: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return metrics
@@ -124,7 +126,8 @@ def main() -> None:
         for data in arguments.data:
             out = arguments.runs / f"{Path(data).stem}-{seed}"
             with one_sentence():
-                config = load_run_config(None, [f"seed={seed}", *arguments.settings])
+                settings = [f"seed={seed}", "refit=false", *arguments.settings]
+                config = load_run_config(None, settings)
                 results.append(run_once(data, config, out))
             write_json(arguments.out, {"environment": environment(), "results": results})
     print(markdown(results))

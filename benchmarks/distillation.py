@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loads import markdown_table, one_sentence
+from benchmarks.loads import markdown_table, one_sentence, with_held_out_rows
 from benchmarks.student_graphs import graph_figures, graphs_table
 from benchmarks.student_variants import COMPRESSED, CONFIGURED, REPORTED, VARIANTS
 from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
-    run = RunDirectory.open(arguments.run)
+    run = with_held_out_rows(arguments.run)
     source = {"run": run.root.name, "settings": arguments.settings}
     with one_sentence():
         earlier, together = earlier_results(arguments.out, source)

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.loads import with_held_out_rows
 from dynens.batch import EncodedBatch
 from dynens.data.prepared import open_prepared
 from dynens.ensemble.int8 import calibration_rows, try_int8
 from dynens.ensemble.scorer import PoolScorer
 from dynens.metrics import auc
 from dynens.report.write import run_config
-from dynens.run import RunDirectory, environment, write_json
+from dynens.run import environment, write_json
 from training.int8 import fp32_graph
 from training.stages import valid_roles
 
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    run = RunDirectory.open(arguments.run)
+    run = with_held_out_rows(arguments.run)
     data = open_prepared(run.data)
     config = data.without_unsuited(run_config(run))
     valid = data.split("valid")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dynens.config.serving import ServingConfig
-from dynens.errors import DynensError
-from dynens.run import environment
+from dynens.errors import BadInputError, DynensError
+from dynens.run import RunDirectory, environment
 from serving.loadtest import (
     LoadOptions,
     LoadResult,
@@ -208,6 +208,22 @@ def one_sentence() -> Iterator[None]:
     except DynensError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
+
+
+def with_held_out_rows(directory: Path) -> RunDirectory:
+    """A run whose validation rows trained nothing, so that something can be chosen on them.
+
+    Raises:
+        BundleError: the directory is no run.
+        BadInputError: its models were trained on them in a second pass.
+    """
+    run = RunDirectory.open(directory)
+    if run.is_refitted:
+        raise BadInputError(
+            f"{directory} was trained on its validation rows, too, so nothing can be chosen on "
+            f"them; give a run of `dynens fit --reuse {directory} --set refit=false`."
+        )
+    return run
 
 
 def write_result(out: Path, result: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.distillation import mean_and_spread, train_student
-from benchmarks.loads import markdown_table, write_result
+from benchmarks.loads import markdown_table, with_held_out_rows, write_result
 from benchmarks.student_variants import CONFIGURED, VARIANTS
 from dynens.batch import FloatArray
 from dynens.data.prepared import open_prepared
@@ -174,7 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.folds) < 2:
         parser.error(f"--folds {min(arguments.folds)}: one fold leaves no rows to train on.")
-    run = RunDirectory(RunDirectory.open(arguments.run).root.resolve())
+    run = RunDirectory(with_held_out_rows(arguments.run).root.resolve())
     spawn = multiprocessing.get_context("spawn")  # each process trains on one thread
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from benchmarks.environments import CACHE, peer_python
-from benchmarks.loads import markdown_table, one_sentence, write_result
+from benchmarks.loads import markdown_table, one_sentence, with_held_out_rows, write_result
 from dynens.batch import PADDING, EncodedBatch, FeatureLayout
 from dynens.bootstrap import auc_draws, interval
 from dynens.data.prepared import PreparedData, open_prepared
@@ -153,7 +153,7 @@ def train_peer(
 
 def compare(directory: Path, python: Path, models: Sequence[str], jobs: int) -> dict[str, Any]:
     """RecBole's models beside the systems of one run."""
-    run = RunDirectory.open(directory)
+    run = with_held_out_rows(directory)
     config, data = run_config(run), open_prepared(run.data)
     valid, test = data.split("valid"), data.split("test")
     assert valid.labels is not None

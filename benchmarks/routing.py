@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loads import markdown_table, one_sentence, write_result
+from benchmarks.loads import markdown_table, one_sentence, with_held_out_rows, write_result
 from dynens.batch import EncodedBatch
 from dynens.bootstrap import RandomRouteAUC, auc_draws, interval
 from dynens.config.run import load_run_config
@@ -29,9 +29,9 @@ from dynens.evaluation.systems import RunSystems, Scored, score_rows
 from dynens.metrics import auc
 from dynens.report.write import run_config
 from dynens.run import ROUTER_JSON, RunDirectory, read_json
-from training.pipeline import run_stage
 from training.plan import finished_stages, plan
 from training.reuse import reuse_stages, settings_of
+from training.stage import run_stage
 
 STUDENTS: dict[str, list[str]] = {
     "labels alone": [
@@ -149,7 +149,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     for directory in options.runs:
         with one_sentence():
-            run = RunDirectory.open(directory)
+            run = with_held_out_rows(directory)
             config = run_config(run)
         for name, settings in STUDENTS.items():
             found = evaluate_routing(run, settings)

@@ -122,7 +122,7 @@ def run_study(study: str, data: str, seed: int, folder: Path) -> list[dict[str, 
     }
     rows = _write(table, parts.student, folder / "student-rows.parquet")
     results, answers = [], []
-    config = load_run_config(None, [f"seed={seed}", "distill.soft_label=0"])
+    config = load_run_config(None, [f"seed={seed}", "refit=false", "distill.soft_label=0"])
     for name, mask in parts.teachers.items():
         source = _write(table, mask, folder / f"{name}.parquet")
         given = _dataset(dataset, source, test=tests["test"])

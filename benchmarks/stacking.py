@@ -27,7 +27,7 @@ import numpy.typing as npt
 import xgboost
 
 from benchmarks.distillation import mean_and_spread
-from benchmarks.loads import markdown_table, write_result
+from benchmarks.loads import markdown_table, with_held_out_rows, write_result
 from dynens.config.learner import LearnerConfig, TreesConfig
 from dynens.data.prepared import open_prepared
 from dynens.ensemble.blend import Blend
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
-    run = RunDirectory.open(arguments.run)
+    run = with_held_out_rows(arguments.run)
     report = {"run": run.root.name, "results": results_of(run, arguments.seeds)}
     write_result(arguments.out, report)
     print(markdown(report))

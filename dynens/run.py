@@ -59,10 +59,21 @@ class RunDirectory:
         self.router = root / "router"
         self.bundle = root / "bundle"
         self.report = root / "report"
+        self.first_pass = root / "first_pass"
         self.work = root / ".work"
 
     def learner(self, name: str) -> Path:
         return self.learners / name
+
+    @property
+    def is_refitted(self) -> bool:
+        """Whether its models are trained a second time, on validation rows, too."""
+        return (self.first_pass / CONFIG).is_file()
+
+    @property
+    def held_out(self) -> RunDirectory:
+        """The run whose validation rows trained nothing: this one, or its first pass."""
+        return RunDirectory(self.first_pass) if self.is_refitted else self
 
     @classmethod
     def open(cls, root: Path) -> RunDirectory:

@@ -74,4 +74,5 @@ class ConsoleWatcher(Watcher):
 
 
 def label(stage: StageSpec) -> str:
-    return stage.name.replace(LEARNER_PREFIX, "learner ")
+    name = stage.name.replace(LEARNER_PREFIX, "learner ")
+    return f"{name} again" if stage.again else name

@@ -21,6 +21,7 @@ class StageContext:
 
     Attributes:
         run: the run directory.
+        first: the first pass of the run where this is its second, on validation rows, too.
         dataset: the table.
         config: the run's configuration.
         out: the directory this stage fills (renamed into place when it is complete).
@@ -34,6 +35,7 @@ class StageContext:
     out: Path
     checkpoints: Path
     progress: Callable[[Any], None]
+    first: RunDirectory | None = None
 
     def prepared(self) -> PreparedData:
         return open_prepared(self.run.data)

@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import ConfigError, TrainingError
 from dynens.metrics import sigmoid
-from dynens.models.base import CurvePoint, FitReport
+from dynens.models.base import CurvePoint, FitReport, validation_score
 from dynens.models.batches import TensorBatch, prediction_batches, tensor_batch
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner
@@ -46,7 +46,7 @@ from dynens.models.optim import (
     scale_learning_rate,
 )
 from dynens.models.registry import MODELS
-from dynens.models.training import validation_score, weighted_bce
+from dynens.models.training import weighted_bce
 from dynens.run import FIT_REPORT
 from training.sharding import (
     Sharding,
@@ -90,6 +90,7 @@ def fit_distributed(
     spread: DistributedConfig,
     storage: Path,
     valid_rows: npt.NDArray[np.bool_] | None = None,
+    follow: FitReport | None = None,
 ) -> FitReport:
     """Train `config` on prepared data with several workers and save a plain learner.
 
@@ -101,6 +102,7 @@ def fit_distributed(
         spread: workers and sharding.
         storage: folder for Ray's checkpoints, visible to every worker.
         valid_rows: which validation rows choose the epoch; None: all.
+        follow: as for `BaseLearner.fit`.
 
     Raises:
         ConfigError: the model is not neural, or the tables cannot be sharded so.
@@ -108,14 +110,9 @@ def fit_distributed(
     """
     check_spread(config, spread)
     started = time.monotonic()
-    arguments = {
-        "config": config.model_dump(mode="json"),
-        "data_dir": str(data_dir),
-        "out_dir": str(out_dir),
-        "seed": seed,
-        "sharding": spread.sharding,
-        "valid_rows": valid_rows,
-    }
+    arguments: dict[str, Any] = {"config": config.model_dump(mode="json"), "seed": seed}
+    arguments |= {"data_dir": str(data_dir), "out_dir": str(out_dir), "sharding": spread.sharding}
+    arguments |= {"valid_rows": valid_rows, "follow": follow}
     trainer = _trainer(arguments, spread, storage, f"{config.display_name}-{seed}")
     try:
         trainer.fit()
@@ -183,8 +180,7 @@ def check_spread(config: LearnerConfig, spread: DistributedConfig) -> None:
 
 def _report(out_dir: Path, seconds: float) -> FitReport:
     data = json.loads((out_dir / FIT_REPORT).read_text(encoding="utf-8"))
-    curve = tuple(CurvePoint(**point) for point in data["curve"])
-    return FitReport(curve, seconds, data["best_epoch"], data["best_auc"])
+    return replace(FitReport.from_dict(data), seconds=seconds)
 
 
 def _worker(arguments: dict[str, Any]) -> None:
@@ -196,9 +192,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     raw = raw.model_copy(update={"optimizer": options})
     config = resolve_config(raw, data.layout, data.rows["train"])
     torch.set_num_threads(config.num_threads)
-    worker = ShardedTraining(
-        data, config, arguments["seed"], arguments["sharding"], arguments["valid_rows"]
-    )
+    given = (arguments[name] for name in ("seed", "sharding", "valid_rows", "follow"))
+    worker = ShardedTraining(data, config, *given)
     worker.resume(ray.train.get_checkpoint())
     worker.run(worker.publish)
     if dist.get_rank() == 0:
@@ -214,6 +209,7 @@ class ShardedTraining:
         seed: of initial weights and shuffling.
         sharding: of the embedding tables.
         valid_rows: which validation rows choose the epoch; None: all.
+        follow: as for `BaseLearner.fit`.
     """
 
     def __init__(
@@ -223,10 +219,11 @@ class ShardedTraining:
         seed: int,
         sharding: Sharding,
         valid_rows: npt.NDArray[np.bool_] | None,
+        follow: FitReport | None = None,
     ) -> None:
         learner = MODELS[config.model](config, data.layout, data.stats, seed)
         assert isinstance(learner, NetLearner)
-        self.learner = learner
+        self.learner, self.follow = learner, follow
         self.config = config
         self.seed = seed
         self.train, self.valid = data.split("train"), data.split("valid")
@@ -257,6 +254,8 @@ class ShardedTraining:
             with self.average.applied() if self.average else contextlib.nullcontext():
                 decision = self._keep(self._evaluate(loss))
             self._act(decision)
+            if self.follow and len(self.curve) > self.follow.best_index:
+                self.finished = True
             after_epoch()
 
     def _epoch(self) -> float:
@@ -301,8 +300,9 @@ class ShardedTraining:
             valid_logloss=metrics.logloss(labels, probabilities, weight),
             learning_rate=float(self.optimizer.param_groups[0]["lr"]),
         )
-        self.curve.append(point)
-        return point
+        point = replace(point, score=validation_score(point))
+        self.curve.append(self.follow.followed(len(self.curve), point) if self.follow else point)
+        return self.curve[-1]
 
     def _valid_logits(self) -> FloatArray:
         """Every worker scores every world-th row (padded to as many), then all get all logits."""
@@ -322,7 +322,7 @@ class ShardedTraining:
 
     def _keep(self, point: CurvePoint) -> Decision:
         """Decide, alike on every worker, as all saw the same AUC; gather weights that improved."""
-        decision = self.schedule.update(validation_score(point))
+        decision = self.schedule.update(point.score)
         if decision == "improved":
             self.best = gather(self.model, fields_of(self.plain))
             self.best_epoch = point.epoch

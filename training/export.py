@@ -12,8 +12,9 @@ from dynens.models.registry import load_learner
 from dynens.run import MODEL_ONNX, RunDirectory
 from training.context import read_settings
 from training.int8 import is_int8
-from training.pipeline import Watcher, run_stage, warn_of_ranking
+from training.pipeline import Watcher, warn_of_ranking
 from training.plan import finished_stages, plan
+from training.stage import run_stage
 
 _AGAIN = ("router", "bundle")
 
@@ -30,7 +31,7 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
         BadInputError: another process works on it, or it cannot be written.
     """
     _, config = read_settings(run.read_config(), str(run.config))
-    config = open_prepared(run.data).without_unsuited(config)
+    config = open_prepared(run.held_out.data).without_unsuited(config)
     stages = plan(config, run, 1)
     missing = {s.name for s in stages} - finished_stages(stages) - set(_AGAIN)
     if missing:

@@ -28,6 +28,7 @@ def prepare_on_ray(
     *,
     seed: int,
     workers: int = 2,
+    train_on_valid: bool = False,
 ) -> PreparedData:
     """`prepare` over many files at once, on the Ray that is running.
 
@@ -36,12 +37,15 @@ def prepare_on_ray(
         out_dir: a folder that all workers can write (shared storage on several machines).
         seed: of random splits and folds.
         workers: files worked on at the same time.
+        train_on_valid: as for `prepare`.
 
     Raises:
         DataError: as `prepare`.
         SchemaError: as `prepare`.
     """
-    return prepare(dataset, out_dir, seed=seed, map_files=RayFiles(workers))
+    return prepare(
+        dataset, out_dir, seed=seed, map_files=RayFiles(workers), train_on_valid=train_on_valid
+    )
 
 
 class RayFiles:

@@ -13,7 +13,7 @@ from dynens.batch import FloatArray
 from dynens.config.run import RunConfig
 from dynens.distill.peers import Exchange, LocalBoard, News
 from dynens.models.base import FitReport
-from training.pipeline import cluster
+from training.cluster import cluster
 from training.plan import check_cores
 
 # Trains one peer and saves it in the folder.

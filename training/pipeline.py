@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +14,15 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from dynens.bundle import load_bundle
-from dynens.config.run import RayConfig, RunConfig
+from dynens.config.run import RunConfig
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import BadInputError, BundleError, DynensError, TrainingError
-from dynens.run import RunDirectory, no_empty_folders, replace_directory, write_json
+from dynens.run import RunDirectory, no_empty_folders
 from dynens.schema import DatasetConfig
-from dynens.signals import starting_ray
-from training.context import StageContext, json_progress, read_settings
-from training.failures import LESS_MEMORY, explained
+from training.cluster import cluster
+from training.context import read_settings
+from training.failures import LESS_MEMORY
+from training.passes import begin_first_pass, is_wanted, passes
 from training.plan import (
     DONE,
     LEARNER_PREFIX,
@@ -36,15 +33,13 @@ from training.plan import (
     finished_stages,
     is_complete,
     plan,
-    read_mark,
     ready,
 )
 from training.reuse import compare_files, reuse_stages
+from training.stage import PROGRESS_FILE, run_stage, work_directory
 
 POLL_S = 0.3
-PROGRESS_FILE = "progress.jsonl"
 FEW_OF_A_CLASS = 10  # in a half of the validation rows: an AUC is off by some 0.1
-OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
 class Watcher:
@@ -96,19 +91,28 @@ def fit(
             try:
                 if reuse is not None and is_new:
                     linked = reuse_stages(run, config, reuse)
-                _prepare_here(run, config, watcher or Watcher())
-                config = open_prepared(run.data).without_unsuited(config)
+                _prepare_here(run.held_out, config, watcher or Watcher())
+                data = open_prepared(run.held_out.data)
+                config = data.without_unsuited(config)
+                was_made = not is_new and is_complete(plan(config, run, 1)[-1])
+                if not was_made and not run.is_refitted and is_wanted(config, data):
+                    begin_first_pass(run, config)
                 with cluster(config.ray) as num_cpus:
                     check_cores(config, num_cpus)
-                    _execute(run, config, plan(config, run, num_cpus), watcher or Watcher())
+                    for place, stages in passes(config, run, num_cpus):
+                        if place is not run.held_out:
+                            _prepare_again(place, config, stages[0], watcher or Watcher())
+                        _execute(place, config, stages, watcher or Watcher())
             except BundleError:
                 raise  # a file of the run was damaged meanwhile; the others are good
             except BadInputError:
-                found = {LEARNER_PREFIX + p.parent.name for p in run.learners.glob(f"*/{DONE}")}
+                folder = run.held_out.learners
+                found = {LEARNER_PREFIX + p.parent.name for p in folder.glob(f"*/{DONE}")}
                 if is_new and found <= linked:
                     _clear(run.root)  # not where learners were trained, which may take hours
                 raise
-            shutil.rmtree(run.work, ignore_errors=True)
+            for place in (run, run.held_out):
+                shutil.rmtree(place.work, ignore_errors=True)
     warn_of_ranking(run, watcher or Watcher())
     return run
 
@@ -170,6 +174,20 @@ def _prepare_here(run: RunDirectory, config: RunConfig, watcher: Watcher) -> Non
         watcher.warned(warning)
 
 
+def _prepare_again(
+    run: RunDirectory, config: RunConfig, stage: StageSpec, watcher: Watcher
+) -> None:
+    """Prepare the rows of a second pass."""
+    if is_complete(stage):
+        return
+    watcher.started(stage)
+    start = time.monotonic()
+    run_stage(stage, run, config)
+    rows = open_prepared(run.data).rows
+    watcher.progress(stage, 1.0, f"{rows['valid']:,} validation rows train, too")
+    watcher.finished(stage, time.monotonic() - start, reused=False)
+
+
 def _rare_classes(data: PreparedData) -> Iterator[str]:
     """A warning of each class that validation rows, half of which fit the router, hardly hold."""
     labels = data.split("valid").labels
@@ -197,34 +215,6 @@ def _prepared_note(data: PreparedData) -> str:
     if left_out := report["rows_without_label"] - unlabelled:
         note += f", {left_out:,} without a label left out"
     return note
-
-
-@contextlib.contextmanager
-def cluster(config: RayConfig) -> Iterator[int]:
-    """Connect to a Ray cluster, or start one here and stop it afterwards; yields its cores."""
-    already = ray.is_initialized()
-    if not already:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # Ray runs workers at niceness 15, and training crawls beside any ordinary process.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if config.address is None:
-            options |= {
-                "num_cpus": config.num_cpus or os.cpu_count(),
-                "object_store_memory": OBJECT_STORE_BYTES,
-                "include_dashboard": False,
-            }
-        try:
-            with starting_ray():
-                ray.init(address=config.address, **options)
-        except Exception as e:  # a node that does not come up in time is a bare one
-            where = config.address or "on this machine"
-            raise TrainingError(f"Ray {where} could not be reached or started ({e}).") from e
-    try:
-        yield int(ray.cluster_resources().get("CPU", 1))
-    finally:
-        if not already:
-            ray.shutdown()
 
 
 def _execute(
@@ -299,81 +289,3 @@ def _points(path: Path) -> list[dict[str, float]]:
 @ray.remote  # type: ignore[untyped-decorator]
 def _remote_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
     run_stage(stage, run, config)
-
-
-def work_directory(run: RunDirectory, stage: str) -> Path:
-    """Where a stage keeps its checkpoints and unfinished output."""
-    return run.work / stage.replace(":", "-")
-
-
-def run_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
-    """Run one stage in this process and rename its output into place.
-
-    Args:
-        stage: whose needs are complete.
-        run: its run.
-        config: without learners that are not meant for the table; its `ray` may be another one than
-            the run began with.
-    """
-    dataset, _ = read_settings(run.read_config(), str(run.config))
-    work = work_directory(run, stage.name)
-    out = work / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    started = time.time()
-    marks = {s.name: read_mark(s) or {} for s in plan(config, run, 1) if s.name in stage.needs}
-    context = StageContext(
-        run=run,
-        dataset=dataset,
-        config=config,
-        out=out,
-        checkpoints=work / "checkpoints",
-        progress=json_progress(work / PROGRESS_FILE),
-    )
-    with explained(stage.name, run.root):
-        out.mkdir(parents=True)
-        _stage_function(stage.name)(context)
-    mark = {
-        "stage": stage.name,
-        "started": started,
-        "seconds": time.time() - started,
-        "identity": open_prepared(out).fingerprint if stage.name == PREPARE else uuid.uuid4().hex,
-        "made_from": {name: mark.get("identity") for name, mark in marks.items()},
-    }
-    write_json(out / DONE, mark)
-    replace_directory(out, stage.directory)
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _stage_function(name: str) -> Callable[[StageContext], None]:
-    """The function of a stage; only the training stages import torch."""
-    if name == PREPARE:
-        return _prepare_data
-    from training.architecture import choose_architecture
-    from training.router_stage import build_bundle, build_router
-    from training.stages import build_ensemble, train_baseline, train_learner
-    from training.student import train_student
-
-    if name.startswith(LEARNER_PREFIX):
-        return partial(train_learner, name=name.removeprefix(LEARNER_PREFIX))
-    return {
-        "architecture": choose_architecture,
-        "baseline": train_baseline,
-        "ensemble": build_ensemble,
-        "student": train_student,
-        "router": build_router,
-        "bundle": build_bundle,
-    }[name]
-
-
-def _prepare_data(context: StageContext) -> None:
-    """Read, join, split and encode the table."""
-    from dynens.data.prepare import prepare
-
-    options, seed = context.config.ray, context.config.seed
-    if options.data_workers == 1:
-        prepare(context.dataset, context.out, seed=seed)
-        return
-    from training.ingest import prepare_on_ray
-
-    with cluster(options):
-        prepare_on_ray(context.dataset, context.out, seed=seed, workers=options.data_workers)

@@ -27,12 +27,14 @@ class StageSpec:
         directory: what the stage fills, inside the run.
         needs: names of stages that must be complete.
         num_cpus: cores it is given; none where workers of its own have them.
+        again: whether it is of a second pass.
     """
 
     name: str
     directory: Path
     needs: tuple[str, ...]
     num_cpus: int = 1
+    again: bool = False
 
 
 def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageSpec]:

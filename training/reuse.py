@@ -28,6 +28,7 @@ _READERS = {
     "ensemble": ("ensemble",),
     "router": ("router",),
     "serving": ("bundle",),
+    "refit": (),
     "report": (),
     "ray": (),
 }
@@ -59,7 +60,7 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> set[str]:
     Raises:
         BadInputError: nothing of `other` can be taken over.
     """
-    source = RunDirectory.open(other)
+    source = RunDirectory.open(other).held_out
     _, old = read_settings(source.read_config(), str(source.config))
     if not (source.data / DONE).is_file():
         raise BadInputError(f"{other} has finished no stage; give --data or --train instead.")

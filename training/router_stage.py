@@ -15,6 +15,7 @@ from dynens.bundle import ENSEMBLE, RANKING, STUDENT, RouterSpec, write_bundle
 from dynens.config.run import RunConfig
 from dynens.ensemble.blend import Blend, fit_logistic
 from dynens.ensemble.fuse import fuse_ensemble
+from dynens.ensemble.int8 import Int8Trial
 from dynens.ensemble.scorer import PoolScorer
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import load_learner
@@ -101,21 +102,9 @@ def build_router(context: StageContext) -> None:
     fold = np.random.default_rng(config.seed).permutation(len(rows)) % NUM_FOLDS
     choice = _choose(source, static, hidden, rarity, fold, config)
     routes = fit_routes(source, static, config)
-    final = _route_rows(source, routes, hidden, rarity)
+    final = route_rows(source, routes, hidden, rarity)
     difficulty = DIFFICULTY[choice.name](final, config.seed).eval()
-    export_student(
-        StudentGraph(trunk, routes.easy, difficulty), data.layout, context.out / STUDENT_ONNX
-    )
-    if int8 is not None:
-        write_trials(context, int8)
-        if int8.kept:
-            quantize_student(context, context.out / STUDENT_ONNX)
-    fuse_ensemble(
-        {m: context.run.learner(m) / MODEL_ONNX for m in members},
-        {"probability": routes.hard, "trio_probability": routes.static},
-        data.layout,
-        context.out / ENSEMBLE_ONNX,
-    )
+    export_routes(context, StudentGraph(trunk, routes.easy, difficulty), routes, members, int8)
     fraction = _fraction(context, choice.curve, len(rows))
     inside = fraction
     if not config.router.is_told:
@@ -126,7 +115,8 @@ def build_router(context: StageContext) -> None:
         {
             "difficulty": choice.name,
             "hard_fraction": fraction,
-            "threshold": _encode_threshold(threshold_at(difficulty.score(final), inside)),
+            "fitted_fraction": inside,
+            "threshold": encode_threshold(threshold_at(difficulty.score(final), inside)),
             "difficulty_scores": choice.scores,
             "curve": _curve_json(choice.curve),
             "blends": {
@@ -138,6 +128,28 @@ def build_router(context: StageContext) -> None:
                 "baseline": baseline.to_dict(),
             },
         },
+    )
+
+
+def export_routes(
+    context: StageContext,
+    student: StudentGraph,
+    routes: Routes,
+    members: tuple[str, ...],
+    int8: Int8Trial | None,
+) -> None:
+    """Write the graphs of both routes, the student's in INT8 where that was worth it."""
+    layout = context.prepared().layout
+    export_student(student, layout, context.out / STUDENT_ONNX)
+    if int8 is not None:
+        write_trials(context, int8)
+        if int8.kept:
+            quantize_student(context, context.out / STUDENT_ONNX)
+    fuse_ensemble(
+        {m: context.run.learner(m) / MODEL_ONNX for m in members},
+        {"probability": routes.hard, "trio_probability": routes.static},
+        layout,
+        context.out / ENSEMBLE_ONNX,
     )
 
 
@@ -229,8 +241,8 @@ def _choose(
         easy[outside] = routes.easy.logit(logits)
         hard[outside] = routes.hard.logit(logits)
         trio[outside] = static.logit(logits)
-        fitted_on = _route_rows(source.take(inside), routes, hidden[inside], rarity[inside])
-        scored = _route_rows(source.take(outside), routes, hidden[outside], rarity[outside])
+        fitted_on = route_rows(source.take(inside), routes, hidden[inside], rarity[inside])
+        scored = route_rows(source.take(outside), routes, hidden[outside], rarity[outside])
         for name in names:
             head = DIFFICULTY[name](fitted_on, config.seed)
             score = head.score(scored)
@@ -258,7 +270,7 @@ def _fold_ranks(score: Vector) -> Vector:
     return np.asarray(np.argsort(np.argsort(score)) / max(len(score), 1))
 
 
-def _route_rows(source: RouteLogits, routes: Routes, hidden: Vector, rarity: Vector) -> RouteRows:
+def route_rows(source: RouteLogits, routes: Routes, hidden: Vector, rarity: Vector) -> RouteRows:
     members = [name for name in source.logits if name != "student"]
     return RouteRows(
         labels=source.labels,
@@ -311,7 +323,7 @@ def _curve_json(curve: ThresholdCurve) -> dict[str, Any]:
     }
 
 
-def _encode_threshold(threshold: float) -> float | str:
+def encode_threshold(threshold: float) -> float | str:
     """JSON has no infinity: "inf" sends no row to the ensemble, "-inf" every row."""
     return threshold if np.isfinite(threshold) else str(threshold)
 

@@ -5,6 +5,8 @@ No Ray here: `training/pipeline.py` decides where and when a stage runs.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
+from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
 from dynens.ensemble.blend import Blend, Logits
@@ -21,6 +24,7 @@ from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc, informative_rows
 from dynens.models.base import BaseLearner, FitReport
+from dynens.models.net_learner import LEARNER_FILE
 from dynens.models.registry import build_learner, load_learner
 from dynens.models.selection import select_features
 from dynens.run import (
@@ -74,14 +78,14 @@ def learner_seed(config: RunConfig, name: str) -> int:
 def train_learner(context: StageContext, name: str) -> None:
     """Fit one base learner; save it, its graph and its logits on every split."""
     data = context.prepared()
-    config = context.config.learners[name]
-    config = config.model_copy(update={"name": name})
+    config = context.config.learners[name].model_copy(update={"name": name})
+    config, follow = course(context, lambda run: run.learner(name), config)
     train, valid = data.split("train"), data.split("valid")
     roles = valid_roles(context.config, valid)
     seed = learner_seed(context.config, name)
     has_tables = bool(select_features(data.layout, config.fields).fields)
     if context.config.ray.net_workers > 1 and config.is_neural and has_tables:
-        learner, report = _fit_on_workers(context, config, roles.select, seed)
+        learner, report = _fit_on_workers(context, config, roles.select, seed, follow)
     else:
         learner = build_learner(config, data.layout, data.stats, seed)
         report = learner.fit(
@@ -90,19 +94,27 @@ def train_learner(context: StageContext, name: str) -> None:
             unlabelled=data.unlabelled,
             checkpoint_dir=context.checkpoints,
             progress=context.progress,
+            follow=follow,
         )
         learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
     serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route))
     np.save(context.out / "logits_train.npy", learner.training_logits(train, data.unlabelled))
     scorer = PoolScorer({name: context.out / MODEL_ONNX})
-    for split in ("valid", "test"):
-        np.save(context.out / f"logits_{split}.npy", scorer.logits(data.split(split))[name])
+    np.save(context.out / "logits_test.npy", scorer.logits(data.split("test"))[name])
+    if context.first is None:
+        np.save(context.out / "logits_valid.npy", scorer.logits(valid)[name])
+    else:  # those of rows that trained nothing
+        shutil.copy(context.first.learner(name) / "logits_valid.npy", context.out)
     write_json(context.out / FIT_REPORT, report.to_dict())
 
 
 def _fit_on_workers(
-    context: StageContext, config: LearnerConfig, select: npt.NDArray[np.bool_], seed: int
+    context: StageContext,
+    config: LearnerConfig,
+    select: npt.NDArray[np.bool_],
+    seed: int,
+    follow: FitReport | None,
 ) -> tuple[BaseLearner, FitReport]:
     """A neural learner, trained by several Ray workers and saved."""
     from training.distributed import DistributedConfig, fit_distributed
@@ -115,8 +127,29 @@ def _fit_on_workers(
         spread=DistributedConfig(num_workers=context.config.ray.net_workers),
         storage=context.checkpoints,
         valid_rows=select,
+        follow=follow,
     )
     return load_learner(context.out), report
+
+
+def course(
+    context: StageContext, place: Callable[[RunDirectory], Path], config: LearnerConfig
+) -> tuple[LearnerConfig, FitReport | None]:
+    """What a model is trained with, and what its training follows.
+
+    Args:
+        context: the stage's.
+        place: its folder in a run.
+        config: as configured.
+
+    Returns:
+        In a second pass the settings that the first one came to, and how its training went.
+    """
+    if context.first is None:
+        return config, None
+    folder = place(context.first)
+    settled = validate(LearnerConfig, read_json(folder / LEARNER_FILE)["config"], str(folder))
+    return settled, FitReport.from_dict(read_json(folder / FIT_REPORT))
 
 
 def pool_logits(run: RunDirectory, names: tuple[str, ...], split: str) -> dict[str, Logits]:
@@ -132,6 +165,9 @@ def _saved_logits(path: Path) -> Logits:
 
 def build_ensemble(context: StageContext) -> None:
     """Calibrate the pool, choose the serving members and all weights."""
+    if context.first is not None:
+        shutil.copy(context.first.ensemble / ENSEMBLE_JSON, context.out)
+        return
     config, data = context.config, context.prepared()
     names = tuple(config.learners)
     valid = data.split("valid")
@@ -232,10 +268,26 @@ def read_blend(run: RunDirectory, system: str) -> Blend:
     return Blend.from_dict(read_json(run.ensemble / ENSEMBLE_JSON)["blends"][system])
 
 
+def teacher_system(run: RunDirectory, teacher: str) -> str:
+    """The system that teaches under a setting of `distill.teacher`."""
+    if teacher == "auto":
+        scores = read_json(run.ensemble / ENSEMBLE_JSON)["route_auc"]
+        better = (scores["static_ensemble"] or 0.0) > (scores["full_pool"] or 0.0)
+        return "static_ensemble" if better else "full_pool"
+    return {"pool": "full_pool", "ensemble": "static_ensemble"}[teacher]
+
+
+def best_neural(config: RunConfig, scores: dict[str, float | None]) -> str:
+    """The neural learner of the pool with the best AUC (an undefined one counts as the worst)."""
+    neural = [name for name, c in config.learners.items() if c.is_neural]
+    return max(neural, key=lambda name: scores[name] or 0.0)
+
+
 def train_baseline(context: StageContext) -> None:
     """The student's architecture and training, on click labels alone and without the pool."""
     data = context.prepared()
     config = student_config(context.run, "baseline").model_copy(update={"product_width": 0})
+    config, follow = course(context, lambda run: run.baseline, config)
     valid = data.split("valid")
     roles = valid_roles(context.config, valid)
     learner = build_learner(config, data.layout, data.stats, context.config.seed)
@@ -244,6 +296,7 @@ def train_baseline(context: StageContext) -> None:
         valid.take(roles.select),
         checkpoint_dir=context.checkpoints,
         progress=context.progress,
+        follow=follow,
     )
     learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)

@@ -33,15 +33,17 @@ from dynens.models.defaults import default_batch_size, default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS, load_learner
-from dynens.run import ENSEMBLE_JSON, FIT_REPORT, MODEL_ONNX, RunDirectory, read_json, write_json
+from dynens.run import ENSEMBLE_JSON, FIT_REPORT, MODEL_ONNX, read_json, write_json
 from training.architecture import inherited_from, student_config
 from training.compression import Lessons, asked, compress, within
 from training.context import StageContext
 from training.stages import (
+    best_neural,
     calibrated_learners,
     labels_of,
     pool_logits,
     read_blend,
+    teacher_system,
     valid_roles,
     weights_of,
 )
@@ -63,6 +65,7 @@ class StudentLearner:
         roles: the configuration whose validation roles apply; None: the context's own. A study
             that varies the seed keeps the roles of the run whose pool it distils.
         exchange: where this student, one of several peers, meets the others.
+        follow: as for `BaseLearner.fit`.
     """
 
     def __init__(
@@ -71,12 +74,14 @@ class StudentLearner:
         config: LearnerConfig,
         roles: RunConfig | None = None,
         exchange: Exchange | None = None,
+        follow: FitReport | None = None,
     ) -> None:
         self._context = context
         self._distill = context.config.distill
         self._config = config
         self._roles = roles or context.config
         self._exchange = exchange
+        self._follow = follow
         self._data = context.prepared()
         self._unlabelled = self._data.unlabelled
         if self._unlabelled is None:
@@ -133,17 +138,23 @@ class StudentLearner:
 
     def _faithful(self) -> StudentLearner:
         """The student that hears its teacher alone."""
-        context, options, faithful = self._context, self._config.optimizer, self._distill.faithful
+        options, faithful = self._config.optimizer, self._distill.faithful
         num_rows = len(self._train)
         steps_per_epoch = -(-num_rows // (options.batch_size or default_batch_size(num_rows)))
         epochs = max(faithful.epochs, -(-faithful.least_steps // steps_per_epoch))
         epochs = min(epochs, max(faithful.most_steps // steps_per_epoch, 1), options.max_epochs)
-        optimizer = {
+        changed = {
             "schedule": "cosine",
             "learning_rate": faithful.learning_rate,
             "max_epochs": epochs,
             "embedding_l2": 0.0,
         }
+        optimizer = options.model_copy(update=changed)
+        return self.without_labels(self._config.model_copy(update={"optimizer": optimizer}))
+
+    def without_labels(self, config: LearnerConfig) -> StudentLearner:
+        """A student with these settings to which labels say nothing."""
+        context, faithful = self._context, self._distill.faithful
         taught = {"alpha": ScheduleConfig(start=1.0), "reuse": faithful.reuse, "guard": 0.0}
         distill = self._distill.model_copy(update=taught)
         return StudentLearner(
@@ -153,8 +164,9 @@ class StudentLearner:
                 checkpoints=context.checkpoints / "faithful",
                 progress=within(context.progress, 1, 2),
             ),
-            self._config.model_copy(update={"optimizer": options.model_copy(update=optimizer)}),
+            config,
             self._roles,
+            follow=self._follow,
         )
 
     def train(self) -> tuple[NetLearner, FitReport]:
@@ -214,7 +226,7 @@ class StudentLearner:
                 network.product.fill(self._inheritance())
             return DistillTrainer(network, config, distill, teaching, seed, checkpoints, progress)
 
-        return learner, learner.fit_with(trainer, self._train, self._stop_rows)
+        return learner, learner.fit_with(trainer, self._train, self._stop_rows, self._follow)
 
     def _inheritance(self) -> tuple[Table, Table]:
         """The tables of the pool's autoencoders.
@@ -377,21 +389,6 @@ def widened(config: LearnerConfig, factor: float) -> LearnerConfig:
     units = tuple(max(round(units * factor), 1) for units in config.hidden_units)
     dim = max(round(config.embedding_dim * factor), 1)
     return config.model_copy(update={"hidden_units": units, "embedding_dim": dim})
-
-
-def teacher_system(run: RunDirectory, teacher: str) -> str:
-    """The system that teaches under a setting of `distill.teacher`."""
-    if teacher == "auto":
-        scores = read_json(run.ensemble / ENSEMBLE_JSON)["route_auc"]
-        better = (scores["static_ensemble"] or 0.0) > (scores["full_pool"] or 0.0)
-        return "static_ensemble" if better else "full_pool"
-    return {"pool": "full_pool", "ensemble": "static_ensemble"}[teacher]
-
-
-def best_neural(config: RunConfig, scores: dict[str, float | None]) -> str:
-    """The neural learner of the pool with the best AUC (an undefined one counts as the worst)."""
-    neural = [name for name, c in config.learners.items() if c.is_neural]
-    return max(neural, key=lambda name: scores[name] or 0.0)
 
 
 def in_memory(batch: EncodedBatch) -> EncodedBatch:

@@ -164,6 +164,10 @@ class RunConfig(FrozenConfig):
         student_cap_us_per_row: cost that "auto" and a search keep to where they can: ONNX Runtime,
             one thread, 100 candidates of one request.
         student_search: a search for a better student under that cap.
+        refit: whether everything is trained a second time, on training and validation rows, once
+            validation has settled epochs, members, weights, calibration and threshold. "auto":
+            where rows are cut by time and no validation table is given, as the rows nearest to
+            those to come would train nothing otherwise.
     """
 
     seed: int = Field(default=1, ge=0, le=_MAX_SEED)
@@ -175,6 +179,7 @@ class RunConfig(FrozenConfig):
     distill: DistillConfig = DistillConfig()
     router: RouterConfig = RouterConfig()
     serving: ServingConfig = ServingConfig()
+    refit: Literal["auto"] | bool = "auto"
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
 
@@ -262,7 +267,22 @@ class RunConfig(FrozenConfig):
         self._check_branches()
         self._check_exits()
         self._check_compression()
+        if self.refit is True and (reason := self.why_no_refit()):
+            raise ValueError(f"refit is true but {reason}; set it to false or leave that out")
         return self
+
+    def why_no_refit(self) -> str | None:
+        """The setting whose training no second one can follow; None: there is none."""
+        distill = self.distill
+        asked = {
+            f"distill.generations is {distill.generations}": distill.generations > 1,
+            f"distill.peers.count is {distill.peers.count}": distill.peers.count > 1,
+            f"distill.pruning.share is {distill.pruning.share}": distill.pruning.share > 0,
+            f"distill.quantisation_aware.weight is {distill.quantisation_aware.weight}": (
+                distill.quantisation_aware.weight > 0
+            ),
+        }
+        return next((setting for setting, is_asked in asked.items() if is_asked), None)
 
     def _check_branches(self) -> None:
         distill = self.distill

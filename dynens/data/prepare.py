@@ -27,10 +27,10 @@ from dynens.data.fingerprint import FORMAT, fingerprint
 from dynens.data.grades import grades_of
 from dynens.data.inference.infer import with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_entity, encode_part, fit_part
-from dynens.data.prepared import PreparedData, open_prepared, weights_of
+from dynens.data.prepared import VALID_ROWS, PreparedData, open_prepared, weights_of
 from dynens.data.reading.sources import expand
 from dynens.data.shards import ShardWriter
-from dynens.data.splits import PARTS, SPLITS, TRAIN, UNLABELLED, split_kind, split_rows
+from dynens.data.splits import PARTS, SPLITS, TRAIN, UNLABELLED, VALID, split_kind, split_rows
 from dynens.data.staging import StagedPart, StagedRows, merge_parts, stage_part
 from dynens.data.statistics import (
     NUM_FOLDS,
@@ -72,6 +72,7 @@ def prepare(
     seed: int,
     progress: Progress | None = None,
     map_files: MapFiles | None = None,
+    train_on_valid: bool = False,
 ) -> PreparedData:
     """Encode a dataset into `out_dir`, or reuse what is there if nothing has changed.
 
@@ -82,13 +83,14 @@ def prepare(
         progress: told about each step.
         map_files: runs the work on single files, here one after the other; whatever runs it, the
             result is the same.
+        train_on_valid: whether validation rows train as well.
 
     Raises:
         DataError: a file, the label or the split is bad, or the folder cannot be written.
         SchemaError: the schema does not fit the files.
     """
     say = progress or (lambda _: None)
-    print_ = fingerprint(dataset, seed)
+    print_ = fingerprint(dataset, seed) + ("+valid" if train_on_valid else "")
     manifest = out_dir / "prepared.json"
     if manifest.is_file():
         if _fingerprint_in(manifest) == print_:
@@ -100,7 +102,8 @@ def prepare(
     temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        _Preparation(dataset, temporary, seed, print_, say, map_files or one_by_one).run()
+        preparation = _Preparation(dataset, temporary, seed, print_, say, map_files or one_by_one)
+        preparation.run(train_on_valid)
         replace_directory(temporary, out_dir)
     except pa.ArrowException as e:
         raise DataError(unusable_type(e)) from e
@@ -135,7 +138,7 @@ class _Preparation:
         self.seed, self.fingerprint, self.say = seed, print_, say
         self.map_files = map_files
 
-    def run(self) -> None:
+    def run(self, train_on_valid: bool) -> None:
         self.entities = load_entities(self.dataset)
         inferred = with_fields(self.dataset, self.entities)
         self.dataset, self.warnings = inferred.dataset, inferred.warnings
@@ -159,6 +162,10 @@ class _Preparation:
             time_format=self.features.time_format,
             groups=rows.groups,
         )
+        if train_on_valid:
+            known = split[(split == TRAIN) | (split == VALID)]
+            np.save(self.directory / VALID_ROWS, np.flatnonzero(known == VALID))
+            split[split == VALID] = TRAIN
         self.say(f"fitting encoders on {int((split == TRAIN).sum()):,} of {len(split):,} rows")
         encoder = self._fit(parts, rows, split)
         self.say("encoding")
@@ -322,12 +329,16 @@ class _Preparation:
         with ipc.new_file(path, test_rows.schema, options=options) as writer:
             writer.write_table(test_rows)
         resolved = self.dataset.model_copy(update={"features": self.features})
+        rows_of = dict(zip(SPLITS, part_rows[:UNLABELLED], strict=True))
+        also_train = self.directory / VALID_ROWS
+        if also_train.exists():
+            rows_of["valid"] = len(np.load(also_train))
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "name": self.dataset.name,
             "seed": self.seed,
-            "rows": dict(zip(SPLITS, part_rows[:UNLABELLED], strict=True)),
+            "rows": rows_of,
             "report": {
                 **rows.report.to_dict(),
                 "rows_unlabelled": part_rows[UNLABELLED],

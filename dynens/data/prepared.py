@@ -29,6 +29,9 @@ from dynens.metrics import informative_rows
 from dynens.run import intact
 from dynens.schema import DatasetConfig, FeatureSchema
 
+# Which training rows are validation rows, where these train as well.
+VALID_ROWS = "valid_rows.npy"
+
 
 class PreparedData:
     """Encoded splits with everything that encoded them; parts are opened when first asked for.
@@ -93,7 +96,17 @@ class PreparedData:
         """`train`, `valid` or `test`, memory-mapped (read-only); train has leakage-free `stats`."""
         if name not in SPLITS:
             raise DataError(f"there is no split {name!r}; it is one of {', '.join(SPLITS)}.")
+        if name == "valid" and self.trains_on_valid:
+            path = self.directory / VALID_ROWS
+            with intact(path):
+                rows = np.load(path, allow_pickle=False)
+            return replace(self.split("train").take(rows), stats=None, grades=None)
         return read_shard(self.directory / f"{name}.arrow")
+
+    @property
+    def trains_on_valid(self) -> bool:
+        """Whether validation rows are among the training rows."""
+        return (self.directory / VALID_ROWS).exists()
 
     @property
     def unlabelled(self) -> EncodedBatch | None:

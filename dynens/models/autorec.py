@@ -316,6 +316,7 @@ class AutoRecLearner:
         unlabelled: EncodedBatch | None = None,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
+        follow: FitReport | None = None,
     ) -> FitReport:
         config = resolve_config(self.config, self.layout, len(train))
         with reproducible(self.seed, config.num_threads):
@@ -326,7 +327,7 @@ class AutoRecLearner:
                     side.base.fill_(math.log(rate / (1 - rate)))
             network.to(config.device)
             trainer = AutoRecTrainer(network, config, self.seed, checkpoint_dir, progress)
-            trainer.unlabelled = unlabelled
+            trainer.unlabelled, trainer.follow = unlabelled, follow
             report = trainer.fit(train, valid)
         self.config, self.network_ = config, network.cpu().eval()
         return report

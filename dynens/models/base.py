@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -27,13 +27,22 @@ class StatSource(Protocol):
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One validation point. `epoch` counts passes over the training rows and may be fractional."""
+    """One validation point. `epoch` counts passes over the training rows and may be fractional.
+
+    `score` is what early stopping maximises, NaN where nothing was stopped by one.
+    """
 
     epoch: float
     train_loss: float
     valid_auc: float
     valid_logloss: float
     learning_rate: float
+    score: float = math.nan
+
+
+def validation_score(point: CurvePoint) -> float:
+    """What early stopping maximises: AUC, or -logloss where validation has a single class."""
+    return -point.valid_logloss if math.isnan(point.valid_auc) else point.valid_auc
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,37 @@ class FitReport:
         values = asdict(self)
         del values["best_score"]
         return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FitReport:
+        """What `to_dict` gave, once it was JSON.
+
+        Earlier versions wrote no scores, which are those of a learner then.
+        """
+
+        def number(value: float | None) -> float:
+            return math.nan if value is None else value
+
+        def point_of(given: Mapping[str, float | None]) -> CurvePoint:
+            point = CurvePoint(**{name: number(value) for name, value in given.items()})
+            return point if "score" in given else replace(point, score=validation_score(point))
+
+        curve = tuple(point_of(point) for point in values["curve"])
+        seconds, epoch, best = (values[name] for name in ("seconds", "best_epoch", "best_auc"))
+        return cls(curve, seconds, number(epoch), number(best))
+
+    @property
+    def best_index(self) -> int:
+        """Position in the curve of the point that was kept; the last one where none was."""
+        found = (i for i, point in enumerate(self.curve) if point.epoch == self.best_epoch)
+        return next(found, len(self.curve) - 1)
+
+    def followed(self, index: int, point: CurvePoint) -> CurvePoint:
+        """A later training's point, with what validation said at the same one of this training."""
+        said = self.curve[index]
+        return replace(
+            point, valid_auc=said.valid_auc, valid_logloss=said.valid_logloss, score=said.score
+        )
 
 
 @dataclass(frozen=True)
@@ -90,10 +130,15 @@ class BaseLearner(Protocol):
         unlabelled: EncodedBatch | None = None,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
+        follow: FitReport | None = None,
     ) -> FitReport:
         """Train on `train` (its `.stats` are leakage-free); `valid` only stops training early.
 
         `unlabelled` are further training rows, which most learners make nothing of.
+
+        `follow` is how an earlier training of the same learner went, on rows without `valid`. This
+        one, on rows with it, takes what validation said from there: it lowers its learning rate at
+        the same points and ends at the one that was kept.
 
         With a `checkpoint_dir` that holds the checkpoint of an interrupted run of the same
         learner, training continues there and ends as the undisturbed run would have.

@@ -64,12 +64,14 @@ class NetLearner:
         unlabelled: EncodedBatch | None = None,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
+        follow: FitReport | None = None,
     ) -> FitReport:
         del unlabelled
         return self.fit_with(
             lambda network, config: Trainer(network, config, self.seed, checkpoint_dir, progress),
             train,
             valid,
+            follow,
         )
 
     def fit_with(
@@ -77,6 +79,7 @@ class NetLearner:
         make_trainer: Callable[[CTRNetwork, LearnerConfig], Trainer],
         train: EncodedBatch,
         valid: EncodedBatch,
+        follow: FitReport | None = None,
     ) -> FitReport:
         """`fit` with another training loop: distillation brings its own `Trainer`."""
         config = resolve_config(self.config, self.layout, len(train))
@@ -84,6 +87,7 @@ class NetLearner:
             network = self.build_network(config)
             network.fit_stats(train.stats)
             trainer = make_trainer(network.to(config.device), config)
+            trainer.follow = follow
             report = trainer.fit(train, valid)
             self.networks_ = [network.cpu()]
             if trainer.state.snapshots:

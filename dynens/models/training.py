@@ -13,7 +13,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +31,7 @@ from dynens.models.base import (
     FitReport,
     ProgressCallback,
     bootstrap_rows,
+    validation_score,
 )
 from dynens.models.batches import TensorBatch, minibatches, prediction_batches
 from dynens.models.network import CTRNetwork
@@ -102,6 +103,8 @@ class TrainingState:
 class BaseTrainer(ABC, Generic[Network, Batch]):
     """Trains one network, on the device it is on; subclasses say what a step is.
 
+    With `follow` set, it goes as that earlier training went; see `BaseLearner.fit`.
+
     Args:
         network: the network; its weights change in place.
         config: resolved learner configuration.
@@ -109,6 +112,8 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         checkpoint_dir: where checkpoints go; None writes none.
         progress: called after every validation point.
     """
+
+    follow: FitReport | None = None
 
     def __init__(
         self,
@@ -211,9 +216,11 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
                     logits = self.validate(valid)
                     progress = epoch + step / num_steps
                     point = self._point(valid, logits, progress, float(np.mean(losses)))
-                    decision = self._keep(point, self.score(point, logits), snapshots)
+                    decision = self._keep(point, snapshots)
                 losses.clear()
                 self._act(decision)
+                if self.follow and len(self.state.curve) > self.follow.best_index:
+                    self.state.finished = True
                 self._report(point)
                 if self.state.finished:
                     return
@@ -257,17 +264,20 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             valid_logloss=metrics.logloss(labels, probabilities, weight),
             learning_rate=learning_rate(self.optimizer),
         )
+        point = replace(point, score=self.score(point, logits))
+        if self.follow is not None:
+            point = self.follow.followed(len(self.state.curve), point)
         self.state.curve.append(point)
         return point
 
-    def _keep(self, point: CurvePoint, score: float, snapshots: bool) -> Decision:
+    def _keep(self, point: CurvePoint, snapshots: bool) -> Decision:
         """Copy the weights just validated if they are the best, or end a cosine cycle."""
         if snapshots:
             if (self.state.epoch + 1) % self.options.epochs_per_snapshot == 0:
                 self.state.snapshots.append(copy_weights(self.network))
                 self.state.best_epoch = point.epoch
             return "wait"
-        decision = self.schedule.update(score)
+        decision = self.schedule.update(point.score)
         if decision == "improved":
             self.state.best = copy_weights(self.network)
             self.state.best_epoch = point.epoch
@@ -360,11 +370,6 @@ class Trainer(BaseTrainer[CTRNetwork, TensorBatch]):
 
     def validate(self, valid: EncodedBatch) -> FloatArray:
         return predict_logits(self.network, valid)
-
-
-def validation_score(point: CurvePoint) -> float:
-    """What early stopping maximises: AUC, or -logloss where validation has a single class."""
-    return -point.valid_logloss if math.isnan(point.valid_auc) else point.valid_auc
 
 
 def copy_weights(network: torch.nn.Module) -> Weights:

@@ -124,6 +124,7 @@ class XGBoostLearner:
         unlabelled: EncodedBatch | None = None,
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
+        follow: FitReport | None = None,
     ) -> FitReport:
         del unlabelled
         started = time.monotonic()
@@ -142,17 +143,18 @@ class XGBoostLearner:
                 nthread=self.config.num_threads,
             )
         )
-        callback = _Progress(self.config.display_name, options.num_trees, progress)
+        num_trees = options.num_trees if follow is None else follow.best_index + 1
+        callback = _Progress(self.config.display_name, num_trees, progress, follow)
         self.booster_ = xgboost.train(
             self._parameters(positive_rate(labels, weight), valid),
             matrices[0],
-            num_boost_round=options.num_trees,
+            num_boost_round=num_trees,
             evals=[(matrices[0], "train"), (matrices[1], "valid")],
-            early_stopping_rounds=options.early_stopping_rounds,
+            early_stopping_rounds=None if follow else options.early_stopping_rounds,
             verbose_eval=False,
             callbacks=[callback],
         )
-        best = self.booster_.best_iteration
+        best = num_trees - 1 if follow else self.booster_.best_iteration
         self.booster_ = self.booster_[: best + 1]
         return callback.report(best, time.monotonic() - started)
 
@@ -265,8 +267,15 @@ class XGBoostLearner:
 class _Progress(xgboost.callback.TrainingCallback):  # type: ignore[misc]
     """Collects the curve and reports every tenth tree."""
 
-    def __init__(self, learner: str, num_trees: int, progress: ProgressCallback | None) -> None:
+    def __init__(
+        self,
+        learner: str,
+        num_trees: int,
+        progress: ProgressCallback | None,
+        follow: FitReport | None,
+    ) -> None:
         super().__init__()
+        self.follow = follow
         self.learner = learner
         self.num_trees = num_trees
         self.progress = progress
@@ -281,6 +290,8 @@ class _Progress(xgboost.callback.TrainingCallback):  # type: ignore[misc]
             valid_logloss=valid["logloss"][-1],
             learning_rate=0.0,
         )
+        if self.follow is not None:
+            point = self.follow.followed(epoch, point)
         self.curve.append(point)
         if self.progress is not None and (epoch + 1) % 10 == 0:
             fraction = (epoch + 1) / self.num_trees

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +20,10 @@ from dynens.errors import BundleError
 from dynens.graph import Form, Graph
 from dynens.layers.products import Table
 from dynens.metrics import auc
-from dynens.models.base import BaseLearner, FitProgress
+from dynens.models.base import BaseLearner, FitProgress, FitReport
 from dynens.models.rank_graph import rank_graph
 from dynens.models.registry import MODELS, build_learner, load_learner
+from dynens.run import finite
 from tests.unit.models.tables import TinyTable, tiny_table
 
 TABLES = {
@@ -243,6 +245,28 @@ def test_same_seed_gives_the_same_learner_and_another_seed_another(model: str) -
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
+
+
+@every_model
+def test_a_learner_that_follows_another_training_on_its_rows_becomes_that_learner(
+    model: str,
+) -> None:
+    """It hears nothing of the validation rows it is given, whose labels are the wrong ones here."""
+    table = TABLES["plain"]
+    assert table.valid.labels is not None
+    wrong = dataclasses.replace(table.valid, labels=1 - table.valid.labels)
+    first = build_learner(config_of(model), table.layout, table.stats, seed=3)
+    report = first.fit(table.train, table.valid)
+    told = FitReport.from_dict(json.loads(json.dumps(finite(report.to_dict()))))
+    second = build_learner(first.config, table.layout, table.stats, seed=3)
+    again = second.fit(table.train, wrong, follow=told)
+    np.testing.assert_array_equal(
+        second.predict_logits(table.valid), first.predict_logits(table.valid)
+    )
+    assert [p.valid_auc for p in again.curve] == [
+        p.valid_auc for p in report.curve[: report.best_index + 1]
+    ]
+    assert (again.best_epoch, again.best_auc) == (report.best_epoch, report.best_auc)
 
 
 @every_model

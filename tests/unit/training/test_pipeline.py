@@ -14,10 +14,11 @@ from dynens.errors import BadInputError, BundleError, ConfigError, DataError, Tr
 from dynens.rules import LabelRule
 from dynens.run import RunDirectory
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
-from training import pipeline
+from training import pipeline, stage
 from training.context import StageContext
-from training.pipeline import Watcher, _prepare_here, fit, run_stage
+from training.pipeline import Watcher, _prepare_here, fit
 from training.plan import DONE, finished_stages, plan
+from training.stage import run_stage
 
 FEATURES = FeatureSchema(label=LabelRule(column="y"), fields=(FieldSpec(name="c"),))
 
@@ -181,7 +182,7 @@ def test_a_stage_follows_the_settings_of_ray_that_a_run_goes_on_with(
         seen.append(context.config.ray.data_workers)
         raise TrainingError("stopped")
 
-    monkeypatch.setattr(pipeline, "_prepare_data", stopped)
+    monkeypatch.setattr(stage, "_prepare_data", stopped)
     for workers, resume in ((1, False), (2, True)):
         config = RunConfig(ray=RayConfig(data_workers=workers))
         with pytest.raises(TrainingError, match="stopped"):
@@ -196,7 +197,7 @@ def test_rows_of_other_files_undo_what_was_trained(
     specs = plan(RunConfig(), run, 1)
     started(dataset_of(table), run.root, resume=False)
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "_stage_function", lambda _: lambda context: None)
+        patched.setattr(stage, "_stage_function", lambda *_: lambda context: None)
         run_stage(specs[1], run, RunConfig())
     done = {specs[0].name, specs[1].name}
     for labels, finished in (([0, 1, 1], done), ([0, 1, 0], {specs[0].name})):

@@ -1,0 +1,130 @@
+"""What the second pass of a run gains on its test rows, on which neither pass was trained.
+
+    python -m benchmarks.refit RUN [RUN ...] --out benchmarks/out/refit.json
+
+RUN is one that was fitted with `refit`. The first pass, whose validation rows trained nothing, gets
+a bundle of its own from what it has finished, and both are evaluated on the same rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.loads import markdown_table, one_sentence, write_result
+from dynens.bootstrap import auc_draws, interval
+from dynens.config.run import load_run_config
+from dynens.data.prepared import open_prepared
+from dynens.errors import BadInputError
+from dynens.evaluation.systems import RunSystems, score_rows
+from dynens.metrics import auc, logloss
+from dynens.report.write import run_config
+from dynens.run import RunDirectory, read_json
+from training.pipeline import fit
+from training.plan import DONE, plan
+from training.reuse import settings_of
+
+SYSTEMS = ("baseline", "best_single", "student", "static_ensemble", "full_pool", "dynamic")
+
+
+def compare(directory: Path) -> dict[str, Any]:
+    """Both passes of one run.
+
+    Raises:
+        BadInputError: it has one pass only.
+    """
+    run = RunDirectory.open(directory)
+    if not run.is_refitted:
+        raise BadInputError(f"{run.root} has one pass only; fit it with refit=true.")
+    config, data = run_config(run), open_prepared(run.data)
+    batch = data.split("test")
+    assert batch.labels is not None
+    after = score_rows(RunSystems.load(run), batch)
+    with tempfile.TemporaryDirectory() as folder:
+        dataset, given = settings_of(run.root)
+        single = load_run_config(None, ["refit=false"], given)
+        first = fit(dataset, single, Path(folder) / "first", reuse=run.root)
+        rows = open_prepared(first.data).split("test")
+        before = score_rows(RunSystems.load(first), rows)
+    scores = {(name, 0): before.probabilities[name] for name in SYSTEMS}
+    scores |= {(name, 1): after.probabilities[name] for name in SYSTEMS}
+    draws = auc_draws(
+        batch.labels,
+        {f"{name} {number}": p for (name, number), p in scores.items()},
+        draws=config.report.bootstrap_draws,
+        seed=config.seed,
+        sample_weight=batch.sample_weight,
+    )
+    systems = {}
+    for name in SYSTEMS:
+        old, new = (auc(batch.labels, scores[name, k], batch.sample_weight) for k in (0, 1))
+        gain = interval(new - old, draws[f"{name} 1"] - draws[f"{name} 0"])
+        losses = (logloss(batch.labels, scores[name, k], batch.sample_weight) for k in (0, 1))
+        systems[name] = {"auc": (old, new), "logloss": tuple(losses), "gain": vars(gain)}
+    return {
+        "dataset": data.name,
+        "seed": config.seed,
+        "rows": data.rows,
+        "hard_fraction": (before.hard_fraction, after.hard_fraction),
+        "minutes": tuple(_minutes(place) for place in (run.held_out, run)),
+        "systems": systems,
+    }
+
+
+def _minutes(run: RunDirectory) -> float:
+    """From the first start of a stage to the last end."""
+    stages = (s.directory / DONE for s in plan(run_config(run), run, 1))
+    marks = [read_json(mark) for mark in stages if mark.is_file()]
+    ends = [mark["started"] + mark["seconds"] for mark in marks]
+    return float(max(ends) - min(mark["started"] for mark in marks)) / 60
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """A table of every dataset."""
+    parts = []
+    for dataset in dict.fromkeys(r["dataset"] for r in results):
+        runs = [r for r in results if r["dataset"] == dataset]
+        rows = []
+        for name in SYSTEMS:
+            for run in runs:
+                (old, new), gain = run["systems"][name]["auc"], run["systems"][name]["gain"]
+                before, after = run["systems"][name]["logloss"]
+                rows.append(
+                    (
+                        name.replace("_", " "),
+                        str(run["seed"]),
+                        f"{old:.4f}",
+                        f"{new:.4f}",
+                        f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+                        f"{before:.4f} → {after:.4f}",
+                    )
+                )
+        header = ("system", "seed", "first pass", "second pass", "gain [95 %]", "logloss")
+        counts = runs[0]["rows"]
+        hard = ", ".join("{:.1%} → {:.1%}".format(*r["hard_fraction"]) for r in runs)
+        parts.append(
+            f"### {dataset}\n\n{counts['valid']:,} validation rows are among the "
+            f"{counts['train']:,} training rows of the second pass; {counts['test']:,} test rows. "
+            f"Hard rows: {hard}.\n\n{markdown_table(header, rows)}\n"
+        )
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="runs that were refitted")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    results = []
+    for directory in arguments.runs:
+        with one_sentence():
+            results.append(compare(directory))
+    write_result(arguments.out, {"results": results})
+    print(markdown(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Student and router of a second pass; see `training.passes`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dynens.data.prepared import open_prepared
+from dynens.ensemble.blend import Blend
+from dynens.errors import TrainingError
+from dynens.models.net_learner import NetLearner
+from dynens.models.registry import load_learner
+from dynens.routing.difficulty import DIFFICULTY
+from dynens.routing.student_graph import StudentGraph, StudentTrunk
+from dynens.routing.threshold import threshold_at
+from dynens.run import (
+    ENSEMBLE_JSON,
+    FIT_REPORT,
+    MODEL_ONNX,
+    ROUTER_JSON,
+    read_json,
+    write_json,
+)
+from training.architecture import student_config, with_inheritance
+from training.context import StageContext
+from training.int8 import trunk_outputs
+from training.router_stage import (
+    RouteLogits,
+    Routes,
+    encode_threshold,
+    export_routes,
+    route_rows,
+)
+from training.stages import course, labels_of, pool_logits, valid_roles, weights_of
+from training.student import StudentLearner
+
+
+def refit_student(context: StageContext) -> None:
+    """Distil the pool that knows all rows as the first pass distilled its own."""
+    first = context.first
+    assert first is not None
+    config, follow = course(context, lambda r: r.student, student_config(first, "student"))
+    assert follow is not None
+    told = read_json(first.student / FIT_REPORT)
+    if not all("score" in point for point in told["curve"]):
+        raise TrainingError(
+            f"{first.student} was trained by an earlier version, which did not write down what "
+            "ended its training; fit anew without --reuse, or set refit to false."
+        )
+    width = with_inheritance(context.config, context.prepared().layout).product_width
+    config = config.model_copy(update={"product_width": width})
+    student = StudentLearner(context, config, follow=follow)
+    if told["faithful"]:
+        student = student.without_labels(config)
+    learner, report = student.train()
+    write_json(context.out / FIT_REPORT, {**told, **report.to_dict()})
+    learner.save(context.out)
+    learner.export_onnx(context.out / MODEL_ONNX)
+
+
+def refit_router(context: StageContext) -> None:
+    """Export the routes as the first pass settled them, with a difficulty head of this student.
+
+    The head tells from this student's hidden layer what the first pass had to say of the same rows,
+    which trained neither route there; its threshold takes as large a share of them.
+    """
+    first, config, data = context.first, context.config, context.prepared()
+    assert first is not None
+    settled = read_json(first.router / ROUTER_JSON)
+    members = tuple(read_json(first.ensemble / ENSEMBLE_JSON)["members"])
+    valid = data.split("valid")
+    route = valid_roles(config, valid).route
+    rows = valid.take(route)
+    student, before = load_learner(context.run.student), load_learner(first.student)
+    assert isinstance(student, NetLearner)
+    trunk = StudentTrunk(student.networks_[0], data.layout, data.id_frequency).eval()
+    (logit, hidden, rarity), int8 = trunk_outputs(context, trunk, rows)
+    logits = {n: z[route] for n, z in pool_logits(first, members, "valid").items()}
+    logits["student"] = before.predict_logits(open_prepared(first.data).split("valid").take(route))
+    easy, static, hard = (
+        Blend.from_dict(settled["blends"][name])
+        for name in ("student", "static_ensemble", "static_ensemble_with_student")
+    )
+    routes = Routes(easy=easy, hard=hard, static=static)
+    source = RouteLogits(logits, labels_of(rows), weights_of(rows))
+    said = replace(route_rows(source, routes, hidden, rarity), student_logit=logit)
+    difficulty = DIFFICULTY[settled["difficulty"]](said, config.seed).eval()
+    export_routes(context, StudentGraph(trunk, easy, difficulty), routes, members, int8)
+    threshold = threshold_at(difficulty.score(said), settled["fitted_fraction"])
+    write_json(context.out / ROUTER_JSON, {**settled, "threshold": encode_threshold(threshold)})
