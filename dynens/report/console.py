@@ -157,6 +157,12 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
             "No row is routed to the ensemble: none of these is hard by the threshold, which "
             "validation rows settled."
         )
+    if metrics.get("refit"):
+        judges = metrics["rows"]["valid"]
+        sentences.append(
+            f"All models were trained twice: once to settle everything on {judges:,} validation "
+            "rows, and once more with these among the training rows."
+        )
     return sentences
 
 

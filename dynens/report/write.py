@@ -56,6 +56,7 @@ def evaluate_run(
         options=config.report,
         stability=student_stability(run),
     )
+    metrics["refit"] = data.trains_on_valid
     return metrics, scored, batch
 
 

@@ -111,3 +111,9 @@ def test_probabilities_that_are_far_off_are_told_before_the_gains(
     if told is not None:
         assert told in sentences[0]
         assert "newer" in sentences[0]
+
+
+def test_a_second_pass_is_told() -> None:
+    metrics = metrics_of(0.98, low=0.002) | {"refit": True, "rows": {"valid": 12_345}}
+    assert "trained twice: once to settle everything on 12,345" in headline(metrics)[-1]
+    assert len(headline(metrics | {"refit": False})) == 1
