@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from benchmarks.accuracy import run_once
+from benchmarks.loads import with_held_out_rows
 from dynens.config.run import RunConfig, load_run_config
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.errors import BadInputError
@@ -26,10 +27,20 @@ def finished(tmp_path: Path) -> Path:
 
 def test_a_finished_run_is_taken_where_its_settings_are_those_asked_for(finished: Path) -> None:
     for settings in ([], ["ray.num_cpus=1"]):
-        assert run_once("sample", load_run_config(None, settings), finished) == {"seed": 1}
+        config = load_run_config(None, ["refit=false", *settings])
+        assert run_once("sample", config, finished) == {"seed": 1}
 
 
-@pytest.mark.parametrize("setting", ["seed=2", "distill.alpha.start=1"])
+@pytest.mark.parametrize("setting", ["seed=2", "distill.alpha.start=1", "refit=true"])
 def test_figures_of_other_settings_are_not_given_for_these(finished: Path, setting: str) -> None:
     with pytest.raises(BadInputError, match=r"other settings.* --runs"):
-        run_once("sample", load_run_config(None, [setting]), finished)
+        run_once("sample", load_run_config(None, ["refit=false", setting]), finished)
+
+
+def test_a_second_pass_counts_as_another_setting(finished: Path) -> None:
+    (finished / "first_pass").mkdir()
+    (finished / "first_pass/config.yaml").write_bytes((finished / "config.yaml").read_bytes())
+    with pytest.raises(BadInputError, match=r"other settings.* --runs"):
+        run_once("sample", load_run_config(None, ["refit=false"]), finished)
+    with pytest.raises(BadInputError, match=r"trained on its validation rows.* refit=false"):
+        with_held_out_rows(finished)
