@@ -107,7 +107,8 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         parts.append(
             f"### {dataset}\n\n{counts['valid']:,} validation rows are among the "
             f"{counts['train']:,} training rows of the second pass; {counts['test']:,} test rows. "
-            f"Hard rows: {hard}. Minutes of all stages: {minutes}.\n\n{markdown_table(header, rows)}\n"
+            f"Hard rows: {hard}. Minutes of all stages: {minutes}.\n\n"
+            f"{markdown_table(header, rows)}\n"
         )
     return "\n".join(parts)
 
