@@ -30,6 +30,7 @@ from benchmarks import (
     out_of_fold,
     peer_accuracy,
     peers,
+    refit,
     routing,
     serving,
     sizes,
@@ -53,6 +54,10 @@ def cascade_section(data: Mapping[str, Any]) -> str:
     return cascade.markdown(data["results"])
 
 
+def refit_section(data: Mapping[str, Any]) -> str:
+    return refit.markdown(data["results"])
+
+
 def routing_section(data: Mapping[str, Any]) -> str:
     return routing.markdown(data["results"])
 
@@ -73,6 +78,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "RecBole's models on the same rows",
         "python -m benchmarks.peer_accuracy RUN... --jobs 2 --out F",
         peer_accuracy.markdown,
+    ),
+    "refit": (
+        "Trained a second time, on validation rows, too",
+        "python -m benchmarks.refit RUN... --out benchmarks/out/refit.json",
+        refit_section,
     ),
     "cascade": (
         "A confidence cascade at equal cost",

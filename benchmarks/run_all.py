@@ -59,7 +59,8 @@ def steps(short: bool) -> list[Step]:
         return str(runs / f"{data}-{seed}")
 
     def accuracy(data: list[str], seeds: list[str], *more: str, name: str = "accuracy") -> Step:
-        given = ("--data", *data, "--seeds", *seeds, "--runs", str(runs), *more)
+        folder = runs / "refit" if "refit=true" in more else runs
+        given = ("--data", *data, "--seeds", *seeds, "--runs", str(folder), *more)
         return step(name, *given, module="accuracy")
 
     if short:
@@ -94,6 +95,8 @@ def steps(short: bool) -> list[Step]:
     if has_kuairand:
         for study in soft_labels.STUDIES:
             plan.append(step(study, study, "--data", "kuairand-pure", module="soft_labels"))
+        plan.append(accuracy([KUAIRAND], seeds, "--set", "refit=true", name="accuracy-refit"))
+        plan.append(step("refit", *(run_of(f"refit/{KUAIRAND}", seed) for seed in seeds)))
         wide = run_of(KUAIRAND)
         plan.append(step("serving-kuairand", wide, module="serving"))
         for seed in seeds[1:]:

@@ -69,6 +69,9 @@ class ConsoleWatcher(Watcher):
                 markup=False,
             )
 
+    def noted(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def warned(self, text: str) -> None:
         self._console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 

@@ -51,6 +51,8 @@ class Watcher:
 
     def finished(self, stage: StageSpec, seconds: float, reused: bool) -> None: ...
 
+    def noted(self, text: str) -> None: ...
+
     def warned(self, text: str) -> None: ...
 
 
@@ -79,6 +81,7 @@ def fit(
         BadInputError: the data or the directory cannot be used, or another process is using it.
         TrainingError: a stage failed.
     """
+    watcher = watcher or Watcher()
     check_student(config)
     _check_workers(config)
     run = RunDirectory(out.resolve())
@@ -91,8 +94,10 @@ def fit(
             try:
                 if reuse is not None and is_new:
                     linked = reuse_stages(run, config, reuse)
-                _prepare_here(run.held_out, config, watcher or Watcher())
+                _prepare_here(run.held_out, config, watcher)
                 data = open_prepared(run.held_out.data)
+                for name, reason in data.unsuited(config).items():
+                    watcher.noted(f"learner {name} is left out: {reason}")
                 config = data.without_unsuited(config)
                 was_made = not is_new and is_complete(plan(config, run, 1)[-1])
                 if not was_made and not run.is_refitted and is_wanted(config, data):
@@ -101,8 +106,8 @@ def fit(
                     check_cores(config, num_cpus)
                     for place, stages in passes(config, run, num_cpus):
                         if place is not run.held_out:
-                            _prepare_again(place, config, stages[0], watcher or Watcher())
-                        _execute(place, config, stages, watcher or Watcher())
+                            _prepare_again(place, config, stages[0], watcher)
+                        _execute(place, config, stages, watcher)
             except BundleError:
                 raise  # a file of the run was damaged meanwhile; the others are good
             except BadInputError:
@@ -113,7 +118,7 @@ def fit(
                 raise
             for place in (run, run.held_out):
                 shutil.rmtree(place.work, ignore_errors=True)
-    warn_of_ranking(run, watcher or Watcher())
+    warn_of_ranking(run, watcher)
     return run
 
 

@@ -52,16 +52,22 @@ def default_learners() -> dict[str, LearnerConfig]:
     }
 
 
-def suits(learner: LearnerConfig, num_rows: int, layout: FeatureLayout) -> bool:
-    """Whether a learner is meant for a table of so many (informative) rows and these fields."""
+def why_unsuited(learner: LearnerConfig, num_rows: int, layout: FeatureLayout) -> str | None:
+    """Why a learner is not meant for a table of so many (informative) rows and these fields.
+
+    None: it is.
+    """
     if learner.max_rows is not None and num_rows > learner.max_rows:
-        return False
+        return f"the table is worth {num_rows:,} rows and max_rows is {learner.max_rows:,}"
     num_fields = len(layout.fields if learner.fields is None else learner.fields)
     if learner.max_fields is not None and num_fields > learner.max_fields:
-        return False
+        return f"the table has {num_fields} sparse fields and max_fields is {learner.max_fields}"
     if learner.min_rows_per_id is None:
-        return True
+        return None
     pair = layout.largest_pair(learner.fields) if layout.has_context else None
     if pair is None or min(pair.sizes) < _FEWEST_IDS:
-        return False
-    return num_rows >= learner.min_rows_per_id * max(pair.sizes)
+        return f"the table has no keys of users and items with {_FEWEST_IDS} values each"
+    per_id, least = num_rows / max(pair.sizes), learner.min_rows_per_id
+    if per_id < least:
+        return f"users or items have {per_id:.1f} rows each and min_rows_per_id is {least:g}"
+    return None

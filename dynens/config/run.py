@@ -13,7 +13,7 @@ from dynens.batch import FeatureLayout
 from dynens.config.base import FrozenConfig, apply_overrides, load_yaml, merged, validate
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig
-from dynens.config.pool import default_learners, default_student, suits
+from dynens.config.pool import default_learners, default_student, why_unsuited
 from dynens.config.serving import ServingConfig
 from dynens.errors import ConfigError
 
@@ -190,6 +190,11 @@ class RunConfig(FrozenConfig):
             return given
         return merged(default_student().model_dump(), given)
 
+    def unsuited(self, num_rows: int, layout: FeatureLayout) -> dict[str, str]:
+        """Why, by name, learners are not meant for a table; arguments as for `for_table`."""
+        reasons = {n: why_unsuited(c, num_rows, layout) for n, c in self.learners.items()}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
     def for_table(self, num_rows: int, layout: FeatureLayout) -> RunConfig:
         """The same without the learners that are not meant for a table.
 
@@ -201,13 +206,10 @@ class RunConfig(FrozenConfig):
             ConfigError: hints are asked of one of them, or fewer are left than the ensemble has
                 members.
         """
-        kept = {
-            name: learner
-            for name, learner in self.learners.items()
-            if suits(learner, num_rows, layout)
-        }
+        unsuited = self.unsuited(num_rows, layout)
+        kept = {name: c for name, c in self.learners.items() if name not in unsuited}
         if len(kept) < self.ensemble.size:
-            left_out = ", ".join(name for name in self.learners if name not in kept)
+            left_out = ", ".join(unsuited)
             raise ConfigError(
                 f"learners has {len(kept)} entries that suit the table's {num_rows} rows and "
                 f"{len(layout.fields)} sparse fields ({left_out} are left out by their max_rows, "

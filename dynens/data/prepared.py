@@ -68,6 +68,10 @@ class PreparedData:
         """
         return config.for_table(self.informative_rows, self.layout)
 
+    def unsuited(self, config: RunConfig) -> dict[str, str]:
+        """Why, by name, learners of a configuration are not meant for this table."""
+        return config.unsuited(self.informative_rows, self.layout)
+
     @property
     def schema(self) -> FeatureSchema:
         return self.dataset.features
