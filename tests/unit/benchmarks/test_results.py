@@ -100,9 +100,10 @@ FULL_ONLY |= {
     "load_curve-kuairand",
     "continual",
     "federated",
+    "refit",
 }
-# The run that the full form's students are made from.
-NO_SECTION = {"accuracy-sample"}
+# The runs that the full form's students are made from, and those of two passes.
+NO_SECTION = {"accuracy-sample", "accuracy-refit"}
 
 
 @pytest.mark.parametrize("short", [True, False])
