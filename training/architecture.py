@@ -6,7 +6,6 @@ Student and baseline share it, so it is settled before either is trained.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +82,6 @@ def choose(measured: list[Candidate], cap_us_per_row: float) -> Candidate:
 
 def choose_architecture(context: StageContext) -> None:
     """Measure the candidates' untrained graphs, search if asked to, and write down the choice."""
-    if context.first is not None:
-        shutil.copy(context.first.architecture / ARCHITECTURE_JSON, context.out)
-        return
     config = context.config
     chosen, measured = settle(context)
     write_json(

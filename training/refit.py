@@ -1,11 +1,15 @@
-"""Student and router of a second pass; see `training.passes`."""
+"""The stages of a second pass that differ from those of a first; see `training.passes`."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 
 from dynens.data.prepared import open_prepared
-from dynens.ensemble.blend import Blend
+from dynens.ensemble.blend import Blend, Logits
+from dynens.ensemble.calibration import matched
+from dynens.ensemble.scorer import PoolScorer
 from dynens.errors import TrainingError
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import load_learner
@@ -20,7 +24,7 @@ from dynens.run import (
     read_json,
     write_json,
 )
-from training.architecture import student_config, with_inheritance
+from training.architecture import ARCHITECTURE_JSON, student_config, with_inheritance
 from training.context import StageContext
 from training.int8 import trunk_outputs
 from training.router_stage import (
@@ -32,6 +36,37 @@ from training.router_stage import (
 )
 from training.stages import course, labels_of, pool_logits, valid_roles, weights_of
 from training.student import StudentLearner
+
+
+def settled_architecture(context: StageContext) -> None:
+    """The student's architecture is the first pass's."""
+    assert context.first is not None
+    shutil.copy(context.first.architecture / ARCHITECTURE_JSON, context.out)
+
+
+def refit_ensemble(context: StageContext) -> None:
+    """Members and weights are the first pass's."""
+    assert context.first is not None
+    settled = read_json(context.first.ensemble / ENSEMBLE_JSON)
+    logits = _known_logits(context)
+    blends = {name: _matched(context, b, logits).to_dict() for name, b in settled["blends"].items()}
+    write_json(context.out / ENSEMBLE_JSON, {**settled, "blends": blends})
+
+
+def _known_logits(context: StageContext) -> dict[str, Logits]:
+    """What the pool says of validation rows, which it was trained on."""
+    rows = context.prepared().valid_rows
+    logits = pool_logits(context.run, tuple(context.config.learners), "train")
+    return {name: z[rows] for name, z in logits.items()}
+
+
+def _matched(
+    context: StageContext, blend: Mapping[str, object], logits: Mapping[str, Logits]
+) -> Blend:
+    """A blend of the first pass, whose calibration made up for what had changed since training,
+    without that part of it which models that were trained on these rows know by themselves."""
+    rows = context.prepared().split("valid")
+    return matched(Blend.from_dict(blend), logits, labels_of(rows), weights_of(rows))
 
 
 def refit_student(context: StageContext) -> None:
@@ -69,21 +104,33 @@ def refit_router(context: StageContext) -> None:
     members = tuple(read_json(first.ensemble / ENSEMBLE_JSON)["members"])
     valid = data.split("valid")
     route = valid_roles(config, valid).route
-    rows = valid.take(route)
     student, before = load_learner(context.run.student), load_learner(first.student)
     assert isinstance(student, NetLearner)
     trunk = StudentTrunk(student.networks_[0], data.layout, data.id_frequency).eval()
-    (logit, hidden, rarity), int8 = trunk_outputs(context, trunk, rows)
+    (logit, hidden, rarity), int8 = trunk_outputs(context, trunk, valid)
     logits = {n: z[route] for n, z in pool_logits(first, members, "valid").items()}
     logits["student"] = before.predict_logits(open_prepared(first.data).split("valid").take(route))
-    easy, static, hard = (
-        Blend.from_dict(settled["blends"][name])
-        for name in ("student", "static_ensemble", "static_ensemble_with_student")
-    )
-    routes = Routes(easy=easy, hard=hard, static=static)
-    source = RouteLogits(logits, labels_of(rows), weights_of(rows))
-    said = replace(route_rows(source, routes, hidden, rarity), student_logit=logit)
+    source = RouteLogits(logits, labels_of(valid)[route], weights_of(valid)[route])
+    before_routes = _routes({n: Blend.from_dict(b) for n, b in settled["blends"].items()})
+    said = route_rows(source, before_routes, hidden[route], rarity[route])
+    said = replace(said, student_logit=logit[route])
     difficulty = DIFFICULTY[settled["difficulty"]](said, config.seed).eval()
-    export_routes(context, StudentGraph(trunk, easy, difficulty), routes, members, int8)
     threshold = threshold_at(difficulty.score(said), settled["fitted_fraction"])
-    write_json(context.out / ROUTER_JSON, {**settled, "threshold": encode_threshold(threshold)})
+    known = {**_known_logits(context), "student": logit}
+    known |= PoolScorer({"baseline": context.run.baseline / MODEL_ONNX}).logits(valid)
+    blends = {name: _matched(context, b, known) for name, b in settled["blends"].items()}
+    routes = _routes(blends)
+    export_routes(context, StudentGraph(trunk, routes.easy, difficulty), routes, members, int8)
+    changed = {
+        "threshold": encode_threshold(threshold),
+        "blends": {name: blend.to_dict() for name, blend in blends.items()},
+    }
+    write_json(context.out / ROUTER_JSON, {**settled, **changed})
+
+
+def _routes(blends: Mapping[str, Blend]) -> Routes:
+    return Routes(
+        easy=blends["student"],
+        hard=blends["static_ensemble_with_student"],
+        static=blends["static_ensemble"],
+    )

@@ -74,21 +74,28 @@ def _stage_function(name: str, again: bool) -> Callable[[StageContext], None]:
     if name == PREPARE:
         return _prepare_data
     from training.architecture import choose_architecture
-    from training.refit import refit_router, refit_student
+    from training.refit import refit_ensemble, refit_router, refit_student, settled_architecture
     from training.router_stage import build_bundle, build_router
     from training.stages import build_ensemble, train_baseline, train_learner
     from training.student import train_student
 
     if name.startswith(LEARNER_PREFIX):
         return partial(train_learner, name=name.removeprefix(LEARNER_PREFIX))
-    return {
+    first = {
         "architecture": choose_architecture,
         "baseline": train_baseline,
         "ensemble": build_ensemble,
-        "student": refit_student if again else train_student,
-        "router": refit_router if again else build_router,
+        "student": train_student,
+        "router": build_router,
         "bundle": build_bundle,
-    }[name]
+    }
+    second = {
+        "architecture": settled_architecture,
+        "ensemble": refit_ensemble,
+        "student": refit_student,
+        "router": refit_router,
+    }
+    return (first | second if again else first)[name]
 
 
 def _prepare_data(context: StageContext) -> None:

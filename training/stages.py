@@ -165,9 +165,6 @@ def _saved_logits(path: Path) -> Logits:
 
 def build_ensemble(context: StageContext) -> None:
     """Calibrate the pool, choose the serving members and all weights."""
-    if context.first is not None:
-        shutil.copy(context.first.ensemble / ENSEMBLE_JSON, context.out)
-        return
     config, data = context.config, context.prepared()
     names = tuple(config.learners)
     valid = data.split("valid")

@@ -101,16 +101,22 @@ class PreparedData:
         if name not in SPLITS:
             raise DataError(f"there is no split {name!r}; it is one of {', '.join(SPLITS)}.")
         if name == "valid" and self.trains_on_valid:
-            path = self.directory / VALID_ROWS
-            with intact(path):
-                rows = np.load(path, allow_pickle=False)
-            return replace(self.split("train").take(rows), stats=None, grades=None)
+            rows = self.split("train").take(self.valid_rows)
+            return replace(rows, stats=None, grades=None)
         return read_shard(self.directory / f"{name}.arrow")
 
     @property
     def trains_on_valid(self) -> bool:
         """Whether validation rows are among the training rows."""
         return (self.directory / VALID_ROWS).exists()
+
+    @property
+    def valid_rows(self) -> npt.NDArray[np.int64]:
+        """Positions of the validation rows among the training rows, where they train as well."""
+        path = self.directory / VALID_ROWS
+        with intact(path):
+            rows: npt.NDArray[np.int64] = np.load(path, allow_pickle=False)
+            return rows
 
     @property
     def unlabelled(self) -> EncodedBatch | None:

@@ -42,9 +42,19 @@ def platt(
     z = blend.logit(logits)
     slope, bias = _fit_slope(z, labels, sample_weight, fit_bias=True)
     if slope <= 0:
-        target = float(np.clip(np.average(labels, weights=sample_weight), 1e-6, 1 - 1e-6))
-        return blend.scaled(1.0, _shift_to_mean(z, target, sample_weight))
+        return matched(blend, logits, labels, sample_weight)
     return blend.scaled(slope, bias)
+
+
+def matched(
+    blend: Blend,
+    logits: Mapping[str, Logits],
+    labels: Vector,
+    sample_weight: Vector | None = None,
+) -> Blend:
+    """`blend` with the bias that foretells as many positives as the given rows have."""
+    target = float(np.clip(np.average(labels, weights=sample_weight), 1e-6, 1 - 1e-6))
+    return blend.scaled(1.0, _shift_to_mean(blend.logit(logits), target, sample_weight))
 
 
 def temperature(

@@ -90,6 +90,16 @@ def test_the_hard_share_is_the_one_that_was_asked_for(refitted: Path) -> None:
     assert np.mean(route) == pytest.approx(0.2, abs=0.05)
 
 
+def test_as_many_positives_are_foretold_as_the_newest_rows_have(refitted: Path) -> None:
+    """The first pass's calibration made up for drift that models trained on these rows know."""
+    rows = open_prepared(RunDirectory.open(refitted).data).split("valid")
+    engine = Engine.load(refitted)
+    assert rows.labels is not None
+    for system in ("student", "ensemble"):
+        foretold = engine.score(rows, system=system).probability  # type: ignore[arg-type]
+        assert foretold.mean() == pytest.approx(rows.labels.mean(), abs=1e-3), system
+
+
 def test_it_is_exported_anew_and_reused_like_any_other(refitted: Path) -> None:
     rows = open_prepared(RunDirectory.open(refitted).data).split("test")
     before = Engine.load(refitted).score(rows)

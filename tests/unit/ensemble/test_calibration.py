@@ -5,7 +5,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from dynens.ensemble.blend import Blend
-from dynens.ensemble.calibration import calibrate, isotonic, platt, temperature
+from dynens.ensemble.calibration import calibrate, isotonic, matched, platt, temperature
 from dynens.metrics import logloss, sigmoid
 
 
@@ -82,3 +82,14 @@ def test_isotonic_agrees_with_scikit_learn_away_from_the_ends() -> None:
     assert isotonic(z, labels, weight, at) == pytest.approx(reference.predict(at), abs=1e-6)
     ends = isotonic(z, labels, weight, np.array([-99.0, 99.0], np.float32))
     assert 0 < ends[0] < ends[1] < 1
+
+
+def test_a_matched_blend_foretells_the_share_that_the_rows_have() -> None:
+    rng = np.random.default_rng(0)
+    logits = {"a": rng.normal(size=500).astype(np.float32)}
+    labels = (rng.random(500) < 0.1).astype(np.float32)
+    weight = rng.uniform(0.5, 2.0, 500)
+    blend = matched(Blend({"a": 0.7}, 2.0), logits, labels, weight)
+    share = np.average(blend.probability(logits), weights=weight)
+    assert share == pytest.approx(np.average(labels, weights=weight), abs=1e-4)
+    assert blend.weights == {"a": 0.7}
