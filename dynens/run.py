@@ -159,6 +159,11 @@ class RunDirectory:
         """Whether the run exists and may go on; False: a new one may be made here."""
         if self.root.exists() and not self.root.is_dir():
             raise BadInputError(f"{self.root} is a file; choose another --out directory.")
+        for parent in map(RunDirectory, self.root.resolve().parents):
+            if parent.config.is_file() and parent.environment.is_file():
+                raise BadInputError(
+                    f"{self.root} lies inside the run {parent.root}; choose an --out outside of it."
+                )
         if self.config.is_file():
             if not resume:
                 raise BadInputError(
@@ -176,11 +181,6 @@ class RunDirectory:
             raise BadInputError(
                 f"{self.root} is not empty and holds no run; choose another --out directory."
             )
-        for parent in map(RunDirectory, self.root.resolve().parents):
-            if parent.config.is_file() and parent.environment.is_file():
-                raise BadInputError(
-                    f"{self.root} lies inside the run {parent.root}; choose an --out outside of it."
-                )
         return False
 
 

@@ -12,6 +12,7 @@ from dynens.models.registry import load_learner
 from dynens.run import MODEL_ONNX, RunDirectory
 from training.context import read_settings
 from training.int8 import is_int8
+from training.passes import check_first_pass
 from training.pipeline import Watcher, warn_of_ranking
 from training.plan import finished_stages, plan
 from training.stage import run_stage
@@ -31,6 +32,7 @@ def export_run(run: RunDirectory, watcher: Watcher) -> None:
         BadInputError: another process works on it, or it cannot be written.
     """
     _, config = read_settings(run.read_config(), str(run.config))
+    check_first_pass(run)
     config = open_prepared(run.held_out.data).without_unsuited(config)
     stages = plan(config, run, 1)
     missing = {s.name for s in stages} - finished_stages(stages) - set(_AGAIN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from dynens.ensemble.scorer import open_session, run_graph
 from dynens.models.onnx_export import export_module
 from dynens.models.quantize import quantize_graph
 from dynens.routing.student_graph import StudentTrunk
-from dynens.run import MODEL_ONNX, read_json, write_json
+from dynens.run import MODEL_ONNX, RunDirectory, read_json, write_json
 from training.context import StageContext
 
 INT8_JSON = "int8.json"
@@ -31,18 +32,23 @@ DIFFICULTY_WEIGHTS = ("difficulty.",)
 Array = npt.NDArray[np.float32]
 
 
-def serve_int8(context: StageContext, graph: Path, judged: EncodedBatch) -> Int8Trial | None:
+def serve_int8(
+    context: StageContext, graph: Path, judged: EncodedBatch, settled: Int8Trial | None = None
+) -> Int8Trial | None:
     """Put the INT8 form in the place of `graph` if it is worth it, and record the trial beside it.
 
     Args:
         context: the stage's; with `ensemble.int8` off nothing happens.
         graph: an exported network with the output `logit`; replaced, it stays as `NAME_fp32.onnx`.
         judged: labelled rows that trained nothing.
+        settled: the first pass's trial where this is the second, whose `judged` cannot decide.
     """
     if context.config.ensemble.int8 == "off":
         return None
     candidate = graph.with_name(f"{graph.stem}_int8.onnx")
-    trial = try_int8(graph, _calibration(context), judged, candidate)
+    trial = settled or try_int8(graph, _calibration(context), judged, candidate)
+    if settled is not None and settled.kept:
+        quantize_graph(graph, _calibration(context), candidate)
     if trial.kept:
         os.replace(graph, _fp32_name(graph))
         os.replace(candidate, graph)
@@ -50,6 +56,20 @@ def serve_int8(context: StageContext, graph: Path, judged: EncodedBatch) -> Int8
         candidate.unlink(missing_ok=True)
     write_json(graph.with_name(INT8_JSON), trial.to_dict())
     return trial
+
+
+def settled_trial(context: StageContext, place: Callable[[RunDirectory], Path]) -> Int8Trial | None:
+    """In a second pass, what the first one found of a network whose folder is `place`."""
+    if context.first is None or context.config.ensemble.int8 == "off":
+        return None
+    return Int8Trial.from_dict(read_json(place(context.first) / INT8_JSON))
+
+
+def _settled_student(context: StageContext) -> Int8Trial | None:
+    if context.first is None:
+        return None
+    trials = read_json(context.first.router / QUANTIZATION_JSON)
+    return Int8Trial.from_dict(trials["student"])
 
 
 def fp32_graph(directory: Path) -> Path:
@@ -76,7 +96,7 @@ def trunk_outputs(
     with tempfile.TemporaryDirectory(dir=context.out) as directory:
         graph = Path(directory) / "trunk.onnx"
         export_module(trunk, context.prepared().layout, graph, outputs=TRUNK_OUTPUTS)
-        trial = serve_int8(context, graph, rows)
+        trial = serve_int8(context, graph, rows, _settled_student(context))
         logit, hidden, rarity = run_graph(open_session(graph), TRUNK_OUTPUTS, rows)
     return (logit, hidden, rarity), trial
 

@@ -13,8 +13,9 @@ import shutil
 from dataclasses import replace
 
 from dynens.config.run import RunConfig
-from dynens.data.prepared import PreparedData
-from dynens.run import RunDirectory
+from dynens.data.prepared import VALID_ROWS, PreparedData
+from dynens.errors import BundleError
+from dynens.run import FIT_REPORT, RunDirectory, read_json
 from training.plan import StageSpec, finished_stages, is_complete, plan
 
 _BUNDLE = "bundle"  # what a first pass does without
@@ -28,17 +29,35 @@ def is_wanted(config: RunConfig, data: PreparedData) -> bool:
     return is_later and config.why_no_refit() is None
 
 
+def check_first_pass(run: RunDirectory) -> None:
+    """Refuse a second pass without what it follows.
+
+    Raises:
+        BundleError: the first pass is missing.
+    """
+    if not run.is_refitted and (run.data / VALID_ROWS).exists():
+        raise BundleError(
+            f"{run.first_pass} is missing, and the models of {run.root} were trained after it; "
+            "bring it back, or fit anew."
+        )
+
+
 def begin_first_pass(run: RunDirectory, config: RunConfig) -> None:
     """Make what the stages have come to so far that of a first pass."""
-    moved = RunDirectory(run.work / run.first_pass.name)
-    shutil.rmtree(moved.root, ignore_errors=True)
-    for stage in plan(config, run, 1):
-        if is_complete(stage):
-            target = moved.root / stage.directory.relative_to(run.root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(stage.directory, target)
-    shutil.copy(run.config, moved.config)
-    os.replace(moved.root, run.first_pass)
+    run.first_pass.mkdir(exist_ok=True)
+    shutil.copy(run.config, run.first_pass)
+    for stage, moved in zip(plan(config, run, 1), plan(config, run.held_out, 1), strict=True):
+        if not is_complete(stage):
+            continue
+        if stage.name == "student" and not _can_be_followed(stage):
+            break  # nor what comes after it
+        moved.directory.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(stage.directory, moved.directory)
+
+
+def _can_be_followed(student: StageSpec) -> bool:
+    """Whether a student's report has what ended its training; earlier versions did not write it."""
+    return all("score" in point for point in read_json(student.directory / FIT_REPORT)["curve"])
 
 
 def passes(
@@ -50,5 +69,7 @@ def passes(
         return [(run, stages)]
     first = [s for s in plan(config, run.held_out, cluster_cpus) if s.name != _BUNDLE]
     if len(finished_stages(first)) < len(first):
-        shutil.rmtree(run.data, ignore_errors=True)  # a second pass that followed another first one
+        # What is there followed another first pass, but for the rows.
+        for place in (run.work, *(stage.directory for stage in stages[1:])):
+            shutil.rmtree(place, ignore_errors=True)
     return [(run.held_out, first), (run, [replace(stage, again=True) for stage in stages])]

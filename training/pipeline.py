@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 
 from dynens.bundle import load_bundle
 from dynens.config.run import RunConfig
-from dynens.data.prepared import PreparedData, open_prepared
-from dynens.errors import BadInputError, BundleError, DynensError, TrainingError
+from dynens.data.prepared import ALSO_VALID, PreparedData, open_prepared
+from dynens.errors import BadInputError, BundleError, DataError, DynensError, TrainingError
 from dynens.run import RunDirectory, no_empty_folders
 from dynens.schema import DatasetConfig
 from training.cluster import cluster
 from training.context import read_settings
 from training.failures import LESS_MEMORY
-from training.passes import begin_first_pass, is_wanted, passes
+from training.passes import begin_first_pass, check_first_pass, is_wanted, passes
 from training.plan import (
     DONE,
     LEARNER_PREFIX,
@@ -94,6 +95,7 @@ def fit(
             try:
                 if reuse is not None and is_new:
                     linked = reuse_stages(run, config, reuse)
+                check_first_pass(run)
                 _prepare_here(run.held_out, config, watcher)
                 data = open_prepared(run.held_out.data)
                 for name, reason in data.unsuited(config).items():
@@ -102,18 +104,16 @@ def fit(
                 was_made = not is_new and is_complete(plan(config, run, 1)[-1])
                 if not was_made and not run.is_refitted and is_wanted(config, data):
                     begin_first_pass(run, config)
+                if run.is_refitted:
+                    _prepare_again(run, config, watcher)
                 with cluster(config.ray) as num_cpus:
                     check_cores(config, num_cpus)
                     for place, stages in passes(config, run, num_cpus):
-                        if place is not run.held_out:
-                            _prepare_again(place, config, stages[0], watcher)
                         _execute(place, config, stages, watcher)
             except BundleError:
                 raise  # a file of the run was damaged meanwhile; the others are good
             except BadInputError:
-                folder = run.held_out.learners
-                found = {LEARNER_PREFIX + p.parent.name for p in folder.glob(f"*/{DONE}")}
-                if is_new and found <= linked:
+                if is_new and not _trained_learners(run) - linked:
                     _clear(run.root)  # not where learners were trained, which may take hours
                 raise
             for place in (run, run.held_out):
@@ -153,6 +153,16 @@ def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _trained_learners(run: RunDirectory) -> set[str]:
+    """Names of the stages of learners that are complete in either pass."""
+    places = {place.root: place for place in (run.held_out, run)}.values()
+    return {
+        (LEARNER_PREFIX if place is run.held_out else "again:") + mark.parent.name
+        for place in places
+        for mark in place.learners.glob(f"*/{DONE}")
+    }
+
+
 def _clear(root: Path) -> None:
     """Empty the folder of a run that came to nothing."""
     for path in root.iterdir():
@@ -168,29 +178,51 @@ def _prepare_here(run: RunDirectory, config: RunConfig, watcher: Watcher) -> Non
     if is_complete(stage):
         compare_files(run, watcher.warned)
         return
+    data = _prepared(stage, run, config, watcher, _prepared_note)
+    for warning in (*data.report.get("warnings", ()), *_rare_classes(data)):
+        watcher.warned(warning)
+
+
+def _prepare_again(run: RunDirectory, config: RunConfig, watcher: Watcher) -> None:
+    """Prepare the rows of a second pass, which are those of the first.
+
+    Raises:
+        DataError: the files are gone or have changed since the first pass's rows were read.
+    """
+    wanted = open_prepared(run.held_out.data).fingerprint + ALSO_VALID
+    stage = replace(next(s for s in plan(config, run, 1) if s.name == PREPARE), again=True)
+    if is_complete(stage) and open_prepared(run.data).fingerprint == wanted:
+        return
+    try:
+        data = _prepared(
+            stage, run, config, watcher, lambda d: f"{d.rows['valid']:,} validation rows train, too"
+        )
+    except DataError as e:
+        raise DataError(f"a second pass (refit) reads the files again: {e}") from e
+    if data.fingerprint != wanted:
+        shutil.rmtree(run.data)
+        raise DataError(
+            f"the files of {data.name} changed while {run.root} was made from them; fit anew when "
+            "nothing writes to them."
+        )
+
+
+def _prepared(
+    stage: StageSpec,
+    run: RunDirectory,
+    config: RunConfig,
+    watcher: Watcher,
+    note: Callable[[PreparedData], str],
+) -> PreparedData:
+    """The rows of a run, prepared and told of."""
     watcher.started(stage)
     start = time.monotonic()
     shutil.rmtree(run.work, ignore_errors=True)  # checkpoints of other rows
     run_stage(stage, run, config)
     data = open_prepared(run.data)
-    watcher.progress(stage, 1.0, _prepared_note(data))
+    watcher.progress(stage, 1.0, note(data))
     watcher.finished(stage, time.monotonic() - start, reused=False)
-    for warning in (*data.report.get("warnings", ()), *_rare_classes(data)):
-        watcher.warned(warning)
-
-
-def _prepare_again(
-    run: RunDirectory, config: RunConfig, stage: StageSpec, watcher: Watcher
-) -> None:
-    """Prepare the rows of a second pass."""
-    if is_complete(stage):
-        return
-    watcher.started(stage)
-    start = time.monotonic()
-    run_stage(stage, run, config)
-    rows = open_prepared(run.data).rows
-    watcher.progress(stage, 1.0, f"{rows['valid']:,} validation rows train, too")
-    watcher.finished(stage, time.monotonic() - start, reused=False)
+    return data
 
 
 def _rare_classes(data: PreparedData) -> Iterator[str]:

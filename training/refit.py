@@ -10,7 +10,6 @@ from dynens.data.prepared import open_prepared
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.calibration import matched
 from dynens.ensemble.scorer import PoolScorer
-from dynens.errors import TrainingError
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import load_learner
 from dynens.routing.difficulty import DIFFICULTY
@@ -76,11 +75,6 @@ def refit_student(context: StageContext) -> None:
     config, follow = course(context, lambda r: r.student, student_config(first, "student"))
     assert follow is not None
     told = read_json(first.student / FIT_REPORT)
-    if not all("score" in point for point in told["curve"]):
-        raise TrainingError(
-            f"{first.student} was trained by an earlier version, which did not write down what "
-            "ended its training; fit anew without --reuse, or set refit to false."
-        )
     width = with_inheritance(context.config, context.prepared().layout).product_width
     config = config.model_copy(update={"product_width": width})
     student = StudentLearner(context, config, follow=follow)

@@ -57,16 +57,12 @@ def run_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
         "stage": stage.name,
         "started": started,
         "seconds": time.time() - started,
-        "identity": uuid.uuid4().hex if stage.name != PREPARE or context.first else _rows_of(out),
+        "identity": open_prepared(out).fingerprint if stage.name == PREPARE else uuid.uuid4().hex,
         "made_from": {name: mark.get("identity") for name, mark in marks.items()},
     }
     write_json(out / DONE, mark)
     replace_directory(out, stage.directory)
     shutil.rmtree(work, ignore_errors=True)
-
-
-def _rows_of(prepared: Path) -> str:
-    return open_prepared(prepared).fingerprint
 
 
 def _stage_function(name: str, again: bool) -> Callable[[StageContext], None]:

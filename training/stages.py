@@ -39,7 +39,7 @@ from dynens.run import (
 )
 from training.architecture import student_config
 from training.context import StageContext
-from training.int8 import serve_int8
+from training.int8 import serve_int8, settled_trial
 
 MIN_ROWS_TO_SPLIT = 2000
 MEMBER_FLOOR = 0.05
@@ -80,6 +80,7 @@ def train_learner(context: StageContext, name: str) -> None:
     data = context.prepared()
     config = context.config.learners[name].model_copy(update={"name": name})
     config, follow = course(context, lambda run: run.learner(name), config)
+    int8 = settled_trial(context, lambda run: run.learner(name))
     train, valid = data.split("train"), data.split("valid")
     roles = valid_roles(context.config, valid)
     seed = learner_seed(context.config, name)
@@ -98,7 +99,7 @@ def train_learner(context: StageContext, name: str) -> None:
         )
         learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
-    serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route))
+    serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route), int8)
     np.save(context.out / "logits_train.npy", learner.training_logits(train, data.unlabelled))
     scorer = PoolScorer({name: context.out / MODEL_ONNX})
     np.save(context.out / "logits_test.npy", scorer.logits(data.split("test"))[name])
@@ -149,6 +150,7 @@ def course(
         return config, None
     folder = place(context.first)
     settled = validate(LearnerConfig, read_json(folder / LEARNER_FILE)["config"], str(folder))
+    settled = settled.model_copy(update={"device": config.device})
     return settled, FitReport.from_dict(read_json(folder / FIT_REPORT))
 
 
@@ -285,6 +287,7 @@ def train_baseline(context: StageContext) -> None:
     data = context.prepared()
     config = student_config(context.run, "baseline").model_copy(update={"product_width": 0})
     config, follow = course(context, lambda run: run.baseline, config)
+    int8 = settled_trial(context, lambda run: run.baseline)
     valid = data.split("valid")
     roles = valid_roles(context.config, valid)
     learner = build_learner(config, data.layout, data.stats, context.config.seed)
@@ -297,7 +300,7 @@ def train_baseline(context: StageContext) -> None:
     )
     learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
-    serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route))
+    serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route), int8)
     write_json(context.out / FIT_REPORT, report.to_dict())
 
 

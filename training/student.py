@@ -92,7 +92,8 @@ class StudentLearner:
     @property
     def _may_be_first(self) -> bool:
         """Whether a second student may follow this one."""
-        return self._distill.may_be_faithful and self._train.soft_labels is None
+        is_decided = self._follow is not None or self._train.soft_labels is not None
+        return self._distill.may_be_faithful and not is_decided
 
     def fit(self) -> NetLearner:
         """Train the student; the one returned saves and exports like any other learner.

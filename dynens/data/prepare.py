@@ -27,7 +27,13 @@ from dynens.data.fingerprint import FORMAT, fingerprint
 from dynens.data.grades import grades_of
 from dynens.data.inference.infer import with_fields
 from dynens.data.parts import RAW_ROWS, PartRows, encode_entity, encode_part, fit_part
-from dynens.data.prepared import VALID_ROWS, PreparedData, open_prepared, weights_of
+from dynens.data.prepared import (
+    ALSO_VALID,
+    VALID_ROWS,
+    PreparedData,
+    open_prepared,
+    weights_of,
+)
 from dynens.data.reading.sources import expand
 from dynens.data.shards import ShardWriter
 from dynens.data.splits import PARTS, SPLITS, TRAIN, UNLABELLED, VALID, split_kind, split_rows
@@ -90,7 +96,7 @@ def prepare(
         SchemaError: the schema does not fit the files.
     """
     say = progress or (lambda _: None)
-    print_ = fingerprint(dataset, seed) + ("+valid" if train_on_valid else "")
+    print_ = fingerprint(dataset, seed) + (ALSO_VALID if train_on_valid else "")
     manifest = out_dir / "prepared.json"
     if manifest.is_file():
         if _fingerprint_in(manifest) == print_:

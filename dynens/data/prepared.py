@@ -31,6 +31,8 @@ from dynens.schema import DatasetConfig, FeatureSchema
 
 # Which training rows are validation rows, where these train as well.
 VALID_ROWS = "valid_rows.npy"
+# Behind the fingerprint of such data.
+ALSO_VALID = "+valid"
 
 
 class PreparedData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ class Int8Trial:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Int8Trial:
+        """What `to_dict` gave."""
+        fp32, int8 = (
+            None if data[form] is None else GraphFigures(**data[form]) for form in ("fp32", "int8")
+        )
+        return cls(data["kept"], data["why"], fp32, int8)
 
 
 def decide(fp32: GraphFigures, int8: GraphFigures) -> Int8Trial:

@@ -88,6 +88,11 @@ class FitReport:
         found = (i for i, point in enumerate(self.curve) if point.epoch == self.best_epoch)
         return next(found, len(self.curve) - 1)
 
+    @property
+    def points_per_epoch(self) -> int:
+        """How often an epoch was validated."""
+        return max(sum(point.epoch <= 1 for point in self.curve), 1)
+
     def followed(self, index: int, point: CurvePoint) -> CurvePoint:
         """A later training's point, with what validation said at the same one of this training."""
         said = self.curve[index]

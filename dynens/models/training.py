@@ -197,6 +197,8 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         torch.manual_seed(int(rng.integers(2**62)))
         num_steps = self.steps_per_epoch(train)
         points = 1 if snapshots else min(self.options.evaluations_per_epoch, num_steps)
+        if self.follow is not None:
+            points = min(points, self.follow.points_per_epoch)
         evaluate_at = {num_steps * (k + 1) // points for k in range(points)}
         cosine = snapshots or self.options.schedule == "cosine"
         cycle_epochs = self.options.epochs_per_snapshot if snapshots else self.options.max_epochs

@@ -74,6 +74,18 @@ def test_minibatches_cover_every_row_once() -> None:
     np.testing.assert_array_equal(first.ids.numpy(), TABLE.train.ids[first.index])
 
 
+def test_a_training_on_more_rows_follows_epoch_by_epoch() -> None:
+    """Though its epochs have steps enough for points that those of the first had none for."""
+    config = config_of(max_epochs=6, evaluations_per_epoch=4, batch_size=len(TABLE.train) // 2)
+    first = learner_of(config)
+    report = first.fit(TABLE.train, TABLE.valid)
+    assert report.points_per_epoch == 2
+    twice = TABLE.train.take(np.tile(np.arange(len(TABLE.train)), 2))
+    again = learner_of(first.config).fit(twice, TABLE.valid, follow=report)
+    assert again.points_per_epoch == 2
+    assert again.best_epoch == report.best_epoch == again.curve[-1].epoch
+
+
 def test_non_finite_loss_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
     seen: list[FitProgress] = []
     poisoned = dataclasses.replace(TABLE.train, dense=TABLE.train.dense.copy())
