@@ -159,7 +159,8 @@ class _Preparation:
         if rows.times is not None and is_cut:
             self._tell_of_the_cut(rows.times[(rows.given == TRAIN) & ~np.isnan(rows.labels)])
         self.say(f"splitting: {self.split_by}")
-        split = split_rows(
+        cut = partial(
+            split_rows,
             self.dataset.split,
             rows.labels,
             rows.given,
@@ -168,10 +169,10 @@ class _Preparation:
             time_format=self.features.time_format,
             groups=rows.groups,
         )
+        split = cut()
         if train_on_valid:
-            known = split[(split == TRAIN) | (split == VALID)]
-            np.save(self.directory / VALID_ROWS, np.flatnonzero(known == VALID))
-            split[split == VALID] = TRAIN
+            is_valid, split = split == VALID, cut(train_on_valid=True)
+            np.save(self.directory / VALID_ROWS, np.flatnonzero(is_valid[split == TRAIN]))
         self.say(f"fitting encoders on {int((split == TRAIN).sum()):,} of {len(split):,} rows")
         encoder = self._fit(parts, rows, split)
         self.say("encoding")

@@ -33,6 +33,7 @@ def split_rows(
     times: npt.NDArray[np.float64] | None = None,
     time_format: TimeFormat = "auto",
     groups: npt.NDArray[np.int64] | None = None,
+    train_on_valid: bool = False,
 ) -> Codes:
     """(N,) int8 split of every row, an index into `PARTS` or `LEFT_OUT`.
 
@@ -48,6 +49,7 @@ def split_rows(
         times: (N,) seconds; NaN rows go to train.
         time_format: of the cut points.
         groups: (N,) group codes.
+        train_on_valid: whether the rows of the validation part train in the end.
 
     Raises:
         DataError: a part would be empty, or train or valid would have one class only.
@@ -67,6 +69,8 @@ def split_rows(
         else:
             codes[rows] = _at_random(labels[rows], shares, seed, split.stratify)
     _check(codes, labels, how)
+    if train_on_valid:
+        codes[codes == VALID] = TRAIN
     stays = ~labelled & (given == TRAIN)
     if how == "time" and times is not None:
         trained = times[codes == TRAIN]

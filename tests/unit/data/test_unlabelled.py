@@ -149,6 +149,18 @@ def test_times_after_the_last_training_row_are_left_out() -> None:
     assert (codes == LEFT_OUT).sum() > 50
 
 
+def test_times_of_validation_rows_stay_where_these_train_as_well() -> None:
+    times = np.arange(900.0)
+    split = SplitConfig(by="time", fractions=(0.8, 0.1, 0.1))
+    before = split_rows(split, LABELS, TRAIN_FILES, 0, times=times)
+    after = split_rows(split, LABELS, TRAIN_FILES, 0, times=times, train_on_valid=True)
+    np.testing.assert_array_equal(after == 0, (before == 0) | (before == 1))
+    np.testing.assert_array_equal(after == 2, before == 2)
+    stays = UNLABELLED_ROWS & (times < times[before == 1].max())
+    np.testing.assert_array_equal(after == PARTS.index("unlabelled"), stays)
+    assert stays.sum() > (before == PARTS.index("unlabelled")).sum()
+
+
 def test_groups_of_other_parts_are_left_out() -> None:
     groups = np.random.default_rng(0).integers(0, 50, 900)
     codes = split_rows(SplitConfig(by="group"), LABELS, TRAIN_FILES, 0, groups=groups)
