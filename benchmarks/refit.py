@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.loads import markdown_table, one_sentence, write_result
 from dynens.bootstrap import auc_draws, interval
 from dynens.config.run import load_run_config
@@ -59,11 +61,18 @@ def compare(directory: Path) -> dict[str, Any]:
         sample_weight=batch.sample_weight,
     )
     systems = {}
+    rate = np.average(batch.labels, weights=batch.sample_weight)
     for name in SYSTEMS:
         old, new = (auc(batch.labels, scores[name, k], batch.sample_weight) for k in (0, 1))
         gain = interval(new - old, draws[f"{name} 1"] - draws[f"{name} 0"])
         losses = (logloss(batch.labels, scores[name, k], batch.sample_weight) for k in (0, 1))
-        systems[name] = {"auc": (old, new), "logloss": tuple(losses), "gain": vars(gain)}
+        foretold = (np.average(scores[name, k], weights=batch.sample_weight) for k in (0, 1))
+        systems[name] = {
+            "auc": (old, new),
+            "gain": vars(gain),
+            "logloss": tuple(losses),
+            "calibration_ratio": tuple(float(mean / rate) for mean in foretold),
+        }
     return {
         "dataset": data.name,
         "seed": config.seed,
@@ -89,7 +98,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         for name in SYSTEMS:
             for run in runs:
                 (old, new), gain = run["systems"][name]["auc"], run["systems"][name]["gain"]
-                before, after = run["systems"][name]["logloss"]
+                loss, ratio = (run["systems"][name][k] for k in ("logloss", "calibration_ratio"))
                 rows.append(
                     (
                         name.replace("_", " "),
@@ -97,10 +106,12 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
                         f"{old:.4f}",
                         f"{new:.4f}",
                         f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
-                        f"{before:.4f} → {after:.4f}",
+                        "{:.4f} → {:.4f}".format(*loss),
+                        "{:.3f} → {:.3f}".format(*ratio),
                     )
                 )
         header = ("system", "seed", "first pass", "second pass", "gain [95 %]", "logloss")
+        header += ("positives foretold / observed",)
         counts = runs[0]["rows"]
         hard = ", ".join("{:.1%} → {:.1%}".format(*r["hard_fraction"]) for r in runs)
         minutes = ", ".join("{:.1f} + {:.1f}".format(*r["minutes"]) for r in runs)

@@ -10,6 +10,7 @@ def result(seed: int) -> dict[str, Any]:
     system = {
         "auc": (0.7, 0.71),
         "logloss": (0.5, 0.49),
+        "calibration_ratio": (0.9, 0.99),
         "gain": {"value": 0.01, "low": 0.005, "high": 0.015},
     }
     return {
@@ -24,7 +25,7 @@ def result(seed: int) -> dict[str, Any]:
 
 def test_every_seed_has_its_line() -> None:
     text = markdown(json.loads(json.dumps([result(1), result(2)])))
-    line = "0.7000 | 0.7100 | +0.0100 [+0.0050, +0.0150] | 0.5000 → 0.4900 |"
+    line = "0.7000 | 0.7100 | +0.0100 [+0.0050, +0.0150] | 0.5000 → 0.4900 | 0.900 → 0.990 |"
     for seed in (1, 2):
         assert f"| best single | {seed} | {line}" in text
     assert "1,000 validation rows are among the 9,000 training rows" in text
