@@ -95,17 +95,7 @@ def fit(
             try:
                 if reuse is not None and is_new:
                     linked = reuse_stages(run, config, reuse)
-                check_first_pass(run)
-                _prepare_here(run.held_out, config, watcher)
-                data = open_prepared(run.held_out.data)
-                for name, reason in data.unsuited(config).items():
-                    watcher.noted(f"learner {name} is left out: {reason}")
-                config = data.without_unsuited(config)
-                was_made = not is_new and is_complete(plan(config, run, 1)[-1])
-                if not was_made and not run.is_refitted and is_wanted(config, data):
-                    begin_first_pass(run, config)
-                if run.is_refitted:
-                    _prepare_again(run, config, watcher)
+                config = _prepare_passes(run, config, watcher, is_new=is_new)
                 with cluster(config.ray) as num_cpus:
                     check_cores(config, num_cpus)
                     for place, stages in passes(config, run, num_cpus):
@@ -120,6 +110,24 @@ def fit(
                 shutil.rmtree(place.work, ignore_errors=True)
     warn_of_ranking(run, watcher)
     return run
+
+
+def _prepare_passes(
+    run: RunDirectory, config: RunConfig, watcher: Watcher, *, is_new: bool
+) -> RunConfig:
+    """Prepare the rows of all passes; the configuration without learners they are not meant for."""
+    check_first_pass(run)
+    _prepare_here(run.held_out, config, watcher)
+    data = open_prepared(run.held_out.data)
+    for name, reason in data.unsuited(config).items():
+        watcher.noted(f"learner {name} is left out: {reason}")
+    config = data.without_unsuited(config)
+    was_made = not is_new and is_complete(plan(config, run, 1)[-1])
+    if not was_made and not run.is_refitted and is_wanted(config, data):
+        begin_first_pass(run, config)
+    if run.is_refitted:
+        _prepare_again(run, config, watcher)
+    return config
 
 
 def _check_workers(config: RunConfig) -> None:
