@@ -203,8 +203,8 @@ def render(folder: Path) -> None:
     parts = [
         "# Results\n",
         "Made by `python -m benchmarks.results` from the JSON of the commands below; nothing was "
-        "typed by hand. A run chooses on validation rows only, and trains on none of them but where "
-        "the title says so. Intervals are paired 95 % bootstrap intervals over test rows.\n",
+        "typed by hand. A run chooses on validation rows only, and trains on none of them but "
+        "where the title says so. Intervals are paired 95 % bootstrap intervals over test rows.\n",
         "On MovieLens-1M RecBole's models are compared with a pool that had a single pair of "
         "autoencoders (`autorec`), and ways to route, to distil, to stack and to label rows were "
         "tried with one that had none; all else is of the default pool.\n",
