@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Eta
 
+from training.passes import AGAIN
 from training.pipeline import Watcher
 from training.plan import LEARNER_PREFIX, StageSpec
 
@@ -78,4 +79,4 @@ class ConsoleWatcher(Watcher):
 
 def label(stage: StageSpec) -> str:
     name = stage.name.replace(LEARNER_PREFIX, "learner ")
-    return f"{name} again" if stage.again else name
+    return f"{name}{AGAIN}" if stage.again else name

@@ -17,8 +17,10 @@ from dynens.data.prepared import VALID_ROWS, PreparedData
 from dynens.errors import BundleError
 from dynens.run import FIT_REPORT, RunDirectory, read_json
 from training.plan import StageSpec, finished_stages, is_complete, plan
+from training.stage import work_directory
 
-_BUNDLE = "bundle"  # what a first pass does without
+BUNDLE = "bundle"  # what a first pass does without
+AGAIN = " again"  # behind the name of a stage of a second pass
 
 
 def is_wanted(config: RunConfig, data: PreparedData) -> bool:
@@ -42,10 +44,15 @@ def check_first_pass(run: RunDirectory) -> None:
         )
 
 
-def begin_first_pass(run: RunDirectory, config: RunConfig) -> None:
-    """Make what the stages have come to so far that of a first pass."""
+def mark_first_pass(run: RunDirectory) -> None:
+    """Give a run the folder of its first pass."""
     run.first_pass.mkdir(exist_ok=True)
     shutil.copy(run.config, run.first_pass)
+
+
+def begin_first_pass(run: RunDirectory, config: RunConfig) -> None:
+    """Make what the stages have come to so far that of a first pass."""
+    mark_first_pass(run)
     for stage, moved in zip(plan(config, run, 1), plan(config, run.held_out, 1), strict=True):
         if not is_complete(stage):
             continue
@@ -67,9 +74,11 @@ def passes(
     stages = plan(config, run, cluster_cpus)
     if not run.is_refitted:
         return [(run, stages)]
-    first = [s for s in plan(config, run.held_out, cluster_cpus) if s.name != _BUNDLE]
-    if len(finished_stages(first)) < len(first):
-        # What is there followed another first pass, but for the rows.
-        for place in (run.work, *(stage.directory for stage in stages[1:])):
-            shutil.rmtree(place, ignore_errors=True)
+    first = [s for s in plan(config, run.held_out, cluster_cpus) if s.name != BUNDLE]
+    finished = finished_stages(first)
+    # What followed another first pass goes, and with it all that needs it; the rows are the same.
+    for stage in stages[1:]:
+        if stage.name not in finished and stage.name != BUNDLE:
+            for place in (stage.directory, work_directory(run, stage.name)):
+                shutil.rmtree(place, ignore_errors=True)
     return [(run.held_out, first), (run, [replace(stage, again=True) for stage in stages])]

@@ -23,7 +23,7 @@ from dynens.schema import DatasetConfig
 from training.cluster import cluster
 from training.context import read_settings
 from training.failures import LESS_MEMORY
-from training.passes import begin_first_pass, check_first_pass, is_wanted, passes
+from training.passes import AGAIN, begin_first_pass, check_first_pass, is_wanted, passes
 from training.plan import (
     DONE,
     LEARNER_PREFIX,
@@ -162,10 +162,10 @@ def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trained_learners(run: RunDirectory) -> set[str]:
-    """Names of the stages of learners that are complete in either pass."""
-    places = {place.root: place for place in (run.held_out, run)}.values()
+    """Names of the stages of learners that are complete in either pass; see `reuse_stages`."""
+    places = [run, run.held_out] if run.is_refitted else [run]
     return {
-        (LEARNER_PREFIX if place is run.held_out else "again:") + mark.parent.name
+        f"{LEARNER_PREFIX}{mark.parent.name}{AGAIN if place is run and run.is_refitted else ''}"
         for place in places
         for mark in place.learners.glob(f"*/{DONE}")
     }
@@ -202,9 +202,7 @@ def _prepare_again(run: RunDirectory, config: RunConfig, watcher: Watcher) -> No
     if is_complete(stage) and open_prepared(run.data).fingerprint == wanted:
         return
     try:
-        data = _prepared(
-            stage, run, config, watcher, lambda d: f"{d.rows['valid']:,} validation rows train, too"
-        )
+        data = _prepared(stage, run, config, watcher, _prepared_again_note)
     except DataError as e:
         raise DataError(f"a second pass (refit) reads the files again: {e}") from e
     if data.fingerprint != wanted:
@@ -231,6 +229,12 @@ def _prepared(
     watcher.progress(stage, 1.0, note(data))
     watcher.finished(stage, time.monotonic() - start, reused=False)
     return data
+
+
+def _prepared_again_note(data: PreparedData) -> str:
+    note = f"{data.rows['valid']:,} validation rows train, too"
+    unlabelled = data.report.get("rows_unlabelled", 0)
+    return f"{note}; {unlabelled:,} without a label" if unlabelled else note
 
 
 def _rare_classes(data: PreparedData) -> Iterator[str]:
@@ -319,7 +323,9 @@ def _report_progress(run: RunDirectory, stage: StageSpec, watcher: Watcher) -> N
     points = _points(work_directory(run, stage.name) / PROGRESS_FILE)
     if points:
         last, best = points[-1], max(point["valid_auc"] for point in points)
-        note = f"epoch {last['epoch']:.0f}, valid AUC {last['valid_auc']:.4f}, best {best:.4f}"
+        note = f"epoch {last['epoch']:.0f}"
+        if not stage.again:  # whose AUC is the first pass's
+            note += f", valid AUC {last['valid_auc']:.4f}, best {best:.4f}"
         watcher.progress(stage, float(last["fraction"]), note)
 
 

@@ -17,6 +17,7 @@ from dynens.errors import BadInputError, BundleError, DataError
 from dynens.run import RunDirectory, replace_directory
 from dynens.schema import DatasetConfig
 from training.context import read_settings
+from training.passes import AGAIN, BUNDLE, is_wanted, mark_first_pass
 from training.plan import DONE, LEARNER_PREFIX, PREPARE, StageSpec, finished_stages, plan
 
 # The first stages that read a section of the configuration; those that need them follow.
@@ -55,12 +56,13 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> set[str]:
         other: a finished run, or one that was killed.
 
     Returns:
-        Names of the stages that were linked.
+        Names of the stages that were linked, those of a second pass with `AGAIN` behind them.
 
     Raises:
         BadInputError: nothing of `other` can be taken over.
     """
-    source = RunDirectory.open(other).held_out
+    both = RunDirectory.open(other)
+    source = both.held_out
     _, old = read_settings(source.read_config(), str(source.config))
     if not (source.data / DONE).is_file():
         raise BadInputError(f"{other} has finished no stage; give --data or --train instead.")
@@ -80,13 +82,27 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> set[str]:
         ) from e
     data = open_prepared(source.data)
     old, config = data.without_unsuited(old), data.without_unsuited(config)
-    before, stages = plan(old, source, 1), plan(config, run, 1)
+    lost = changed_stages(old, config, plan(config, run, 1))
+    if not both.is_refitted or not is_wanted(config, data):
+        return _linked(plan(old, source, 1), plan(config, run, 1), lost, run.work)
+    mark_first_pass(run)
+    first = plan(config, run.held_out, 1)
+    taken = _linked(plan(old, source, 1), first, lost, run.work)
+    # A stage of the second pass follows the same one of the first.
+    missing = {stage.name for stage in first if stage.name not in (*taken, BUNDLE)}
+    second = _linked(plan(old, both, 1), plan(config, run, 1), lost | missing, run.work)
+    return taken | {f"{name}{AGAIN}" for name in second}
+
+
+def _linked(
+    before: list[StageSpec], stages: list[StageSpec], lost: set[str], work: Path
+) -> set[str]:
+    """Link what is finished and not lost to the same stages of another run; their names."""
     finished = finished_stages(before)
-    lost = changed_stages(old, config, stages)
     directories = {stage.name: stage.directory for stage in before if stage.name in finished}
     taken = [s for s in stages if s.name in directories and s.name not in lost]
-    linked = run.work / "reused"
     for stage in taken:
+        linked = work / "reused"
         shutil.copytree(directories[stage.name], linked, copy_function=_link)
         replace_directory(linked, stage.directory)
     return {stage.name for stage in taken}
@@ -110,7 +126,7 @@ def compare_files(run: RunDirectory, warn: Callable[[str], None]) -> None:
     if current != data.fingerprint:
         raise DataError(
             f"the files of dataset {dataset.name!r} have changed since {run.data} was encoded; "
-            f"choose another --out, or remove {run.root} to start anew."
+            "choose another --out, or remove the whole run to start anew."
         )
 
 

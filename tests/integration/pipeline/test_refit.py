@@ -84,6 +84,23 @@ def test_what_was_new_in_validation_rows_is_known_to_the_served_models(refitted:
         assert gain > 0.01, name
 
 
+def test_another_threshold_needs_no_training_of_either_pass(refitted: Path) -> None:
+    out = refitted.parent / "threshold"
+    asked = ("--set", "router.hard_fraction=0.1")
+    done = dynens("fit", "--reuse", refitted, *asked, "--out", out)
+    assert done.returncode == 0, done.stderr
+    for stage in ("learner dnn", "baseline", "student", "learner dnn again", "student again"):
+        assert f"{stage}: already done" in done.stdout
+    assert "router again: already done" not in done.stdout
+    route = Engine.load(out).score(open_prepared(out / "data").split("valid")).route
+    assert np.mean(route) == pytest.approx(0.1, abs=0.04)
+    systems = [
+        json.loads((run / "report/metrics.json").read_text())["systems"] for run in (out, refitted)
+    ]
+    for name in ("student", "static_ensemble", "baseline"):
+        assert systems[0][name]["auc"] == pytest.approx(systems[1][name]["auc"], abs=1e-6)
+
+
 def test_the_hard_share_is_the_one_that_was_asked_for(refitted: Path) -> None:
     data = open_prepared(RunDirectory.open(refitted).data)
     route = Engine.load(refitted).score(data.split("valid")).route

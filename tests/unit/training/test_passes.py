@@ -91,20 +91,21 @@ def test_what_followed_another_first_pass_goes_but_for_the_rows(run: RunDirector
     begin_first_pass(run, config)
     for stage in plan(config, run.held_out, 1):
         write_json(stage.directory / DONE, {"stage": stage.name})
-    name = next(iter(config.learners))
-    for directory in (run.data, run.learner(name)):
-        write_json(directory / DONE, {"stage": "prepare"})
+    learner = run.learner(next(iter(config.learners)))
+    for directory in (run.data, learner, run.baseline, run.student, run.router):
+        write_json(directory / DONE, {"stage": directory.name})
     checkpoint = run.work / "student" / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     passes(config, run, 1)
-    assert (run.learner(name) / DONE).is_file()
+    assert run.student.exists()
     assert checkpoint.exists()
     (run.held_out.student / DONE).unlink()
     passes(config, run, 1)
-    assert (run.data / DONE).is_file()
-    assert not run.learner(name).exists()
-    assert not checkpoint.exists()
+    for directory in (run.data, learner, run.baseline):
+        assert (directory / DONE).is_file()
+    for path in (run.student, run.router, checkpoint):
+        assert not path.exists()
 
 
 @pytest.mark.parametrize("is_told", [True, False])
