@@ -93,6 +93,7 @@ def fit(
     valid: Annotated[str | None, typer.Option(help="Validation table; cut if absent.")] = None,
     test: Annotated[str | None, typer.Option(help="Test table; cut if absent.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column of --train.")] = None,
+    time: Annotated[str | None, typer.Option(help="Its column of times, if not found.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with run settings.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")
@@ -113,12 +114,12 @@ def fit(
     from dynens.run import RunDirectory
 
     if reuse is None:
-        dataset = dataset_of(data, data_dir, train, valid, test, label)
+        dataset = dataset_of(data, data_dir, train, valid, test, label, time)
         run_config = load_run_config(config, settings or [])
     else:
         from training.reuse import settings_of
 
-        if any((data, data_dir, train, valid, test, label)):
+        if any((data, data_dir, train, valid, test, label, time)):
             raise ConfigError(
                 "--reuse takes the table of the run it names; leave out what names another."
             )

@@ -72,6 +72,7 @@ def dataset_of(
     valid: str | None,
     test: str | None,
     label: str | None,
+    time: str | None,
 ) -> DatasetConfig:
     """The table that the options of `fit` name.
 
@@ -83,15 +84,15 @@ def dataset_of(
     if (data is None) == (train is None):
         raise ConfigError("give either --data (a preset or dataset.yaml) or --train with --label.")
     if data is not None:
-        if label or valid or test:
-            raise ConfigError("--valid, --test and --label go with --train, not with --data.")
+        if label or valid or test or time:
+            raise ConfigError("--valid, --test, --label and --time go with --train, not --data.")
         return dataset_for(data, data_dir)
     assert train is not None
     if data_dir is not None:
         raise ConfigError("--dir is the folder of a preset, which --data names.")
     if label is None:
         raise ConfigError("--train needs --label COL, the column that says clicked or not.")
-    return dataset_from_files(train, valid or (), test or (), label=label)
+    return dataset_from_files(train, valid or (), test or (), label=label, timestamp=time)
 
 
 def warn(text: str) -> None:

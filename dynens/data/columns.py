@@ -76,19 +76,41 @@ def unified_schema(
     types = {n: pa.string() if kind == _UNTYPED else kind for n, kind in types.items()}
     for name, purpose in needed.items():
         if name not in types and not any(entity.has(name) for entity in entities):
-            known = ", ".join(schemas[files[0]].names[:20])
             is_key = any(entity.key == name for entity in entities)
             remedy = f"; if one is that key, name it as key, and {name!r} as key_in_table"
-            raise SchemaError(
-                f"the schema asks for column {name!r} ({purpose}), which no file has; "
-                f"{files[0].name} has {known}{remedy if is_key else ''}."
-            )
+            known = schemas[files[0]].names
+            raise _nowhere(name, purpose, files[0].name, known, remedy if is_key else "")
     roles = {n for n, use in needed.items() if use in ("the label", "the label rule", *_ROLES)}
     labelled = {file: schema for file, schema in schemas.items() if file not in unlabelled}
     warnings = _absences(labelled, list(types), config.features, entities)
     others = {file: schemas[file] for file in schemas if file in unlabelled}
     warnings += _absences(others, [n for n in types if n not in roles], config.features, entities)
     return pa.schema([pa.field(name, kind) for name, kind in types.items()]), warnings
+
+
+def check_roles(config: DatasetConfig, sample: pa.Table) -> None:
+    """Refuse roles (timestamp, keys, …) of columns that a table lacks, before fields are inferred.
+
+    Args:
+        config: of the table.
+        sample: its (joined) rows.
+
+    Raises:
+        SchemaError: there is no such column.
+    """
+    for role in _ROLES:
+        name = getattr(config.features, role)
+        if name and name not in sample.column_names:
+            raise _nowhere(name, role, Path(config.files[0]).name, sample.column_names)
+
+
+def _nowhere(
+    name: str, purpose: str, file: str, known: Sequence[str], remedy: str = ""
+) -> SchemaError:
+    return SchemaError(
+        f"the schema asks for column {name!r} ({purpose}), which no file has; {file} has "
+        f"{', '.join(known[:20])}{remedy}."
+    )
 
 
 def _absences(

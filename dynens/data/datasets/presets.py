@@ -133,6 +133,7 @@ def dataset_from_files(
     test: Sequence[str | Path] | str | Path = (),
     *,
     label: str,
+    timestamp: str | None = None,
     source: SourceOptions = DEFAULT_SOURCE,
     split: SplitConfig = DEFAULT_SPLIT,
 ) -> DatasetConfig:
@@ -143,6 +144,7 @@ def dataset_from_files(
         valid: the same, for validation.
         test: the same, for test.
         label: the label column, or a rule such as `rating >= 4`.
+        timestamp: the column with the time of the row; None: inferred.
         source: layout of text files.
         split: how missing parts are cut.
     """
@@ -153,7 +155,7 @@ def dataset_from_files(
         files=files,
         valid_files=_absolute(valid),
         test_files=_absolute(test),
-        features=FeatureSchema(label=label_rule(label, columns)),
+        features=FeatureSchema(label=label_rule(label, columns), timestamp=timestamp),
         source=source,
         split=split,
     )

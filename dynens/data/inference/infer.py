@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.columns import check_types, unusable_type, unused_name
+from dynens.data.columns import check_roles, check_types, unusable_type, unused_name
 from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.apart import apart_fields
 from dynens.data.inference.crossed import crossed_fields
@@ -38,13 +38,14 @@ from dynens.data.inference.time_fields import (
     maybe_row_times,
     row_time_field,
     row_time_fields,
+    row_times,
 )
 from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
 from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.layouts import with_layout
 from dynens.data.reading.lists import PREFIXES
 from dynens.data.reading.sources import read_sample, table_name
-from dynens.data.reading.times import text_format, to_seconds
+from dynens.data.reading.times import text_format
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 from dynens.schema import (
@@ -110,6 +111,7 @@ def with_fields(config: DatasetConfig, entities: Sequence[RawEntity] = ()) -> In
     sample, distance = read_sample(config.files, config.source, SAMPLE_ROWS)
     for entity in entities:
         sample = entity.join(sample, entity.columns.column_names)
+    check_roles(config, sample)
     inferred = infer_fields(config, sample, entities, distance)
     return inferred.with_notes(config.files, commas)
 
@@ -181,7 +183,7 @@ class _Inference:
         self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
         roles = find_roles(features, self._sample, profiles)
         if roles.timestamp is not None:
-            self._times = to_seconds(self._sample[roles.timestamp], roles.time_format)
+            self._times = row_times(self._sample, roles.timestamp, roles.time_format)
         own = {n: p for n, p in profiles.items() if n in of_events and p.num_distinct > 1}
         self._copies = find_copies(self._sample, own)
         self._look_at_texts(profiles)

@@ -12,6 +12,7 @@ from dynens.data.inference.evidence import LEAK_AUC, Labels, auc_noise, halves, 
 from dynens.data.inference.roles import DATE, is_of_our_days, plain_name
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import NUMBER_FORMATS, has_offsets, time_part, to_seconds
+from dynens.errors import DataError
 from dynens.schema import FieldSpec, TimeFormat, TimePart
 
 _YEAR_S = 365 * 86_400
@@ -65,12 +66,28 @@ def date_fields(spec: FieldSpec, column: pa.ChunkedArray, labels: Labels) -> Ite
             yield field.model_copy(update={"entity": spec.entity})
 
 
+def row_times(sample: pa.Table, name: str, time_format: TimeFormat) -> npt.NDArray[np.float64]:
+    """(N,) seconds of the sample's rows.
+
+    Raises:
+        DataError: the column holds no time.
+    """
+    seconds = to_seconds(sample[name], time_format)
+    if not np.isfinite(seconds).any():
+        held = next((str(v) for v in sample[name].drop_null()[:1].to_pylist()), "no value")
+        raise DataError(
+            f"the timestamp column {name!r} holds no time that can be read ({held!r} is one of "
+            "its values); name another one, or none."
+        )
+    return seconds
+
+
 def maybe_row_times(fields: Iterable[FieldSpec]) -> list[str]:
     """What to ask of fields of dates where no column is the time of the row."""
     names = [f.source for f in fields if f.derive == "epoch_days"]
     return [
-        f"{name} is a feature; if it is the time of the row, name it in features.timestamp, so "
-        "that rows are cut by it"
+        f"{name} is a feature; if it is the time of the row, name it (in features.timestamp, or by "
+        f"--time {name} beside --train), so that rows are cut by it"
         for name in [n for n in names if DATE.fullmatch(plain_name(n))][:1]
     ]
 
