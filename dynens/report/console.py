@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_CLEARLY = 1e-3  # of AUC
 _TOO_GOOD = 0.98  # AUC that clicks hardly allow
 _BEHIND_IT = 2  # fields named then
 _FAR_OFF, _WORSE_THAN_A_RATE = 1.5, 1.1  # predicted over observed, and normalised entropy
@@ -137,8 +138,9 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
         )
     student = systems["student"]
     if dynamic["hard_fraction"] > 0 and student["auc"] >= dynamic["auc"]:
+        how = "better" if student["auc"] - dynamic["auc"] >= _CLEARLY else "as well"
         sentences.append(
-            f"The student alone ranks these rows as well (AUC {number(student['auc'])}) at "
+            f"The student alone ranks these rows {how} (AUC {number(student['auc'])}) at "
             f"{student['cost_us_per_row']:.2f} µs a row instead of "
             f"{dynamic['cost_us_per_row']:.2f}; `dynens serve --system student` serves it."
         )
