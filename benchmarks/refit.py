@@ -116,8 +116,8 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         hard = ", ".join("{:.1%} → {:.1%}".format(*r["hard_fraction"]) for r in runs)
         minutes = ", ".join("{:.1f} + {:.1f}".format(*r["minutes"]) for r in runs)
         parts.append(
-            f"### {dataset}\n\n{counts['valid']:,} validation rows are among the "
-            f"{counts['train']:,} training rows of the second pass; {counts['test']:,} test rows. "
+            f"### {dataset}\n\n{counts['train']:,} training rows, in the second pass "
+            f"{counts['valid']:,} validation rows as well; {counts['test']:,} test rows. "
             f"Hard rows: {hard}. Minutes of all stages: {minutes}.\n\n"
             f"{markdown_table(header, rows)}\n"
         )

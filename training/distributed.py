@@ -190,7 +190,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     # Sharded tables have kernels and an optimiser of their own.
     options = raw.optimizer.model_copy(update={"embedding_optimizer": "adam"})
     raw = raw.model_copy(update={"optimizer": options})
-    config = resolve_config(raw, data.layout, data.rows["train"])
+    config = resolve_config(raw, data.layout, len(data.split("train")))
     torch.set_num_threads(config.num_threads)
     given = (arguments[name] for name in ("seed", "sharding", "valid_rows", "follow"))
     worker = ShardedTraining(data, config, *given)

@@ -340,6 +340,7 @@ class _Preparation:
         also_train = self.directory / VALID_ROWS
         if also_train.exists():
             rows_of["valid"] = len(np.load(also_train))
+            rows_of["train"] -= rows_of["valid"]
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,

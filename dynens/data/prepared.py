@@ -42,7 +42,7 @@ class PreparedData:
         directory: where it lies.
         name: of the dataset.
         dataset: the resolved configuration (types inferred, positive label spelled out).
-        rows: rows per split.
+        rows: rows per split, as they were cut; see `trains_on_valid`.
         report: rows dropped, values treated as missing, how rows were cut, warnings of inference.
     """
 

@@ -68,7 +68,8 @@ def refitted(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_new_in_validation_rows_is_known_to_the_served_models(refitted: Path) -> None:
     run = RunDirectory.open(refitted)
     first, last = open_prepared(run.held_out.data), open_prepared(run.data)
-    assert last.rows["train"] == first.rows["train"] + first.rows["valid"]
+    assert last.rows == first.rows
+    assert len(last.split("train")) == first.rows["train"] + first.rows["valid"]
     unseen = [int((data.split("test").ids == 0).sum()) for data in (first, last)]
     assert unseen[1] < unseen[0]
     systems = json.loads((refitted / "report/metrics.json").read_text())

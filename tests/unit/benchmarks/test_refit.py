@@ -28,6 +28,6 @@ def test_every_seed_has_its_line() -> None:
     line = "0.7000 | 0.7100 | +0.0100 [+0.0050, +0.0150] | 0.5000 → 0.4900 | 0.900 → 0.990 |"
     for seed in (1, 2):
         assert f"| best single | {seed} | {line}" in text
-    assert "1,000 validation rows are among the 9,000 training rows" in text
+    assert "9,000 training rows, in the second pass 1,000 validation rows as well" in text
     assert "Hard rows: 10.0% → 12.0%, 10.0% → 12.0%" in text
     assert "Minutes of all stages: 2.0 + 1.5, 2.0 + 1.5" in text
