@@ -14,7 +14,6 @@ from dynens.data.inference.infer import infer_fields, infer_schema, with_fields
 from dynens.data.inference.roles import find_weight
 from dynens.data.reading.lists import PREFIXES
 from dynens.data.reading.times import to_seconds
-from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig
 
 ROWS = 3000
@@ -150,23 +149,6 @@ def test_a_column_named_as_the_time_of_the_row_is_it_in_any_order(tmp_path):
     pq.write_table(table.take(np.random.default_rng(1).permutation(ROWS)), tmp_path / "t.parquet")
     given = dataset_from_files(tmp_path / "t.parquet", label="click", timestamp="created_at")
     assert with_fields(given).dataset.features.timestamp == "created_at"
-
-
-@pytest.mark.parametrize("role", ["timestamp", "user_key", "item_key", "group"])
-def test_a_role_of_a_column_that_is_nowhere_is_told_before_anything_is_inferred(tmp_path, role):
-    pq.write_table(dated(), tmp_path / "t.parquet")
-    given = dataset_from_files(tmp_path / "t.parquet", label="click")
-    features = given.features.model_copy(update={role: "nope"})
-    with pytest.raises(SchemaError, match=rf"column 'nope' \({role}\), which no file has"):
-        with_fields(given.model_copy(update={"features": features}))
-
-
-def test_a_time_that_no_value_tells_is_refused(tmp_path):
-    table = dated().append_column("shop", pa.array(["north", "south"] * (ROWS // 2)))
-    pq.write_table(table, tmp_path / "t.parquet")
-    given = dataset_from_files(tmp_path / "t.parquet", label="click", timestamp="shop")
-    with pytest.raises(DataError, match=r"timestamp column 'shop' holds no time .*'north'"):
-        with_fields(given)
 
 
 def test_event_times_in_no_order_are_times_of_the_row_all_the_same(tmp_path):
