@@ -1,6 +1,7 @@
 """INT8 graphs in a run: what is put where, and that the router is fitted on what is served."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnx import TensorProto, load
 from dynens.batch import EncodedBatch
 from dynens.config.run import RunConfig
 from dynens.ensemble.blend import Blend
-from dynens.ensemble.int8 import Int8Trial
+from dynens.ensemble.int8 import GraphFigures, Int8Trial
 from dynens.ensemble.scorer import open_session, run_graph
 from dynens.models.net_learner import NetLearner
 from dynens.models.onnx_export import export_module
@@ -71,6 +72,33 @@ def test_a_refused_graph_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert graph.read_text() == "fp32"
     assert json.loads((tmp_path / "int8.json").read_text())["why"] == "because"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_second_pass_serves_what_the_first_one_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """Its own rows trained it, so that they could not decide."""
+
+    def quantised(source: Path, calibration: object, path: Path) -> bool:
+        path.write_text("int8")
+        return True
+
+    first, graph = tmp_path / "first", tmp_path / "second" / "model.onnx"
+    for folder in (first, graph.parent):
+        folder.mkdir()
+    found = Int8Trial(kept, "because", GraphFigures(9, 2.0, 0.7), GraphFigures(4, 1.0, 0.7))
+    (first / "int8.json").write_text(json.dumps(found.to_dict()))
+    monkeypatch.setattr(int8, "try_int8", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(int8, "quantize_graph", quantised)
+    monkeypatch.setattr(int8, "_calibration", lambda _: LABELLED)
+    graph.write_text("fp32")
+    place = replace(context(graph.parent, "auto"), first=RunDirectory(first))
+    settled = int8.settled_trial(place, lambda run: run.root)
+    assert settled == found
+    assert int8.serve_int8(place, graph, LABELLED, settled) == found
+    assert graph.read_text() == ("int8" if kept else "fp32")
+    assert (graph.parent / "model_fp32.onnx").exists() is kept
 
 
 def trained_trunk(table: TinyTable) -> StudentTrunk:
