@@ -11,7 +11,7 @@ from typing import Any
 from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
-from dynens.data.fingerprint import fingerprint
+from dynens.data.fingerprint import FORMAT, fingerprint
 from dynens.data.prepared import open_prepared
 from dynens.errors import BadInputError, BundleError, DataError
 from dynens.run import RunDirectory, replace_directory
@@ -72,14 +72,11 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> set[str]:
             "--data or --train instead of --reuse."
         )
     try:
-        compare_files(source, lambda _: None)
+        change = _change(source, lambda _: None)
     except BundleError as e:
         raise BadInputError(str(e)) from e  # no file of the new run is damaged
-    except DataError as e:
-        raise BadInputError(
-            f"the files of {other} have changed since it encoded them; give --data or --train "
-            "instead of --reuse."
-        ) from e
+    if change is not None:
+        raise BadInputError(f"{change}; give --data or --train instead of --reuse.")
     data = open_prepared(source.data)
     old, config = data.without_unsuited(old), data.without_unsuited(config)
     lost = changed_stages(old, config, plan(config, run, 1))
@@ -116,18 +113,26 @@ def compare_files(run: RunDirectory, warn: Callable[[str], None]) -> None:
     Raises:
         DataError: they have changed.
     """
+    change = _change(run, warn)
+    if change is not None:
+        raise DataError(f"{change}; choose another --out, or remove the whole run to start anew.")
+
+
+def _change(run: RunDirectory, warn: Callable[[str], None]) -> str | None:
+    """What would make the rows come out differently today; None: nothing, or their files are gone,
+    which is warned of."""
     data = open_prepared(run.data)
     dataset = validate(DatasetConfig, run.read_config()["data"], str(run.config))
+    if data.format != FORMAT:
+        return f"{run.data} was encoded by another version of dynens"
     try:
         current = fingerprint(dataset, data.seed)
     except DataError as e:
         warn(f"the run continues on the rows encoded earlier: {e}")
-        return
-    if current != data.fingerprint:
-        raise DataError(
-            f"the files of dataset {dataset.name!r} have changed since {run.data} was encoded; "
-            "choose another --out, or remove the whole run to start anew."
-        )
+        return None
+    if current == data.fingerprint:
+        return None
+    return f"the files of dataset {dataset.name!r} have changed since {run.data} was encoded"
 
 
 def changed_stages(old: RunConfig, new: RunConfig, stages: list[StageSpec]) -> set[str]:
@@ -160,7 +165,7 @@ def _may_inherit(config: RunConfig) -> list[LearnerConfig]:
     """The learners that the student could have an input of."""
     if not config.distill.inherit:
         return []
-    return [learner for learner in _of_any_table(config).values() if learner.model == "autorec"]
+    return [learner for learner in _of_any_table(config).values() if learner.is_pair]
 
 
 def _of_any_table(config: RunConfig) -> dict[str, LearnerConfig]:

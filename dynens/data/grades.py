@@ -33,23 +33,28 @@ def outcomes_in(table: pa.Table, rule: LabelRule, *, known: bool = True) -> Outc
 
 
 def grades_of(
-    outcomes: Outcomes, labels: npt.NDArray[np.float32], train: npt.NDArray[np.bool_]
+    outcomes: Outcomes,
+    labels: npt.NDArray[np.float32],
+    train: npt.NDArray[np.bool_],
+    unlabelled: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float32] | None:
     """Signed ranks: of positives from 0 to 2, of negatives from 0 to -2, ties in the middle.
 
     Ranks know no unit and no outlier; their mean size is 1 in either class, so that the grades of a
-    class with one outcome are its labels, ±1.
+    class with one outcome are its labels, ±1. A row without a label whose outcome lies between the
+    classes has 0.
 
     Args:
-        outcomes: (N,) numbers, the larger the more positive.
+        outcomes: (N,) numbers, the larger the more positive; NaN: not known.
         labels: (N,) in {0, 1}.
         train: (N,) the rows that are graded; others have 0.
+        unlabelled: (N,) rows without a label; NaN where nothing is known of them.
 
     Returns:
-        (N,), or None where the classes have one outcome each.
+        (N,), or None where the classes have one outcome each and nothing lies between them.
     """
     grades = np.zeros(len(labels), np.float32)
-    num_outcomes = 0
+    num_outcomes, nearest = 0, []
     for side in (1.0, -1.0):
         mine = train & ((labels > 0) == (side > 0))
         values, which, count = np.unique(
@@ -58,4 +63,7 @@ def grades_of(
         middle = np.cumsum(count) - count / 2
         grades[mine] = (side * 2 * middle / max(count.sum(), 1))[which]
         num_outcomes = max(num_outcomes, len(values))
-    return grades if num_outcomes > 1 else None
+        nearest.append(side * values[0] if len(values) else np.nan)
+    is_between = (outcomes > nearest[1]) & (outcomes < nearest[0])
+    grades[unlabelled & ~is_between] = np.nan
+    return grades if num_outcomes > 1 or (unlabelled & is_between).any() else None

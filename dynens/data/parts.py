@@ -35,7 +35,7 @@ class PartRows:
         labels: float32, NaN where there is none.
         split: int8.
         weights: float32, or None.
-        grades: float32, 0 in rows that do not train; or None.
+        grades: float32, as `grades_of` has them; or None.
         soft_labels: float32, or None.
         groups: int64, or None.
         periods: int32 fold or period of training rows, 0 elsewhere.
@@ -172,15 +172,18 @@ def _write_chunk(batch: EncodedBatch, at: slice, rows: PartRows, result: Encoded
             continue
         ids, labels = batch.ids[mine], rows.labels[at][mine]
         result.unseen[code] += (ids == OUT_OF_VOCABULARY).sum(axis=0)
+        grades = None
+        if rows.grades is not None and code in (TRAIN, UNLABELLED):
+            grades = rows.grades[at][mine]
         if code == UNLABELLED:
-            shard.append(ids=ids, dense=batch.dense[mine])
+            shard.append(ids=ids, dense=batch.dense[mine], grades=grades)
             continue
         shard.append(
             ids=ids,
             dense=batch.dense[mine],
             labels=labels,
             sample_weight=None if rows.weights is None else rows.weights[at][mine],
-            grades=rows.grades[at][mine] if code == TRAIN and rows.grades is not None else None,
+            grades=grades,
             soft_labels=None if rows.soft_labels is None else rows.soft_labels[at][mine],
             groups=None if rows.groups is None else rows.groups[at][mine],
         )

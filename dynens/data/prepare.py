@@ -242,7 +242,7 @@ class _Preparation:
         weights = weights_of(rows.labels, rows.weights, rate)
         grades = None
         if rows.outcomes is not None:
-            grades = grades_of(rows.outcomes, rows.labels, split == TRAIN)
+            grades = grades_of(rows.outcomes, rows.labels, split == TRAIN, split == UNLABELLED)
         past, periods, count = self._periods(rows, split, encoder.layout)
         calls = []
         for i, (part, at) in enumerate(zip(parts, rows.bounds, strict=True)):

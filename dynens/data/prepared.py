@@ -51,6 +51,7 @@ class PreparedData:
         self.name: str = manifest["name"]
         self.seed: int = manifest["seed"]
         self.fingerprint: str = manifest["fingerprint"]
+        self.format: int = manifest["format"]
         self.rows: dict[str, int] = manifest["rows"]
         self.report: dict[str, Any] = manifest["report"]
         self.dataset = DatasetConfig.model_validate(manifest["dataset"])

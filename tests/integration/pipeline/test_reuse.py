@@ -59,5 +59,5 @@ def test_other_rows_than_those_encoded_are_not_taken_over(workplace: Path, tmp_p
     table.write_text(table.read_text() + table.read_text().splitlines()[-1] + "\n")
     refused = dynens("fit", "--reuse", old, "--out", new)
     assert refused.returncode == 2
-    assert "have changed since it encoded them" in refused.stderr
+    assert "have changed since" in refused.stderr
     assert not new.exists()

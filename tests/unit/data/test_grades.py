@@ -14,7 +14,7 @@ from tests.unit.data.tables import mixed_table, written
 def test_grades_are_ranks_on_either_side() -> None:
     outcomes = np.array([1, 1, 2, 2, 4, 4, 4, 5], np.float64)
     labels = (outcomes >= 4).astype(np.float32)
-    grades = grades_of(outcomes, labels, np.ones(8, bool))
+    grades = grades_of(outcomes, labels, np.ones(8, bool), np.zeros(8, bool))
     assert grades is not None
     np.testing.assert_allclose(grades, [-1.5, -1.5, -0.5, -0.5, 0.75, 0.75, 0.75, 1.75])
     assert np.abs(grades[labels > 0]).mean() == pytest.approx(1)
@@ -24,7 +24,8 @@ def test_grades_are_ranks_on_either_side() -> None:
 def test_rows_that_do_not_train_have_no_part_in_it() -> None:
     outcomes = np.array([0, 1, 9, 2, 100], np.float64)
     labels = (outcomes >= 1).astype(np.float32)
-    grades = grades_of(outcomes, labels, np.array([True, True, False, True, False]))
+    train = np.array([True, True, False, True, False])
+    grades = grades_of(outcomes, labels, train, np.zeros(5, bool))
     assert grades is not None
     np.testing.assert_allclose(grades, [-1, 0.5, 0, 1.5, 0])
 
@@ -32,7 +33,26 @@ def test_rows_that_do_not_train_have_no_part_in_it() -> None:
 def test_one_outcome_a_class_is_the_label_itself() -> None:
     outcomes = np.array([0, 1, 1, 0, 7], np.float64)
     labels = (outcomes > 0).astype(np.float32)
-    assert grades_of(outcomes, labels, np.array([True, True, True, True, False])) is None
+    train = np.array([True, True, True, True, False])
+    assert grades_of(outcomes, labels, train, np.zeros(5, bool)) is None
+
+
+def test_rows_without_a_label_are_in_the_middle_only_where_their_outcome_is() -> None:
+    outcomes = np.array([1, 2, 4, 5, 3, 2, 6, 0, np.nan], np.float64)
+    labels = np.array([0, 0, 1, 1, *[np.nan] * 5], np.float32)
+    train = np.arange(9) < 4
+    grades = grades_of(outcomes, labels, train, ~train)
+    assert grades is not None
+    np.testing.assert_allclose(grades[:4], [-1.5, -0.5, 0.5, 1.5])
+    np.testing.assert_allclose(grades[4:], [0, np.nan, np.nan, np.nan, np.nan])
+
+
+def test_a_row_between_two_outcomes_is_graded_and_so_are_these() -> None:
+    outcomes, labels = np.array([-1, 1, 0], np.float64), np.array([0, 1, np.nan], np.float32)
+    train = np.array([True, True, False])
+    grades = grades_of(outcomes, labels, train, ~train)
+    assert grades is not None
+    assert grades.tolist() == [-1, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from dynens.config.base import validate
 from dynens.config.run import RayConfig, RunConfig
+from dynens.data.fingerprint import FORMAT
 from dynens.errors import BadInputError, BundleError, ConfigError, DataError, TrainingError
 from dynens.rules import LabelRule
 from dynens.run import RunDirectory
@@ -63,6 +64,15 @@ def test_resuming_needs_the_files_to_be_the_same_or_gone(table: Path, tmp_path: 
     (warning,) = started(dataset, out, resume=True)
     assert "continues on the rows encoded earlier" in warning
     assert "t.parquet does not exist" in warning
+
+
+def test_rows_of_another_version_are_named_as_such(table: Path, tmp_path: Path) -> None:
+    dataset, out = dataset_of(table), tmp_path / "run"
+    started(dataset, out, resume=False)
+    manifest = out / "data" / "prepared.json"
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
+    with pytest.raises(DataError, match=r"data was encoded by another version of dynens; choose"):
+        started(dataset, out, resume=True)
 
 
 def test_a_class_that_validation_hardly_holds_is_warned_of(table: Path, tmp_path: Path) -> None:
