@@ -125,10 +125,11 @@ def unknown_rate(pair: FieldPair, rows: EncodedBatch) -> float:
     """Share of positive rows that an item nothing is known of is expected to have.
 
     The mean over items and not over rows, since those that are new are more like the rare ones;
-    each item's share is drawn to the share of all rows by one row of that.
+    each item's share is drawn to the share of all rows by one row (of mean weight) of that.
     """
     assert rows.labels is not None
     weight = np.ones(len(rows)) if rows.sample_weight is None else rows.sample_weight
+    weight = weight / weight.mean()
     items, overall = rows.ids[:, pair.columns[1]], positive_rate(rows.labels, rows.sample_weight)
     count = np.bincount(items, weight)
     positive = np.bincount(items, weight * rows.labels)

@@ -161,19 +161,24 @@ class XGBoostLearner:
     def _training_inputs(
         self, train: EncodedBatch
     ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
-        """Inputs, labels and weights of the training rows, with leakage-free encodings."""
+        """Inputs, labels and weights of the training rows, with leakage-free encodings.
+
+        Weights are 1 in the mean, as sums of them are compared with `min_child_weight` and
+        `reg_lambda`.
+        """
         assert train.labels is not None
         if train.stats is None and self.selection.fields:
             raise TrainingError(
                 f"{self.config.display_name}: training rows carry no leakage-free statistics; "
                 "prepare the table again."
             )
-        inputs = self.tree_inputs(train)
+        inputs, weight = self.tree_inputs(train), train.sample_weight
+        if weight is not None:
+            weight = weight / weight.mean()
         if not self.config.bootstrap:
-            return inputs, train.labels, train.sample_weight
+            return inputs, train.labels, weight
         rows = bootstrap_rows(len(train), self.seed)
-        weight = None if train.sample_weight is None else train.sample_weight[rows]
-        return inputs[rows], train.labels[rows], weight
+        return inputs[rows], train.labels[rows], None if weight is None else weight[rows]
 
     def _parameters(self, rate: float, valid: EncodedBatch) -> dict[str, Any]:
         options = self.config.trees
