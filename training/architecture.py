@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dynens.batch import FeatureLayout
 from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig, ModelName
 from dynens.config.run import RunConfig
 from dynens.data.prepared import PreparedData
 from dynens.ensemble.scorer import PoolScorer
-from dynens.models.autorec import product_width
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import MODELS
 from dynens.run import RunDirectory, read_json, write_json
 from training.context import StageContext
+from training.inheritance import with_inheritance
 
 ARCHITECTURE_JSON = "student.json"
 _LEAST_DIM = 4
@@ -126,25 +125,6 @@ def settle(
 
     tried = search_student(context, first.config, models, cost, roles)
     return tried[0], tried
-
-
-def inherited_from(config: RunConfig, layout: FeatureLayout) -> str | None:
-    """The pool's learner whose product of vectors the student takes over, if there is one."""
-    if not config.distill.inherit:
-        return None
-    for name, learner in config.learners.items():
-        if learner.model == "autorec":
-            pair = layout.largest_pair(learner.fields)
-            if pair is not None and pair == layout.largest_pair(config.student.fields):
-                return name
-    return None
-
-
-def with_inheritance(config: RunConfig, layout: FeatureLayout) -> LearnerConfig:
-    """The student as configured, with room for what it takes over from the pool."""
-    name = inherited_from(config, layout)
-    width = 0 if name is None else product_width(layout, config.learners[name])
-    return config.student.model_copy(update={"product_width": width})
 
 
 def student_config(run: RunDirectory, name: str) -> LearnerConfig:

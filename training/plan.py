@@ -76,7 +76,7 @@ def check_student(config: RunConfig) -> None:
     if config.student.product_width:
         raise ConfigError(
             f"student.product_width is {config.student.product_width}, but a run takes it from its "
-            "autorec learner (distill.inherit); leave it out."
+            "autorec and bmf learners (distill.inherit); leave it out."
         )
 
 

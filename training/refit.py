@@ -23,8 +23,9 @@ from dynens.run import (
     read_json,
     write_json,
 )
-from training.architecture import ARCHITECTURE_JSON, student_config, with_inheritance
+from training.architecture import ARCHITECTURE_JSON, student_config
 from training.context import StageContext
+from training.inheritance import with_inheritance
 from training.int8 import trunk_outputs
 from training.router_stage import (
     RouteLogits,

@@ -26,17 +26,16 @@ from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
 from dynens.errors import ConfigError
-from dynens.layers.products import Table
-from dynens.models.autorec import AutoRecLearner
 from dynens.models.base import FitProgress, FitReport
 from dynens.models.defaults import default_batch_size, default_embedding_l2
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS, load_learner
 from dynens.run import ENSEMBLE_JSON, FIT_REPORT, MODEL_ONNX, read_json, write_json
-from training.architecture import inherited_from, student_config
+from training.architecture import student_config
 from training.compression import Lessons, asked, compress, within
 from training.context import StageContext
+from training.inheritance import inherited_tables
 from training.stages import (
     best_neural,
     calibrated_learners,
@@ -224,26 +223,14 @@ class StudentLearner:
 
         def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             if network.product is not None:
-                network.product.fill(self._inheritance())
+                width = self._config.product_width
+                run = context.run
+                taught = read_blend(run, teacher_system(run, distill.teacher))
+                tables = inherited_tables(run, context.config, data.layout, taught, width)
+                network.product.fill(tables)
             return DistillTrainer(network, config, distill, teaching, seed, checkpoints, progress)
 
         return learner, learner.fit_with(trainer, self._train, self._stop_rows, self._follow)
-
-    def _inheritance(self) -> tuple[Table, Table]:
-        """The tables of the pool's autoencoders.
-
-        Raises:
-            ConfigError: there are none to take over.
-        """
-        name = inherited_from(self._context.config, self._data.layout)
-        if name is None:
-            raise ConfigError(
-                f"student.product_width is {self._config.product_width} but there is no learner "
-                "whose vectors the student could take over; set it to 0."
-            )
-        learner = load_learner(self._context.run.learner(name))
-        assert isinstance(learner, AutoRecLearner)
-        return learner.tables()
 
     def _taught_by(self, learner: NetLearner, before: Teaching) -> Teaching:
         """The teaching of the next generation: the last one's answers in place of the pool's."""

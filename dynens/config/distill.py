@@ -218,7 +218,7 @@ class DistillConfig(FrozenConfig):
         views: weight of the term that teaches the student from what describes an item alone, and
             from its id alone; for tables with an item key and further features of items. 0: none.
         mixup: further rows, mixed after the embedding lookup.
-        inherit: the student has the answer of the pool's autoencoders (autorec) as an input.
+        inherit: the student has what the pool's autorec and bmf say as an input.
         guard: largest share of `alpha` that a logged row loses where the teacher is confidently
             wrong; 0: none.
         faithful: a second student without labels, where they taught the first one nothing.

@@ -22,6 +22,7 @@ ModelName = Literal[
     "masknet",
     "finalmlp",
     "autorec",
+    "bmf",
     "xgboost",
     "auto",
 ]
@@ -29,7 +30,8 @@ ModelName = Literal[
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Pooling = Literal["sum", "mean"]
-_NO_NETWORKS = ("xgboost", "autorec")
+_PAIRS = ("autorec", "bmf")
+_NO_NETWORKS = ("xgboost", *_PAIRS)
 _BRANCHING = ("dnn", "ipnn", "auto")
 
 
@@ -90,6 +92,23 @@ class TreesConfig(FrozenConfig):
     """Trees without a better validation AUC that end training; None: 30, or 50 on small tables."""
 
 
+class GibbsConfig(FrozenConfig):
+    """How a Bayesian matrix factorisation (bmf) is sampled. Ignored by the others."""
+
+    sweeps: int = Field(default=160, ge=1, le=10_000)
+    """Times that all vectors are drawn, at most."""
+    burn_in: int = Field(default=20, ge=0)
+    """First sweeps, which do not count."""
+    side_dim: int = Field(default=128, ge=0, le=1024)
+    """Numbers that tell what an id has met; 0: nothing is told."""
+
+    @model_validator(mode="after")
+    def _check(self) -> GibbsConfig:
+        if self.burn_in >= self.sweeps:
+            raise ValueError(f"burn_in is {self.burn_in} and must be below sweeps, {self.sweeps}")
+        return self
+
+
 class LearnerConfig(FrozenConfig):
     """One base learner of the pool."""
 
@@ -124,8 +143,8 @@ class LearnerConfig(FrozenConfig):
     ids have few rows."""
     product_width: int = Field(default=0, ge=0)
     """Length of two vectors, looked up by the two fields with the most ids, whose product is one
-    more input of a network; 0: none. A run sets it for the student where the pool has autorec,
-    whose vectors it takes over."""
+    more input of a network; 0: none. A run sets it for the student where the pool has autorec or
+    bmf, whose vectors it takes over."""
     fields: tuple[str, ...] | None = None
     """Names of the features to use (a diversity knob); None: all."""
     bootstrap: bool = False
@@ -136,8 +155,8 @@ class LearnerConfig(FrozenConfig):
     max_rows: int | None = Field(default=None, ge=1)
     """Leave the learner out where more (informative) rows train; None: it always trains."""
     min_rows_per_id: float | None = Field(default=None, gt=0)
-    """Leave the learner out where fewer (informative) rows train for each id of autorec's two
-    fields, or these have no two hundred ids each; None: it always trains."""
+    """Leave the learner out where fewer (informative) rows train for each id of the two
+    fields of autorec and bmf, or these have no two hundred ids each; None: it always trains."""
     max_fields: int | None = Field(default=None, ge=1)
     """Leave the learner out where it would have more sparse fields; None: it always trains."""
     num_threads: int = Field(default=1, ge=1)
@@ -147,11 +166,17 @@ class LearnerConfig(FrozenConfig):
     served run on the CPU."""
     optimizer: OptimizerConfig = OptimizerConfig()
     trees: TreesConfig = TreesConfig()
+    gibbs: GibbsConfig = GibbsConfig()
 
     @property
     def is_neural(self) -> bool:
         """Whether it is a network over rows of features, as the student is."""
         return self.model not in _NO_NETWORKS
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether its logit is a product of two looked-up vectors."""
+        return self.model in _PAIRS
 
     @property
     def suits_every_table(self) -> bool:

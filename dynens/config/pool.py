@@ -5,8 +5,8 @@ from __future__ import annotations
 from dynens.batch import FeatureLayout
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 
-# Autorec tells labels of one user and item by those of others alike, of which there must be some.
-_FEWEST_IDS = 200
+# Autorec and bmf tell labels of one user and item by those of others alike: there must be some.
+_FEWEST_IDS, _ROWS_PER_ID = 200, 15
 # ipnn has an input for every pair of fields: 20,000 here, with five million weights behind them.
 _MOST_MULTIPLIED = 200
 
@@ -26,19 +26,20 @@ def default_student() -> LearnerConfig:
 def default_learners() -> dict[str, LearnerConfig]:
     """Three nets of different structure and trees: diversity beats tuning one model.
 
-    Where users and items have rows enough to be known by their labels, autoencoders of these join
-    them, and on small tables logistic regression, as little else can be learned there. Of very wide
-    tables nobody multiplies all pairs of fields. They start in this order, so the slowest stands
-    first.
+    Where users and items have rows enough to be known by their labels, autoencoders and a Bayesian
+    factorisation of these join them, and on small tables logistic regression, as little else can be
+    learned there. Of very wide tables nobody multiplies all pairs of fields. They start in this
+    order, so the slowest stands first.
     """
     return {
         "autorec": LearnerConfig(
             model="autorec",
             embedding_dim=256,
             branches=2,
-            min_rows_per_id=15,
+            min_rows_per_id=_ROWS_PER_ID,
             optimizer=OptimizerConfig(learning_rate=0.01),
         ),
+        "bmf": LearnerConfig(model="bmf", embedding_dim=32, min_rows_per_id=_ROWS_PER_ID),
         "finalmlp": LearnerConfig(model="finalmlp"),
         "dcnv2": LearnerConfig(model="dcnv2"),
         "ipnn": LearnerConfig(model="ipnn", max_fields=_MOST_MULTIPLIED),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,21 @@ def shortened(left: Tensor, right: Tensor, length: int) -> tuple[Tensor, Tensor]
     missing = length - len(root)  # where one side has fewer ids than that
     short, other = (nn.functional.pad(side, (0, missing)).float() for side in sides)
     return short, other
+
+
+def added(
+    products: Sequence[tuple[Table, Table]], weights: Sequence[float], length: int
+) -> tuple[Table, Table]:
+    """Tables (R, length) and (C, length) of a weighted sum of products over the same two fields."""
+    sides = zip(products, weights, strict=True)
+    scaled = [((w * x, w * c), (y, w * d)) for ((x, c), (y, d)), w in sides]
+    sums = []
+    for side in zip(*scaled, strict=True):
+        vectors, biases = zip(*side, strict=True)
+        sums.append((torch.cat(vectors, dim=1), torch.stack(biases).sum(0)))
+    (left, left_bias), (right, right_bias) = sums
+    left, right = shortened(left, right, length)
+    return (left, left_bias), (right, right_bias)
 
 
 class PairProduct(nn.Module):

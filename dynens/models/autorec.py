@@ -38,13 +38,13 @@ from torch.nn.functional import embedding_bag
 
 from dynens.batch import EncodedBatch, FeatureLayout, FieldPair, FloatArray
 from dynens.config.learner import LearnerConfig
-from dynens.errors import ConfigError, TrainingError
+from dynens.errors import TrainingError
 from dynens.layers.products import PairProduct, Table, shortened
-from dynens.models.base import FitReport, ProgressCallback, StatSource
+from dynens.models.base import FitReport, ProgressCallback
 from dynens.models.defaults import AUTOREC_ROWS_PER_STEP, autorec_steps, resolve_config
-from dynens.models.net_learner import LEARNER_FILE, WEIGHTS_FILE, SavedStats
-from dynens.models.onnx_export import export_module
+from dynens.models.net_learner import LEARNER_FILE, NO_STATS, WEIGHTS_FILE
 from dynens.models.optim import reproducible
+from dynens.models.pairs import LONGEST_PRODUCT, PairLearner, ScoredRows
 from dynens.models.ratings import (
     Ids,
     Ratings,
@@ -59,8 +59,6 @@ from dynens.run import intact
 _INITIAL_STD = 0.03
 # Both sides' tables together; above it vectors are shorter.
 _MOST_WEIGHTS = 20_000_000
-# Of the vectors that are served: on MovieLens-1M a quarter of their length does as well.
-_LONGEST_PRODUCT = 128
 _CHUNK_ROWS = 16384
 # A step holds a few vectors for each row that it scores.
 _MOST_TARGETS = 2 * AUTOREC_ROWS_PER_STEP
@@ -143,14 +141,6 @@ def vector_length(pair: FieldPair, config: LearnerConfig) -> int:
     return min(config.embedding_dim, max(_MOST_WEIGHTS // num_weights, 1))
 
 
-def product_width(layout: FeatureLayout, config: LearnerConfig) -> int:
-    """Length of the vectors whose product a learner's logit is."""
-    pair = layout.largest_pair(config.fields)
-    if pair is None:
-        return 0
-    return min(_LONGEST_PRODUCT, 2 * config.branches * vector_length(pair, config))
-
-
 class Branch(nn.Module):
     """Both sides, the users' and the items'."""
 
@@ -195,34 +185,16 @@ class AutoRecNetwork(nn.Module):
                 branch.item.settle(ratings[1])
         self.train(training)
 
-    def scorer(self) -> ScoredRows:
-        """What answers rows: no copy of it changes when training goes on."""
-        return ScoredRows(PairProduct.of(self.pair, self.tables()))
-
     def tables(self) -> tuple[Table, Table]:
         """Each field's vectors (R, L) and biases (R,), on average over the branches."""
         lefts, rights = zip(*(branch.tables() for branch in self.pairs()), strict=True)
         left = torch.cat([vectors for vectors, _ in lefts], dim=1) / len(lefts)
         right = torch.cat([vectors for vectors, _ in rights], dim=1)
-        left, right = shortened(left, right, min(_LONGEST_PRODUCT, left.shape[1]))
+        left, right = shortened(left, right, min(LONGEST_PRODUCT, left.shape[1]))
         left_bias, right_bias = (
             torch.stack([bias for _, bias in side]).mean(0) for side in (lefts, rights)
         )
         return (left, left_bias), (right, right_bias)
-
-
-class ScoredRows(nn.Module):
-    """The product of both fields' tables as a function of encoded rows."""
-
-    def __init__(self, product: PairProduct) -> None:
-        super().__init__()
-        self.product = product
-
-    def forward(self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None) -> Tensor:
-        """(N, D), (N, W) → (N,) logits; `context_rows` as for `InferenceTwin`."""
-        del dense
-        logits: Tensor = self.product(ids, context_rows)
-        return logits
 
 
 class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
@@ -286,27 +258,18 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
     def validate(self, valid: EncodedBatch) -> FloatArray:
         assert self._ratings is not None
         self.network.settle(self._ratings)
-        return predict_logits(self.network.scorer(), valid)
+        product = PairProduct.of(self.network.pair, self.network.tables())
+        return predict_logits(ScoredRows(product), valid)
 
 
-class AutoRecLearner:
+class AutoRecLearner(PairLearner):
     """A `BaseLearner` of two autoencoders."""
 
-    def __init__(
-        self, config: LearnerConfig, layout: FeatureLayout, stats: StatSource, seed: int
-    ) -> None:
-        del stats
-        pair = layout.largest_pair(config.fields)
-        if pair is None:
-            raise ConfigError(
-                f"{config.display_name}: autorec needs two fields of one value each, as the keys "
-                "of user and item are; choose another model."
-            )
-        self.config = config
-        self.layout = layout
-        self.seed = seed
-        self.pair = pair
-        self.network_: AutoRecNetwork | None = None
+    network_: AutoRecNetwork | None = None
+
+    @staticmethod
+    def product_width(pair: FieldPair, config: LearnerConfig) -> int:
+        return min(LONGEST_PRODUCT, 2 * config.branches * vector_length(pair, config))
 
     def fit(
         self,
@@ -332,11 +295,7 @@ class AutoRecLearner:
         self.config, self.network_ = config, network.cpu().eval()
         return report
 
-    def predict_logits(self, batch: EncodedBatch) -> FloatArray:
-        return predict_logits(self._network().scorer(), batch)
-
     def tables(self) -> tuple[Table, Table]:
-        """Vectors (R, L) and biases (R,) of both fields, whose product and sum is the logit."""
         return self._network().tables()
 
     def training_logits(
@@ -358,19 +317,14 @@ class AutoRecLearner:
         directory.mkdir(parents=True, exist_ok=True)
         weights = self._network().state_dict()
         np.savez(directory / WEIGHTS_FILE, **{name: w.numpy() for name, w in weights.items()})
-        data = {
-            "config": self.config.model_dump(mode="json"),
-            "layout": self.layout.to_dict(),
-            "seed": self.seed,
-        }
-        (directory / LEARNER_FILE).write_text(json.dumps(data, indent=1), encoding="utf-8")
+        self._save_settings(directory)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
         config = LearnerConfig.model_validate(data["config"])
         layout = FeatureLayout.from_dict(data["layout"])
-        learner = cls(config, layout, _NO_STATS, data["seed"])
+        learner = cls(config, layout, NO_STATS, data["seed"])
         path = directory / WEIGHTS_FILE
         with intact(path), np.load(path, allow_pickle=False) as arrays:
             network = AutoRecNetwork(learner.pair, config)
@@ -378,16 +332,10 @@ class AutoRecLearner:
         learner.network_ = network.eval()
         return learner
 
-    def export_onnx(self, path: Path) -> None:
-        export_module(self._network().scorer(), self.layout, path)
-
     def _network(self) -> AutoRecNetwork:
         if self.network_ is None:
             raise TrainingError(f"{self.config.display_name} is not fitted; call fit first.")
         return self.network_
-
-
-_NO_STATS = SavedStats(np.zeros((0, 2), np.float32), ())
 
 
 def _weights_in(arrays: Mapping[str, npt.NDArray[Any]], network: nn.Module) -> dict[str, Tensor]:

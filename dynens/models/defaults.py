@@ -103,7 +103,7 @@ def resolve_device(config: LearnerConfig) -> Device:
     """
     import torch  # here: the rules for trees need none of it
 
-    if config.device == "cpu" or config.model == "xgboost":
+    if config.device == "cpu" or config.model in ("xgboost", "bmf"):
         return "cpu"
     is_there = torch.cuda.is_available()
     if config.device == "cuda" and not is_there:

@@ -34,6 +34,10 @@ class SavedStats:
         self.columns = columns
 
 
+NO_STATS = SavedStats(np.zeros((0, 2), np.float32), ())
+"""Of learners that make nothing of statistics."""
+
+
 class NetLearner:
     """A `BaseLearner` over `CTRNetwork`; subclasses name their head.
 

@@ -9,6 +9,7 @@ from dynens.batch import FeatureLayout
 from dynens.config.learner import LearnerConfig
 from dynens.models.autorec import AutoRecLearner
 from dynens.models.base import BaseLearner, StatSource
+from dynens.models.bmf import BMFLearner
 from dynens.models.dcnv2 import DCNv2Learner
 from dynens.models.deepfm import DeepFMLearner
 from dynens.models.dnn import DNNLearner
@@ -31,6 +32,7 @@ MODELS: dict[str, type[BaseLearner]] = {
     "masknet": MaskNetLearner,
     "finalmlp": FinalMLPLearner,
     "autorec": AutoRecLearner,
+    "bmf": BMFLearner,
     "xgboost": XGBoostLearner,
 }
 

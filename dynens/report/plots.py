@@ -135,6 +135,6 @@ def training_curves(ax: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]])
             label=name,
         )
     ax.set_xscale("log")
-    ax.set_xlabel("epoch (trees: boosting rounds)")
+    ax.set_xlabel("epoch (trees: boosting rounds, bmf: sweeps)")
     ax.set_ylabel("validation AUC")
     ax.legend(fontsize=8, frameon=False, loc="lower right")

@@ -228,13 +228,14 @@ def test_an_ensemble_larger_than_what_suits_a_wide_table_is_refused() -> None:
 def test_what_leaves_a_learner_out_is_told() -> None:
     user_and_item = (SparseField("user", 1_000), SparseField("item", 500))
     told = RunConfig().unsuited(50_000, _wide(201))
+    no_keys = "the table has no keys of users and items with 200 values each"
     assert told == {
-        "autorec": "the table has no keys of users and items with 200 values each",
+        "autorec": no_keys,
+        "bmf": no_keys,
         "ipnn": "the table has 201 sparse fields and max_fields is 200",
         "lr": "the table is worth 50,000 rows and max_rows is 40,000",
     }
     layout = FeatureLayout((), user_and_item, context_fields=1)
-    assert RunConfig().unsuited(7_000, layout) == {
-        "autorec": "users or items have 7.0 rows each and min_rows_per_id is 15"
-    }
+    few = "users or items have 7.0 rows each and min_rows_per_id is 15"
+    assert RunConfig().unsuited(7_000, layout) == {"autorec": few, "bmf": few}
     assert RunConfig().unsuited(15_000, layout) == {}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dynens.batch import FieldPair
-from dynens.layers.products import PairProduct, shortened
+from dynens.layers.products import PairProduct, added, shortened
 
 PAIR = FieldPair(columns=(0, 2), sizes=(4, 3), is_context=(True, False))
 IDS = torch.tensor([[1, 9, 0], [3, 9, 2], [1, 9, 2]], dtype=torch.int32)
@@ -58,3 +58,17 @@ def test_tables_of_fewer_ids_than_components_are_padded() -> None:
     short = shortened(left, right, 8)
     assert [tuple(side.shape) for side in short] == [(3, 8), (20, 8)]
     torch.testing.assert_close(short[0] @ short[1].T, left @ right.T, atol=1e-5, rtol=1e-4)
+
+
+def test_a_weighted_sum_of_products_is_one_product() -> None:
+    torch.manual_seed(1)
+    products = [
+        ((torch.randn(9, n), torch.randn(9)), (torch.randn(7, n), torch.randn(7))) for n in (3, 2)
+    ]
+    pair = FieldPair(columns=(0, 1), sizes=(9, 7), is_context=(True, False))
+    ids = torch.cartesian_prod(torch.arange(9), torch.arange(7)).int()
+    parts = [PairProduct.of(pair, product)(ids) for product in products]
+    (left, left_bias), (right, right_bias) = added(products, [0.7, 0.3], 6)
+    assert (left.shape, right.shape) == ((9, 6), (7, 6))  # one more than needed
+    both = PairProduct.of(pair, ((left, left_bias), (right, right_bias)))
+    torch.testing.assert_close(both(ids), 0.7 * parts[0] + 0.3 * parts[1], atol=1e-5, rtol=1e-4)

@@ -14,9 +14,10 @@ from dynens.errors import ConfigError, TrainingError
 from dynens.layers.products import PairProduct
 from dynens.metrics import auc
 from dynens.models import autorec
-from dynens.models.autorec import AutoRecLearner, ScoredRows
+from dynens.models.autorec import AutoRecLearner
 from dynens.models.base import FitProgress
 from dynens.models.net_learner import WEIGHTS_FILE
+from dynens.models.pairs import ScoredRows
 from dynens.models.ratings import pair_ratings, unknown_rate
 from dynens.models.registry import load_learner
 from dynens.models.training import predict_logits

@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from dynens.batch import Candidates, EncodedBatch
-from dynens.config.learner import LearnerConfig, OptimizerConfig, TreesConfig
+from dynens.config.learner import GibbsConfig, LearnerConfig, OptimizerConfig, TreesConfig
 from dynens.config.serving import EngineConfig
 from dynens.errors import BundleError
 from dynens.graph import Form, Graph
 from dynens.layers.products import Table
 from dynens.metrics import auc
 from dynens.models.base import BaseLearner, FitProgress, FitReport
+from dynens.models.pairs import PairLearner
 from dynens.models.rank_graph import rank_graph
 from dynens.models.registry import MODELS, build_learner, load_learner
 from dynens.run import finite
@@ -66,16 +67,17 @@ CONTEXT_TABLES = {
 
 # "dnn x3" is a dnn of three branches, "dnn *6" one with the product of vectors of length 6.
 FORMS = (*sorted(MODELS), "dnn x3", "ipnn x3", "dnn *6", "ipnn *6")
+OF_PAIRS = {name for name, model in MODELS.items() if issubclass(model, PairLearner)}
 every_model = pytest.mark.parametrize("model", FORMS)
 
 
 def models_on(tables: Mapping[str, TinyTable]) -> pytest.MarkDecorator:
-    """Every model on every table but autorec, which needs two fields of one value, without them."""
+    """Every model on every table; but on those without two fields of one value none of these."""
     pairs = [
         (model, name)
         for model in FORMS
         for name, table in sorted(tables.items())
-        if model != "autorec" or table.layout.largest_pair() is not None
+        if model not in OF_PAIRS or table.layout.largest_pair() is not None
     ]
     return pytest.mark.parametrize(("model", "table_name"), pairs)
 
@@ -92,6 +94,7 @@ def config_of(form: str, **updates: object) -> LearnerConfig:
         use_stats=True,
         optimizer=OptimizerConfig(max_epochs=3, batch_size=64, learning_rate=0.01),
         trees=TreesConfig(num_trees=12, max_depth=3, min_child_weight=1),
+        gibbs=GibbsConfig(sweeps=30, burn_in=10),
     ).model_copy(update=updates)
 
 
@@ -203,7 +206,7 @@ def test_what_depends_on_the_item_alone_can_be_looked_up(
     assert np.ptp(seen) > 1e-2
 
 
-@pytest.mark.parametrize("model", sorted({*MODELS} - {"autorec"}))
+@pytest.mark.parametrize("model", sorted({*MODELS} - OF_PAIRS))
 def test_a_field_subset_on_one_side_shares_nothing(model: str, tmp_path: Path) -> None:
     table = CONTEXT_TABLES["both sides mixed"]
     for fields in (("x0", "c0", "c1"), ("x1", "c3", "c4"), ("c1", "c3")):
@@ -321,7 +324,7 @@ def test_learns_a_planted_signal(model: str) -> None:
     labels = table.valid.labels
     assert labels is not None
     reached = auc(labels, learner.predict_logits(table.valid))
-    assert reached > (0.65 if model == "autorec" else 0.75)  # which sees two of three fields
+    assert reached > (0.65 if model in OF_PAIRS else 0.75)  # which sees two of three fields
     assert reached == pytest.approx(report.best_auc, abs=1e-4)
 
 
@@ -350,6 +353,18 @@ def test_single_class_validation_rows_do_not_stop_training(model: str) -> None:
     learner = build_learner(config_of(model), table.layout, table.stats, 0)
     learner.fit(table.train, positives)
     assert auc(labels, learner.predict_logits(table.valid)) > 0.55
+
+
+@every_model
+def test_a_weight_that_all_rows_have_changes_nothing(model: str) -> None:
+    table = TABLES["plain"]
+    plain, weighed = (build_learner(config_of(model), table.layout, table.stats, 0) for _ in "12")
+    plain.fit(table.train, table.valid)
+    weight = np.full(len(table.train), 1e-4, np.float32)
+    weighed.fit(dataclasses.replace(table.train, sample_weight=weight), table.valid)
+    np.testing.assert_allclose(
+        weighed.predict_logits(table.valid), plain.predict_logits(table.valid), atol=0.01
+    )
 
 
 @every_model

@@ -7,9 +7,8 @@ from training.architecture import (
     Candidate,
     candidates,
     choose,
-    inherited_from,
-    with_inheritance,
 )
+from training.inheritance import inherited_from, with_inheritance
 
 
 def measured(*costs: float) -> list[Candidate]:
@@ -41,12 +40,13 @@ LAYOUT = FeatureLayout(
 
 def test_the_student_has_room_for_what_it_takes_over() -> None:
     config = RunConfig()
-    assert inherited_from(config, LAYOUT) == "autorec"
-    assert with_inheritance(config, LAYOUT).product_width == 128
+    assert inherited_from(config, LAYOUT) == {"autorec": 128, "bmf": 64}
+    assert with_inheritance(config, LAYOUT).product_width == 128  # the most
     short = config.learners["autorec"].model_copy(update={"embedding_dim": 8})
     learners = {**config.learners, "autorec": short}
     shorter = config.model_copy(update={"learners": learners})
-    assert with_inheritance(shorter, LAYOUT).product_width == 32  # two sides, two branches
+    assert inherited_from(shorter, LAYOUT)["autorec"] == 32  # two sides, two branches
+    assert with_inheritance(shorter, LAYOUT).product_width == 96
 
 
 def test_a_student_of_other_fields_or_one_told_so_takes_nothing_over() -> None:
@@ -54,12 +54,12 @@ def test_a_student_of_other_fields_or_one_told_so_takes_nothing_over() -> None:
     alone = load_run_config(None, ["distill.inherit=false"])
     no_items = load_run_config(None, ["student.fields=[user, age]"])
     without = config.model_copy(
-        update={"learners": {n: c for n, c in config.learners.items() if n != "autorec"}}
+        update={"learners": {n: c for n, c in config.learners.items() if not c.is_pair}}
     )
     for other in (alone, no_items, without):
-        assert inherited_from(other, LAYOUT) is None
+        assert inherited_from(other, LAYOUT) == {}
         assert with_inheritance(other, LAYOUT) == other.student
-    assert inherited_from(config, FeatureLayout((), LAYOUT.fields[:1])) is None
+    assert inherited_from(config, FeatureLayout((), LAYOUT.fields[:1])) == {}
 
 
 def test_wide_tables_do_not_measure_inner_products() -> None:

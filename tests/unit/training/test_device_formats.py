@@ -34,7 +34,7 @@ EVERYTHING = tiny_table(
 CASES = {
     **{
         f"{name} of everything": (name, EVERYTHING)
-        for name in sorted({*MODELS} - {"xgboost", "autorec"})
+        for name in sorted({*MODELS} - {"xgboost", "autorec", "bmf"})
     },
     "a product": ("ipnn *6", EVERYTHING),
     "branches": ("ipnn x3", EVERYTHING),
