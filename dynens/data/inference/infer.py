@@ -175,7 +175,8 @@ class _Inference:
         features = self._config.features
         names = [n for n in self._sample.column_names if n not in self._skipped()]
         of_events = [n for n in names if n not in self._entity_of]
-        weight = features.sample_weight or find_weight(self._sample.select(of_events))
+        rows, warnings = self._sample.select(of_events), self._result.warnings
+        weight = features.sample_weight or find_weight(rows, warnings)
         names = [n for n in names if n != weight]
         profiles = {
             n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names

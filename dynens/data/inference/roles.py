@@ -181,14 +181,23 @@ def find_key(profiles: Mapping[str, ColumnProfile], *names: re.Pattern[str]) -> 
     return None
 
 
-def find_weight(sample: pa.Table) -> str | None:
-    """The column whose name says that it weighs rows, and whose values can."""
+def find_weight(sample: pa.Table, warnings: list[str]) -> str | None:
+    """The column whose name says that it weighs rows, and whose values can; others are warned of.
+
+    Args:
+        sample: rows.
+        warnings: gets a sentence for a column of such a name that cannot.
+    """
     names: list[str] = sample.column_names
     for name in names:
         if _WEIGHT.fullmatch(plain_name(name)) and not pa.types.is_nested(sample[name].type):
             weights = to_numbers(sample[name]).values
             if (np.isfinite(weights) & (weights > 0)).all():
                 return name
+            warnings.append(
+                f"{name!r} is named like a weight of rows but has values that are missing or not "
+                "above 0; it is a feature. Mend them, or leave the column out (excluded)."
+            )
     return None
 
 

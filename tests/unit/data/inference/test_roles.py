@@ -292,18 +292,21 @@ def test_rows_of_one_request(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "is_weight"),
+    ("name", "values", "is_weight", "is_warned_of"),
     [
-        ("sample_weight", [1.0, 5.0], True),
-        ("Row Weight", ["1", "2.5"], True),
-        ("case_wt", [1, 0], False),
-        ("sample_weight", [1.0, None], False),
-        ("weight", [60.0, 80.0], False),
+        ("sample_weight", [1.0, 5.0], True, False),
+        ("Row Weight", ["1", "2.5"], True, False),
+        ("case_wt", [1, 0], False, True),
+        ("sample_weight", [1.0, None], False, True),
+        ("weight", [60.0, 80.0], False, False),
     ],
 )
-def test_weights_of_rows(name, values, is_weight):
-    table = pa.table({"x": [1, 2], name: values})
-    assert find_weight(table) == (name if is_weight else None)
+def test_weights_of_rows(name, values, is_weight, is_warned_of):
+    table, warnings = pa.table({"x": [1, 2], name: values}), []
+    assert find_weight(table, warnings) == (name if is_weight else None)
+    assert [w.startswith(f"'{name}' is named like a weight") for w in warnings] == (
+        [True] if is_warned_of else []
+    )
 
 
 def test_weights_of_rows_are_no_feature(tmp_path):
