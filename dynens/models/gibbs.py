@@ -17,8 +17,8 @@ from dynens.models.base import bootstrap_rows
 from dynens.models.factors import Array, Prior, PriorState, Rows, draw_vectors, met, scores
 from dynens.models.ratings import Ids, grades_or_signs
 
-# Products of vectors' entries that one step keeps; above it vectors are shorter.
-_MOST_PRODUCTS = 50_000_000
+# Of the larger side's ids times the squares of their vectors; above it these are shorter.
+_MOST_PRODUCTS = 40_000_000
 _FEWEST_FACTORS = 4
 _INITIAL_STD = 0.1
 # Logistic and normal distributions are nearest at this ratio of scales (Johnson and Kotz 1970).
@@ -27,7 +27,7 @@ _LOGISTIC_SCALE = 1.702
 
 def vector_length(pair: FieldPair, config: LearnerConfig) -> int:
     """Factors of an id: as configured, fewer where the ids are many."""
-    most = math.isqrt(2 * _MOST_PRODUCTS // max(pair.sizes))
+    most = math.isqrt(_MOST_PRODUCTS // max(pair.sizes))
     return min(config.embedding_dim, max(most, _FEWEST_FACTORS))
 
 

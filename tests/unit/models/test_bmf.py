@@ -332,7 +332,7 @@ def test_tables_without_two_fields_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "length"), [(3000, 32), (90_000, 32), (1_000_000, 10), (50_000_000, 4)]
+    ("ids", "length"), [(3000, 32), (39_000, 32), (90_000, 21), (1_000_000, 6), (50_000_000, 4)]
 )
 def test_many_ids_have_shorter_vectors(ids: int, length: int) -> None:
     pair = FieldPair((0, 1), (ids, 500), (True, False))
