@@ -20,8 +20,9 @@ def inherited_from(config: RunConfig, layout: FeatureLayout) -> dict[str, int]:
         return {}
     widths = {}
     for name, learner in config.learners.items():
-        model = MODELS[learner.model]
-        if issubclass(model, PairLearner) and pair == layout.largest_pair(learner.fields):
+        if learner.is_pair and pair == layout.largest_pair(learner.fields):
+            model = MODELS[learner.model]
+            assert issubclass(model, PairLearner)
             widths[name] = model.product_width(pair, learner)
     return widths
 
