@@ -24,7 +24,6 @@ References:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,13 +35,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from dynens.batch import EncodedBatch, FeatureLayout, FieldPair, FloatArray
+from dynens.batch import EncodedBatch, FieldPair, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
 from dynens.layers.products import PairProduct, Table, shortened
 from dynens.models.base import FitReport, ProgressCallback
 from dynens.models.defaults import AUTOREC_ROWS_PER_STEP, autorec_steps, resolve_config
-from dynens.models.net_learner import LEARNER_FILE, NO_STATS, WEIGHTS_FILE
+from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.optim import reproducible
 from dynens.models.pairs import LONGEST_PRODUCT, PairLearner, ScoredRows
 from dynens.models.ratings import (
@@ -321,13 +320,10 @@ class AutoRecLearner(PairLearner):
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
-        config = LearnerConfig.model_validate(data["config"])
-        layout = FeatureLayout.from_dict(data["layout"])
-        learner = cls(config, layout, NO_STATS, data["seed"])
+        learner = cls._with_settings(directory)
         path = directory / WEIGHTS_FILE
         with intact(path), np.load(path, allow_pickle=False) as arrays:
-            network = AutoRecNetwork(learner.pair, config)
+            network = AutoRecNetwork(learner.pair, learner.config)
             network.load_state_dict(_weights_in(arrays, network))
         learner.network_ = network.eval()
         return learner

@@ -11,7 +11,6 @@ ones overfit.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from dynens import metrics
-from dynens.batch import EncodedBatch, FeatureLayout, FieldPair, FloatArray
+from dynens.batch import EncodedBatch, FieldPair, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
 from dynens.layers.products import Table
@@ -35,7 +34,7 @@ from dynens.models.base import (
 )
 from dynens.models.defaults import resolve_config
 from dynens.models.gibbs import Sampler, heard_rows, vector_length
-from dynens.models.net_learner import LEARNER_FILE, NO_STATS, WEIGHTS_FILE
+from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.optim import reproducible
 from dynens.models.pairs import LONGEST_PRODUCT, PairLearner
 from dynens.models.training import CHECKPOINT, save_tensors, write_atomically
@@ -161,9 +160,7 @@ class BMFLearner(PairLearner):
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
-        config = LearnerConfig.model_validate(data["config"])
-        learner = cls(config, FeatureLayout.from_dict(data["layout"]), NO_STATS, data["seed"])
+        learner = cls._with_settings(directory)
         path = directory / WEIGHTS_FILE
         with intact(path), np.load(path, allow_pickle=False) as arrays:
             left, right = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.errors import ConfigError
 from dynens.layers.products import PairProduct, Table
 from dynens.models.base import StatSource
-from dynens.models.net_learner import LEARNER_FILE
+from dynens.models.net_learner import LEARNER_FILE, NO_STATS
 from dynens.models.onnx_export import export_module
 from dynens.models.training import predict_logits
 
@@ -73,6 +74,13 @@ class PairLearner(ABC):
 
     def _scorer(self) -> ScoredRows:
         return ScoredRows(PairProduct.of(self.pair, self.tables()))
+
+    @classmethod
+    def _with_settings(cls, directory: Path) -> Self:
+        """One that is not fitted yet, with the settings that `_save_settings` wrote."""
+        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
+        config = LearnerConfig.model_validate(data["config"])
+        return cls(config, FeatureLayout.from_dict(data["layout"]), NO_STATS, data["seed"])
 
     def _save_settings(self, directory: Path) -> None:
         data = {
