@@ -2,11 +2,12 @@
 
 The posterior mean of `dynens.models.factors` over the draws of a Gibbs sampler: a mean of products
 of vectors, which is one product of somewhat longer ones. As an autoencoder (`autorec`) it is served
-as two looked-up vectors; it errs elsewhere, as it integrates over what it does not know.
+as two looked-up vectors; it errs elsewhere, as it integrates over what it does not know. What other
+fields add to a row (`dynens.models.effects`) is drawn beside them, so that where and when something
+was shown is not taken for taste.
 
-Rows are heard by their grade (±1 without one). The last draws that count are those after which
-validation rows are ranked best: where clicks are rare, noise of one size for all rows lets later
-ones overfit.
+Rows are heard by their grade, or by their label alone where there is none (a probit model). The
+last draws that count are those after which validation rows are ranked best.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dynens import metrics
 from dynens.batch import EncodedBatch, FieldPair, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
-from dynens.layers.products import Table
+from dynens.layers.effects import FieldEffects
+from dynens.layers.products import PairProduct, Table
 from dynens.models.base import (
     CurvePoint,
     FitProgress,
@@ -33,16 +35,19 @@ from dynens.models.base import (
     validation_score,
 )
 from dynens.models.defaults import resolve_config
-from dynens.models.gibbs import Sampler, heard_rows, vector_length
+from dynens.models.effects import other_fields
+from dynens.models.gibbs import Posterior, Sampler, heard_rows, vector_length
 from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.optim import reproducible
-from dynens.models.pairs import LONGEST_PRODUCT, PairLearner
+from dynens.models.pairs import LONGEST_PRODUCT, PairLearner, ScoredRows
 from dynens.models.training import CHECKPOINT, save_tensors, write_atomically
 from dynens.run import intact
 
 _SWEEPS_PER_POINT = 10
 # Points without a better one that end the training.
 _PATIENCE = 4
+# Of what the values of a column of `ids` add, in the saved file.
+_EFFECT = "effect_"
 
 
 @dataclass
@@ -51,38 +56,39 @@ class Course:
 
     curve: list[CurvePoint] = field(default_factory=list)
     best: int = 0
-    tables: tuple[Table, Table] | None = None
+    posterior: Posterior | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether nothing has been better for long."""
         return len(self.curve) - self.best > _PATIENCE
 
-    def add(self, point: CurvePoint, tables: tuple[Table, Table], keep: bool) -> None:
-        """Take a point in; its tables are kept where it is the best or `keep` says so."""
+    def add(self, point: CurvePoint, posterior: Posterior, keep: bool) -> None:
+        """Take a point in; its posterior is kept where it is the best or `keep` says so."""
         self.curve.append(point)
-        if keep or self.tables is None or point.score > self.curve[self.best].score:
-            self.best, self.tables = len(self.curve) - 1, tables
+        if keep or self.posterior is None or point.score > self.curve[self.best].score:
+            self.best, self.posterior = len(self.curve) - 1, posterior
 
     def state(self) -> dict[str, Any]:
         """Everything that a continued run needs."""
         return {
             "curve": [asdict(point) for point in self.curve],
             "best": self.best,
-            "tables": self.tables,
+            "posterior": None if self.posterior is None else vars(self.posterior),
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Course:
         """What `state` gave."""
         curve = [CurvePoint(**point) for point in state["curve"]]
-        return cls(curve, state["best"], state["tables"])
+        posterior = state["posterior"]
+        return cls(curve, state["best"], None if posterior is None else Posterior(**posterior))
 
 
 class BMFLearner(PairLearner):
     """A `BaseLearner` of a factorisation's posterior mean."""
 
-    _tables: tuple[Table, Table] | None = None
+    _posterior: Posterior | None = None
 
     @staticmethod
     def product_width(pair: FieldPair, config: LearnerConfig) -> int:
@@ -103,22 +109,22 @@ class BMFLearner(PairLearner):
         last = config.gibbs.sweeps if follow is None else round(follow.best_epoch)
         checkpoint = None if checkpoint_dir is None else checkpoint_dir / CHECKPOINT
         with reproducible(self.seed, config.num_threads):
-            heard = heard_rows(self.pair, config, train, unlabelled, self.seed)
+            heard = heard_rows(self.layout, config, train, unlabelled, self.seed)
             sampler = Sampler(heard, self.pair, config, self.seed)
             course = _resumed(sampler, checkpoint)
             while sampler.sweep < last and not course.is_over:
                 done = max(sampler.sweep, config.gibbs.burn_in)
                 sampler.run_to(min(done + _SWEEPS_PER_POINT, last), config.gibbs.burn_in)
-                self._tables = sampler.tables(self.product_width(self.pair, config))
+                self._posterior = sampler.posterior(self.product_width(self.pair, config))
                 point = self._point(sampler.sweep, train, valid)
                 if follow is not None:
                     point = follow.followed(len(course.curve), point)
-                course.add(point, self._tables, keep=follow is not None)
+                course.add(point, self._posterior, keep=follow is not None)
                 _save(sampler, course, checkpoint)
                 if progress is not None:
                     share = 1.0 if course.is_over else sampler.sweep / last
                     progress(FitProgress(config.display_name, share, point))
-        self.config, self._tables = config, course.tables
+        self.config, self._posterior = config, course.posterior
         best, seconds = course.curve[course.best], time.monotonic() - started
         return FitReport(tuple(course.curve), seconds, best.epoch, best.valid_auc, best.score)
 
@@ -142,20 +148,28 @@ class BMFLearner(PairLearner):
         return self.predict_logits(train)
 
     def tables(self) -> tuple[Table, Table]:
-        if self._tables is None:
+        return self._fitted().product
+
+    def _fitted(self) -> Posterior:
+        if self._posterior is None:
             raise TrainingError(f"{self.config.display_name} is not fitted; call fit first.")
-        return self._tables
+        return self._posterior
+
+    def _scorer(self) -> ScoredRows:
+        fitted = self._fitted()
+        others = other_fields(self.layout, self.pair, self.config.fields)
+        heard = [field for field in others if field.column in fitted.effects]
+        effects = FieldEffects(heard, fitted.effects)
+        return ScoredRows(PairProduct.of(self.pair, fitted.product), effects)
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        (left, left_bias), (right, right_bias) = self.tables()
-        np.savez(
-            directory / WEIGHTS_FILE,
-            left=left.numpy(),
-            left_bias=left_bias.numpy(),
-            right=right.numpy(),
-            right_bias=right_bias.numpy(),
-        )
+        fitted = self._fitted()
+        (left, left_bias), (right, right_bias) = fitted.product
+        tensors = {"left": left, "left_bias": left_bias, "right": right, "right_bias": right_bias}
+        tensors |= {f"{_EFFECT}{column}": effect for column, effect in fitted.effects.items()}
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        np.savez(directory / WEIGHTS_FILE, **arrays)
         self._save_settings(directory)
 
     @classmethod
@@ -163,11 +177,14 @@ class BMFLearner(PairLearner):
         learner = cls._with_settings(directory)
         path = directory / WEIGHTS_FILE
         with intact(path), np.load(path, allow_pickle=False) as arrays:
-            left, right = (
-                (torch.from_numpy(arrays[side]), torch.from_numpy(arrays[f"{side}_bias"]))
-                for side in ("left", "right")
-            )
-        learner._tables = left, right
+            tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            left, right = ((tensors[s], tensors[f"{s}_bias"]) for s in ("left", "right"))
+        effects = {
+            int(name.removeprefix(_EFFECT)): effect
+            for name, effect in tensors.items()
+            if name.startswith(_EFFECT)
+        }
+        learner._posterior = Posterior((left, right), effects)
         return learner
 
 

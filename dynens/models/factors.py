@@ -40,28 +40,26 @@ class Rows:
     """n rows by the ids of one side.
 
     Attributes:
-        owner, column: (n,) ids of this side, in ascending order, and of the other.
-        value, weight: (n,) float64.
+        order: (n,) where they stand otherwise.
+        column: (n,) ids of the other side.
+        weight: (n,) float64.
         bounds: (R + 1,) where each id's rows begin.
     """
 
-    owner: Tensor
+    order: Tensor
     column: Tensor
-    value: Tensor
     weight: Tensor
     bounds: Tensor
 
     @classmethod
-    def by(cls, owner: Ids, column: Ids, value: Tensor, weight: Tensor, num_ids: int) -> Rows:
+    def by(cls, owner: Ids, column: Ids, weight: Tensor, num_ids: int) -> Rows:
         """Put together by `owner`."""
-        order = np.argsort(owner, kind="stable")
-        at = torch.from_numpy(order)
+        order = torch.from_numpy(np.argsort(owner, kind="stable"))
         count = np.bincount(owner, minlength=num_ids)
         return cls(
-            owner=torch.from_numpy(owner[order]),
-            column=torch.from_numpy(column[order]),
-            value=value[at],
-            weight=weight[at],
+            order=order,
+            column=torch.from_numpy(column)[order],
+            weight=weight[order],
             bounds=torch.from_numpy(np.concatenate([[0], np.cumsum(count)])),
         )
 
@@ -164,9 +162,14 @@ def _wishart(scale: Array, freedom: int, rng: np.random.Generator) -> Array:
 
 
 def draw_vectors(
-    rows: Rows, other: Tensor, prior: Prior, alpha: float, rng: np.random.Generator
+    rows: Rows,
+    value: Tensor,
+    other: Tensor,
+    prior: Prior,
+    alpha: float,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """One side's vectors given the other's (C, d), the bias last.
+    """One side's vectors given the rows' values (n,) and the other's vectors (C, d), the bias last.
 
     Returns:
         What is expected of them and a draw, both (R, d).
@@ -179,7 +182,7 @@ def draw_vectors(
     products = inputs[:, upper[0]] * inputs[:, upper[1]]
     table = torch.cat([products, inputs * other[:, -1:]], dim=1)
     precision, expected = torch.from_numpy(prior.state.precision), torch.from_numpy(prior.mean())
-    values = rows.weight * rows.value
+    values = rows.weight * value[rows.order]
     num_ids, num_products = len(expected), len(upper[0])
     mean, drawn = torch.empty_like(expected), torch.empty_like(expected)
     for start in range(0, num_ids, _CHUNK_IDS):

@@ -1,4 +1,4 @@
-"""Learners whose logit is one product of two looked-up vectors, as a rule the user's and item's."""
+"""Learners of one product of two looked-up vectors, as a rule the user's and the item's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dynens.batch import EncodedBatch, FeatureLayout, FieldPair, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import ConfigError
+from dynens.layers.effects import FieldEffects
 from dynens.layers.products import PairProduct, Table
 from dynens.models.base import StatSource
 from dynens.models.net_learner import LEARNER_FILE, NO_STATS
@@ -24,17 +25,17 @@ well."""
 
 
 class ScoredRows(nn.Module):
-    """The product of both fields' tables as a function of encoded rows."""
+    """The product of both fields' tables, and what other fields add, as a function of rows."""
 
-    def __init__(self, product: PairProduct) -> None:
+    def __init__(self, product: PairProduct, effects: FieldEffects | None = None) -> None:
         super().__init__()
-        self.product = product
+        self.product, self.effects = product, effects
 
     def forward(self, dense: Tensor, ids: Tensor, context_rows: Tensor | None = None) -> Tensor:
         """(N, D), (N, W) → (N,) logits; `context_rows` as for `InferenceTwin`."""
         del dense
         logits: Tensor = self.product(ids, context_rows)
-        return logits
+        return logits if self.effects is None else logits + self.effects(ids, context_rows)
 
 
 class PairLearner(ABC):
@@ -62,7 +63,8 @@ class PairLearner(ABC):
 
     @abstractmethod
     def tables(self) -> tuple[Table, Table]:
-        """Vectors (R, L) and biases (R,) of both fields, whose product and sum is the logit."""
+        """Vectors (R, L) and biases (R,) of both fields, whose product and sum is the logit but for
+        what other fields add."""
 
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:
         """As `BaseLearner` has it."""

@@ -334,11 +334,12 @@ def _block_widths(graph: _Graph, one_row: Arrays) -> dict[str, int]:
 def _evaluate(graph: _Graph, items: Arrays, max_bytes: float) -> dict[str, Array]:
     """Every tensor of the items alone that the rest reads, for all items."""
     kinds = graph.kinds()
-    mine = [node for node in graph.nodes if kinds[node.output[0]] is Kind.ITEM]
     others = [node for node in graph.nodes if kinds[node.output[0]] is not Kind.ITEM]
     read = {name for node in others for name in node.input} | set(graph.outputs)
     tables = {name: array for name, array in items.items() if name in read}
-    names = [name for node in mine for name in node.output if name in read]
+    names = [n for n in kinds if kinds[n] is Kind.ITEM and n in read and n not in items]
+    free = (Kind.ITEM, Kind.CONSTANT)
+    mine = [node for node in graph.nodes if kinds[node.output[0]] in free]
     model = graph.model(mine, _anything(names))
     rows = len(items[_ITEM_IDS])
     parts: list[dict[str, Array]] = []
