@@ -24,7 +24,7 @@ from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc, informative_rows
 from dynens.models.base import BaseLearner, FitReport
-from dynens.models.net_learner import LEARNER_FILE
+from dynens.models.net_learner import LEARNER_FILE, NetLearner
 from dynens.models.registry import build_learner, load_learner
 from dynens.models.selection import select_features
 from dynens.run import (
@@ -130,7 +130,11 @@ def _fit_on_workers(
         valid_rows=select,
         follow=follow,
     )
-    return load_learner(context.out), report
+    learner = load_learner(context.out)
+    assert isinstance(learner, NetLearner)
+    learner.fill_unseen(context.prepared().split("train"))
+    learner.save(context.out)
+    return learner, report
 
 
 def course(

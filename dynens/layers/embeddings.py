@@ -168,6 +168,22 @@ class SparseEmbeddings(nn.Module):
             self.weight.normal_(0.0, self.initial_std)
             self.weight[torch.tensor(field_offsets(self.fields)) - 1] = 0.0
 
+    def fill_unseen(self, count: Tensor) -> None:
+        """Give values that training never met the mean row of their field, that of an average row.
+
+        Otherwise their rows would be those that chance drew at the start.
+
+        Args:
+            count: (rows,) how often each row of the flat table was read.
+        """
+        weight, start = self.weight.detach(), 0
+        for field in self.fields:
+            rows = slice(start + 1, start + 1 + field.num_embeddings)
+            mine, start = count[rows].to(weight.dtype), rows.stop
+            if mine.any():
+                mean = mine @ weight[rows] / mine.sum()
+                weight[rows] = torch.where(mine[:, None] > 0, weight[rows], mean)
+
     def forward(self, ids: Tensor) -> Tensor:
         """(B, W) int32 ids → (B, F, E) float32."""
         if not self.fields:

@@ -99,7 +99,13 @@ class NetLearner:
                     self._network_with(config, weights) for weights in trainer.state.snapshots
                 ]
         self.config = config
+        self.fill_unseen(train)
         return report
+
+    def fill_unseen(self, train: EncodedBatch) -> None:
+        """Settle what values are that no training row has."""
+        for network in self.networks_:
+            network.fill_unseen(train.ids)
 
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:
         return predict_logits(self._scorer(), batch)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynens.batch import FeatureLayout, FloatArray
+from dynens.batch import FeatureLayout, FloatArray, IntArray, num_flat_rows
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
@@ -282,6 +282,15 @@ class CTRNetwork(nn.Module):
         """Learn how to standardise the statistics, from those of the training rows."""
         if self.stat_inputs is not None and stats is not None:
             self.stat_inputs.fit(np.asarray(stats)[:, self.stat_columns.numpy()])
+
+    def fill_unseen(self, ids: IntArray) -> None:
+        """Settle what values are that none of the (N, W) training rows has."""
+        if isinstance(self.embeddings, SparseEmbeddings) and self.selection.fields:
+            offsets = self.embeddings.index.offsets.numpy()
+            count = np.zeros(num_flat_rows(self.selection.fields), np.int64)
+            for column, offset in zip(self.selection.id_columns, offsets, strict=True):
+                count += np.bincount(ids[:, column] + offset, minlength=len(count))
+            self.embeddings.fill_unseen(torch.from_numpy(count))
 
     @property
     def hidden_dims(self) -> tuple[int, ...]:

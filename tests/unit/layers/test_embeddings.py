@@ -131,3 +131,13 @@ def test_the_deviation_at_the_start_is_as_asked() -> None:
         rtol=0.05,
         atol=0,
     )
+
+
+def test_values_never_met_have_the_mean_row_of_their_field() -> None:
+    table = SparseEmbeddings((SparseField("a", 3), SparseField("b", 4), SparseField("c", 2)), 1)
+    with torch.no_grad():
+        table.weight.copy_(torch.arange(12.0)[:, None])
+    count = torch.tensor([0, 0, 1, 3, 7, 2, 2, 0, 0, 0, 0, 0])  # padding stays, met or not
+    table.fill_unseen(count)
+    weights = table.weight.detach().squeeze(1).tolist()
+    assert weights == [0, (2 + 3 * 3) / 4, 2, 3, 4, 5, 6, 5.5, 5.5, 9, 10, 11]

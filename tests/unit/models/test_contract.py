@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from dynens.batch import Candidates, EncodedBatch
+from dynens.batch import FIRST_VALUE_ID, OUT_OF_VOCABULARY, Candidates, EncodedBatch
 from dynens.config.learner import GibbsConfig, LearnerConfig, OptimizerConfig, TreesConfig
 from dynens.config.serving import EngineConfig
 from dynens.errors import BundleError
@@ -326,6 +326,22 @@ def test_learns_a_planted_signal(model: str) -> None:
     reached = auc(labels, learner.predict_logits(table.valid))
     assert reached > (0.65 if model in OF_PAIRS else 0.75)  # which sees two of three fields
     assert reached == pytest.approx(report.best_auc, abs=1e-4)
+
+
+@every_model
+def test_a_value_never_met_is_answered_like_an_average_row(model: str) -> None:
+    """Nearly all rows are positive; a value that training never met says nothing against it."""
+    table = TABLES["plain"]
+    ids = np.where(table.train.ids == OUT_OF_VOCABULARY, FIRST_VALUE_ID, table.train.ids)
+    labels = (np.arange(len(ids)) % 10 > 0).astype(np.float32)
+    train = dataclasses.replace(table.train, ids=ids, labels=labels)
+    options = OptimizerConfig(learning_rate=0.05, max_epochs=8, batch_size=32)
+    config = config_of(model, use_stats=False, optimizer=options, embedding_std=0.5)
+    learner = build_learner(config, table.layout, table.stats, 0)
+    learner.fit(train, train)
+    new = dataclasses.replace(train, ids=np.full_like(ids, OUT_OF_VOCABULARY))
+    rates = [float((1 / (1 + np.exp(-learner.predict_logits(x)))).mean()) for x in (train, new)]
+    assert rates == pytest.approx([0.9, 0.9], abs=0.06)
 
 
 @every_model
