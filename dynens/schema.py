@@ -45,8 +45,7 @@ class FieldSpec(FrozenConfig):
         column: the column it is read from; None: the column called `name`.
         derive: the part of a date or time column to use instead of the value itself.
         time_format: how to read the column when `derive` is given.
-        local: then read times with an offset from UTC as their clock shows them (10:00+02:00 is ten
-            o'clock), not in UTC.
+        local: then read 10:00+02:00 as ten o'clock, which the clock showed, not in UTC.
         vocabulary: policy of categorical and multi-valued fields.
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
@@ -65,13 +64,13 @@ class FieldSpec(FrozenConfig):
             far apart the two are in a row is a feature.
         only_apart: of such numeric fields: they are no feature by themselves, only how far apart
             they are. Their scale then has no end: the time of the row goes on after training.
-        dot_with: of dense vectors, another one of the same length (a user's and an item's of one
-            two-tower model). All components of the two then have one scale, and their dot product
-            is a feature.
+        dot_with: of dense vectors, another one of the same length (user and item of a two-tower
+            model). All their components have one scale, and their dot product is a feature.
         buckets: also give a numeric field a sparse twin of so many quantile buckets.
         length: components of a dense vector.
-        decimal: of numbers given as texts, in numeric fields or as categories, what stands before
-            the decimals.
+        decimal: of numbers given as texts, also of categories, what stands before the decimals.
+        sentinels: of numeric fields: whether a number that comes again and again far from all
+            others (-999, 1e30) is missing (`dynens.data.encoding.sentinels`).
         crossed: of categorical fields, two others whose pairs of values are the categories (a
             route: where it starts and where it ends); nothing is read from a column then.
         through: of multi-valued fields, a list and the field that its values are of (a history and
@@ -104,7 +103,8 @@ class FieldSpec(FrozenConfig):
     buckets: int | None = Field(default=None, ge=2, le=4096)
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
-    unit: str | None = Field(default=None, pattern=r"^([a-zµ°][a-zµ°²³/.]*|m:ss)$")
+    sentinels: bool = True
+    unit: str | None = Field(default=None, pattern=r"^([a-zµ°][a-zµ°²³/.]*[23]?|m:ss)$")
     crossed: tuple[str, str] | None = None
     through: tuple[str, str] | None = None
     why: str | None = None

@@ -50,7 +50,7 @@ from dynens.data.statistics import (
     stat_table,
     train_stats,
 )
-from dynens.data.strangers import of_keys, of_values
+from dynens.data.strangers import of_keys, of_sentinels, of_values
 from dynens.errors import DataError
 from dynens.run import replace_directory
 from dynens.schema import DatasetConfig, FeatureSchema
@@ -284,6 +284,7 @@ class _Preparation:
         apart = self.features.group if self.split_by == "group" else None
         num_rows = [shard.num_rows for shard in shards]
         self.warnings += of_values(encoder, unseen[:UNLABELLED], num_rows[:UNLABELLED], apart)
+        self.warnings += of_sentinels(encoder)
         self._save(encoder, counts, raw, rows, num_rows)
 
     def _periods(

@@ -1,4 +1,4 @@
-"""Keys and values that were not met before: what to tell of them where they are many."""
+"""Keys and values that were not met before or stand for none: what to tell of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import RawEntity
-from dynens.data.encoding.fields import CategoricalEncoder
+from dynens.data.encoding.fields import CategoricalEncoder, NumericEncoder
 from dynens.data.splits import SPLITS, TRAIN
 
 _MANY_KEYS = 0.05
 _NEARLY_ALL, _HALF = 0.9, 0.5
+_NAMED = 5  # in one warning
 
 
 def of_keys(entities: Sequence[RawEntity], strangers: Counter[str], num_rows: int) -> list[str]:
@@ -65,3 +66,20 @@ def of_values(
                 f"training row has, or one alone; {ask}, and do they come back?"
             )
     return warnings
+
+
+def of_sentinels(encoder: RowEncoder) -> list[str]:
+    """A warning of numbers that stand for missing ones."""
+    found = [
+        f"{value:g} in {share:.0%} of {one.spec.source}"
+        for one in encoder.encoders
+        if isinstance(one, NumericEncoder)
+        for value, share in one.absent.items()
+    ]
+    if not found:
+        return []
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return [
+        f"numbers far from all others are read as missing: {', '.join(found[:_NAMED])}{more}; "
+        "sentinels: false in a field keeps them as numbers."
+    ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ BUCKET_SUFFIX = "#bucket"
 UNREADABLE = (TypeError, UnicodeEncodeError, OverflowError, pa.ArrowException)
 _READ_AT_ONCE = 64  # texts as times: one that is none takes milliseconds, until it is refused
 _LARGEST = float(np.finfo(np.float32).max)
+NO_SENTINELS: Mapping[float, float] = MappingProxyType({})
 _FAR = 1e9  # deviations, which gaps of single precision can be taken between
 
 
@@ -108,6 +110,7 @@ class NumericEncoder(FieldEncoder):
         gaps: where and how closely to look at what the transformed values are above those of the
             field that `apart_from` names: (middle, scale) of `dynens.layers.gaps`, each.
         holds_texts: whether training rows had more texts among the numbers than typing errors.
+        absent: numbers that stand for a missing one, and their shares of the training rows' values.
     """
 
     def __init__(
@@ -119,8 +122,10 @@ class NumericEncoder(FieldEncoder):
         edges: npt.NDArray[np.float64],
         gaps: Sequence[tuple[float, float]] = (),
         holds_texts: bool = False,
+        absent: Mapping[float, float] = NO_SENTINELS,
     ) -> None:
         super().__init__(spec)
+        self.absent = dict(absent)
         self.knots, self.heights, self.edges = knots, heights, edges
         self.gaps = tuple(gaps)
         self.has_missing, self.holds_texts = has_missing, holds_texts
@@ -155,6 +160,8 @@ class NumericEncoder(FieldEncoder):
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
         if not (self.spec.only_apart and self.spec.derive):
             numbers = single_precision(numbers)  # which has minutes only, of days since 1970
+        if self.absent:
+            numbers = np.where(np.isin(numbers, list(self.absent)), np.nan, numbers)
         missing = np.isnan(numbers)
         values = self.transform(numbers)
         any_missing = bool(missing.any())
@@ -186,7 +193,8 @@ class NumericEncoder(FieldEncoder):
             "edges": self.edges.tolist(),
         }
         gaps = {"gaps": [list(gap) for gap in self.gaps]} if self.gaps else {}
-        return state | gaps | ({"holds_texts": True} if self.holds_texts else {})
+        absent = {"absent": list(self.absent.items())} if self.absent else {}
+        return state | gaps | absent | ({"holds_texts": True} if self.holds_texts else {})
 
 
 def _number(value: Any, spec: FieldSpec) -> float:

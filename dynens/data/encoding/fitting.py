@@ -24,6 +24,7 @@ from dynens.data.encoding.fields import (
 )
 from dynens.data.encoding.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.encoding.samples import SystematicSample
+from dynens.data.encoding.sentinels import sentinels
 from dynens.data.encoding.vocabulary import ValueCounter, Vocabulary
 from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
@@ -191,13 +192,25 @@ class NumericFitter(FieldFitter):
         is_time = self.spec.only_apart and self.owner is None
         has_missing = self._has_missing and not is_time
         holds_texts = self._texts > MAX_UNREADABLE_SHARE * self._known
+        absent = self._sentinels()
+        has_missing |= bool(absent)
         return NumericEncoder(
-            self.spec, knots, heights, has_missing, edges, self._gaps(), holds_texts
+            self.spec, knots, heights, has_missing, edges, self._gaps(), holds_texts, absent
         )
 
-    def _values(self) -> npt.NDArray[np.float64]:
+    def _sentinels(self) -> dict[float, float]:
+        spec = self.spec
+        if not spec.sentinels or spec.derive or spec.apart_from or spec.only_apart:
+            return {}
+        return sentinels(self._finite())
+
+    def _finite(self) -> npt.NDArray[np.float64]:
         values = self._sample.values()
         return single_precision(values[np.isfinite(values)])
+
+    def _values(self) -> npt.NDArray[np.float64]:
+        values = self._finite()
+        return values[~np.isin(values, list(self._sentinels()))]
 
     def _transform(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """The owner's scale, where there is an owner."""

@@ -126,6 +126,7 @@ def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:
             _floats(state["edges"]),
             gaps,
             state.get("holds_texts", False),
+            dict(state.get("absent", [])),
         )
     if spec.kind == "dense_vector":
         middle, scale = state.get("dot", (0.0, 1.0))

@@ -11,13 +11,15 @@ from dynens.data.reading.numbers import COMMA_NUMBER, with_points
 from dynens.data.reading.values import canonical_texts, plain
 from dynens.schema import DatasetConfig, SourceOptions
 
-_COMMA = r",[0-9]+\D*$"
+_COMMA = r",[0-9]+([eE][+-]?[0-9]+)?\D*$"
 _THOUSANDS = r"^\D*[1-9][0-9]{0,2}(,[0-9]{3})+\D*$"  # 1,234: maybe no decimal comma
 _MILLIONS = r"^\D*[1-9][0-9]{0,2}(\.[0-9]{3}){2,}\D*$"  # 1.234.567, which points cannot part
 _CENTS = r",[0-9]{2}\D*$"
+_THOUSAND = r"^\D*[1-9][0-9]{0,2}(\.[0-9]{3})+\D*$"  # 1.158, which a point may part, too
+_HUNDREDS = r"^\D*([1-9][0-9]{0,2}|0)\D*$"
 _POINT = r"^[^.,]*[0-9]\.[0-9]{1,2}[^.,0-9]*$"  # 12.5, no thousand
 _BOTH = 0.05  # of the texts, where some have points and some commas
-_MIN_KNOWN = 20
+_MIN_KNOWN, _MIN_PARTED = 20, 50
 
 
 def points_in(table: pa.Table, columns: Collection[str]) -> pa.Table:
@@ -71,6 +73,9 @@ def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
         texts = canonical_texts(column).drop_null()
         if len(texts) < _MIN_KNOWN:
             continue
+        if _has_thousands(column.drop_null()):  # canonical texts drop zeros
+            found.append(name)
+            continue
         numbers = pc.match_substring_regex(texts, COMMA_NUMBER)
         commas, unclear, exact, millions = (
             pc.sum(pc.and_(numbers, pc.match_substring_regex(texts, pattern))).as_py()
@@ -85,6 +90,18 @@ def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
         if (commas - unclear > 0.5 * len(texts) and enough) or 0 < millions < len(texts):
             found.append(name)
     return found
+
+
+def _has_thousands(column: pa.Array) -> bool:
+    """Whether a point parts thousands: three digits stand behind each, none in what is below 1000.
+
+    Of decimals some would be other than three, or three behind every number.
+    """
+    parted, below = (
+        pc.sum(pc.match_substring_regex(column, pattern)).as_py()
+        for pattern in (_THOUSAND, _HUNDREDS)
+    )
+    return bool(parted >= _MIN_PARTED and below > 0 and parted + below == len(column))
 
 
 def _mixed(texts: pa.Array, numbers: pa.Array) -> bool:

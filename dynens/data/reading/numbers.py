@@ -34,21 +34,21 @@ _MISSING = frozenset(MISSING_SPELLINGS)
 _NULL_ARRAY = pa.array(NULL_SPELLINGS)
 _NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
 _CURRENCY = (
-    r"[$€£¥₹₩₽₺₪฿₫₴₦]|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|BRL|RUB|AUD|CAD|CHF|SEK|NOK|DKK|PLN|CZK|HUF|"
+    r"[$€£¥￥円元원₹₩₽₺₪฿₫₴₦]|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|BRL|RUB|AUD|CAD|CHF|SEK|NOK|DKK|PLN|CZK|HUF|"
     r"TRY|MXN|ZAR|SGD|HKD|TWD|THB|IDR|VND|MYR|PHP|AED|SAR|ILS|kr|zł|Rs\.?|R\$|US\$"
 )
 _DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
     r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?:" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f ][0-9]{3})+|[0-9]+)"
+    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f '’][0-9]{3})+|[0-9]+)"
     r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
 )
-_UNIT = r"[A-Za-zµ°][A-Za-zµ°²³/.]{0,11}"
+_UNIT = r"[A-Za-zµ°][A-Za-zµ°²³/.]{0,11}[23]?"
 # 1.234.567,89 €
 _GAP = r"[ \x{a0}\x{202f}]?"  # \s is another class in Arrow than in Python
 _AROUND = _GAP + r"(?:%|" + _CURRENCY + r")?" + _GAP
 COMMA_NUMBER = (
-    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}][0-9]{{3}})+)(,[0-9]+)?{_AROUND}"
-    rf"( {_UNIT})?$"
+    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}\x{{202f}}][0-9]{{3}})+)(,[0-9]+)?"
+    rf"([eE][-+]?[0-9]+)?{_AROUND}( ?{_UNIT})?$"
 )
 _COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0").replace("\\x{202f}", "\u202f"))
 _TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -60,9 +60,10 @@ _DURATION = re.compile(  # PT1H2M3S
     r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
     r"(?:(?P<minutes>[0-9]+)M)?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?)S)?)?"
 )
-_SPOKEN = re.compile(  # 2h 50m, 1 hour 5 min, 24m52s, 3h; no 5m, which may be metres or millions
-    r"(?P<sign>-?)(?=[0-9]+h$|[0-9]+ ?[a-z]+,? ?[0-9])(?:(?P<days>[0-9]+) ?d(?:ays?)?,? ?)?"
-    r"(?:(?P<hours>[0-9]+) ?h(?:(?:ou)?rs?)?,? ?)?(?:(?P<minutes>[0-9]+) ?m(?:in(?:ute)?s?)?,? ?)?"
+_SPOKEN = re.compile(  # 2h 50m, 1 hour 5 min, 24m52s, 3h, 5 min; no 5m: metres or millions
+    r"(?P<sign>-?)(?=[0-9]+(?:h| ?hrs?| ?min)$|[0-9]+ ?[a-z]+,? ?[0-9])"
+    r"(?:(?P<days>[0-9]+) ?d(?:ays?)?,? ?)?(?:(?P<hours>[0-9]+) ?h(?:(?:ou)?rs?)?,? ?)?"
+    r"(?:(?P<minutes>[0-9]+) ?m(?:in(?:ute)?s?)?,? ?)?"
     r"(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?) ?s(?:ec(?:ond)?s?)?)?"
 )
 _BOUND = re.compile(r"(?:[<>≤≥~]=?\s?(?P<end>.*[0-9].*)|(?P<start>.*[0-9].*)\+)")  # <0.05, 65+
@@ -73,7 +74,7 @@ _RANGE = re.compile(  # 3-5, $40,000 – $60,000, 40-60k
 )
 _PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 _NUMBER = re.compile(r"[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_MEASURED = re.compile(r"(?P<amount>.*[0-9)]) +(?P<unit>" + _UNIT + ")")
+_MEASURED = re.compile(r"(?P<amount>.*[0-9)])(?P<gap> *)(?P<unit>" + _UNIT + ")")
 # Behind these the amount alone would be another number.
 _NO_UNITS = frozenset(
     {"dozen", "hundred", "thousand", "million", "billion", "trillion", "mn", "bn"}
@@ -89,8 +90,7 @@ _RELATED = {  # to a unit, in which all of them are then read
     "g": {"kg": 1e3, "mg": 1e-3},
     "l": {"cl": 1e-2, "ml": 1e-3},
 }
-_MOSTLY = 0.5
-_SHORT = 3  # letters: `ms` is no two `m`
+_MOSTLY, _SHORT = 0.5, 3  # letters: `ms` is no two `m`
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,15 @@ def _unit(text: str) -> str | None:
     if parts is None or _read(text) is not None or _read(parts["amount"]) is None:
         return None
     unit = parts["unit"].lower().removesuffix(".")
+    is_code = not parts["gap"] and (len(unit) == 1 or re.match("0[0-9]", text))  # 12A, 007AB
     unit = unit.removesuffix("s") if len(unit) > _SHORT else unit
-    return None if unit in _NO_UNITS else unit
+    return None if is_code or unit in _NO_UNITS else unit
 
 
 def _behind(unit: str) -> str:
     """A pattern, for Arrow and for `re`, of the unit behind a number, as `_unit` finds it."""
     many = "s?" if len(unit) >= _SHORT else ""
-    return rf"(?i) {unit.replace('.', '[.]')}{many}[.]?$"
+    return rf"(?i) ?{unit.replace('.', '[.]')}{many}[.]?$"
 
 
 def _without_units(column: pa.Array, unit: str) -> tuple[pa.Array, npt.NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
 from dynens.data.reading.decimals import comma_columns, points_in
+from dynens.data.reading.numbers import number, to_numbers
 from dynens.data.reading.sources import iter_tables
 
 
@@ -105,3 +106,28 @@ def test_cents_behind_commas_are_found_in_any_format_and_lists_are_not(tmp_path)
     fields = {f.name: f for f in infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields}
     assert (fields["price"].kind, fields["price"].decimal) == ("numeric", ",")
     assert fields["pair"].kind == "multi_valued"
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_found"),
+    [
+        (["1.158", "484", "8.250", "12.600"], True),
+        (["1.158 EUR", "484 EUR", "8.250 EUR"], True),
+        (["1.158", "484", "8.25"], False),  # eight and a quarter
+        (["1.158", "8.251"], False),  # three decimals each
+        (["1.158", "1484"], False),
+        (["0.158", "484"], False),
+    ],
+)
+def test_points_that_part_thousands(texts, is_found):
+    column = pa.array(texts * 60)
+    assert comma_columns(pa.table({"c": column}), cents=True) == (["c"] if is_found else [])
+    assert comma_columns(pa.table({"c": column.slice(0, 30)})) == []  # may be chance
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1,396E+01", 13.96), ("1\u202f774,29 €", 1774.29), ("1.234,5e-1", 123.45)]
+)
+def test_powers_of_ten_and_narrow_spaces(text, value):
+    assert number(text, "f", ",") == to_numbers(pa.array([text]), ",").values[0] == value
+    assert comma_columns(pa.table({"c": pa.array([text] * 60)})) == ["c"]
