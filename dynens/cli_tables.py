@@ -50,6 +50,7 @@ def schema_infer(
     from dynens.data.inference.infer import infer_schema
     from dynens.run import write_text
 
+    _refuse_empty(file=file, label=label)
     inferred = infer_schema(file, label)
     for warning in inferred.warnings:
         warn(warning)
@@ -81,6 +82,7 @@ def dataset_of(
     """
     from dynens.data.datasets.presets import dataset_for, dataset_from_files
 
+    _refuse_empty(data=data, train=train, valid=valid, test=test, label=label, time=time)
     if (data is None) == (train is None):
         raise ConfigError("give either --data (a preset or dataset.yaml) or --train with --label.")
     if data is not None:
@@ -93,6 +95,13 @@ def dataset_of(
     if label is None:
         raise ConfigError("--train needs --label COL, the column that says clicked or not.")
     return dataset_from_files(train, valid or (), test or (), label=label, timestamp=time)
+
+
+def _refuse_empty(**given: str | None) -> None:
+    """Refuse options that say nothing, as of a shell variable that is not set."""
+    for name, value in given.items():
+        if value is not None and not value.strip():
+            raise ConfigError(f"{name} is given as an empty text; name one, or leave it out.")
 
 
 def warn(text: str) -> None:

@@ -36,7 +36,7 @@ from dynens.data.prepared import (
 )
 from dynens.data.reading.sources import expand
 from dynens.data.shards import ShardWriter
-from dynens.data.splits import PARTS, SPLITS, TRAIN, UNLABELLED, VALID, split_kind, split_rows
+from dynens.data.splits import PARTS, SPLITS, TEST, TRAIN, UNLABELLED, VALID, split_kind, split_rows
 from dynens.data.staging import StagedPart, StagedRows, merge_parts, stage_part
 from dynens.data.statistics import (
     NUM_FOLDS,
@@ -154,6 +154,7 @@ class _Preparation:
         self.features: FeatureSchema = self.dataset.features.model_copy(
             update={"label": rows.reader.resolved()}
         )
+        self._check_given(rows)
         self.split_by = split_kind(self.dataset.split, rows.given, rows.times, rows.labels)
         is_cut = not (self.dataset.valid_files and self.dataset.test_files)
         if rows.times is not None and is_cut:
@@ -286,6 +287,15 @@ class _Preparation:
         self.warnings += of_values(encoder, unseen[:UNLABELLED], num_rows[:UNLABELLED], apart)
         self.warnings += of_sentinels(encoder)
         self._save(encoder, counts, raw, rows, num_rows)
+
+    def _check_given(self, rows: StagedRows) -> None:
+        """Refuse files for validation or test that could not be that, as they have no labels."""
+        for part, files in ((VALID, self.dataset.valid_files), (TEST, self.dataset.test_files)):
+            if files and not (rows.given == part).any():
+                raise DataError(
+                    f"no row of {files[0]} has a label, so that it cannot be the {SPLITS[part]} "
+                    "part; give a file with labels, or none, and rows are cut from train."
+                )
 
     def _periods(
         self, rows: StagedRows, split: npt.NDArray[np.int8], layout: FeatureLayout

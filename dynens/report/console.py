@@ -144,6 +144,7 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
             f"{student['cost_us_per_row']:.2f} µs a row instead of "
             f"{dynamic['cost_us_per_row']:.2f}; `dynens serve --system student` serves it."
         )
+    sentences += _one_alone(metrics)
     if static["auc"] >= _TOO_GOOD:
         sentences.insert(0, _too_good(metrics))
     if _is_far_off(dynamic):
@@ -166,6 +167,22 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
             "rows, and once more with these among the training rows."
         )
     return sentences
+
+
+def _one_alone(metrics: Mapping[str, Any]) -> list[str]:
+    """Where a single model is ahead of all that is made of several, beyond what chance does."""
+    behind = metrics["paired"].get("student_minus_best_single")
+    if behind is None or behind["high"] >= 0:
+        return []
+    best, dynamic = metrics["systems"]["best_single"], metrics["systems"]["dynamic"]
+    if best["auc"] - dynamic["auc"] < _CLEARLY:
+        return []
+    return [
+        f"{best['name']} alone, the best single model on validation rows, ranks these rows better "
+        f"than the dynamic system does (AUC {number(best['auc'])} against "
+        f"{number(dynamic['auc'])}), at {best['cost_us_per_row']:.2f} µs a row instead of "
+        f"{dynamic['cost_us_per_row']:.2f}."
+    ]
 
 
 def _is_far_off(system: Mapping[str, Any]) -> bool:

@@ -129,3 +129,13 @@ def test_the_package_runs_as_a_command(monkeypatch, capsys):
         runpy.run_module("dynens", run_name="__main__")
     assert caught.value.code == 0
     assert "fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--label", "--time", "--test", "--valid"])
+def test_an_option_given_as_an_empty_text_is_refused(ran: Ran, tmp_path: Path, option: str) -> None:
+    (tmp_path / "t.csv").write_text("a,y\n1,0\n2,1\n")
+    given = {"--train": str(tmp_path / "t.csv"), "--label": "y", option: " "}
+    code, said = ran("fit", "--out", str(tmp_path / "run"), *sum(given.items(), ()))
+    told = f"{option.strip('-')} is given as an empty text; name one, or leave it out."
+    assert (code, said) == (2, f"dynens: {told}\n")
+    assert not (tmp_path / "run").exists()

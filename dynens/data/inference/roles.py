@@ -108,7 +108,7 @@ def find_timestamp(
     found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
     for name, profile in profiles.items():
         named, dated = (pattern.fullmatch(plain_name(name)) for pattern in (_TIME, DATE))
-        if profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
+        if not name or profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
             continue
         if not (named or dated) and profile.num_distinct < 10:
             continue

@@ -60,7 +60,8 @@ def names_in(path: Path, head: Head) -> list[str]:
         DataError: it cannot be read as names.
     """
     try:
-        names = next(csv.reader([head.line], delimiter=head.delimiter), [])
+        line = csv.reader([head.line], delimiter=head.delimiter, skipinitialspace=True)
+        names = next(line, [])
     except csv.Error as e:
         raise DataError(
             f"{path}: its first line cannot be read as column names ({e}); give a header, and end "

@@ -20,7 +20,12 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from dynens.data.reading.decoding import begins_as_utf8, decoded_table
-from dynens.data.reading.escapes import doubled, has_escapes
+from dynens.data.reading.escapes import (
+    doubled,
+    has_escapes,
+    has_spaces_before_quotes,
+    without_spaces,
+)
 from dynens.data.reading.flatten import flat, holding, holds_categories
 from dynens.data.reading.heads import (
     BLOCK_BYTES,
@@ -353,13 +358,16 @@ def _iter_csv(
 
 
 def _rows_stream(path: Path, head: Head, options: SourceOptions) -> pa.NativeFile:
-    """The bytes of a text file, quotes in values doubled."""
+    """The bytes of a text file: quotes in values doubled, no spaces before quotes around them."""
+    rows = text_stream(path)
     if options.quoting:
         with text_stream(path) as stream:
             start = bytes(stream.read(BLOCK_BYTES))
         if has_escapes(start, head.delimiter):
-            return doubled(text_stream(path))
-    return text_stream(path)
+            rows = doubled(rows)
+        if has_spaces_before_quotes(start, head.delimiter):
+            rows = without_spaces(rows, head.delimiter)
+    return rows
 
 
 @contextlib.contextmanager

@@ -39,6 +39,16 @@ def test_nothing_is_left_behind_by_bad_input(tmp_path):
     refused(dataset_from_files(path, label="click"), tmp_path, DataError, "part")
 
 
+@pytest.mark.parametrize(("given", "part"), [("valid", "valid"), ("test", "test")])
+def test_files_for_a_part_that_have_no_labels_are_not_that_part(tmp_path, given, part):
+    path, table = written(tmp_path), mixed_table(50)
+    at = table.column_names.index("click")
+    empty = pa.nulls(50, table.schema.field("click").type)
+    other = written(tmp_path, table.set_column(at, "click", empty), "other.parquet")
+    config = dataset_from_files(path, label="click", **{given: str(other)})
+    refused(config, tmp_path, DataError, f"has a label, so that it cannot be the {part} part")
+
+
 def test_columns_that_change_type_between_files(tmp_path):
     table = mixed_table(300)
     words = pa.array([f"word {i}" for i in range(300)])

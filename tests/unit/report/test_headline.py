@@ -74,6 +74,17 @@ def test_a_student_that_hard_rows_do_not_help_is_named(auc: float, how: str | No
     assert [told in sentence for sentence in sentences] == [True] * (how is not None)
 
 
+@pytest.mark.parametrize(
+    ("auc", "high", "told"), [(0.81, -0.01, True), (0.81, 0.001, False), (0.785, -0.001, False)]
+)
+def test_a_single_model_that_is_ahead_of_all_is_named(auc: float, high: float, told: bool) -> None:
+    metrics = metrics_of(0.98, low=0.002)
+    metrics["systems"]["best_single"] = {"name": "xgboost", "auc": auc, "cost_us_per_row": 1.7}
+    metrics["paired"]["student_minus_best_single"] = {"value": -0.03, "low": -0.05, "high": high}
+    words = "xgboost alone, the best single model on validation rows, ranks these rows better"
+    assert [words in sentence for sentence in headline(metrics)[1:]] == [True] * told
+
+
 def test_rows_without_a_hard_one_say_so_and_no_more() -> None:
     metrics = metrics_of(0.98, low=0.002)
     metrics["systems"]["dynamic"]["hard_fraction"] = 0.0

@@ -109,6 +109,15 @@ def test_times_since_the_first_row(tmp_path, name, step, is_time):
 START = datetime.datetime(2024, 3, 1)
 
 
+def test_a_column_without_a_name_is_no_time(tmp_path):
+    """As pandas writes an index of times that has none."""
+    rows = [f"{START + datetime.timedelta(hours=i)},{i % 7},{i % 2}" for i in range(500)]
+    (tmp_path / "t.csv").write_text("\n".join([",x,y", *rows]))
+    features = infer_schema(tmp_path / "t.csv", "y").dataset.features
+    assert features.timestamp is None
+    assert {field.source for field in features.fields} == {"x"}
+
+
 def dated(seed=0):
     """A listing's date, then the time of the row, which the rows stand in the order of."""
     rng = np.random.default_rng(seed)
