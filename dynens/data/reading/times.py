@@ -221,25 +221,30 @@ _OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) ?[-+]\d\d(?::?\d\d)?\s*$")
 _AWAY = re.compile(r":\d\d(?:\.\d+)? ?[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*\s*$")
 _MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y")
 _DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
-_DATES = ("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y")
+_DATES = (
+    *("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y"),
+    *("%d.%m.%y", "%d %b %y", "%d-%b-%y"),
+)
 _CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
 _LOGS = (
-    *("%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
-    *("%d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y"),
+    *("%b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
+    *("%d %b %Y %H:%M:%S %z", "%b %d %H:%M:%S %z %Y"),
 )
 _LAYOUTS = [
     tuple(date + clock for date in (*_DATES, *dates) for clock in _CLOCKS) + _LOGS
     for dates in (_MONTH_FIRST, _DAY_FIRST)
 ]
 _MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y"]
-# Mon, 6 May 2024; Monday, May 6, 2024
-_WEEKDAY = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*, ", re.IGNORECASE)
+# Mon, 6 May 2024; Monday, May 6, 2024; Mon 6 May 2024
+_WEEKDAY = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +", re.IGNORECASE)
+_ORDINAL = re.compile(r"(?<=\d)(st|nd|rd|th)\b", re.IGNORECASE)  # October 26th, 2019
+_VERSION = re.compile(r"(\d\.\d+|\d+\.\d)\.\d\d")  # 2.10.15, where 02.10.15 is a day
 _LONG_MONTH = re.compile(
     r"\b(Jan(?=uary\b)|Feb(?=ruary\b)|Mar(?=ch\b)|Apr(?=il\b)|Jun(?=e\b)|Jul(?=y\b)|Aug(?=ust\b)|"
     r"Sep(?=t(?:ember)?\b)|Oct(?=ober\b)|Nov(?=ember\b)|Dec(?=ember\b))[a-z]+",
     re.IGNORECASE,
 )
-_DATE_LIKE = re.compile(r"([A-Za-z]{3} |\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
+_DATE_LIKE = re.compile(r"([A-Za-z]{3} +|\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
 _MONTH_LIKE = re.compile(r"(19|20)\d\d[-/]\d\d|(\d\d?/|[A-Za-z]{3}[- ])(19|20)\d\d")
 
 
@@ -255,10 +260,10 @@ def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) ->
         return seconds_of(datetime.fromisoformat(text))
     except ValueError:
         pass
-    text = _LONG_MONTH.sub(r"\1", _WEEKDAY.sub("", text, 1))
+    text = _LONG_MONTH.sub(r"\1", _ORDINAL.sub("", _WEEKDAY.sub("", text, 1)))
     if _MONTH_LIKE.fullmatch(text):
         layouts = _MONTHS
-    elif not _DATE_LIKE.match(text):
+    elif not _DATE_LIKE.match(text) or _VERSION.fullmatch(text):
         return float("nan")
     for i, layout in enumerate(layouts):
         try:

@@ -78,10 +78,21 @@ def test_the_clock_of_a_time_with_an_offset(text, is_away):
     assert (seconds_of_values([text])[0] == SECONDS) is not is_away  # kept apart
 
 
-@pytest.mark.parametrize("text", ["September 3, 2021", "3 Sept 2021", "Friday, September 3, 2021"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("September 3, 2021", "3 Sept 2021", "Friday, September 3, 2021", "Fri 3 Sep 2021"),
+        *("September 3rd, 2021", "3-SEP-21", "3 Sep 21", "03.09.21"),
+    ],
+)
 def test_months_and_weekdays_in_full(text):
     assert seconds_of(text) == datetime(2021, 9, 3, tzinfo=UTC).timestamp()
     assert text_format(pa.array([text] * 3)) == "auto"
+
+
+@pytest.mark.parametrize("text", ["3.9.21", "3.10.21", "10.3.21", "03.09.2", "3th 2021"])
+def test_versions_are_no_days(text):
+    assert np.isnan(seconds_of(text))
 
 
 @pytest.mark.parametrize("text", ["Mayor 3, 2021", "Sunny, 3, 2021", "Marching 3, 2021"])
