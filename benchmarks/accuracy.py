@@ -1,12 +1,13 @@
 """All systems on several datasets and seeds: AUC, cost, hard fraction, paired intervals.
 
-    python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history --seeds 1 2 3 \
-        --out FILE.json [--runs FOLDER] [--set A.B=C ...]
+    python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history synthetic \
+        --seeds 1 2 3 --out FILE.json [--runs FOLDER] [--set A.B=C ...]
 
 Every (dataset, seed) is one `dynens fit` with the default configuration in FOLDER, but without a
 second pass, so that here as in the libraries we compare with nothing but training rows trains a
 model (`benchmarks.refit` tells what that pass adds); a finished run there is reused. KuaiRand is
-read from the folder in DYNENS_DATA_HOME. Nothing is chosen on test rows.
+read from the folder in DYNENS_DATA_HOME. Nothing is chosen on test rows. Where a made-up table's
+`truth.json` stands beside it, the table tells the AUC of the true probabilities, too.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from dynens.data.datasets.presets import dataset_for
 from dynens.errors import BadInputError
 from dynens.report.console import relative_cost
 from dynens.report.write import METRICS_JSON, write_report
-from dynens.run import RunDirectory, environment, write_json
+from dynens.run import RunDirectory, environment, read_json, write_json
+from dynens.schema import DatasetConfig
 from training.pipeline import fit
 from training.reuse import settings_of
 
+TRUTH = "truth.json"
 COLUMNS = ("auc", "gauc", "logloss", "ece", "cost_us_per_row", "candidate_cost_us_per_row")
 
 
-def run_once(data: str, config: RunConfig, out: Path) -> dict[str, Any]:
+def run_once(dataset: DatasetConfig, config: RunConfig, out: Path) -> dict[str, Any]:
     """The metrics of one run, trained unless it is there.
 
     Raises:
@@ -46,8 +49,14 @@ def run_once(data: str, config: RunConfig, out: Path) -> dict[str, Any]:
             raise BadInputError(f"{out} was trained with other settings; choose another --runs.")
         metrics: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         return metrics
-    run = fit(dataset_for(data), config, out, resume=out.exists())
+    run = fit(dataset, config, out, resume=out.exists())
     return write_report(RunDirectory.open(run.root))
+
+
+def best_possible(dataset: DatasetConfig) -> dict[str, float]:
+    """The AUC of the true probabilities on test rows, where they are known."""
+    truth = Path(dataset.files[0]).parent / TRUTH
+    return {"best_possible_auc": read_json(truth)["auc"]} if truth.is_file() else {}
 
 
 def system_table(results: Sequence[dict[str, Any]]) -> str:
@@ -104,10 +113,12 @@ def markdown(data: Sequence[dict[str, Any]]) -> str:
     parts = []
     for name in dict.fromkeys(r["dataset"] for r in data):
         results = [r for r in data if r["dataset"] == name]
-        rows = results[0]["rows"]
+        rows, best = results[0]["rows"], results[0].get("best_possible_auc")
+        known = "" if best is None else f" The true probabilities have an AUC of {best:.4f}."
         parts.append(
             f"### {name}\n\n{rows['train']:,} training, {rows['valid']:,} validation, "
-            f"{rows['test']:,} test rows; seeds {', '.join(str(r['seed']) for r in results)}.\n\n"
+            f"{rows['test']:,} test rows; seeds {', '.join(str(r['seed']) for r in results)}."
+            f"{known}\n\n"
             f"{system_table(results)}\n\n{claims(results)}\n"
         )
     return "\n".join(parts)
@@ -127,8 +138,8 @@ def main() -> None:
             out = arguments.runs / f"{Path(data).stem}-{seed}"
             with one_sentence():
                 settings = [f"seed={seed}", "refit=false", *arguments.settings]
-                config = load_run_config(None, settings)
-                results.append(run_once(data, config, out))
+                config, dataset = load_run_config(None, settings), dataset_for(data)
+                results.append(run_once(dataset, config, out) | best_possible(dataset))
             write_json(arguments.out, {"environment": environment(), "results": results})
     print(markdown(results))
 

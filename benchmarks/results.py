@@ -70,7 +70,7 @@ def serving_section(data: Mapping[str, Any]) -> str:
 SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "accuracy": (
         "Accuracy at cost",
-        "python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history "
+        "python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history synthetic "
         "--seeds 1 2 3 --out benchmarks/out/accuracy.json",
         accuracy_section,
     ),
@@ -279,8 +279,11 @@ def load(folder: Path, name: str) -> dict[str, Any] | None:
 def summary(name: str, data: Mapping[str, Any]) -> Any:
     """What is worth keeping in git: figures without raw samples."""
     if name == "accuracy":
-        keys = ("dataset", "seed", "rows", "systems", "gain_kept", "transfer_efficiency", "paired")
-        return [{key: result[key] for key in keys} for result in data["results"]]
+        keys = (
+            *("dataset", "seed", "rows", "systems", "gain_kept", "transfer_efficiency", "paired"),
+            "best_possible_auc",
+        )
+        return [{k: r[k] for k in keys if k in r} for r in data["results"]]
     if "results" in data:
         return data["results"]
     return without_raw(data)

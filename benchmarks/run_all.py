@@ -76,7 +76,7 @@ def steps(short: bool) -> list[Step]:
     data = [WHOLE, KUAIRAND] if has_kuairand else [WHOLE]
     run = run_of(WHOLE)
     plan = [
-        accuracy(data, seeds),
+        accuracy([*data, "synthetic"], seeds),
         step("peer_accuracy", *(run_of(WHOLE, seed) for seed in seeds), "--jobs", "2"),
         step("cascade", *(run_of(name, seed) for seed in seeds for name in data)),
         step("routing", *(run_of(name, seed) for name in data for seed in seeds)),

@@ -38,6 +38,8 @@ def inherited_tables(
 ) -> tuple[Table, Table]:
     """Tables whose product is these learners' part of the teacher's logit, as a weighted mean.
 
+    What other fields add to it is left to the student, which has these fields.
+
     Raises:
         ConfigError: there is nothing to take over.
     """

@@ -159,7 +159,7 @@ class BMFLearner(PairLearner):
         fitted = self._fitted()
         others = other_fields(self.layout, self.pair, self.config.fields)
         heard = [field for field in others if field.column in fitted.effects]
-        effects = FieldEffects(heard, fitted.effects)
+        effects = FieldEffects(heard, fitted.effects) if heard else None
         return ScoredRows(PairProduct.of(self.pair, fitted.product), effects)
 
     def save(self, directory: Path) -> None:
