@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
 from dynens.data.columns import number_columns, numeric_fields, time_columns
 from dynens.data.encoding.encoders import RowEncoder
-from dynens.data.encoding.fields import DenseVectorEncoder, misfits
+from dynens.data.encoding.fields import CategoricalEncoder, DenseVectorEncoder, misfits
 from dynens.data.reading.layouts import told_names
 from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
@@ -57,6 +58,8 @@ class InputFiles:
         self._unfit: dict[tuple[str, str], _Unfit] = {}
         self._values: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
+        self._codes = _codes_with_zeros(encoder)
+        self._lost_zeros: Counter[str] = Counter()
 
     @property
     def layout(self) -> SourceOptions:
@@ -82,6 +85,7 @@ class InputFiles:
             self._look_for_values(table)
             self._look_at_vectors(table)
             self._look_at_times(table)
+            self._look_at_zeros(table)
             rows += table.num_rows
             yield verbatim, self._with_numbers(table)
         self._settle(rows)
@@ -157,6 +161,19 @@ class InputFiles:
             self._note(where, f"no vectors of {size} numbers", len(bad), example)
             self._note(where, "vectors of texts", numbers.num_unreadable, numbers.example)
 
+    def _look_at_zeros(self, table: pa.Table) -> None:
+        """Count codes that lost the zeros in front of them, as where they were read as numbers."""
+        for name, known in self._codes.items():
+            if name not in table.column_names:
+                continue
+            texts = canonical_texts(plain(table[name])).drop_null()
+            width = pc.max(pc.utf8_length(known)).as_py()
+            lost = pc.and_(
+                pc.invert(pc.is_in(texts, known)),
+                pc.is_in(pc.utf8_lpad(texts, width, padding="0"), known),
+            )
+            self._lost_zeros[name] += pc.sum(lost).as_py() or 0
+
     def _note(
         self,
         where: str,
@@ -191,6 +208,12 @@ class InputFiles:
             if found.is_refused and found.count > MAX_UNREADABLE_SHARE * rows:
                 raise DataError(f"{text}; correct the file.")
             self.warnings.append(f"{text}, which count as missing")
+        for name, count in self._lost_zeros.items():
+            if count > MAX_UNREADABLE_SHARE * rows:
+                self.warnings.append(
+                    f"{self.source}: {count} values of {name!r} would be known with zeros in "
+                    "front, as they had in training (01067, not 1067); write them as texts"
+                )
         made = {e.spec.name for e in self.encoder.encoders if not e.spec.is_read}
         for name, count in self._unknown.items():
             if name in made:
@@ -200,6 +223,21 @@ class InputFiles:
                     f"{self.source}: {count / self._values[name]:.0%} of the values of {name!r} "
                     "were not there in training; are they spelled as they were?"
                 )
+
+
+def _codes_with_zeros(encoder: RowEncoder) -> dict[str, pa.StringArray]:
+    """The known values of columns of codes of equally many digits, some with zeros in front."""
+    found = {}
+    for one in encoder.encoders:
+        if not isinstance(one, CategoricalEncoder) or one.spec.derive or not one.spec.is_read:
+            continue
+        values = one.vocabulary.values
+        digits = pc.match_substring_regex(values, "^[0-9]{2,}$")
+        zeros = pc.starts_with(values, "0")
+        lengths = pc.count_distinct(pc.utf8_length(values)).as_py()
+        if lengths == 1 and pc.all(digits).as_py() and pc.any(zeros).as_py():
+            found[one.spec.source] = values
+    return found
 
 
 def _holds_a_value(column: pa.ChunkedArray) -> bool:

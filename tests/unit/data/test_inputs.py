@@ -255,6 +255,27 @@ def padded(tmp_path):
     return prepare(config.model_copy(update={"features": features}), tmp_path / "p", seed=0)
 
 
+@pytest.mark.parametrize("zip_code", ["{:05d}", "{}"])
+def test_codes_that_lost_their_zeros_are_told(tmp_path, zip_code):
+    numbers = [i * 977 % 9000 + 500 if i % 3 else 10_000 + i % 50 for i in range(40)]
+    path, rows = tmp_path / "t.csv", [numbers[i % 40] for i in range(ROWS)]
+    lines = [f"{n:05d},{i % 7},{i % 3 % 2}" for i, n in enumerate(rows)]
+    path.write_text("\n".join(["zip,x,y", *lines]))
+    fields = (FieldSpec(name="zip"), FieldSpec(name="x"))
+    config = DatasetConfig(
+        files=(str(path),), features=FeatureSchema(label=LabelRule(column="y"), fields=fields)
+    )
+    data = prepare(config, tmp_path / "prepared", seed=0)
+    other, said = tmp_path / "other.csv", []
+    other.write_text("\n".join(["zip,x,y", *(f"{zip_code.format(n)},1,0" for n in rows)]))
+    data.encode_file(str(other), said.append)
+    lost = sum(n < 10_000 for n in rows)
+    told = f"{other}: {lost} values of 'zip' would be known with zeros in front, as they had"
+    assert [text.startswith(told) for text in said if "zeros" in text] == [True] * (
+        zip_code == "{}"
+    )
+
+
 def test_new_codes_are_new_categories_and_no_bad_numbers(tmp_path):
     prepared = padded(tmp_path)
     kinds = {field.name: field.kind for field in prepared.encoder.input_fields}
