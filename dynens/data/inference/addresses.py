@@ -114,14 +114,33 @@ def _tell(
     """Whether one of the first parts, or the last one, tells the label on rows held out."""
     if labels is None:
         return False
-    half = halves(len(codes)) if half is None else half
     enough = 0.5 + 2 * auc_noise(int(labels.sum()))
+    return part_auc(texts, separator, codes, labels, half) > enough
+
+
+def part_auc(
+    texts: pa.StringArray,
+    separator: str,
+    codes: npt.NDArray[np.int32],
+    labels: Labels,
+    half: npt.NDArray[np.bool_] | None = None,
+) -> float:
+    """The best AUC on rows held out of one of the first parts, or the last one.
+
+    Args:
+        texts: distinct ones.
+        separator: between their parts.
+        codes: (B,) each row's text, -1 where missing.
+        labels: (B,).
+        half: (B,) which rows tell it of the others, and the other way round; None: any half.
+    """
+    half = halves(len(codes)) if half is None else half
     pieces = split_texts(texts, separator)
     starts, ends = pieces.offsets.to_numpy()[:-1], pieces.offsets.to_numpy()[1:]
+    best = 0.5
     for at in (*(starts + place for place in range(_PLACES)), ends - 1):
         part = pieces.values.take(pa.array(at, mask=at >= ends)).dictionary_encode()
         of_text = part.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         of_row = np.append(of_text, -1).astype(np.int64)[codes]
-        if held_out_auc(of_row + 1, labels, half) > enough:
-            return True
-    return False
+        best = max(best, held_out_auc(of_row + 1, labels, half))
+    return best

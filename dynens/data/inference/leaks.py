@@ -31,7 +31,7 @@ class Leak:
 def find_leak(profile: ColumnProfile) -> Leak | None:
     """What makes a column a leak, if it may be one."""
     by_few = max(profile.auc_by_bucket, profile.auc_by_usual)  # of groups of values
-    auc = max(profile.auc_by_value, by_few, profile.auc_by_absence)
+    auc = max(profile.auc_by_value, by_few, profile.auc_by_absence, profile.auc_by_part)
     named = bool(OUTCOME.fullmatch(plain_name(profile.name)))
     few = profile.num_distinct <= _FEW_VALUES or by_few >= COPY_AUC
     if profile.tells_by_absence:

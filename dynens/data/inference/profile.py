@@ -10,7 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.inference.addresses import beginnings_tell, may_be_code, parts_separator
+from dynens.data.inference.addresses import (
+    beginnings_tell,
+    may_be_code,
+    part_auc,
+    parts_separator,
+)
 from dynens.data.inference.amounts import (
     EXACT,
     FEW_TEXTS,
@@ -89,6 +94,7 @@ class ColumnProfile:
         auc_by_bucket: the same of the label rate per quantile bucket (numbers only).
         auc_by_absence: the same of the label rate of missing and of known values.
         auc_by_usual: the same of the most common value (missing may be it) and of all others.
+        auc_by_part: the same of one of the first parts, or the last one.
         num_positive: positive rows of the sample.
         implies_label: whether all values but the most common one go almost only with one class.
     """
@@ -123,6 +129,7 @@ class ColumnProfile:
     auc_by_bucket: float = 0.5
     auc_by_absence: float = 0.5
     auc_by_usual: float = 0.5
+    auc_by_part: float = 0.5
     num_positive: int = 0
     implies_label: bool = False
 
@@ -212,7 +219,10 @@ def profile_column(
             often = known.sum() / max(len(texts), 1)
             if 0 < often < _FEW_ROWS and "separator" not in facts:
                 seldom = often < _SELDOM
-                facts["parts"] = parts_separator(texts, text_codes, labels, seldom_repeat=seldom)
+                parts = parts_separator(texts, text_codes, labels, seldom_repeat=seldom)
+                facts["parts"] = parts
+                if parts is not None and labels is not None:
+                    facts["auc_by_part"] = part_auc(texts, parts, text_codes, labels)
     num_distinct = len(np.unique(codes[known]))
     if labels is not None and known.any():
         facts |= _label_facts(codes, numbers.values if numbers is not None else None, labels)

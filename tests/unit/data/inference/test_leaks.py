@@ -20,6 +20,8 @@ SOME = np.arange(1000) < 60  # a quarter of the positive rows
         (np.where(SOME, np.arange(1000), -1), False),
         ([f"r{i}" if some else None for i, some in enumerate(SOME)], False),
         (np.where(SOME, "called back", "none yet"), False),
+        ([f"R{10_000 + i}" for i in range(1000)], False),  # sorted by the label
+        ([f"R{10_000 + i}" for i in RNG.permutation(1000)], None),
         (np.where(np.arange(1000) > 974, "refused", "-"), None),  # .75 ** 25 is likely enough
         (np.where(np.arange(1000) < 19, "rare", "-"), None),
         (RNG.permutation(np.where(SOME, RNG.lognormal(3, 1, 1000), 0.0)), None),
