@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from dynens.schema import (
 )
 
 Progress = Callable[[str], None]
+_TABLE = re.compile(r"[.](csv|tsv|tab|txt|parquet|pq|arrow|feather)([.](gz|zst|bz2))?$")
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,11 @@ def dataset_for(
         name, data_dir = preset, Path(path)
     if name in PRESETS:
         return PRESETS[name].config(fetch(name, data_dir, progress))
+    if _TABLE.search(name.lower()):
+        raise ConfigError(
+            f"--data takes a preset or a dataset.yaml, and {name} is a table; give it as "
+            f"--train {name} --label COL."
+        )
     if name.lower().endswith((".yaml", ".yml")) or os.sep in name:
         if data_dir is not None:
             raise ConfigError(

@@ -105,8 +105,8 @@ def check_names(path: Path, names: Sequence[str], *, is_text: bool = False) -> N
     """
     blank = [i for i, name in enumerate(names) if not name]
     if len(blank) > 1 or (blank and blank[0] != 0):
-        where = f"column {blank[-1] + 1} has no name"
-        raise DataError(f"{path}: {where}; name every column, or, {NO_HEADER}")
+        remedy = f"name every column, or, {NO_HEADER}" if is_text else "name every column."
+        raise DataError(f"{path}: column {blank[-1] + 1} has no name; {remedy}")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         advice = NO_HEADER if is_text and hold_numbers(twice) else "columns must be unique."

@@ -17,7 +17,7 @@ from dynens.data.datasets.presets import (
     list_presets,
 )
 from dynens.data.prepare import prepare
-from dynens.errors import DataError
+from dynens.errors import ConfigError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,12 @@ def test_unknown_names():
     with pytest.raises(DataError, match="no preset 'movielens'; known are movielens-1m, "):
         dataset_for("movielens")
     assert [name for name, _ in list_presets()] == list(PRESETS)
+
+
+@pytest.mark.parametrize("name", ["clicks.csv", "log/clicks.Parquet", "clicks.tsv.gz"])
+def test_a_table_is_no_dataset_yaml(name):
+    with pytest.raises(ConfigError, match=f"{name} is a table; give it as --train {name} --label"):
+        dataset_for(name)
 
 
 def atomic_files(folder):
