@@ -30,7 +30,7 @@ import pyarrow as pa
 from dynens.data.datasets import synthetic
 from dynens.data.datasets.presets import dataset_for
 from dynens.data.encoding.encoders import RowEncoder
-from dynens.data.encoding.fitting import field_fitter
+from dynens.data.encoding.fitters import field_fitter
 from dynens.data.prepare import prepare
 from dynens.schema import DatasetConfig, FieldSpec
 

@@ -16,9 +16,9 @@ Five layers on the same requests of 100 candidates, each for student alone, dyna
    beside it a no-op application, which is the floor under every server figure. At a low rate the
    machine's caches have gone cold between two requests; in 1–4 they have not.
 
-Layers and systems take turns within each round, in this process (1–4) or through k6 (5); the server
-is up, idle, while 1–4 are timed. A value is the median of a round's requests; the
-table shows the median of rounds with the smallest and largest.
+Layers and systems take turns within each round, in this process (1–4, in another order every time)
+or through k6 (5); the server is up, idle, while 1–4 are timed. A value is the median of a round's
+requests; the table shows the median of rounds with the smallest and largest.
 """
 
 from __future__ import annotations
@@ -91,6 +91,10 @@ class Layers:
             for name, config in CONFIGS.items()
         }
         self.batches = [self._parsed(body)[1] for body in bodies]
+        # Beforehand: whoever runs the student just before it is timed finds its rows in the caches.
+        self.graphs = {
+            name: [self._graphs(name, rows) for rows in self.batches] for name in SYSTEMS
+        }
 
     def _parsed(self, body: bytes) -> tuple[Any, Rows]:
         request = self.codec.parse(body, {}, self.model, LimitsConfig())
@@ -98,17 +102,17 @@ class Layers:
 
     def work(self, layer: str, system: str, index: int) -> Work:
         """One request of a layer, ready to be timed."""
-        batch = self.batches[index]
         if layer == "onnx":
-            return self._graphs(system, batch)
+            return self.graphs[system][index]
         if layer == "engine":
-            return partial(self.engine.score, batch, system=SYSTEMS[system])
+            return partial(self.engine.score, self.batches[index], system=SYSTEMS[system])
         if layer == "request":
             return partial(self._request, self.bodies[index], SYSTEMS[system])
         call = asgi.request(self.applications[system], "POST", self.path, self.bodies[index])
         return partial(self.loop.run_until_complete, call)
 
     def _graphs(self, system: str, rows: Rows) -> Work:
+        """The bare graphs of one request, with the logits and hard rows that they take."""
         engine, form = self.engine, form_of(self.engine.layout, rows)
         student = partial(engine.student.score, ("logit", "probability", "difficulty"), rows, form)
         if system == "student":
@@ -137,13 +141,16 @@ class Layers:
 def time_round(layers: Layers, repeats: int) -> dict[str, float]:
     """Median milliseconds of `repeats` requests per layer and system, all taking turns.
 
-    Each turn takes another request: the same one again would find its items in the caches.
+    Each turn takes another request: the same one again would find its items in the caches. The
+    order of turns is drawn afresh every time, so that none always follows the same other one.
     """
     turns = list(itertools.product(IN_PROCESS, SYSTEMS))
     apart = len(layers.bodies) // len(turns)
+    rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {}
     for repeat in range(repeats):
-        for turn, (layer, system) in enumerate(turns):
+        for turn in rng.permutation(len(turns)):
+            layer, system = turns[turn]
             work = layers.work(layer, system, (repeat + turn * apart) % len(layers.bodies))
             started = time.perf_counter()
             work()

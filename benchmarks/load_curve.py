@@ -224,7 +224,7 @@ def over_the_floor(result: Mapping[str, Any]) -> str:
         if rate not in floor or rate > knee_qps:
             continue
         pairs = [(point[key], floor[rate][key]) for key in ("p50_ms", "p99_ms")]
-        times = [f"{low:.2f} / {mine:.2f} (+{mine - low:.2f})" for mine, low in pairs]
+        times = [f"{low:.2f} / {mine:.2f} ({mine - low:+.2f})" for mine, low in pairs]
         rows.append([f"{rate:.0f}", *times])
     if not rows:
         return ""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
+import json
 import logging
 import sys
 from pathlib import Path
@@ -45,7 +47,7 @@ class AppArgs(FrozenConfig):
         serving: settings of the server.
         metrics_dir: folder shared by the replicas of one machine, so that each can answer for all
             at `/metrics`; None: each answers for itself.
-        generation: raise it to load `bundle` again in place.
+        generation: tells two deployments of one `bundle` apart, so that it is loaded again.
     """
 
     bundle: str
@@ -57,8 +59,9 @@ class AppArgs(FrozenConfig):
 class Replica:
     """One scoring process.
 
-    The bundle comes through Serve's `user_config`, so that changing it reconfigures running
-    replicas in place, and replicas started later (after a crash, say) get the latest one.
+    The bundle comes through Serve's `user_config`, so that a deployment that changes nothing else
+    reconfigures running replicas in place (see `_code_version`), and replicas started later (after
+    a crash, say) get the latest one.
 
     Args:
         serving: `ServingConfig` as plain values.
@@ -99,7 +102,7 @@ class Replica:
         await self._swap(self._application, bundle)
 
     async def _swap(self, application: Application, bundle: Path) -> None:
-        """Load and warm up in a thread while the old bundle goes on answering."""
+        """Load and warm up in a thread while the old bundle goes on answering, on shared cores."""
         try:
             engine = await asyncio.to_thread(Engine.load, bundle, self._config.engine)
         except BundleError:
@@ -132,6 +135,15 @@ def _settle_memory() -> None:
     sys.setswitchinterval(2e-4)
 
 
+def _code_version(arguments: dict[str, Any]) -> str:
+    """What tells Serve whether running replicas may stay.
+
+    `serve.run` draws a version at random where a deployment has none, and replaces every replica;
+    it does not compare the constructor's arguments itself.
+    """
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
+
+
 def build(args: AppArgs | dict[str, Any]) -> ServeApplication:
     """The Serve application; a configuration file's `args` arrive as a mapping.
 
@@ -141,6 +153,7 @@ def build(args: AppArgs | dict[str, Any]) -> ServeApplication:
     if isinstance(args, dict):
         args = validate(AppArgs, args, "args of serving.app:build")
     config = args.serving
+    arguments = {"serving": config.model_dump(mode="json"), "metrics_dir": args.metrics_dir}
     deployment = serve.deployment(
         name=APP_NAME,
         num_replicas=config.replicas,
@@ -153,7 +166,7 @@ def build(args: AppArgs | dict[str, Any]) -> ServeApplication:
         graceful_shutdown_wait_loop_s=0.2,
         logging_config=QUIET,
     )(serve.ingress()(Replica))
-    bound: ServeApplication = deployment.bind(
-        serving=config.model_dump(mode="json"), metrics_dir=args.metrics_dir
-    )
+    # Serve takes a version only from its own callers.
+    deployment = deployment.options(version=_code_version(arguments), _internal=True)
+    bound: ServeApplication = deployment.bind(**arguments)
     return bound

@@ -40,6 +40,7 @@ logger = logging.getLogger("dynens.serving")
 
 Handler = Callable[[], Awaitable[Response]]
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
+_VERSIONS = f"/v2/models/{MODEL_NAME}/versions/"
 _OPEN_PATHS = frozenset({_LIVE, _READY})
 _RETRY_AFTER_S = 1
 _PUBLISH_EVERY_S = 1.0
@@ -55,7 +56,8 @@ _SPENT = "the latency budget was spent before an answer was ready"
 class Progress:
     """One request on its way: when it came, when its answer is due, and whether a header says so.
 
-    Without the header a parameter in the body may still change it.
+    Without the header a parameter in the body may still change it. The queue hears of a request
+    once, when its budget is final.
     """
 
     arrival_s: float
@@ -63,6 +65,7 @@ class Progress:
     deadline_s: float
     budget_ms: float
     by_header: bool
+    observed: bool = False
 
 
 class Application:
@@ -150,6 +153,8 @@ class Application:
         if self._authorization is not None and path not in _OPEN_PATHS:
             self._authorize(headers)
         path = path.rstrip("/") or "/"
+        if path.startswith(_VERSIONS):  # only one answers
+            path = path.replace(f"/versions/{self.model.version}", "", 1)
         codec = CODECS.get(path)
         if codec is not None:
             if method != "POST":
@@ -230,11 +235,14 @@ class Application:
         default_ms = self.config.latency_budget_ms or model.default_budget_ms
         given = headers.get(BUDGET_HEADER)
         budget = budget_ms(given, default_ms, self.config.limits.max_budget_ms)
-        self._queue.observe(queued_s, budget / 1e3, now)
         return Progress(arrival_s, queued_s, arrival_s + budget / 1e3, budget, given is not None)
 
     def _admit(self, model: Model, progress: Progress) -> None:
+        """Raise unless the request is worth the work; its budget is known by now."""
         now = model.engine.clock()
+        if not progress.observed:
+            progress.observed = True
+            self._queue.observe(progress.queued_s, progress.budget_ms / 1e3, now)
         cheapest_s = model.engine.student_cost.seconds(1, now) + self._reply_cost.seconds(1, now)
         verdict = admit(
             self._in_flight, self.config.max_queued, progress.deadline_s - now, cheapest_s

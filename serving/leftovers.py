@@ -10,6 +10,7 @@ import signal
 import psutil
 
 from serving.environment import Runtime, is_alive, own_runtimes
+from serving.haproxy_wrapper import DIRECTORY_VARIABLE
 
 _STOP_TIMEOUT_S = 5.0
 
@@ -17,7 +18,7 @@ _STOP_TIMEOUT_S = 5.0
 def end_leftovers(runtime: Runtime) -> None:
     """End processes of this server that outlived Ray, and their children.
 
-    Ray's agents do not name the folder, and outlive their parent for a while.
+    Ray's agents show no environment, and outlive their parent for a while.
     """
     left = _with_children(processes_of(runtime))
     for process in left:
@@ -36,13 +37,16 @@ def remove_dead() -> None:
 
 
 def processes_of(runtime: Runtime) -> list[psutil.Process]:
-    """Processes known by the server's private folder in their command line."""
+    """Processes that were started with the server's private folder in their environment.
+
+    Their command lines do not tell: an editor or `tail` may name a file of the folder, too.
+    """
     marker = str(runtime.directory)
     return [
         process
-        for process in psutil.process_iter(["name", "cmdline"])
+        for process in psutil.process_iter(["name", "environ"])
         if process.pid != os.getpid()
-        and any(marker in part for part in process.info["cmdline"] or ())
+        and (process.info["environ"] or {}).get(DIRECTORY_VARIABLE) == marker
     ]
 
 

@@ -11,7 +11,10 @@ from serving.v2 import MODEL_NAME, model_metadata
 _ERRORS = {
     "400": "The request breaks a rule; the sentence says which.",
     "401": "The server asks for a bearer token.",
+    "404": "There is no such page, or no item table to rank from.",
+    "405": "The page takes another method; Allow says which.",
     "413": "The body or the number of rows is beyond the limit.",
+    "415": "The body is compressed.",
     "500": "Internal error.",
     "503": "Shed under load; Retry-After says when to come back.",
     "504": "The latency budget was spent before an answer was ready.",

@@ -66,11 +66,10 @@ class BundleKeeper:
         kept = self._keep(bundle)
         try:
             self._check(kept)
-        except BundleError:
-            if kept.version not in (self.current.version, self._previous_version()):
-                shutil.rmtree(kept.directory, ignore_errors=True)
+            self._change(kept, deploy)
+        except (BundleError, ServingError):
+            self._discard(kept)
             raise
-        self._change(kept, deploy)
         return self._status()
 
     def _rollback(self, deploy: Deploy) -> dict[str, Any]:
@@ -93,8 +92,8 @@ class BundleKeeper:
             ) from e
         stale = self.previous
         self.previous, self.current = self.current, bundle
-        if stale is not None and stale.version not in (self.current.version, self.previous.version):
-            shutil.rmtree(stale.directory, ignore_errors=True)
+        if stale is not None:
+            self._discard(stale)
 
     def _deploy(self, bundle: Bundle, deploy: Deploy) -> None:
         self._generation += 1
@@ -142,6 +141,11 @@ class BundleKeeper:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return load_bundle(directory)
+
+    def _discard(self, bundle: Bundle) -> None:
+        """Remove a copy, unless it is one that the server answers from or may go back to."""
+        if bundle.version not in (self.current.version, self._previous_version()):
+            shutil.rmtree(bundle.directory, ignore_errors=True)
 
     def _all_answer_from(self, version: str) -> bool:
         give_up = time.monotonic() + _TIMEOUT_S

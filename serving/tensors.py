@@ -127,7 +127,8 @@ def column_from_json(spec: TensorSpec, data: object, max_string_chars: int) -> C
     """The column in a JSON `data` array, flat or nested by row.
 
     Raises:
-        RequestError: 400 for a wrong count or type, or a text beyond the limit.
+        RequestError: 400 for a wrong count or type, an integer beyond its datatype's range, or a
+            text beyond the limit.
     """
     if not isinstance(data, list):
         raise bad_request(f"input {spec.field.name!r} has no 'data' array")
@@ -146,7 +147,7 @@ def column_from_json(spec: TensorSpec, data: object, max_string_chars: int) -> C
     elif spec.datatype == "BOOL":
         _check_types(spec, flat, {bool, type(None)}, "truth values")
     else:
-        _check_types(spec, flat, {int, type(None)}, "integers")
+        _check_integers(spec, flat)
     if not spec.is_matrix:
         return flat
     if spec.field.kind == "multi_valued":
@@ -202,6 +203,18 @@ def _check_texts(spec: TensorSpec, values: list[Any], max_chars: int) -> None:
 
 def _check_types(spec: TensorSpec, values: list[Any], types: set[type], words: str) -> None:
     if not types.issuperset(map(type, values)):
+        raise bad_request(
+            f"input {spec.field.name!r} of datatype {spec.datatype} must hold {words}"
+        )
+
+
+def _check_integers(spec: TensorSpec, values: list[Any]) -> None:
+    """Binary data cannot hold an integer beyond the range; JSON can."""
+    limits = np.iinfo(INTEGER_TYPES[spec.datatype])
+    words = f"integers from {limits.min} to {limits.max}"
+    _check_types(spec, values, {int, type(None)}, words)
+    given = [v for v in values if v is not None] if None in values else values
+    if given and not limits.min <= min(given) <= max(given) <= limits.max:
         raise bad_request(
             f"input {spec.field.name!r} of datatype {spec.datatype} must hold {words}"
         )

@@ -112,7 +112,7 @@ def parse_infer(
     reader.finish()
     parameters = _mapping(document.get("parameters"), "parameters")
     request_id = document.get("id")
-    if not isinstance(request_id, (str, int, float, type(None))):
+    if isinstance(request_id, bool) or not isinstance(request_id, (str, int, float, type(None))):
         raise bad_request("'id' must be a string")
     return InferRequest(
         columns=reader.columns,
@@ -224,7 +224,7 @@ def _mapping(value: object, what: str) -> dict[str, Any]:
 
 
 def _outputs(requested: object, parameters: Mapping[str, Any]) -> tuple[tuple[str, bool], ...]:
-    binary_default = parameters.get("binary_data_output") is True
+    binary_default = _flag(parameters, "binary_data_output", False)
     if not requested:
         return tuple((name, binary_default) for name in OUTPUTS)
     if not isinstance(requested, list):
@@ -237,8 +237,17 @@ def _outputs(requested: object, parameters: Mapping[str, Any]) -> tuple[tuple[st
                 f"there is no output {str(name)[:60]!r}; ask for {' or '.join(OUTPUTS)}"
             )
         asked = _mapping(output.get("parameters"), "parameters of an output")
-        outputs[name] = bool(asked.get("binary_data", binary_default))
+        if asked.get("classification"):
+            raise bad_request(f"output {name!r} has no classes; leave 'classification' out")
+        outputs[name] = _flag(asked, "binary_data", binary_default)
     return tuple(outputs.items())
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise bad_request(f"the parameter {name!r} must be true or false")
+    return value
 
 
 def render_infer(

@@ -82,7 +82,7 @@ class ServerProcess:
             return []
 
     def replicas(self) -> list[psutil.Process]:
-        return [p for p in self.descendants() if "ServeReplica" in _command_line(p)]
+        return [p for p in self.descendants() if "ServeReplica" in command_line(p)]
 
     def stop(self, timeout_s: float = 60.0) -> int:
         """SIGTERM, then SIGKILL for whatever does not go; returns the exit code."""
@@ -100,7 +100,8 @@ class ServerProcess:
                 process.kill()
 
 
-def _command_line(process: psutil.Process) -> str:
+def command_line(process: psutil.Process) -> str:
+    """Empty where the process has ended."""
     try:
         return " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):

@@ -51,6 +51,7 @@ class ConsoleWatcher(Watcher):
         self._progress.__exit__(kind, error, trace)
 
     def started(self, stage: StageSpec) -> None:
+        self._notes.pop(stage.name, None)  # of the first pass
         self._tasks[stage.name] = self._progress.add_task(label(stage), total=1.0, note="")
 
     def progress(self, stage: StageSpec, fraction: float, note: str) -> None:
@@ -78,5 +79,6 @@ class ConsoleWatcher(Watcher):
 
 
 def label(stage: StageSpec) -> str:
+    """The stage's name as it is shown."""
     name = stage.name.replace(LEARNER_PREFIX, "learner ")
     return f"{name}{AGAIN}" if stage.again else name

@@ -271,6 +271,14 @@ def _fold_ranks(score: Vector) -> Vector:
 
 
 def route_rows(source: RouteLogits, routes: Routes, hidden: Vector, rarity: Vector) -> RouteRows:
+    """What the difficulty scores are fitted on and judged by.
+
+    Args:
+        source: logits of the members and the student, with labels and weights, of N rows.
+        routes: what makes a calibrated logit of them, for either route.
+        hidden: (N, H) the student's last hidden representation.
+        rarity: (N, 2) mean and minimum over fields of log(1 + training frequency).
+    """
     members = [name for name in source.logits if name != "student"]
     return RouteRows(
         labels=source.labels,
@@ -329,4 +337,5 @@ def encode_threshold(threshold: float) -> float | str:
 
 
 def decode_threshold(value: float | str) -> float:
+    """The number that `encode_threshold` wrote."""
     return float(value)

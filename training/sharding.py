@@ -68,6 +68,7 @@ def shard(network: CTRNetwork, sharding: Sharding, world: int) -> DistributedMod
 
 
 def fields_of(network: CTRNetwork) -> Fields:
+    """The sparse fields of a network whose tables are not distributed yet."""
     assert isinstance(network.embeddings, SparseEmbeddings)
     return network.embeddings.fields
 

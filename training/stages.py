@@ -309,6 +309,7 @@ def train_baseline(context: StageContext) -> None:
 
 
 def labels_of(batch: EncodedBatch) -> npt.NDArray[np.float32]:
+    """(B,) float32 labels of a batch, 0 or 1; the batch must have them."""
     assert batch.labels is not None
     return np.asarray(batch.labels, dtype=np.float32)
 

@@ -78,11 +78,13 @@ def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every parameter group this learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate of the first parameter group."""
     return float(optimizer.param_groups[0]["lr"])
 
 

@@ -375,6 +375,7 @@ class Trainer(BaseTrainer[CTRNetwork, TensorBatch]):
 
 
 def copy_weights(network: torch.nn.Module) -> Weights:
+    """A deep copy of all weights and buffers, which further training leaves alone."""
     return copy.deepcopy(dict(network.state_dict()))
 
 

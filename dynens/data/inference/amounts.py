@@ -49,11 +49,17 @@ def mostly_numbers(numbers: Numbers) -> bool:
 
 
 def mostly_ranges(texts: pa.StringArray) -> bool:
+    """Whether more than half of the texts (the first of many) are ranges such as "18-24"."""
     sample = texts.slice(0, _UNIT_ROWS)
     return to_numbers(sample, unit=unit_of(sample)).num_ranges > len(sample) / 2
 
 
 def number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
+    """What a column of numbers looks like, by names of `ColumnProfile`.
+
+    Args:
+        values: (N,) finite values in the order of the table, N at least 1.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.diff(values)
         span = values.max() - values.min()

@@ -22,6 +22,7 @@ import yaml
 from dynens.bundle import load_bundle
 from serving.environment import free_port
 from tests.bundles import toy_run
+from tests.server_process import command_line
 
 _ROOT = Path(__file__).resolve().parents[3]
 _BIN = Path(sys.executable).parent
@@ -32,6 +33,7 @@ _WAIT_S = 90
 class Cluster:
     """A Ray cluster of this test's own."""
 
+    head: psutil.Process
     dashboard: int
     environment: dict[str, str]
 
@@ -48,6 +50,11 @@ class Cluster:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def replicas(self) -> list[int]:
+        """Process numbers of the replicas."""
+        family = self.head.children(recursive=True)
+        return [p.pid for p in family if "ServeReplica" in command_line(p)]
 
 
 @pytest.fixture
@@ -77,7 +84,7 @@ def cluster() -> Iterator[Cluster]:
             head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             _until(lambda: "block forever" in Path(f"{folder}/log").read_text())
-            yield Cluster(dashboard, environment)
+            yield Cluster(psutil.Process(head.pid), dashboard, environment)
         finally:
             family = psutil.Process(head.pid).children(recursive=True)
             head.send_signal(signal.SIGTERM)
@@ -124,3 +131,10 @@ def test_deploy_and_change_the_bundle_with_a_config_file(cluster: Cluster, tmp_p
     application["args"] = {**application["args"], "bundle": str(runs[1])}  # type: ignore[dict-item]
     cluster.deploy(config, tmp_path / "serve.yaml")
     _until(lambda: _version(port) == load_bundle(runs[1]).version)
+    _until(lambda: len(cluster.replicas()) == 1)
+    before = cluster.replicas()
+    override = {"name": "dynens", "user_config": {"bundle": str(runs[0])}}
+    application["deployments"] = [override]  # type: ignore[assignment]
+    cluster.deploy(config, tmp_path / "serve.yaml")
+    _until(lambda: _version(port) == load_bundle(runs[0]).version)
+    assert cluster.replicas() == before

@@ -23,15 +23,16 @@ from tests.bundles import toy_run, write_toy_bundle
 from tests.server_process import ServerProcess, get, server
 
 BODY = json.dumps({"user_id": 3, "candidates": ["i1", "i2", "i3"]}).encode()
-NO_LIMIT = {"x-latency-budget-ms": "60000"}
 
 
 class Client(threading.Thread):
     """Sends one request after the other and counts what comes back."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, budget_ms: int, pause_s: float) -> None:
         super().__init__(daemon=True)
         self.port = port
+        self.headers = {"x-latency-budget-ms": str(budget_ms)}
+        self.pause_s = pause_s
         self.statuses: Counter[int] = Counter()
         self.versions: list[str] = []
         self.halt = threading.Event()
@@ -40,7 +41,7 @@ class Client(threading.Thread):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         while not self.halt.is_set():
             try:
-                connection.request("POST", "/v1/rank", BODY, NO_LIMIT)
+                connection.request("POST", "/v1/rank", BODY, self.headers)
                 answer = connection.getresponse()
                 document = json.loads(answer.read())
                 self.statuses[answer.status] += 1
@@ -50,13 +51,15 @@ class Client(threading.Thread):
             except (OSError, http.client.HTTPException):
                 self.statuses[0] += 1
                 connection.close()
-            time.sleep(0.002)
+            time.sleep(self.pause_s)
         connection.close()
 
 
 @contextmanager
-def clients(port: int, count: int = 4) -> Iterator[list[Client]]:
-    threads = [Client(port) for _ in range(count)]
+def clients(
+    port: int, count: int = 4, budget_ms: int = 60_000, pause_s: float = 0.002
+) -> Iterator[list[Client]]:
+    threads = [Client(port, budget_ms, pause_s) for _ in range(count)]
     for thread in threads:
         thread.start()
     try:
@@ -93,6 +96,7 @@ def test_a_new_bundle_takes_over_under_load_and_can_be_taken_back(
     other = tmp_path / "other"
     shutil.copytree(own_run, other)
     second = load_bundle(write_toy_bundle(other, seed=9, hidden=(64,))).version
+    before = {p.pid for p in two_replicas.replicas()}
     with clients(two_replicas.port) as threads:
         time.sleep(1)
         answer = send_command(two_replicas.port, {"command": "swap", "bundle": str(other)})
@@ -106,6 +110,36 @@ def test_a_new_bundle_takes_over_under_load_and_can_be_taken_back(
         assert thread.versions[0] == first
         assert thread.versions[-1] == first
         assert second in thread.versions
+    assert {p.pid for p in two_replicas.replicas()} == before
+    assert _swaps(two_replicas) == {"done": 4}  # in each replica, there and back
+
+
+def test_one_replica_changes_its_bundle_within_a_short_budget(
+    own_run: Path, tmp_path: Path
+) -> None:
+    """Nobody else could answer for it while it loads."""
+    other = tmp_path / "other"
+    shutil.copytree(own_run, other)
+    write_toy_bundle(other, seed=9, hidden=(64,))
+    with server(own_run, tmp_path / "log") as up:
+        (before,) = up.replicas()
+        with clients(up.port, 1, budget_ms=200, pause_s=0.2) as threads:
+            time.sleep(1)
+            send_command(up.port, {"command": "swap", "bundle": str(other)})
+            time.sleep(1)
+            send_command(up.port, {"command": "rollback"})
+            time.sleep(1)
+        assert set(total(threads)) == {200}
+        assert len(threads[0].versions) == 3
+        (after,) = up.replicas()
+        assert after.pid == before.pid
+        assert _swaps(up) == {"done": 2}
+
+
+def _swaps(up: ServerProcess) -> dict[str, int]:
+    text = get(f"{up.url}/metrics").decode()
+    found = re.findall(r'dynens_bundle_swaps_total\{outcome="(\w+)"\} (\d+)', text)
+    return {outcome: int(count) for outcome, count in found}
 
 
 def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(

@@ -161,3 +161,5 @@ def test_the_student_stands_beside_its_floor_where_both_kept_the_promise() -> No
         "| 40 | 0.75 / 1.50 (+0.75) | 1.50 / 3.00 (+1.50) |",
     ]
     assert over_the_floor({**result, "curves": {"student": curve(1.5)}}) == ""
+    faster = {"noop": curve(1.5), "student": curve(1.0)}
+    assert "| 1.50 / 1.00 (-0.50) |" in over_the_floor({**result, "curves": faster})

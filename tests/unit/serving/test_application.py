@@ -154,10 +154,21 @@ def test_pages(app: Application, method: str, path: str, status: int) -> None:
 
 
 def test_metadata_lists_every_field(app: Application, engine: Engine) -> None:
-    inputs = {t["name"]: t for t in call(app, "GET", "/v2/models/dynens").json()["inputs"]}
+    metadata = call(app, "GET", "/v2/models/dynens").json()
+    assert metadata["versions"] == [engine.bundle.version]
+    inputs = {t["name"]: t for t in metadata["inputs"]}
     assert set(inputs) == {f.name for f in engine.encoder.input_fields}
     assert inputs["genres"]["shape"] == [-1, -1]
     assert inputs["age"]["datatype"] == "FP64"
+
+
+def test_the_version_that_answers_can_be_asked_for(app: Application, engine: Engine) -> None:
+    version = f"/v2/models/dynens/versions/{engine.bundle.version}"
+    assert call(app, "GET", version).json() == call(app, "GET", "/v2/models/dynens").json()
+    assert call(app, "GET", f"{version}/ready").status == 200
+    answer = call(app, "POST", f"{version}/infer", ROWS)
+    assert outputs(answer) == outputs(call(app, "POST", INFER, ROWS))
+    assert call(app, "POST", "/v2/models/dynens/versions/other/infer", ROWS).status == 404
 
 
 def test_the_openapi_document_describes_both_scored_endpoints(app: Application) -> None:
@@ -171,6 +182,28 @@ def test_the_openapi_document_describes_both_scored_endpoints(app: Application) 
         "age",
         "hour",
     }
+
+
+@pytest.mark.parametrize("path", [INFER, RANK])
+def test_the_openapi_document_names_every_status_that_is_given(engine: Engine, path: str) -> None:
+    app = make(engine, limits=LimitsConfig(max_body_bytes=2000), token="s3cret")
+    own = {"Authorization": "Bearer s3cret"}
+    late = f"t={int((time.time() - 5) * 1e6)}"
+    answers = [
+        call(app, "POST", path),
+        call(app, "POST", path, **own),
+        call(app, "POST", f"{path}/other", **own),
+        call(app, "GET", path, **own),
+        call(app, "POST", path, b" " * 2001, **own),
+        call(app, "POST", path, Content_Encoding="gzip", **own),
+        call(app, "POST", path, **own, X_Request_Start=late, X_Latency_Budget_Ms="4000"),
+    ]
+    given = [answer.status for answer in answers]
+    assert given == [401, 400, 404, 405, 413, 415, 504]
+    document = call(app, "GET", "/openapi.json", **own).json()
+    assert {"200", "500", "503", *map(str, given)} == set(
+        document["paths"][path]["post"]["responses"]
+    )
 
 
 def test_look_up_tables_are_built_before_the_first_request(engine: Engine) -> None:
@@ -218,6 +251,24 @@ def test_the_header_wins_over_the_parameter(app: Application) -> None:
     assert call(app, "POST", RANK, body).json()["budget_ms"] == 7000
     answer = call(app, "POST", RANK, body, X_Latency_Budget_Ms="9000")
     assert answer.json()["budget_ms"] == 9000
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "budget_s"),
+    [
+        ({}, {}, 10.0),
+        ({"latency_budget_ms": 7000}, {}, 7.0),
+        ({"latency_budget_ms": 7000}, {"X_Latency_Budget_Ms": "9000"}, 9.0),
+        ({"context": {"town": "latency_budget_ms"}}, {}, 10.0),
+    ],
+)
+def test_the_queue_hears_of_a_request_once_with_its_own_budget(
+    app: Application, monkeypatch: pytest.MonkeyPatch, body: Any, headers: Any, budget_s: float
+) -> None:
+    heard: list[float] = []
+    monkeypatch.setattr(app._queue, "observe", lambda wait_s, budget_s, _: heard.append(budget_s))
+    assert call(app, "POST", RANK, {"candidates": ["i1"], **body}, **headers).status == 200
+    assert heard == [budget_s]
 
 
 def test_under_a_prefix_the_paths_are_the_same(engine: Engine) -> None:

@@ -9,7 +9,14 @@ import pytest
 
 from serving.application import Application
 from serving.errors import RequestError
-from serving.tensors import MAX_WIDTH, Field, column_from_bytes, column_from_json, tensor_spec
+from serving.tensors import (
+    INTEGER_TYPES,
+    MAX_WIDTH,
+    Field,
+    column_from_bytes,
+    column_from_json,
+    tensor_spec,
+)
 from tests.asgi import call
 from tests.unit.serving.bodies import (
     BINARY,
@@ -56,6 +63,10 @@ def genre_texts(width: int, rows: int) -> dict[str, Any]:
     return {"inputs": [tensor("genres", "BYTES", ["|".join(["drama"] * width)] * rows)]}
 
 
+def asked(**parameters: Any) -> dict[str, Any]:
+    return {**ROWS, "outputs": [{"name": "probability", "parameters": parameters}]}
+
+
 BAD_INFER: dict[str, tuple[Any, str]] = {
     "not json": (b"{", "not valid JSON"),
     "not utf-8": (b'{"inputs": "\xff"}', "not valid JSON"),
@@ -77,6 +88,7 @@ BAD_INFER: dict[str, tuple[Any, str]] = {
     "rows differ": (break_rows(shape=[2], data=[1, 2]), "rows"),
     "too few values": (break_rows(data=[1, 2]), "asks for 3"),
     "id a list": ({**ROWS, "id": [1]}, "'id'"),
+    "id a truth value": ({**ROWS, "id": True}, "'id'"),
     "long lists": (wide_genres(MAX_WIDTH + 1), f"at most {MAX_WIDTH}"),
     "many values": (wide_genres(MAX_WIDTH, rows=501), "more than 500000 values"),
     "many values in texts": (genre_texts(300, rows=1700), "more than 500000 values"),
@@ -88,7 +100,20 @@ BAD_INFER: dict[str, tuple[Any, str]] = {
     "text for number": ({"inputs": [tensor("age", "BYTES", ["old"])]}, "age"),
     "objects for texts": ({"inputs": [tensor("town", "BYTES", [{}])]}, "strings"),
     "long text": ({"inputs": [tensor("town", "BYTES", ["x" * 5000])]}, "longer than 4096"),
+    "integer too large": (break_rows(datatype="INT8", data=[1, 128, 3]), "from -128 to 127"),
+    "integer too small": (break_rows(datatype="UINT8", data=[1, None, -1]), "from 0 to 255"),
+    "integer beyond 63 bits": (break_rows(data=[1, 2**63, 3]), "integers from -92233720368547758"),
+    "list with a large integer": (
+        {"inputs": [tensor("genres", "INT16", [1, 2**15], [1, 2])]},
+        "from -32768 to 32767",
+    ),
     "bad outputs": ({**ROWS, "outputs": [{"name": "x"}]}, "no output 'x'"),
+    "binary a text": (asked(binary_data="false"), "'binary_data' must be true or false"),
+    "all binary a number": (
+        {**ROWS, "parameters": {"binary_data_output": 1}},
+        "'binary_data_output' must be true or false",
+    ),
+    "classification": (asked(classification=1), "no classes"),
     "bad parameters": ({**ROWS, "parameters": 3}, "parameters"),
     "bad budget": ({**ROWS, "parameters": {"latency_budget_ms": "soon"}}, "latency budget"),
 }
@@ -205,3 +230,14 @@ def test_categories_may_be_numbers_and_truth_values(
     assert column_from_bytes(spec, memoryview(packed), 10) == values
     with pytest.raises(RequestError, match="must hold"):
         column_from_json(spec, ["x", "y"], 10)
+
+
+@pytest.mark.parametrize("datatype", INTEGER_TYPES)
+def test_integers_reach_to_the_ends_of_their_datatype(datatype: str) -> None:
+    spec = tensor_spec(Field("flag", "categorical"), datatype, [3])
+    limits = np.iinfo(INTEGER_TYPES[datatype])
+    ends = [int(limits.min), None, int(limits.max)]
+    assert column_from_json(spec, ends, 10) == ends
+    for beyond in (limits.min - 1, limits.max + 1):
+        with pytest.raises(RequestError, match=f"from {limits.min} to {limits.max}"):
+            column_from_json(spec, [0, 0, beyond], 10)

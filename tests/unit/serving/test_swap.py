@@ -1,5 +1,6 @@
 """Keeping, checking and changing bundles, without Ray."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from dynens.schema import FieldSpec
 from serving import control, swap
 from serving.control import find_runtime, listening, send_command
 from serving.environment import Runtime, create_runtime, free_port, is_alive
+from serving.haproxy_wrapper import DIRECTORY_VARIABLE
 from serving.leftovers import end_leftovers, remove_dead
 from serving.metrics import ReplicaMetrics, SnapshotFolder
 from serving.swap import BundleKeeper
@@ -93,6 +95,7 @@ def test_replicas_that_do_not_follow_bring_all_back(
         keeper.handle({"command": "swap", "bundle": str(other)}, replica.deploy)
     assert keeper.current.version == first
     assert replica.calls == [1, 2]
+    assert _kept(keeper) == [first]
 
 
 def test_a_deployment_that_fails_brings_the_old_bundle_back(
@@ -109,6 +112,28 @@ def test_a_deployment_that_fails_brings_the_old_bundle_back(
         keeper.handle({"command": "swap", "bundle": str(other)}, deploy)
     assert deployed[-1] == first.directory
     assert keeper.handle({"command": "status"}, deploy)["bundle_version"] == first.version
+    assert _kept(keeper) == [first.version]
+
+
+def test_a_failed_swap_to_the_bundle_before_leaves_it_to_go_back_to(
+    keeper: BundleKeeper, runtime: Runtime, run: Path, other: Path
+) -> None:
+    replica = FakeReplica(runtime)
+    first = keeper.current.version
+    keeper.handle({"command": "swap", "bundle": str(other)}, replica.deploy)
+
+    def deploy(directory: Path, generation: int) -> None:
+        if directory.name == first:
+            raise ServingError("the replicas did not start: no memory")
+
+    with pytest.raises(ServingError, match="no memory"):
+        keeper.handle({"command": "swap", "bundle": str(run)}, deploy)
+    assert keeper.handle({"command": "rollback"}, replica.deploy)["bundle_version"] == first
+
+
+def _kept(keeper: BundleKeeper) -> list[str]:
+    """Versions in the private folder."""
+    return sorted(path.name for path in keeper.current.directory.parent.iterdir())
 
 
 def test_a_copy_that_fails_is_tried_afresh(
@@ -139,9 +164,7 @@ def test_a_bundle_replaced_while_it_is_copied_has_its_own_name(
     (third / "bundle").rename(bundle.directory)
     kept = keeper._keep(bundle)
     assert kept.directory.name == kept.version == load_bundle(other).version
-    assert sorted(path.name for path in kept.directory.parent.iterdir()) == sorted(
-        [kept.version, keeper.current.version]
-    )
+    assert _kept(keeper) == sorted([kept.version, keeper.current.version])
 
 
 def test_a_bundle_that_clients_could_not_use_is_refused(
@@ -235,20 +258,31 @@ def test_folders_of_killed_servers_are_neither_asked_nor_kept(runtime: Runtime) 
     assert runtime.directory.exists()
 
 
-def test_children_of_leftovers_that_do_not_name_the_folder_end_too(runtime: Runtime) -> None:
+def test_leftovers_are_known_by_their_environment_and_take_their_children_along(
+    runtime: Runtime,
+) -> None:
     code = (
         "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(20)']\n"
+        "child = subprocess.Popen(sleep, env={})\n"
         "print(child.pid, flush=True)\n"
         "child.wait()"
     )
-    command = [sys.executable, "-c", code, str(runtime.directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {DIRECTORY_VARIABLE: str(runtime.directory)}
+    reader = [sys.executable, "-c", "input()", f"{runtime.directory}/x.log"]
+    with (
+        subprocess.Popen(reader, stdin=subprocess.PIPE) as stranger,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent,
+    ):
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         end_leftovers(runtime)
         child_ended, _ = psutil.wait_procs([child], timeout=10)
+        assert stranger.poll() is None
+        stranger.communicate(b"\n")
     assert child_ended
+    assert stranger.returncode == 0
 
 
 def test_without_a_server_the_command_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
