@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -192,13 +193,15 @@ class NumericFitter(FieldFitter):
         is_time = self.spec.only_apart and self.owner is None
         has_missing = self._has_missing and not is_time
         holds_texts = self._texts > MAX_UNREADABLE_SHARE * self._known
-        absent = self._sentinels()
+        absent = self._sentinels
         has_missing |= bool(absent)
         return NumericEncoder(
             self.spec, knots, heights, has_missing, edges, self._gaps(), holds_texts, absent
         )
 
+    @cached_property
     def _sentinels(self) -> dict[float, float]:
+        """Of all rows, which have been added when this is asked."""
         spec = self.spec
         if not spec.sentinels or spec.derive or spec.apart_from or spec.only_apart:
             return {}
@@ -210,7 +213,7 @@ class NumericFitter(FieldFitter):
 
     def _values(self) -> npt.NDArray[np.float64]:
         values = self._finite()
-        return values[~np.isin(values, list(self._sentinels()))]
+        return values[~np.isin(values, list(self._sentinels))] if self._sentinels else values
 
     def _transform(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """The owner's scale, where there is an owner."""
