@@ -207,8 +207,7 @@ def render(folder: Path) -> None:
         "where the title says so. Intervals are paired 95 % bootstrap intervals over test rows.\n",
         "On MovieLens-1M RecBole's models are compared with a pool that had a single pair of "
         "autoencoders (`autorec`), and ways to route, to distil, to stack and to label rows were "
-        "tried with one that had none; the soak was measured with one that had no "
-        "factorisation (`bmf`). All else is of the default pool.\n",
+        "tried with one that had none. All else is of the default pool.\n",
     ]
     for name, (title, command, section) in SECTIONS.items():
         parts.append(f"## {title}\n")
