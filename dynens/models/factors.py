@@ -1,8 +1,8 @@
 """Gibbs sampling of a matrix factorisation whose priors know what users and items have met.
 
 `y_ui = u_uᵀ v_i + b_u + c_i + ε`, with `ε ~ N(0, 1/(α w))` of a row of weight w and, on either
-side, `(u_u, b_u) ~ N(μ + Bᵀ x_u, Λ⁻¹)`, where `x_u` tells what u has met. The sampler draws μ, Λ and
-B, too, and α where values are grades (`dynens.models.gibbs`, where y is what other fields leave).
+side, `(u_u, b_u) ~ N(μ + Bᵀ x_u, Λ⁻¹)`, where `x_u` tells what u has met. The sampler draws μ, Λ
+and B, too, and α where values are grades (`dynens.models.gibbs`; y is what other fields leave).
 
 References:
     Salakhutdinov and Mnih, "Bayesian Probabilistic Matrix Factorization using Markov Chain Monte
