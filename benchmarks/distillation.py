@@ -127,7 +127,7 @@ def summary(results: list[dict[str, Any]]) -> str:
     """
     columns = (
         *("variant", "correlation", "route AUC", "test AUC", "− as configured"),
-        *("items unknown", "seconds"),
+        *("AUC, cold items", "seconds"),
     )
     rows = []
     references = configured_beside(results)
@@ -150,8 +150,9 @@ def summary(results: list[dict[str, Any]]) -> str:
             )
         )
     note = (
-        "Correlation: of the student's logits with the teacher's, on `route` rows. Items unknown: "
-        "test AUC where no item's id is known (not measured at first)."
+        "Correlation: of the student's logits with the teacher's, on `route` rows. Cold items: "
+        "test AUC where no item's id is known (not measured at first). Made-up rows: augmented "
+        "rows, labelled by the teacher."
     )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 

@@ -81,7 +81,7 @@ def one_epoch(num_rows: int, batch_size: int, threads: int) -> dict[str, Any]:
 def markdown(data: Mapping[str, Any]) -> str:
     """The results as a table."""
     lines = [
-        "| rows | s an epoch | rows/s | MB of its own |",
+        "| rows | s per epoch | rows/s | anonymous memory, MB |",
         "| --- | --- | --- | --- |",
     ]
     for r in data["results"]:

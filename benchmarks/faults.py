@@ -234,7 +234,9 @@ def markdown(data: Mapping[str, Any]) -> str:
     )
     note = (
         f"{data['rate_qps']:.0f} requests per second, budget {data['budget_ms']:.0f} ms. Late at "
-        "the client: complete answers that left the server in time and arrived after the budget."
+        "the client: complete answers that left the server in time and arrived after the budget. "
+        "`slow`: the replica runs a tenth of the time; `pause`: it stops for 200 ms in every "
+        "second; `hog`: a busy process per core; `kill`: one of two replicas dies."
     )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 

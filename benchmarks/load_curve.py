@@ -190,14 +190,14 @@ def markdown(result: Mapping[str, Any]) -> str:
         rows.append([SHOWN[name][1], f"{rate:.0f}", above, *cells])
     columns = [
         "system",
-        "knee per s",
+        "knee, requests/s",
         "next rate tried",
         "p50 ms at the knee",
         "p99 ms at the knee",
     ]
     table = markdown_table(columns, rows)
     beyond_table = markdown_table(
-        ["system", "offered per s", "in time per s", "late per s", "hard rows granted"],
+        ["system", "offered, requests/s", "in time, per s", "late, per s", "hard rows granted"],
         [
             [SHOWN[name][1], f"{p['offered_qps']:.0f}", *_answers(p)]
             for name, curve in result["curves"].items()
@@ -206,7 +206,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         ],
     )
     return (
-        f"{table}\n\n{over_the_floor(result)}Beyond the knee, as the client sees it (the others "
+        f"{table}\n\n{over_the_floor(result)}Beyond the knee, as the client sees it (all others "
         f"were refused, with 503 or 504, or found no connection):\n\n{beyond_table}\n\n"
         "The knee is the highest offered rate at which p99 stayed within "
         f"{result['budget_ms']:g} ms, errors within 0.1 % and at least 99 % of the hard rows were "
@@ -228,7 +228,7 @@ def over_the_floor(result: Mapping[str, Any]) -> str:
         rows.append([f"{rate:.0f}", *times])
     if not rows:
         return ""
-    columns = ["offered per s", "p50 ms: nothing / student", "p99 ms: nothing / student"]
+    columns = ["offered, requests/s", "p50 ms: nothing / student", "p99 ms: nothing / student"]
     return f"The student over its floor, up to the knees:\n\n{markdown_table(columns, rows)}\n\n"
 
 

@@ -157,9 +157,9 @@ def markdown(report: Mapping[str, Any]) -> str:
             )
         )
     note = (
-        "Answers: the teacher's for logged rows, and their AUC there. Correlation: of the "
-        "student's logits with the pool's, on `route` rows. Seconds: of training on one thread, "
-        "beside that of the pool itself."
+        "Answers: the teacher's soft labels for logged rows, and their AUC there. Correlation: of "
+        "the student's logits with the pool's, on `route` rows. Seconds: of training on one "
+        "thread, beyond that of the pool itself."
     )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 

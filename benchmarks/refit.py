@@ -111,7 +111,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
                     )
                 )
         header = ("system", "seed", "first pass", "second pass", "gain [95 %]", "logloss")
-        header += ("positives foretold / observed",)
+        header += ("predicted / observed positives",)
         counts = runs[0]["rows"]
         hard = ", ".join("{:.1%} → {:.1%}".format(*r["hard_fraction"]) for r in runs)
         minutes = ", ".join("{:.1f} + {:.1f}".format(*r["minutes"]) for r in runs)

@@ -80,7 +80,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         peer_accuracy.markdown,
     ),
     "refit": (
-        "Trained a second time, on validation rows, too",
+        "Second pass: training on validation rows, too",
         "python -m benchmarks.refit RUN... --out benchmarks/out/refit.json",
         refit_section,
     ),
@@ -95,13 +95,13 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         routing_section,
     ),
     "distillation": (
-        "Ways to make the student",
+        "Distillation ablation",
         "python -m benchmarks.distillation SAMPLE_RUN --jobs 2 "
         "--out benchmarks/out/distillation.json",
         distillation.markdown,
     ),
     "out_of_fold": (
-        "The teacher's answers for training rows",
+        "Soft labels for training rows: in sample or out of fold",
         "python -m benchmarks.out_of_fold RUN --out F",
         out_of_fold.markdown,
     ),
@@ -111,12 +111,12 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         stacking.markdown,
     ),
     "continual": (
-        "Soft labels of a table: an earlier run's",
+        "Continual distillation: soft labels of an earlier run",
         "python -m benchmarks.soft_labels continual --data kuairand-pure --out F",
         soft_labels.markdown,
     ),
     "federated": (
-        "Soft labels of a table: other sites'",
+        "Federated distillation: soft labels of other sites",
         "python -m benchmarks.soft_labels federated --data kuairand-pure --out F",
         soft_labels.markdown,
     ),
@@ -176,12 +176,12 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         training_speed.markdown,
     ),
     "epoch_scaling": (
-        "An epoch over the number of rows",
+        "Epoch time and memory over the number of rows",
         "python -m benchmarks.epoch_scaling --out benchmarks/out/epoch_scaling.json",
         epoch_scaling.markdown,
     ),
     "faults": (
-        "While something goes wrong",
+        "Fault injection",
         "python -m benchmarks.faults RUN --out benchmarks/out/faults.json",
         faults.markdown,
     ),
@@ -202,12 +202,13 @@ def render(folder: Path) -> None:
     earlier = earlier_sections()
     parts = [
         "# Results\n",
-        "Made by `python -m benchmarks.results` from the JSON of the commands below; nothing was "
-        "typed by hand. A run chooses on validation rows only, and trains on none of them but "
-        "where the title says so. Intervals are paired 95 % bootstrap intervals over test rows.\n",
-        "On MovieLens-1M RecBole's models are compared with a pool that had a single pair of "
-        "autoencoders (`autorec`), and ways to route, to distil, to stack and to label rows were "
-        "tried with one that had none. All else is of the default pool.\n",
+        "Written by `python -m benchmarks.results` from the JSON of the commands below; no figure "
+        "was typed by hand. A run makes its choices on validation rows only, and trains on them "
+        "only where the title says so. Intervals are paired 95 % bootstrap intervals over test "
+        "rows; ± is the standard deviation over seeds.\n",
+        "All sections use the default pool, except on MovieLens-1M: there RecBole's models are "
+        "compared with a pool that had a single pair of autoencoders (`autorec`), and the sections "
+        "on routing, distillation, soft labels and stacking used a pool without autoencoders.\n",
     ]
     for name, (title, command, section) in SECTIONS.items():
         parts.append(f"## {title}\n")

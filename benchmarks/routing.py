@@ -4,7 +4,8 @@
 
 A distilled student that ranks as well as its teachers leaves nothing to route. So the pool, the
 trio and the data of a finished run get other students here, one that never heard a teacher and
-one too small to follow its own. Each has the stages of an ordinary run: it is trained, routes are
+one too small to follow its own; neither inherits the pool's product of looked-up vectors, with
+which even these keep up. Each has the stages of an ordinary run: it is trained, routes are
 calibrated, the difficulty score and the threshold are chosen on `route` rows, graphs exported. On
 test rows those that it finds hardest go to the ensemble, or as many drawn at random, at fixed
 fractions and at the one that was chosen.
@@ -38,8 +39,13 @@ STUDENTS: dict[str, list[str]] = {
         "distill.alpha.start=0",
         "distill.augmented_per_row=0",
         "distill.faithful.below=0",
+        "distill.inherit=false",
     ],
-    "embeddings of 2": ["student.embedding_dim=2", "student.hidden_units=[16]"],
+    "embeddings of 2": [
+        "student.embedding_dim=2",
+        "student.hidden_units=[16]",
+        "distill.inherit=false",
+    ],
 }
 FRACTIONS = (0.1, 0.2, 0.3)
 
@@ -128,7 +134,10 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
             for result in sorted(mine, key=lambda r: list(STUDENTS).index(r["student"]))
         ]
         parts.append(f"### {dataset}\n\n{markdown_table(columns, rows)}\n")
-    note = "Test AUC; of hard rows: router / random, and the paired interval of router − random."
+    note = (
+        "Test AUC. Under `hard`: rows chosen by the router / at random, and the paired interval "
+        "of the difference."
+    )
     return "\n".join([*parts, note])
 
 

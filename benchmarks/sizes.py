@@ -6,7 +6,7 @@
 Student alone, dynamic and static trio take turns at 1, 10, 100 and 500 candidates per request, all
 at one low rate, so that this is service time and not queueing. The budget is wide open
 (`--budget-ms`), so that every hard row is answered by the ensemble and no answer comes for free.
-The proxy is compared at 100 candidates: Ray Serve as it comes (its own proxy process, no
+The proxy is compared at 100 candidates: Ray Serve's default proxy (its own proxy process, no
 throughput settings) in a server of its own, right after the one with HAProxy and direct ingress.
 """
 
@@ -118,7 +118,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     )
     if (other := result.get("default_proxy")) is None:
         return text
-    return f"{text}\n\n{_proxies({'HAProxy': result, 'Ray Serve as it comes': other}, names)}"
+    both = {"HAProxy": result, "Ray Serve's default proxy": other}
+    return f"{text}\n\n{_proxies(both, names)}"
 
 
 def _proxies(results: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:

@@ -73,7 +73,7 @@ def root(
 
 @app.command()
 def demo(
-    full: Annotated[bool, typer.Option(help="Use all of MovieLens-1M, not a sample.")] = False,
+    full: Annotated[bool, typer.Option(help="Use all users, not a quarter of them.")] = False,
     out: Annotated[Path, typer.Option(help="Run directory (replaced).")] = Path("runs/demo"),
 ) -> None:
     """Train, distil, serve and load-test on MovieLens-1M, end to end."""
@@ -92,24 +92,24 @@ def fit(
     train: Annotated[str | None, typer.Option(help="Training table (CSV, Parquet, .gz).")] = None,
     valid: Annotated[str | None, typer.Option(help="Validation table; cut if absent.")] = None,
     test: Annotated[str | None, typer.Option(help="Test table; cut if absent.")] = None,
-    label: Annotated[str | None, typer.Option(help="Label column of --train.")] = None,
-    time: Annotated[str | None, typer.Option(help="Its column of times, if not found.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label of --train: column or rule.")] = None,
+    time: Annotated[str | None, typer.Option(help="Its timestamp column, if not found.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with run settings.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")
+        list[str] | None, typer.Option("--set", help="A setting, as section.key=value; repeatable.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a killed run from its finished stages.")
     ] = False,
     reuse: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run whose table and settings this one has, but for --config and --set, and whose "
-            "stages it takes over where these change nothing."
-        ),
+        Path | None, typer.Option(help="Run to start from: its table, settings, unchanged stages.")
     ] = None,
 ) -> None:
-    """Train the pool, distil the student, fit the router and write the bundle."""
+    """Train a pool, distil it into a student, write the bundle.
+
+    Name the table by --data (a preset or dataset.yaml), by --train with --label (a column, or a
+    rule such as 'rating >= 4'), or by --reuse. Types and splits that are not given are inferred.
+    """
     from dynens.config.run import load_run_config
     from dynens.run import RunDirectory
 
@@ -165,7 +165,7 @@ def evaluate(
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
-    """Measure every system of a run on the test split or on another table."""
+    """Measure every system of a run on its test split or a table."""
     import json
 
     from dynens.report.console import print_metrics
@@ -184,7 +184,7 @@ def predict(
     run: RunArgument,
     source: Annotated[str, typer.Argument(metavar="INPUT", help="Table to score.")],
     out: Annotated[Path, typer.Option(help="Where to write (.csv or .parquet).")],
-    system: Annotated[SystemName, typer.Option(help="Who answers.")] = SystemName.dynamic,
+    system: Annotated[SystemName, typer.Option(help="What scores the rows.")] = SystemName.dynamic,
 ) -> None:
     """Score a table: its rows with `probability` and `route`."""
     from dynens.predict import predict_file
@@ -201,16 +201,17 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     replicas: Annotated[int | None, typer.Option(help="Scoring processes.", min=1)] = None,
     latency_budget_ms: Annotated[
-        float | None, typer.Option(help="Default budget of a request, in ms.", min=0.1)
+        float | None,
+        typer.Option(help="Default budget per request in ms, else the run's.", min=0.1),
     ] = None,
     system: Annotated[
-        SystemName | None, typer.Option(help="Who answers; the run's serving.system if absent.")
+        SystemName | None, typer.Option(help="What scores the rows; the run's setting if absent.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="One serving setting, as key=value.")
+        list[str] | None, typer.Option("--set", help="A serving setting, as key=value; repeatable.")
     ] = None,
 ) -> None:
-    """Serve a run over HTTP until stopped (Ctrl-C or SIGTERM drains first)."""
+    """Serve a run over HTTP; Ctrl-C or SIGTERM drains and stops it."""
     from dynens.config.base import apply_overrides, validate
     from dynens.config.serving import ServingConfig
     from dynens.report.write import run_config
@@ -237,30 +238,30 @@ def loadtest(
     run: Annotated[Path, typer.Option(help="Run whose test split is replayed.")],
     rate: Annotated[
         float,
-        typer.Option(help="Requests per second (first rate tried with --find-peak).", min=0.1),
+        typer.Option(help="Requests per second; with --find-peak the first one tried.", min=0.1),
     ],
     duration_s: Annotated[
-        float, typer.Option("--duration-s", help="Seconds (of each trial with --find-peak).", min=1)
+        float, typer.Option("--duration-s", help="Seconds; with --find-peak of each trial.", min=1)
     ],
     rows_per_request: Annotated[int, typer.Option(help="Candidates per request.", min=1)] = 100,
     find_peak: Annotated[
         bool,
         typer.Option(
             "--find-peak",
-            help="Search the highest rate with p99 within the budget, at most 0.1 % errors and at "
+            help="Search the highest rate with p99 within --budget-ms, at most 0.1 % errors and at "
             "least 99 % of the hard rows answered by the ensemble.",
         ),
     ] = False,
     budget_ms: Annotated[
-        float, typer.Option(help="What p99 must stay within, in ms (--find-peak).", min=0.1)
+        float, typer.Option(help="Upper bound of p99 in ms, for --find-peak.", min=0.1)
     ] = 8.0,
     bearer_token_env: Annotated[
         str | None,
-        typer.Option(help="Environment variable with the token that the server asks for."),
+        typer.Option(help="Environment variable with the server's bearer token."),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
-    """Replay users and candidates of the test split at a constant arrival rate (k6)."""
+    """Send requests made of the test split at a constant rate (k6)."""
     import json
 
     from dynens.report.console import print_load, trial_line
@@ -313,22 +314,22 @@ def export(
         ExportFormat,
         typer.Option(
             "--format",
-            help="The run's own graphs and bundle again, or the student as a file for devices.",
+            help="The bundle again (after an upgrade), or the student as a file for devices.",
         ),
     ] = ExportFormat.bundle,
     out: Annotated[
-        Path | None, typer.Option(help="The file for devices (.tflite or .mlpackage).")
+        Path | None, typer.Option(help="File for devices to write (.tflite or .mlpackage).")
     ] = None,
     rows: Annotated[
         int | None,
         typer.Option(
-            help="Rows of a call on the device: always that many (tflite) or at most (coreml); "
-            "100 unless given.",
+            help="Rows per call on the device: exactly that many (tflite) or at most (coreml); "
+            "100 if absent.",
             min=1,
         ),
     ] = None,
 ) -> None:
-    """Write a finished run's graphs and bundle again, or its student for devices."""
+    """Write a run's bundle again, or its student for devices."""
     from dynens.run import RunDirectory
 
     directory = RunDirectory(RunDirectory.open(run).root.resolve())

@@ -12,8 +12,8 @@ from dynens.errors import BadInputError, ConfigError
 if TYPE_CHECKING:
     from dynens.schema import DatasetConfig
 
-data_app = typer.Typer(no_args_is_help=True, help="Datasets that dynens knows.")
-schema_app = typer.Typer(no_args_is_help=True, help="What the columns of a table mean.")
+data_app = typer.Typer(no_args_is_help=True, help="List and fetch the datasets that dynens knows.")
+schema_app = typer.Typer(no_args_is_help=True, help="Infer what the columns of a table mean.")
 
 
 @data_app.command("list")
@@ -27,12 +27,12 @@ def data_list() -> None:
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="Preset.")],
+    name: Annotated[str, typer.Argument(help="Preset, as `dynens data list` names it.")],
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where to put it, or a local copy.")
+        Path | None, typer.Option("--dir", help="Folder to put it in, or that holds a local copy.")
     ] = None,
 ) -> None:
-    """Download a preset's files (or check a local copy) and say where they are."""
+    """Download a preset, or check a local copy; print where it is."""
     from dynens.data.datasets.presets import fetch
 
     typer.echo(f"{name}: {fetch(name, directory, lambda line: typer.echo(line, err=True))}")
@@ -40,13 +40,13 @@ def data_fetch(
 
 @schema_app.command("infer")
 def schema_infer(
-    file: Annotated[str, typer.Argument(help="Table to look at.")],
-    label: Annotated[str, typer.Option(help="Label column.")],
+    file: Annotated[str, typer.Argument(help="Table to look at (CSV, Parquet, …).")],
+    label: Annotated[str, typer.Option(help="Label: a column, or a rule as 'rating >= 4'.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write; standard output if absent.")
+        Path | None, typer.Option(help="File to write; standard output if absent.")
     ] = None,
 ) -> None:
-    """Write a first dataset.yaml for a table, with the reason for every field."""
+    """Write a dataset.yaml for a table, with reasons for every field."""
     from dynens.data.inference.infer import infer_schema
     from dynens.run import write_text
 

@@ -101,13 +101,13 @@ class MemoryConfig(FrozenConfig):
 class FaithfulConfig(FrozenConfig):
     """A second student that hears its teacher alone, where labels taught the first one nothing.
 
-    Labels draw a student away from its teacher. Where these departures foretell labels of `route`
+    Labels draw a student away from its teacher. Where these departures predict labels of `route`
     rows, which trained nothing, they are knowledge, and the first student stays. Where they do not,
     they are noise that costs AUC, and a student without them takes its place: soft labels only,
     fresher made-up rows, no shrinkage of embeddings, and a learning rate that falls to zero.
 
     Attributes:
-        below: the first student stays if its departures foretell labels by this many standard
+        below: the first student stays if its departures predict labels by this many standard
             errors (`dynens.distill.evidence`); 0: it always stays.
         epochs: passes over the training rows, at most the student's own `optimizer.max_epochs`.
         least_steps, most_steps: optimiser steps, for which small tables are passed over more often

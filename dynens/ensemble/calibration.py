@@ -52,7 +52,7 @@ def matched(
     labels: Vector,
     sample_weight: Vector | None = None,
 ) -> Blend:
-    """`blend` with the bias that foretells as many positives as the given rows have."""
+    """`blend` with the bias that predicts as many positives as the given rows have."""
     target = float(np.clip(np.average(labels, weights=sample_weight), 1e-6, 1 - 1e-6))
     return blend.scaled(1.0, _shift_to_mean(blend.logit(logits), target, sample_weight))
 

@@ -151,7 +151,7 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
         sentences.insert(
             0,
             f"Probabilities are far off on these rows: {dynamic['calibration_ratio']:.2g} times as "
-            "many positive rows are foretold as there are, and these rows' own average would tell "
+            "many positive rows are predicted as there are, and these rows' own average would tell "
             "more. They are not like the rows that calibration saw, earlier ones where the cut is "
             "by time; train with newer rows, or use the order alone.",
         )

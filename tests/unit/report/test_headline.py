@@ -104,8 +104,8 @@ def test_what_is_too_good_names_what_it_hangs_on() -> None:
 @pytest.mark.parametrize(
     ("entropy", "ratio", "told"),
     [
-        (4.5, 6.9, "6.9 times as many positive rows are foretold as there are"),
-        (1.3, 0.25, "0.25 times as many positive rows are foretold as there are"),
+        (4.5, 6.9, "6.9 times as many positive rows are predicted as there are"),
+        (1.3, 0.25, "0.25 times as many positive rows are predicted as there are"),
         (0.9, 6.9, None),  # it still tells rows apart better than their average does
         (1.3, 1.2, None),  # wrong in another way than by the average
         (1.02, 1.8, None),  # a few positive rows more or less do that
