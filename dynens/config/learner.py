@@ -62,8 +62,8 @@ class OptimizerConfig(FrozenConfig):
     """λ of ½λ‖W‖² on every other weight."""
     clip_norm: float = Field(default=10.0, gt=0)
     """Largest L2 norm of the whole gradient."""
-    embedding_optimizer: Literal["auto", "adam", "fused_rowwise_adagrad"] = "auto"
-    """Fused row-wise Adagrad touches only the rows of the batch; auto: above 20 million weights."""
+    embedding_optimizer: Literal["auto", "adam", "lazy_adam"] = "auto"
+    """Lazy Adam touches only the rows of the batch; auto: above 20 million weights."""
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
     """Validate and keep an exponential moving average of the weights with this decay a step; 0:
     the weights themselves; None: an average over about two epochs, at most 1000 steps."""
@@ -215,11 +215,6 @@ class LearnerConfig(FrozenConfig):
             raise ValueError(
                 f"optimizer.schedule is cosine but snapshots is {self.optimizer.snapshots}, which "
                 "have cosines of their own; use plateau, or no snapshots"
-            )
-        if self.device == "cuda" and self.optimizer.embedding_optimizer == "fused_rowwise_adagrad":
-            raise ValueError(
-                "device is cuda but optimizer.embedding_optimizer is fused_rowwise_adagrad, which "
-                "runs on the CPU only; use adam or auto"
             )
         if not self.is_neural and self.optimizer.snapshots > 1:
             raise ValueError(

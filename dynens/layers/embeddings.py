@@ -8,7 +8,6 @@ id, `PADDING = -1` included, with offsets pointing one past the padding row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,11 @@ from torchrec import (
     KeyedJaggedTensor,
     PoolingType,
 )
-from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
-from torchrec.optim import RowWiseAdagrad
 
 from dynens.batch import SparseField, field_offsets, num_flat_rows
 from dynens.config.learner import Pooling
 
 _TABLE = "fields"
-_TABLE_WEIGHT = f"embedding_bags.{_TABLE}.weight"
 INITIAL_STD = 0.01
 POOLINGS: dict[Pooling, PoolingType] = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
 
@@ -89,19 +85,6 @@ class FlatIndex(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-@dataclass(frozen=True)
-class FusedUpdate:
-    """Row-wise Adagrad inside the backward pass, touching only the rows of the batch.
-
-    Attributes:
-        learning_rate: step size.
-        l2: weight decay of the rows that are touched.
-    """
-
-    learning_rate: float
-    l2: float
-
-
 class SparseEmbeddings(nn.Module):
     """Pooled embeddings of every sparse field, held by a TorchRec `EmbeddingBagCollection`.
 
@@ -113,8 +96,7 @@ class SparseEmbeddings(nn.Module):
     Args:
         fields: the sparse fields.
         embedding_dim: E.
-        fused: update the table in the backward pass (TorchRec's table-batched kernels); None leaves
-            gradients to an optimiser.
+        sparse_gradients: the table's gradient holds only the rows that were read (`LazyAdam`).
         initial_std: deviation of the weights at the start.
         pooling: what a list is: the sum of its values' rows or their mean.
     """
@@ -123,7 +105,7 @@ class SparseEmbeddings(nn.Module):
         self,
         fields: Sequence[SparseField],
         embedding_dim: int,
-        fused: FusedUpdate | None = None,
+        sparse_gradients: bool = False,
         initial_std: float = INITIAL_STD,
         pooling: Pooling = "sum",
     ) -> None:
@@ -133,7 +115,6 @@ class SparseEmbeddings(nn.Module):
         self.embedding_dim = embedding_dim
         self.pooling = pooling
         self.index = FlatIndex(fields)
-        self.fused = fused if fields else None
         if not fields:
             return
         table = EmbeddingBagConfig(
@@ -143,14 +124,8 @@ class SparseEmbeddings(nn.Module):
             feature_names=[_TABLE],
             pooling=POOLINGS["sum" if self.index.single_valued else pooling],
         )
-        self.collection: nn.Module = EmbeddingBagCollection(tables=[table])
-        if fused is not None:
-            self.collection = FusedEmbeddingBagCollection(
-                tables=[table],
-                optimizer_type=RowWiseAdagrad,
-                optimizer_kwargs={"lr": fused.learning_rate, "weight_decay": fused.l2},
-                device=torch.device("cpu"),
-            )
+        self.collection = EmbeddingBagCollection(tables=[table])
+        self.collection.embedding_bags[_TABLE].sparse = sparse_gradients
         self.reset_parameters()
 
     @property
@@ -158,7 +133,8 @@ class SparseEmbeddings(nn.Module):
         """The flat table, (rows, embedding_dim)."""
         if not self.fields:
             return torch.zeros(0, self.embedding_dim)
-        return self.collection.get_parameter(_TABLE_WEIGHT)
+        weight: Tensor = self.collection.embedding_bags[_TABLE].weight
+        return weight
 
     def reset_parameters(self) -> None:
         """Normal(0, `initial_std`), zero for padding rows."""

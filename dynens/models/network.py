@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dynens.batch import FeatureLayout, FloatArray, IntArray, num_flat_rows
-from dynens.config.learner import LearnerConfig, OptimizerConfig
+from dynens.config.learner import LearnerConfig
 from dynens.layers.blocks import MLP, ByteDropout, branch_linear
 from dynens.layers.columns import Block, Columns
-from dynens.layers.embeddings import INITIAL_STD, FlatIndex, FusedUpdate, SparseEmbeddings
+from dynens.layers.embeddings import INITIAL_STD, FlatIndex, SparseEmbeddings
 from dynens.layers.products import PairProduct
 from dynens.models.base import StatSource
 from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_features
@@ -22,8 +22,6 @@ from dynens.models.selection import STATS_PER_FIELD, FeatureSelection, select_fe
 # A standardised encoding beyond this says no more than one at it: an id that no training row held
 # has a count of 0, which may lie hundreds of deviations from counts that hardly differ.
 _FARTHEST_STAT = 3.0
-# Adagrad's steps shrink as it goes, so it starts with larger ones than Adam.
-_FUSED_RATE = 20.0
 
 
 @dataclass(frozen=True)
@@ -204,14 +202,6 @@ class StatInputs(nn.Module):
         return self.bounded(self.index.pool(vectors, ids).transpose(1, 2).flatten(1))
 
 
-def fused_update(options: OptimizerConfig) -> FusedUpdate | None:
-    """How a resolved configuration wants its tables updated in the backward pass, if at all."""
-    if options.embedding_optimizer != "fused_rowwise_adagrad":
-        return None
-    rate = _FUSED_RATE * options.learning_rate
-    return FusedUpdate(rate, options.embedding_l2 or 0.0)
-
-
 class CTRNetwork(nn.Module):
     """Embeddings, what fields that belong together say, optional statistics and a head.
 
@@ -253,11 +243,10 @@ class CTRNetwork(nn.Module):
         num_dense += len(selection.stat_columns) if use_stats else 0
         width = head_class.embedding_width(config)
         self.shape = HeadShape(num_dense, len(selection.fields), width)
-        fused = None if config.random_features else fused_update(config.optimizer)
         self.embeddings: nn.Module = SparseEmbeddings(
             selection.fields,
             width,
-            fused,
+            config.optimizer.embedding_optimizer == "lazy_adam",
             config.embedding_std or INITIAL_STD,
             config.list_pooling or "mean",
         )

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
-from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
+from torch import Tensor, nn
 
 from dynens.config.learner import LearnerConfig, OptimizerConfig, Precision
 from dynens.errors import TrainingError
-from dynens.layers.embeddings import SparseEmbeddings
 from dynens.models.network import CTRNetwork
 
 Decision = Literal["improved", "wait", "decay", "stop"]
@@ -32,42 +30,91 @@ def build_optimizer(network: CTRNetwork, config: LearnerConfig) -> torch.optim.O
     gradient (not decoupled), so that embeddings of rare ids shrink towards zero.
     """
     options = config.optimizer
-    embeddings = network.embeddings
-    owned = {id(p) for p in embeddings.parameters()}
-    tables = [p for p in embeddings.parameters() if p.requires_grad]
+    owned = {id(p) for p in network.embeddings.parameters()}
+    tables = [p for p in network.embeddings.parameters() if p.requires_grad]
     dense = [p for p in network.parameters() if id(p) not in owned and p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": dense, "weight_decay": options.dense_l2}]
-    if isinstance(embeddings, SparseEmbeddings) and embeddings.fused is not None:
-        return AdamBesideFusedTable(groups, options.learning_rate, embeddings)
+    l2 = options.embedding_l2 or 0.0
+    if tables and options.embedding_optimizer == "lazy_adam":
+        return LazyAdam(groups, options.learning_rate, tables[0], l2)
     if tables:
-        groups.insert(0, {"params": tables, "weight_decay": options.embedding_l2 or 0.0})
+        groups.insert(0, {"params": tables, "weight_decay": l2})
     return torch.optim.Adam(groups, lr=options.learning_rate, fused=True)
 
 
-class AdamBesideFusedTable(torch.optim.Adam):
-    """Adam for dense weights; the table's fused optimiser follows its learning rate."""
+class LazyAdam(torch.optim.Adam):
+    """Adam that updates only those rows of a table that the batch has read.
+
+    The table's gradient is sparse. The L2 of a row waits until it is read: where that was last so
+    Δ steps ago, its gradient is
+
+        g + λ Δ w,
+
+    so that rare rows shrink as much as if all were updated in every step. Moments wait, too, and
+    change by what was read alone.
+
+    Args:
+        groups: the parameters beside the table.
+        learning_rate: of the first group, and of the table whatever that becomes.
+        table: (R, E).
+        l2: λ.
+
+    References:
+        Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
+        Carpenter, "Lazy Sparse Stochastic Gradient Descent for Regularized Multinomial Logistic
+        Regression", 2008 (the L2 of rows that wait).
+    """
 
     def __init__(
-        self, groups: list[dict[str, Any]], learning_rate: float, embeddings: SparseEmbeddings
+        self, groups: list[dict[str, Any]], learning_rate: float, table: nn.Parameter, l2: float
     ) -> None:
         super().__init__(groups, lr=learning_rate, fused=True)
-        assert embeddings.fused is not None
-        self._table: Any = embeddings.collection.fused_optimizer()  # type: ignore[operator]
-        self._ratio = embeddings.fused.learning_rate / learning_rate
+        self._table, self._l2 = table, l2
+        self._moments = {
+            "mean": torch.zeros_like(table),
+            "square": torch.zeros_like(table),
+            "read": torch.zeros(len(table), dtype=torch.int64, device=table.device),
+            "steps": torch.zeros((), dtype=torch.int64),
+        }
 
     def step(self, closure: Any = None) -> Any:
-        """Update the dense weights, and tell the table the rate of its next update."""
+        """Update everything that has a gradient; the table's is taken away."""
         result = super().step(closure)
-        for group in self._table.param_groups:
-            group["lr"] = self._ratio * self.param_groups[0]["lr"]
-        self._table.step()
+        self._moments["steps"] += 1
+        if self._table.grad is not None:
+            with torch.no_grad():
+                self._update(self._table.grad.coalesce())
+            self._table.grad = None
         return result
 
+    def _update(self, gradient: Tensor) -> None:
+        """Rows that were read, (r,) of them with (r, E) values."""
+        rows, values = gradient.indices()[0], gradient.values()
+        moments, steps = self._moments, int(self._moments["steps"])
+        waited = (steps - moments["read"][rows]).unsqueeze(1)
+        values = values + self._l2 * waited * self._table[rows]
+        decays = self.defaults["betas"]
+        mean, square = (
+            moments[name][rows].lerp_(what, 1 - decay)
+            for name, what, decay in zip(
+                ("mean", "square"), (values, values.square()), decays, strict=True
+            )
+        )
+        moments["mean"][rows], moments["square"][rows] = mean, square
+        moments["read"][rows] = steps
+        mean, square = (
+            moment / (1 - decay**steps)
+            for moment, decay in zip((mean, square), decays, strict=True)
+        )
+        rate = self.param_groups[0]["lr"]
+        self._table[rows] -= rate * mean / (square.sqrt() + self.defaults["eps"])
+
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "table": self._table.state_dict()}
+        return {**super().state_dict(), "table": self._moments}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._table.load_state_dict(state_dict["table"])
+        moments = state_dict["table"]
+        self._moments = {name: moments[name].clone() for name in self._moments}
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "table"})
 
 
@@ -121,23 +168,21 @@ class PlateauSchedule:
 class WeightAverage:
     """Exponential moving average of a network's parameters: `a ← d·a + (1 - d)·w` each step.
 
-    The decay warms up as `min(d, (1 + t) / (10 + t))`, so that the start is forgotten. A table with
-    a fused optimiser is left out: averaging it would pass over all its rows each step.
+    The decay warms up as `min(d, (1 + t) / (10 + t))`, so that the start is forgotten. Tables with
+    sparse gradients are left out: averaging them would pass over all their rows each step.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        fused = {
+        lazy = {
             parameter.data_ptr()
             for module in network.modules()
-            if isinstance(module, FusedEmbeddingBagCollection)
+            if isinstance(module, nn.EmbeddingBag) and module.sparse
             for parameter in module.parameters()
         }
         # Not module by module: sharded tables show one storage under several modules.
-        self._live: list[torch.Tensor] = [
-            p for p in network.parameters() if p.data_ptr() not in fused
-        ]
+        self._live: list[Tensor] = [p for p in network.parameters() if p.data_ptr() not in lazy]
         self._average = [p.detach().clone() for p in self._live]
 
     def update(self) -> None:
@@ -223,7 +268,13 @@ def clip_gradients(network: nn.Module, clip_norm: float) -> None:
 
     (PyTorch's own function multiplies every gradient by one, a pass over all tables each step.)
     """
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    gradients = []
+    for parameter in network.parameters():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            gradients.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            gradients.append(parameter.grad)
     norm = float(torch.nn.utils.get_total_norm(gradients, foreach=True))
     if norm > clip_norm:
         torch._foreach_mul_(gradients, clip_norm / (norm + 1e-6))

@@ -61,7 +61,6 @@ def predict_logits(module: torch.nn.Module, batch: EncodedBatch) -> FloatArray:
     training, device = module.training, device_of(module)
     module.eval()
     logits = np.empty(len(batch), dtype=np.float32)
-    # Not inference mode: TorchRec's fused tables have no kernel for it on CPU.
     with torch.no_grad():
         for rows, dense, ids in prediction_batches(batch):
             logits[rows] = module(dense.to(device), ids.to(device)).cpu().numpy()

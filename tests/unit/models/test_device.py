@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from dynens.batch import FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
@@ -53,11 +52,11 @@ def fitted(
     ("is_there", "options", "device", "optimizer"),
     [
         (True, {}, "cuda", "adam"),
-        (True, {"device": "cpu"}, "cpu", "fused_rowwise_adagrad"),
-        (True, {"optimizer": {"embedding_optimizer": "fused_rowwise_adagrad"}}, "cpu", None),
+        (True, {"device": "cpu"}, "cpu", "lazy_adam"),
+        (True, {"optimizer": {"embedding_optimizer": "lazy_adam"}}, "cuda", "lazy_adam"),
         (True, {"model": "xgboost"}, "cpu", None),
         (True, {"device": "cuda"}, "cuda", "adam"),
-        (False, {}, "cpu", "fused_rowwise_adagrad"),
+        (False, {}, "cpu", "lazy_adam"),
     ],
 )
 def test_a_gpu_is_used_where_it_can_be(
@@ -77,13 +76,6 @@ def test_asking_for_a_gpu_that_is_not_there_is_a_mistake(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"dcnv2: device is cuda but torch .* finds no CUDA GPU"):
         resolve_config(LearnerConfig(model="dcnv2", device="cuda"), LARGE, 1000)
-
-
-def test_fused_tables_on_a_gpu_are_refused() -> None:
-    with pytest.raises(ValidationError, match="runs on the CPU only; use adam or auto"):
-        LearnerConfig.model_validate(
-            {"device": "cuda", "optimizer": {"embedding_optimizer": "fused_rowwise_adagrad"}}
-        )
 
 
 @needs_gpu

@@ -7,30 +7,23 @@ import math
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from dynens.batch import FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import BundleError, ConfigError, TrainingError
-from dynens.layers.embeddings import SparseEmbeddings
 from dynens.metrics import auc, sigmoid
 from dynens.models.base import FitProgress
 from dynens.models.batches import minibatches
 from dynens.models.defaults import (
     default_batch_size,
-    default_embedding_optimizer,
     resolve_config,
 )
 from dynens.models.dnn import DNNHead, DNNLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.optim import (
-    WeightAverage,
-    build_optimizer,
     reproducible,
-    set_learning_rate,
 )
 from dynens.models.training import CHECKPOINT, weighted_bce
 from tests.unit.models.tables import config_of, tiny_table
@@ -125,7 +118,7 @@ def test_a_checkpoint_that_cannot_be_continued_is_named(tmp_path: Path, of_anoth
         {},
         {"ema_decay": 0.9},
         {"snapshots": 2, "epochs_per_snapshot": 3},
-        {"embedding_optimizer": "fused_rowwise_adagrad"},
+        {"embedding_optimizer": "lazy_adam"},
     ],
 )
 def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str, object]) -> None:
@@ -154,71 +147,6 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
     np.testing.assert_array_equal(
         continued.predict_logits(TABLE.valid), undisturbed.predict_logits(TABLE.valid)
     )
-
-
-def test_fused_table_is_row_wise_adagrad_that_follows_the_learning_rate() -> None:
-    config = resolve_config(
-        config_of(embedding_optimizer="fused_rowwise_adagrad", embedding_l2=0.0), TABLE.layout, 600
-    )
-    network = CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats)
-    optimizer = build_optimizer(network, config)
-    embeddings = network.embeddings
-    assert isinstance(embeddings, SparseEmbeddings)
-    ids = torch.from_numpy(TABLE.train.ids[:1])
-
-    def move(rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-        before = embeddings.weight.detach().clone()
-        set_learning_rate(optimizer, rate)
-        optimizer.step()
-        (embeddings(ids)[0, 0] * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
-        change = before - embeddings.weight.detach()
-        row = 1 + ids[0, 0]
-        others = change.abs().sum() - change[row].abs().sum()
-        return change[row], others
-
-    # Row-wise: one accumulator of the mean squared gradient, 30/4 here, after one update.
-    gradient = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    moved, others = move(0.01)
-    torch.testing.assert_close(moved, 0.2 * gradient / math.sqrt(7.5), rtol=1e-4, atol=1e-6)
-    assert others == 0
-    moved, _ = move(0.001)
-    torch.testing.assert_close(moved, 0.02 * gradient / math.sqrt(15), rtol=1e-4, atol=1e-6)
-
-
-def test_fused_table_is_left_out_of_the_average() -> None:
-    config = resolve_config(
-        config_of(embedding_optimizer="fused_rowwise_adagrad"), TABLE.layout, 600
-    )
-    network = CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats)
-    average = WeightAverage(network, 0.5)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(1.0)
-    embeddings = network.embeddings
-    assert isinstance(embeddings, SparseEmbeddings)
-    table, output = embeddings.weight.clone(), network.get_parameter("head.output.bias").clone()
-    with average.applied():
-        assert torch.equal(embeddings.weight, table)
-        assert torch.allclose(network.get_parameter("head.output.bias"), output - 1)
-
-
-def test_fused_table_learns_saves_and_exports_like_any_other(tmp_path: Path) -> None:
-    learner = learner_of(config_of(embedding_optimizer="fused_rowwise_adagrad", max_epochs=8))
-    report = learner.fit(TABLE.train, TABLE.valid)
-    assert report.best_auc > 0.65
-    logits = learner.predict_logits(TABLE.valid)
-    learner.save(tmp_path)
-    np.testing.assert_array_equal(DNNLearner.load(tmp_path).predict_logits(TABLE.valid), logits)
-    learner.export_onnx(tmp_path / "m.onnx")
-    feed = {"dense": TABLE.valid.dense, "ids": TABLE.valid.ids}
-    exported = ort.InferenceSession(str(tmp_path / "m.onnx")).run(None, feed)[0]
-    np.testing.assert_allclose(exported, logits, atol=1e-5)
-
-
-def test_large_tables_are_fused_by_default() -> None:
-    large = FeatureLayout((), (SparseField("id", 2_000_000),))
-    assert default_embedding_optimizer(large, 16) == "fused_rowwise_adagrad"
-    assert default_embedding_optimizer(TABLE.layout, 16) == "adam"
 
 
 def test_kept_weights_are_the_averaged_ones_that_were_validated() -> None:
