@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.loads import one_sentence
+from benchmarks.common import difference, mean_and_spread, one_sentence
 from dynens.config.run import RunConfig, load_run_config
 from dynens.data.datasets.presets import dataset_for
 from dynens.errors import BadInputError
@@ -72,12 +70,8 @@ def system_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _cell(values: Sequence[float | None], column: str) -> str:
-    known = [v for v in values if v is not None]
-    if not known:
-        return "–"
     digits = 1 if column.endswith("us_per_row") else 4
-    spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
-    return f"{np.mean(known):.{digits}f}{spread}"
+    return mean_and_spread([v for v in values if v is not None], digits=digits)
 
 
 def claims(results: Sequence[dict[str, Any]]) -> str:
@@ -88,31 +82,26 @@ def claims(results: Sequence[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
-        systems = result["systems"]
+        systems, paired = result["systems"], result["paired"]
         dynamic, static = systems["dynamic"], systems["static_ensemble"]
         relative = dynamic["auc"] / systems["baseline"]["auc"] - 1
         share = result["transfer_efficiency"]["gain_share"]
         lines.append(
             f"| {result['seed']} | {dynamic['hard_fraction']:.1%} "
-            f"| {_interval(result, 'dynamic_minus_static_ensemble')} "
-            f"| {_interval(result, 'dynamic_minus_random_route')} "
-            f"| {_interval(result, 'student_minus_best_single')} "
+            f"| {difference(paired['dynamic_minus_static_ensemble'])} "
+            f"| {difference(paired['dynamic_minus_random_route'])} "
+            f"| {difference(paired['student_minus_best_single'])} "
             f"| {'–' if share is None else f'{share:.2f}'} "
             f"| {relative_cost(dynamic, static)} | {relative:+.2%} |"
         )
     return "\n".join(lines)
 
 
-def _interval(result: dict[str, Any], pair: str) -> str:
-    found = result["paired"][pair]
-    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
-
-
-def markdown(data: Sequence[dict[str, Any]]) -> str:
+def markdown(report: Mapping[str, Any]) -> str:
     """Tables of every dataset."""
     parts = []
-    for name in dict.fromkeys(r["dataset"] for r in data):
-        results = [r for r in data if r["dataset"] == name]
+    for name in dict.fromkeys(r["dataset"] for r in report["results"]):
+        results = [r for r in report["results"] if r["dataset"] == name]
         rows, best = results[0]["rows"], results[0].get("best_possible_auc")
         known = "" if best is None else f" The true probabilities have an AUC of {best:.4f}."
         parts.append(
@@ -140,8 +129,9 @@ def main() -> None:
                 settings = [f"seed={seed}", "refit=false", *arguments.settings]
                 config, dataset = load_run_config(None, settings), dataset_for(data)
                 results.append(run_once(dataset, config, out) | best_possible(dataset))
-            write_json(arguments.out, {"environment": environment(), "results": results})
-    print(markdown(results))
+            report = {"environment": environment(), "results": results}
+            write_json(arguments.out, report)
+    print(markdown(report))
 
 
 if __name__ == "__main__":

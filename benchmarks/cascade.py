@@ -21,7 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.loads import markdown_table, one_sentence, write_result
+from benchmarks.common import (
+    difference,
+    markdown_table,
+    mean_and_spread,
+    one_sentence,
+    write_result,
+)
 from dynens.batch import EncodedBatch
 from dynens.bootstrap import auc_draws, interval
 from dynens.data.prepared import open_prepared
@@ -135,11 +141,11 @@ def paired(
     }
 
 
-def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+def markdown(report: Mapping[str, Any]) -> str:
     """Per dataset: AUC at cost of every system (mean over seeds), then the paired differences."""
     parts = []
-    for dataset in dict.fromkeys(r["dataset"] for r in results):
-        mine = [r for r in results if r["dataset"] == dataset]
+    for dataset in dict.fromkeys(r["dataset"] for r in report["results"]):
+        mine = [r for r in report["results"] if r["dataset"] == dataset]
         parts.append(f"### {dataset}\n\n{_systems(mine)}\n\n{_differences(mine)}\n")
     return "\n".join(parts)
 
@@ -152,8 +158,8 @@ def _systems(results: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             [
                 name.replace("_", " "),
-                mean_std([v["auc"] for v in values]),
-                mean_std([v["logloss"] for v in values]),
+                mean_and_spread([v["auc"] for v in values]),
+                mean_and_spread([v["logloss"] for v in values]),
                 f"{np.mean([v['cost_us_per_row'] for v in values]):.1f}",
                 f"{np.mean(hard):.1%}" if hard else "–",
             ]
@@ -166,16 +172,9 @@ def _differences(results: Sequence[Mapping[str, Any]]) -> str:
     columns += [f"dynamic − {name.replace('_', ' ')} [95 %]" for name in CASCADES]
     rows = []
     for result in results:
-        found = [result["paired"][f"dynamic_minus_{name}"] for name in CASCADES]
-        cells = [f"{f['value']:+.4f} [{f['low']:+.4f}, {f['high']:+.4f}]" for f in found]
+        cells = [difference(result["paired"][f"dynamic_minus_{name}"]) for name in CASCADES]
         rows.append([str(result["seed"]), result["difficulty"].replace("_", " "), *cells])
     return markdown_table(columns, rows)
-
-
-def mean_std(values: Sequence[float]) -> str:
-    """Mean ± standard deviation (n − 1) to four digits; the value alone where there is one."""
-    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{spread}"
 
 
 def main() -> None:
@@ -184,9 +183,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     options = parser.parse_args()
     with one_sentence():
-        results = [evaluate_cascades(run) for run in options.runs]
-    write_result(options.out, {"results": results})
-    print(markdown(results))
+        report = {"results": [evaluate_cascades(run) for run in options.runs]}
+    write_result(options.out, report)
+    print(markdown(report))
 
 
 if __name__ == "__main__":

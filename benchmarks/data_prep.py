@@ -13,12 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.common import write_result
 from dynens.data.datasets import synthetic
 from dynens.data.datasets.presets import dataset_for
 from dynens.data.encoding.encoders import RowEncoder
@@ -54,10 +52,8 @@ def main() -> None:
     finally:
         if options.work is None:
             shutil.rmtree(work, ignore_errors=True)
-    result |= {"command": sys.argv, "machine": _machine()}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    print(json.dumps({k: v for k, v in result.items() if k != "machine"}, indent=1))
+    write_result(options.out, result)
+    print(json.dumps(result, indent=1))
 
 
 def _dataset(options: argparse.Namespace, work: Path) -> DatasetConfig:
@@ -141,16 +137,6 @@ def measure_encoding(num_rows: int, repeats: int) -> dict[str, Any]:
         "fields": len(specs),
         "seconds": samples[1:],
         "rows_per_minute": num_rows / seconds * 60,
-    }
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "pyarrow": pa.__version__,
-        "numpy": np.__version__,
     }
 
 

@@ -23,7 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loads import markdown_table, one_sentence, with_held_out_rows
+from benchmarks.common import (
+    markdown_table,
+    mean_and_spread,
+    one_sentence,
+    with_held_out_rows,
+)
 from benchmarks.student_graphs import graph_figures, graphs_table
 from benchmarks.student_variants import COMPRESSED, CONFIGURED, REPORTED, VARIANTS
 from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray
@@ -184,12 +189,6 @@ def markdown(report: Mapping[str, Any]) -> str:
             f"{together['together']:.4f}, alone {together['alone']:.4f} on average."
         )
     return text
-
-
-def mean_and_spread(values: list[float], sign: str = "") -> str:
-    if not values:
-        return "–"
-    return f"{np.mean(values):{sign}.4f} ± {np.std(values, ddof=len(values) > 1):.4f}"
 
 
 def earlier_results(

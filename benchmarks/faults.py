@@ -30,17 +30,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.loads import (
-    BUDGET_MS,
-    FULL,
-    Bench,
-    Profile,
-    arguments,
-    markdown_table,
-    one_sentence,
-    variant_configs,
-    write_result,
-)
+from benchmarks.common import markdown_table, one_sentence, write_result
+from benchmarks.loads import BUDGET_MS, FULL, Bench, Profile, arguments, variant_configs
 from dynens.bundle import load_bundle
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies

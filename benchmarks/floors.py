@@ -34,19 +34,8 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from benchmarks.loads import (
-    FULL,
-    SHORT,
-    Bench,
-    Plan,
-    Profile,
-    arguments,
-    markdown_table,
-    one_sentence,
-    spread,
-    variant_configs,
-    write_result,
-)
+from benchmarks.common import markdown_table, one_sentence, spread, write_result
+from benchmarks.loads import FULL, SHORT, Bench, Plan, Profile, arguments, variant_configs
 from dynens.batch import Rows
 from dynens.bundle import load_bundle
 from dynens.config.serving import LimitsConfig, System

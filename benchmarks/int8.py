@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loads import with_held_out_rows
+from benchmarks.common import with_held_out_rows
 from dynens.batch import EncodedBatch
 from dynens.data.prepared import open_prepared
 from dynens.ensemble.int8 import calibration_rows, try_int8

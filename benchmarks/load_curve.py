@@ -22,6 +22,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
+from benchmarks.common import markdown_table, one_sentence, write_result
 from benchmarks.loads import (
     BUDGET_MS,
     FULL,
@@ -30,10 +31,7 @@ from benchmarks.loads import (
     Plan,
     Profile,
     arguments,
-    markdown_table,
-    one_sentence,
     variant_configs,
-    write_result,
 )
 from dynens.bundle import load_bundle
 from dynens.report.plots import COLOURS

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynens.config.serving import ServingConfig
-from dynens.errors import BadInputError, DynensError
-from dynens.run import RunDirectory, environment
 from serving.loadtest import (
     LoadOptions,
     LoadResult,
@@ -169,18 +165,6 @@ def summaries(samples: Mapping[str, Sequence[LoadResult]]) -> dict[str, Any]:
     }
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """`median (smallest–largest)` of the three values of a summary."""
-    median, low, high = values
-    return f"{median:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def variant_configs(
     variants: Mapping[str, Mapping[str, Any]], budget_ms: float
 ) -> dict[str, ServingConfig]:
@@ -198,36 +182,3 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--short", action="store_true", help="few and short trials")
     return parser
-
-
-@contextmanager
-def one_sentence() -> Iterator[None]:
-    """End with exit code 2 and one sentence where the user's input, or the server, is at fault."""
-    try:
-        yield
-    except DynensError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
-
-
-def with_held_out_rows(directory: Path) -> RunDirectory:
-    """A run whose validation rows trained nothing, so that something can be chosen on them.
-
-    Raises:
-        BundleError: the directory is no run.
-        BadInputError: its models were trained on them in a second pass.
-    """
-    run = RunDirectory.open(directory)
-    if run.is_refitted:
-        raise BadInputError(
-            f"{directory} was trained on its validation rows, too, so nothing can be chosen on "
-            f"them; give a run of `dynens fit --reuse {directory} --set refit=false`."
-        )
-    return run
-
-
-def write_result(out: Path, result: Mapping[str, Any]) -> None:
-    """The JSON file of a benchmark, with its command and machine."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    data = {**result, "command": sys.argv, "machine": environment()}
-    out.write_text(json.dumps(data, indent=1), encoding="utf-8")

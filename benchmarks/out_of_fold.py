@@ -24,8 +24,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.distillation import mean_and_spread, train_student
-from benchmarks.loads import markdown_table, with_held_out_rows, write_result
+from benchmarks.common import (
+    markdown_table,
+    mean_and_spread,
+    with_held_out_rows,
+    write_result,
+)
+from benchmarks.distillation import train_student
 from benchmarks.student_variants import CONFIGURED, VARIANTS
 from dynens.batch import FloatArray
 from dynens.data.prepared import open_prepared

@@ -30,8 +30,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
+from benchmarks.common import (
+    difference,
+    markdown_table,
+    mean_and_spread,
+    one_sentence,
+    with_held_out_rows,
+    write_result,
+)
 from benchmarks.environments import CACHE, peer_python
-from benchmarks.loads import markdown_table, one_sentence, with_held_out_rows, write_result
 from dynens.batch import PADDING, EncodedBatch, FeatureLayout
 from dynens.bootstrap import auc_draws, interval
 from dynens.data.prepared import PreparedData, open_prepared
@@ -225,14 +232,13 @@ def markdown(results: Mapping[str, Any]) -> str:
         for system in systems:
             values = [run["test_auc"][system] for run in runs]
             who = system.replace("_", " ") if system in OURS else f"RecBole's {system}"
-            spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-            rows.append([who, f"{np.mean(values):.4f}{spread}"])
+            rows.append([who, mean_and_spread(values)])
         columns = ["seed", "best of RecBole's on validation", *(f"{n} − it [95 %]" for n in OURS)]
         paired = [
             [
                 str(run["seed"]),
                 f"{run['chosen']}, {run['test_auc'][run['chosen']]:.4f}",
-                *(_difference(run["minus_chosen"][n]) for n in OURS),
+                *(difference(run["minus_chosen"][n]) for n in OURS),
             ]
             for run in runs
         ]
@@ -246,10 +252,6 @@ def markdown(results: Mapping[str, Any]) -> str:
         "chosen on validation rows."
     )
     return "\n\n".join([*parts, note])
-
-
-def _difference(found: Mapping[str, float]) -> str:
-    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import markdown_table, one_sentence, spread, write_result
 from benchmarks.environments import CACHE, ROOT, peer_python
 from benchmarks.loads import (
     FULL,
@@ -33,13 +34,9 @@ from benchmarks.loads import (
     Plan,
     Profile,
     arguments,
-    markdown_table,
-    one_sentence,
-    spread,
     summaries,
     summarise,
     variant_configs,
-    write_result,
 )
 from dynens.bundle import load_bundle
 from serving.environment import free_port

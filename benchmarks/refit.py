@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.loads import markdown_table, one_sentence, write_result
+from benchmarks.common import difference, markdown_table, one_sentence, write_result
 from dynens.bootstrap import auc_draws, interval
 from dynens.config.run import load_run_config
 from dynens.data.prepared import open_prepared
@@ -89,11 +89,11 @@ def _minutes(run: RunDirectory) -> float:
     return float(sum(read_json(mark)["seconds"] for mark in marks if mark.is_file())) / 60
 
 
-def markdown(results: Sequence[dict[str, Any]]) -> str:
+def markdown(report: Mapping[str, Any]) -> str:
     """A table of every dataset."""
     parts = []
-    for dataset in dict.fromkeys(r["dataset"] for r in results):
-        runs = [r for r in results if r["dataset"] == dataset]
+    for dataset in dict.fromkeys(r["dataset"] for r in report["results"]):
+        runs = [r for r in report["results"] if r["dataset"] == dataset]
         rows = []
         for name in SYSTEMS:
             for run in runs:
@@ -105,7 +105,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
                         str(run["seed"]),
                         f"{old:.4f}",
                         f"{new:.4f}",
-                        f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+                        difference(gain),
                         "{:.4f} → {:.4f}".format(*loss),
                         "{:.3f} → {:.3f}".format(*ratio),
                     )
@@ -133,8 +133,9 @@ def main() -> None:
     for directory in arguments.runs:
         with one_sentence():
             results.append(compare(directory))
-    write_result(arguments.out, {"results": results})
-    print(markdown(results))
+    report = {"results": results}
+    write_result(arguments.out, report)
+    print(markdown(report))
 
 
 if __name__ == "__main__":

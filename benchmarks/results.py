@@ -46,22 +46,6 @@ DOCS = Path("docs")
 MISSING = "Not measured on this machine yet; the command is `{command}`.\n"
 
 
-def accuracy_section(data: Mapping[str, Any]) -> str:
-    return accuracy.markdown(data["results"])
-
-
-def cascade_section(data: Mapping[str, Any]) -> str:
-    return cascade.markdown(data["results"])
-
-
-def refit_section(data: Mapping[str, Any]) -> str:
-    return refit.markdown(data["results"])
-
-
-def routing_section(data: Mapping[str, Any]) -> str:
-    return routing.markdown(data["results"])
-
-
 def serving_section(data: Mapping[str, Any]) -> str:
     ready = f"ready after {data['ready_s']:.1f} s; budget {data['budget_ms']:.0f} ms"
     return f"Bundle of `{data['run']}`, {ready}.\n\n```\n{serving.table(data)}\n```"
@@ -72,7 +56,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "Accuracy at cost",
         "python -m benchmarks.accuracy --data movielens-1m kuairand-pure-history synthetic "
         "--seeds 1 2 3 --out benchmarks/out/accuracy.json",
-        accuracy_section,
+        accuracy.markdown,
     ),
     "peer_accuracy": (
         "RecBole's models on the same rows",
@@ -82,17 +66,17 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "refit": (
         "Second pass: training on validation rows, too",
         "python -m benchmarks.refit RUN... --out benchmarks/out/refit.json",
-        refit_section,
+        refit.markdown,
     ),
     "cascade": (
         "A confidence cascade at equal cost",
         "python -m benchmarks.cascade RUN... --out benchmarks/out/cascade.json",
-        cascade_section,
+        cascade.markdown,
     ),
     "routing": (
         "Routing where the student is behind",
         "python -m benchmarks.routing RUN... --out benchmarks/out/routing.json",
-        routing_section,
+        routing.markdown,
     ),
     "distillation": (
         "Distillation ablation",

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.loads import markdown_table, one_sentence, with_held_out_rows, write_result
+from benchmarks.common import markdown_table, one_sentence, with_held_out_rows, write_result
 from dynens.batch import EncodedBatch
 from dynens.bootstrap import RandomRouteAUC, auc_draws, interval
 from dynens.config.run import load_run_config
@@ -117,13 +117,13 @@ def routed(
     return {"fraction": fraction, **value, "difference": vars(difference)}
 
 
-def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+def markdown(report: Mapping[str, Any]) -> str:
     """Test AUC per dataset, student and seed; of both ways of routing, with paired intervals."""
     columns = ["student", "seed", "alone", "trio", "trio and student"]
     columns += [f"{fraction:.0%} hard" for fraction in FRACTIONS] + ["as chosen"]
     parts = []
-    for dataset in dict.fromkeys(r["dataset"] for r in results):
-        mine = [r for r in results if r["dataset"] == dataset]
+    for dataset in dict.fromkeys(r["dataset"] for r in report["results"]):
+        mine = [r for r in report["results"] if r["dataset"] == dataset]
         rows = [
             [
                 result["student"],
@@ -165,8 +165,8 @@ def main() -> None:
             dataset = open_prepared(run.data).name
             results.append({"dataset": dataset, "seed": config.seed, "student": name, **found})
             write_result(options.out, {"results": results})
-            print(markdown(results[-1:]), flush=True)
-    print(markdown(results))
+            print(markdown({"results": results[-1:]}), flush=True)
+    print(markdown({"results": results}))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import one_sentence, write_result
 from benchmarks.loads import (
     BUDGET_MS,
     FULL,
@@ -29,10 +30,8 @@ from benchmarks.loads import (
     Plan,
     Profile,
     arguments,
-    one_sentence,
     summaries,
     variant_configs,
-    write_result,
 )
 from dynens.bundle import load_bundle
 from dynens.engine import Engine

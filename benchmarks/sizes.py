@@ -22,19 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loads import (
-    FULL,
-    SHORT,
-    Bench,
-    Profile,
-    arguments,
-    markdown_table,
-    one_sentence,
-    spread,
-    summaries,
-    variant_configs,
-    write_result,
-)
+from benchmarks.common import markdown_table, one_sentence, spread, write_result
+from benchmarks.loads import FULL, SHORT, Bench, Profile, arguments, summaries, variant_configs
 from dynens.bundle import load_bundle
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies

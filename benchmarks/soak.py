@@ -6,8 +6,6 @@ Usage: python -m benchmarks.soak RUN --minutes 10 --rate 200 --out benchmarks/ou
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -17,10 +15,10 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.common import write_result
 from benchmarks.faults import replicas
 from dynens.bundle import load_bundle
 from dynens.config.serving import ServingConfig
-from dynens.run import environment
 from serving.environment import APP_NAME, free_port
 from serving.loadtest import run_loadtest
 from serving.server import running
@@ -38,9 +36,7 @@ def main() -> None:
     parser.add_argument("--budget-ms", type=float, default=8.0)
     options = parser.parse_args()
     result = soak(options.run, options.minutes, options.rate, options.budget_ms)
-    result |= {"command": sys.argv, "machine": environment()}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_result(options.out, result)
     print(markdown(result))
 
 

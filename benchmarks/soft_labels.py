@@ -32,8 +32,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.distillation import mean_and_spread, train_student
-from benchmarks.loads import markdown_table, one_sentence
+from benchmarks.common import markdown_table, mean_and_spread, one_sentence
+from benchmarks.distillation import train_student
 from dynens.config.run import load_run_config
 from dynens.data.datasets.presets import dataset_for
 from dynens.data.prepared import open_prepared

@@ -26,8 +26,12 @@ import numpy as np
 import numpy.typing as npt
 import xgboost
 
-from benchmarks.distillation import mean_and_spread
-from benchmarks.loads import markdown_table, with_held_out_rows, write_result
+from benchmarks.common import (
+    markdown_table,
+    mean_and_spread,
+    with_held_out_rows,
+    write_result,
+)
 from dynens.config.learner import LearnerConfig, TreesConfig
 from dynens.data.prepared import open_prepared
 from dynens.ensemble.blend import Blend

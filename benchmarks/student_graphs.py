@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loads import markdown_table
+from benchmarks.common import markdown_table
 from dynens.data.prepared import PreparedData
 from dynens.ensemble.int8 import calibration_rows
 from dynens.ensemble.scorer import PoolScorer

@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from benchmarks.loads import markdown_table, one_sentence
+from benchmarks.common import markdown_table, mean_and_spread, one_sentence
 from dynens.config.run import load_run_config
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepared import open_prepared
@@ -132,14 +132,9 @@ def markdown(data: Mapping[str, Any]) -> str:
     rows = []
     for name in dict.fromkeys(r["table"] for r in data["results"]):
         own = [r for r in data["results"] if r["table"] == name]
-        cells = [_cell(own, key) for key in (*NOTEBOOKS, *SYSTEMS)]
+        cells = [mean_and_spread([r[key] for r in own], digits=3) for key in (*NOTEBOOKS, *SYSTEMS)]
         rows.append([name, *cells, f"{np.mean([r['hard_fraction'] for r in own]):.0%}"])
     return markdown_table(columns, rows)
-
-
-def _cell(results: Sequence[Mapping[str, Any]], key: str) -> str:
-    values = [r[key] for r in results]
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=len(values) > 1):.3f}"
 
 
 def main() -> None:

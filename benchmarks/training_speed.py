@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.common import markdown_table, spread, write_result
 from benchmarks.environments import CACHE, peer_python
-from benchmarks.loads import markdown_table, spread, write_result
 from dynens import metrics
 from dynens.batch import EncodedBatch, FeatureLayout, SparseField
 from dynens.config.learner import Device, LearnerConfig, OptimizerConfig, Precision

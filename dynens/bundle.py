@@ -43,6 +43,11 @@ STUDENT = "student.onnx"
 ENSEMBLE = "ensemble.onnx"
 ENCODER = "encoder"
 RANKING = "ranking"
+# What each graph gives, (N,) float32 each.
+GRAPH_OUTPUTS = {
+    STUDENT: ("logit", "probability", "difficulty"),
+    ENSEMBLE: ("probability", "trio_probability"),
+}
 _MANIFEST_LIMIT_BYTES = 16 * 1024 * 1024
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynens.batch import FeatureLayout, FloatArray, IntArray, Rows
+from dynens.batch import FeatureLayout, FloatArray, IntArray, Rows, as_one_request
 from dynens.budget import CostModel, hardest_first, next_chunk
-from dynens.bundle import Bundle, load_bundle
+from dynens.bundle import ENSEMBLE, GRAPH_OUTPUTS, STUDENT, Bundle, load_bundle
 from dynens.config.serving import EngineConfig, System
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.errors import BundleError
@@ -29,10 +29,8 @@ from dynens.graph import Form, Graph, form_of, typical_candidates, typical_rows
 
 Clock = Callable[[], float]
 
-ROUTE_STUDENT, ROUTE_ENSEMBLE = 0, 1
 _STUDENT_CHUNK_ROWS = 2048
-_STUDENT_OUTPUTS = ("logit", "probability", "difficulty")
-_ENSEMBLE_OUTPUTS = ("probability", "trio_probability")
+_STUDENT_OUTPUTS, _ENSEMBLE_OUTPUTS = GRAPH_OUTPUTS[STUDENT], GRAPH_OUTPUTS[ENSEMBLE]
 # Why fewer rows were granted than wanted.
 DEGRADED_BUDGET = "budget"  # the request's own time did not suffice
 DEGRADED_LOAD = "load"  # the caller allowed fewer, because other requests need the time
@@ -190,7 +188,8 @@ class Engine:
         table = self.encoder.item_table() if form is Form.CANDIDATES else None
         batch: Rows
         if table is None:
-            batch = typical_rows(self.layout, rows, shares_context=form is Form.SHARED)
+            batch = typical_rows(self.layout, rows)
+            batch = as_one_request(batch, self.layout) if form is Form.SHARED else batch
         else:
             batch = typical_candidates(self.layout, table, rows)
         logit = np.zeros(rows, np.float32)
@@ -278,7 +277,7 @@ class Engine:
                 break
             chosen = hard[granted : granted + rows]
             probability[chosen] = self._run_ensemble("probability", batch, chosen, logit, form)
-            route[chosen] = ROUTE_ENSEMBLE
+            route[chosen] = 1
             granted += rows
             if granted < limit_rows and (yield Step(Pause.CHUNK, limit_rows - granted)) == 0:
                 break

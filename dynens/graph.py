@@ -150,18 +150,13 @@ def shares_context(layout: FeatureLayout, batch: EncodedBatch) -> bool:
     return bool((ids == ids[0]).all() and (dense == dense[0]).all())
 
 
-def typical_rows(
-    layout: FeatureLayout, rows: int, *, shares_context: bool = False, seed: int = 0
-) -> EncodedBatch:
+def typical_rows(layout: FeatureLayout, rows: int, *, seed: int = 0) -> EncodedBatch:
     """Valid rows with ids spread over each field's range, so that warm-up touches real memory."""
     rng = np.random.default_rng(seed)
     ids = np.empty((rows, layout.ids_width), np.int32)
     for field, columns in layout.columns():
         ids[:, columns] = rng.integers(0, field.num_embeddings, (rows, field.width))
     dense = rng.standard_normal((rows, layout.num_dense)).astype(np.float32)
-    if shares_context:
-        ids[:, : layout.context_ids_width] = ids[0, : layout.context_ids_width]
-        dense[:, : layout.context_dense] = dense[0, : layout.context_dense]
     return EncodedBatch(dense, ids)
 
 

@@ -49,6 +49,12 @@ def informative_rows(labels: npt.NDArray[np.floating]) -> int:
     return min(len(labels), 20 * min(positive, len(labels) - positive))
 
 
+def mean_ranks(values: npt.ArrayLike) -> Array:
+    """(N,) ranks from 1 on; equal values share the mean of theirs."""
+    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[position], dtype=np.float64)
+
+
 def sigmoid(z: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """σ(z) = 1 / (1 + e⁻ᶻ) in float64, without overflow at either end."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64))))

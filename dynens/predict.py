@@ -75,12 +75,14 @@ def _write(tables: Iterator[pa.Table], out: Path, source: str) -> int:
     """Write the tables to `out`, under a temporary name until they are complete; their rows."""
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     writer: TableWriter | None = None
+    schema: pa.Schema | None = None
     rows = 0
     try:
         for table in tables:
             if writer is None:
-                writer = _open(temporary, out.suffix, table.schema)
-            writer.write_table(table.cast(writer.schema))  # type: ignore[attr-defined]
+                schema = table.schema
+                writer = _open(temporary, out.suffix, schema)
+            writer.write_table(table.cast(schema))
             rows += table.num_rows
         if writer is None:
             raise BadInputError(f"{source} holds no rows; give a table with at least one.")
@@ -170,23 +172,8 @@ def _predictions(
         files.warnings.append(f"{files.source}: its own {' and '.join(taken)} {verb} replaced")
 
 
-class _CSVWriter:
-    """A CSV writer that remembers its schema, as Parquet's does."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema = schema
-        self._writer = pa_csv.CSVWriter(str(path), schema)
-
-    def write_table(self, table: pa.Table) -> None:
-        self._writer.write_table(table)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
 def _open(path: Path, suffix: str, schema: pa.Schema) -> TableWriter:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if suffix == ".parquet":
-        writer: TableWriter = pq.ParquetWriter(str(path), schema)
-        return writer
-    return _CSVWriter(path, schema)
+    open_file = pq.ParquetWriter if suffix == ".parquet" else pa_csv.CSVWriter
+    writer: TableWriter = open_file(str(path), schema)
+    return writer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
 from dynens.config.base import load_yaml
@@ -239,15 +237,20 @@ def _commit() -> str | None:
     return output.stdout.strip()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename."""
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, then rename, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        write(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` of a text."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -314,21 +317,6 @@ def replace_directory(source: Path, target: Path) -> None:
     os.replace(target, old / target.name)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def select_mask(num_rows: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """True for validation rows that select and stop; the others calibrate and fit the router.
-
-    The role of a row is a hash of its number, so it does not depend on how many rows follow.
-    """
-    key = hashlib.blake2b(f"select-{seed}".encode(), digest_size=8).digest()
-    salt = np.frombuffer(key, dtype=np.uint64)[0]
-    with np.errstate(over="ignore"):
-        x = np.arange(num_rows, dtype=np.uint64) + salt
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
-    return np.asarray((x >> np.uint64(11)).astype(np.float64) / 2**53 < share)
 
 
 def finite(data: Any) -> Any:

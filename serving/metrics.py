@@ -51,11 +51,7 @@ class Histogram:
 
 
 class ReplicaMetrics:
-    """What one replica has counted since it started.
-
-    Attributes:
-        counters: label values joined by tabs, under the metric's name.
-    """
+    """What one replica has counted since it started."""
 
     def __init__(self, layout: FeatureLayout, version: str) -> None:
         self.responses: dict[str, int] = {}

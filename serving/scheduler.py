@@ -22,7 +22,7 @@ from dynens.config.serving import System
 from dynens.engine import Engine, Pause, Scores, Step, Steps
 from serving.admission import ensemble_seconds
 
-# Told that this much ensemble work is about to begin; a request that may last can watch its client.
+# Told that work of the ensemble may take long, or wait for its turn: time to watch the client.
 OnWait = Callable[[], None]
 
 

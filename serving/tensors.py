@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from dynens.schema import FieldKind
 from serving.errors import bad_request
 
-FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Column = list[Any]
 
 INTEGER_TYPES: dict[str, np.dtype[Any]] = {

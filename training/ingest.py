@@ -17,7 +17,8 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from dynens.data.prepare import Call, PreparedData, prepare
+from dynens.data.prepare import Call, prepare
+from dynens.data.prepared import PreparedData
 from dynens.errors import DynensError
 from dynens.schema import DatasetConfig
 

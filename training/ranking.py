@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from dynens.batch import EncodedBatch, FeatureLayout
-from dynens.bundle import ENSEMBLE, STUDENT
+from dynens.bundle import GRAPH_OUTPUTS, STUDENT
 from dynens.config.serving import EngineConfig
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.graph import Form, Graph, typical_candidates
@@ -17,10 +17,6 @@ from dynens.models.rank_graph import ITEMS, NotSeparableError, TableTooLargeErro
 
 _CHECKED_ROWS, _CHECKED_CONTEXTS = 256, 8
 _ABSOLUTE, _RELATIVE = 1e-5, 1e-4
-OUTPUTS = {
-    STUDENT: ("logit", "probability", "difficulty"),
-    ENSEMBLE: ("probability", "trio_probability"),
-}
 
 
 def export_ranking(
@@ -94,7 +90,7 @@ def _compare(original: Path, ranking: Path, layout: FeatureLayout, table: Encode
     Raises:
         NotSeparableError: they differ by more than rounding.
     """
-    outputs = OUTPUTS[ranking.name]
+    outputs = GRAPH_OUTPUTS[ranking.name]
     graph = Graph(original, ranking, outputs, EngineConfig())
     for seed in range(_CHECKED_CONTEXTS):
         candidates = typical_candidates(layout, table, _CHECKED_ROWS, seed=seed)

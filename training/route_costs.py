@@ -10,10 +10,9 @@ import numpy as np
 
 from dynens.batch import EncodedBatch, FeatureLayout, as_one_request
 from dynens.budget import CostModel
-from dynens.bundle import ENSEMBLE, STUDENT
+from dynens.bundle import ENSEMBLE, GRAPH_OUTPUTS, STUDENT
 from dynens.config.serving import EngineConfig
 from dynens.graph import Form, Graph
-from training.ranking import OUTPUTS
 
 _REPEATS = 30
 
@@ -30,8 +29,8 @@ def route_costs(
     """
     config = EngineConfig()
     graphs = {
-        STUDENT: Graph(student, None, OUTPUTS[STUDENT], config),
-        ENSEMBLE: Graph(ensemble, None, OUTPUTS[ENSEMBLE], config),
+        STUDENT: Graph(student, None, GRAPH_OUTPUTS[STUDENT], config),
+        ENSEMBLE: Graph(ensemble, None, GRAPH_OUTPUTS[ENSEMBLE], config),
     }
     form = Form.SHARED if layout.has_context else Form.ANY
     sizes = config.warm_up_rows
@@ -44,7 +43,7 @@ def route_costs(
         logit = np.zeros(size, np.float32)
         for row, (name, graph) in enumerate(graphs.items()):
             start = time.perf_counter()
-            graph.score(OUTPUTS[name], block, form, logit)
+            graph.score(GRAPH_OUTPUTS[name], block, form, logit)
             seconds[row, column, repeat] = time.perf_counter() - start
     easy, hard = np.median(seconds[:, :, 1:], axis=2).tolist()  # the first round warms up
     return CostModel.fit(sizes, easy), CostModel.fit(sizes, hard)

@@ -171,7 +171,7 @@ def build_bundle(context: StageContext) -> None:
             dataset=data.name,
             layout=data.layout,
             router=RouterSpec(
-                threshold=decode_threshold(router["threshold"]),
+                threshold=float(router["threshold"]),
                 difficulty=router["difficulty"],
                 hard_fraction=router["hard_fraction"],
             ),
@@ -332,10 +332,8 @@ def _curve_json(curve: ThresholdCurve) -> dict[str, Any]:
 
 
 def encode_threshold(threshold: float) -> float | str:
-    """JSON has no infinity: "inf" sends no row to the ensemble, "-inf" every row."""
+    """JSON has no infinity: "inf" sends no row to the ensemble, "-inf" every row.
+
+    `float` reads either form.
+    """
     return threshold if np.isfinite(threshold) else str(threshold)
-
-
-def decode_threshold(value: float | str) -> float:
-    """The number that `encode_threshold` wrote."""
-    return float(value)

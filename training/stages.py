@@ -17,6 +17,7 @@ from dynens.batch import EncodedBatch
 from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
+from dynens.data.splits import select_mask
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.calibration import CalibrationChoice, calibrate
 from dynens.ensemble.scorer import PoolScorer
@@ -34,7 +35,6 @@ from dynens.run import (
     RunDirectory,
     intact,
     read_json,
-    select_mask,
     write_json,
 )
 from training.architecture import student_config

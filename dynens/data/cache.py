@@ -9,6 +9,9 @@ from pathlib import Path
 
 from dynens.errors import DataError
 
+Progress = Callable[[str], None]
+"""Told about each step of long work."""
+
 
 def cache_folder() -> Path:
     """`$DYNENS_CACHE`, or `dynens` in the user's cache folder."""
@@ -38,8 +41,8 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # another user's
+        pass
     return True
 
 

@@ -76,8 +76,9 @@ def encode_entity(
     """Encode an entity's table, fields read from the interactions themselves left out."""
     dense_at, ids_at = [], []
     columns = set(entity.columns.column_names) - set(interaction_columns)
-    for item, (dense_slice, ids_slice) in zip(encoder.encoders, encoder._slices, strict=True):
+    for position, item in enumerate(encoder.encoders):
         if item.spec.source in columns:
+            dense_slice, ids_slice = encoder.columns_at(position)
             dense_at += list(range(dense_slice.start, dense_slice.stop))
             ids_at += list(range(ids_slice.start, ids_slice.stop))
     used = [e.spec.source for e in encoder.encoders if e.spec.source in columns]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dynens.batch import FeatureLayout, IntArray
-from dynens.data.cache import remove_abandoned
+from dynens.data.cache import Progress, remove_abandoned
 from dynens.data.columns import unified_schema, unusable_type
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import load_entities
@@ -55,11 +55,8 @@ from dynens.errors import DataError
 from dynens.run import replace_directory
 from dynens.schema import DatasetConfig, FeatureSchema
 
-__all__ = ["PreparedData", "open_prepared", "prepare"]
-
 _STATS_CHUNK = 262_144
 
-Progress = Callable[[str], None]
 Call = Callable[[], Any]
 MapFiles = Callable[[Sequence[Call]], Iterable[Any]]
 """Runs calls that do not depend on each other and gives their results in order."""
@@ -96,10 +93,10 @@ def prepare(
         SchemaError: the schema does not fit the files.
     """
     say = progress or (lambda _: None)
-    print_ = fingerprint(dataset, seed) + (ALSO_VALID if train_on_valid else "")
+    identity = fingerprint(dataset, seed) + (ALSO_VALID if train_on_valid else "")
     manifest = out_dir / "prepared.json"
     if manifest.is_file():
-        if _fingerprint_in(manifest) == print_:
+        if _fingerprint_in(manifest) == identity:
             say("encoded data found, nothing has changed")
             return open_prepared(out_dir)
     elif out_dir.is_dir() and any(out_dir.iterdir()):
@@ -108,7 +105,7 @@ def prepare(
     temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        preparation = _Preparation(dataset, temporary, seed, print_, say, map_files or one_by_one)
+        preparation = _Preparation(dataset, temporary, seed, identity, say, map_files or one_by_one)
         preparation.run(train_on_valid)
         replace_directory(temporary, out_dir)
     except pa.ArrowException as e:
@@ -136,12 +133,12 @@ class _Preparation:
         dataset: DatasetConfig,
         directory: Path,
         seed: int,
-        print_: str,
+        identity: str,
         say: Progress,
         map_files: MapFiles,
     ) -> None:
         self.dataset, self.directory = dataset, directory
-        self.seed, self.fingerprint, self.say = seed, print_, say
+        self.seed, self.fingerprint, self.say = seed, identity, say
         self.map_files = map_files
 
     def run(self, train_on_valid: bool) -> None:

@@ -49,14 +49,11 @@ class ShardWriter:
         """Add rows; every call must give the same columns."""
         for name, values in columns.items():
             if values is not None:
-                self._write(name, values)
+                self.append_column(name, values)
         self.num_rows += len(next(v for v in columns.values() if v is not None))
 
     def append_column(self, name: str, values: npt.NDArray[Any]) -> None:
         """Add to one column of rows that are there already."""
-        self._write(name, values)
-
-    def _write(self, name: str, values: npt.NDArray[Any]) -> None:
         self._widths.setdefault(name, values.shape[1] if values.ndim == 2 else 0)
         file = self._open(name)
         values = np.ascontiguousarray(values, dtype=_DTYPES[name])

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from dynens.batch import PADDING, FeatureLayout, FloatArray, IntArray, field_offsets, num_flat_rows
 from dynens.data.encoding.fields import BUCKET_SUFFIX
+from dynens.data.splits import random_bits
 from dynens.errors import BundleError
 
 SMOOTHING = 20.0
@@ -206,11 +207,8 @@ def stat_table(
 
 def fold_of(row_numbers: npt.NDArray[np.int64], seed: int) -> IntArray:
     """(B,) int32 fold of each training row, by its number alone."""
-    start = (seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64
-    mixed = row_numbers.astype(np.uint64) + np.uint64(start)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((mixed ^ (mixed >> np.uint64(31))) % np.uint64(NUM_FOLDS)).astype(np.int32)
+    salt = np.uint64((seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    return (random_bits(row_numbers, salt) % np.uint64(NUM_FOLDS)).astype(np.int32)
 
 
 def num_periods(layout: FeatureLayout) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from dynens.batch import FeatureLayout
 from dynens.ensemble.blend import Blend
 from dynens.errors import TrainingError
-from dynens.models.onnx_export import graph_inputs
+from dynens.models.onnx_export import graph_inputs, save_model
 from dynens.run import intact
 
 STUDENT_LOGIT = "student_logit"
@@ -70,7 +69,7 @@ def fuse_ensemble(
         ir_version=ir_version,
         producer_name="dynens",
     )
-    _write(model, path)
+    save_model(model, path)
 
 
 def _append_member(
@@ -104,14 +103,3 @@ def _append_blend(
     initializers.append(numpy_helper.from_array(np.array([blend.bias], np.float32), bias))
     nodes.append(helper.make_node("Sum", [*terms, bias], [f"{output}_logit"]))
     nodes.append(helper.make_node("Sigmoid", [f"{output}_logit"], [output]))
-
-
-def _write(model: ModelProto, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        onnx.checker.check_model(model)
-        onnx.save(model, str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

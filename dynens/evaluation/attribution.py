@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
 from dynens.config.serving import System
 from dynens.data.encoding.encoders import FieldColumns
 from dynens.evaluation.systems import Probabilities, RunSystems
+from dynens.metrics import mean_ranks
 
 # Each field costs two passes over the rows; a mean over so many is known to a few per cent. Many
 # fields get fewer rows: wide rows cost more each.
@@ -94,11 +94,4 @@ def field_shifts(
 def _agreement(a: list[float], b: list[float]) -> float:
     if len(a) < 2 or len(set(a)) == 1 or len(set(b)) == 1:
         return float("nan")
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(values: list[float]) -> npt.NDArray[np.float64]:
-    """(F,) ranks; equal values share the mean of theirs."""
-    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    return np.asarray(mean_rank[position], dtype=np.float64)
+    return float(np.corrcoef(mean_ranks(a), mean_ranks(b))[0, 1])

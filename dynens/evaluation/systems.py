@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
+from dynens.bundle import GRAPH_OUTPUTS, STUDENT
 from dynens.engine import Engine
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.scorer import PoolScorer
@@ -18,7 +19,6 @@ from dynens.run import ENSEMBLE_JSON, MODEL_ONNX, ROUTER_JSON, RunDirectory, rea
 
 Probabilities = npt.NDArray[np.float32]
 
-STUDENT_OUTPUTS = ("logit", "probability", "difficulty")
 SYSTEMS = (
     "baseline",
     "best_single",
@@ -121,7 +121,7 @@ def student_outputs(
     """(logit, probability, difficulty) of the served student, each (N,)."""
     parts = [
         engine.student.run(
-            STUDENT_OUTPUTS,
+            GRAPH_OUTPUTS[STUDENT],
             batch.dense[start : start + _SCORE_ROWS],
             batch.ids[start : start + _SCORE_ROWS],
         )

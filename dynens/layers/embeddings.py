@@ -40,7 +40,7 @@ def _column_runs(fields: Sequence[SparseField]) -> list[tuple[slice, bool]]:
     return runs
 
 
-def _int32(value: int) -> Tensor:
+def int32(value: int) -> Tensor:
     """A constant of the ids' type: exported comparisons then need no conversion of the ids."""
     return torch.tensor(value, dtype=torch.int32)
 
@@ -78,7 +78,7 @@ class FlatIndex(nn.Module):
         for columns, is_bag in self.runs:
             part = vectors[:, columns]
             if is_bag:
-                present = (ids[:, columns] >= _int32(0)).to(vectors.dtype)
+                present = (ids[:, columns] >= int32(0)).to(vectors.dtype)
                 counts = present.sum(dim=1, keepdim=True).clamp(min=1.0)
                 part = part.sum(dim=1, keepdim=True) / counts.unsqueeze(2)
             parts.append(part)

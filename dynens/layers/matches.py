@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY
+from dynens.layers.embeddings import int32
 from dynens.layers.pairs import ColumnPair
 
 _NOTHING = -2  # no id and no padding
@@ -49,7 +50,7 @@ def match(first: Tensor, second: Tensor) -> Tensor:
 
 def share(taker: Tensor, owner: Tensor) -> Tensor:
     """(N or 1, A) and (N or 1, B) ids of one vocabulary → (N or 1, 1) float32 shares."""
-    known, unknown = taker > _int32(MISSING), taker == _int32(OUT_OF_VOCABULARY)
+    known, unknown = taker > int32(MISSING), taker == int32(OUT_OF_VOCABULARY)
     values = known.to(torch.float32) + unknown.to(torch.float32)
     count = values.sum(dim=1, keepdim=True)
     return _equal_pairs(taker, owner) / torch.clamp(count, min=1.0)
@@ -57,18 +58,13 @@ def share(taker: Tensor, owner: Tensor) -> Tensor:
 
 def _equal_pairs(first: Tensor, second: Tensor) -> Tensor:
     short, long = sorted((first, second), key=lambda ids: ids.shape[1])
-    known = torch.where(short > _int32(MISSING), short, _int32(_NOTHING))
+    known = torch.where(short > int32(MISSING), short, int32(_NOTHING))
     # One value of the shorter list after the other: all pairs at once may take gigabytes.
     equal = [
         (long == known[:, k : k + 1]).to(torch.float32).sum(dim=1, keepdim=True)
         for k in range(known.shape[1])
     ]
     return equal[0] if len(equal) == 1 else torch.stack(equal).sum(dim=0)
-
-
-def _int32(value: int) -> Tensor:
-    """A constant of the ids' type."""
-    return torch.tensor(value, dtype=torch.int32)
 
 
 def matches(ids: Tensor, context: Tensor, pairs: Sequence[SharedValues]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,34 +32,26 @@ class TensorBatch:
 
     def to(self, device: torch.device) -> TensorBatch:
         """The same rows on a device."""
-
-        def move(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part.to(device)
-
-        return TensorBatch(
-            self.dense.to(device),
-            self.ids.to(device),
-            move(self.labels),
-            move(self.sample_weight),
-            move(self.soft_labels),
-            move(self.stats),
-            self.index,
-        )
+        return self._each(lambda part: part.to(device), self.index)
 
     def first(self, rows: int) -> TensorBatch:
         """Its first `rows` rows."""
+        return self._each(lambda part: part[:rows], self.index[:rows])
 
-        def cut(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part[:rows]
+    def _each(
+        self, change: Callable[[Tensor], Tensor], index: npt.NDArray[np.int64]
+    ) -> TensorBatch:
+        def of(part: Tensor | None) -> Tensor | None:
+            return None if part is None else change(part)
 
         return TensorBatch(
-            self.dense[:rows],
-            self.ids[:rows],
-            cut(self.labels),
-            cut(self.sample_weight),
-            cut(self.soft_labels),
-            cut(self.stats),
-            self.index[:rows],
+            change(self.dense),
+            change(self.ids),
+            of(self.labels),
+            of(self.sample_weight),
+            of(self.soft_labels),
+            of(self.stats),
+            index,
         )
 
 

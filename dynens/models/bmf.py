@@ -40,8 +40,8 @@ from dynens.models.gibbs import Posterior, Sampler, heard_rows, vector_length
 from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.optim import reproducible
 from dynens.models.pairs import LONGEST_PRODUCT, PairLearner, ScoredRows
-from dynens.models.training import CHECKPOINT, save_tensors, write_atomically
-from dynens.run import intact
+from dynens.models.training import CHECKPOINT, save_tensors
+from dynens.run import intact, write_atomically
 
 _SWEEPS_PER_POINT = 10
 # Points without a better one that end the training.

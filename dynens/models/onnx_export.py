@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from dynens.batch import FeatureLayout
+from dynens.run import write_atomically
 
 OPSET = 17
 ML_OPSET = 3
@@ -36,16 +35,14 @@ def export_module(
         torch.tensor(2),
     )[: len(names)]
     axes = {name: {0: "rows"} for name in ("dense", "ids", *outputs)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".onnx.tmp")
-    os.close(handle)
-    try:
+
+    def write(temporary: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module.eval(),
                 example,
-                temporary,
+                str(temporary),
                 input_names=names,
                 output_names=list(outputs),
                 dynamic_axes=axes,
@@ -58,9 +55,14 @@ def export_module(
         model.graph.input.extend(graph_inputs(layout))
         onnx.checker.check_model(model)
         onnx.save(model, temporary)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+
+    write_atomically(path, write)
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Check a graph and write it atomically."""
+    onnx.checker.check_model(model)
+    write_atomically(path, lambda temporary: onnx.save(model, temporary))
 
 
 def graph_inputs(layout: FeatureLayout) -> list[onnx.ValueInfoProto]:

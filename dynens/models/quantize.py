@@ -21,7 +21,6 @@ References:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dynens.batch import EncodedBatch, graph_feeds
+from dynens.models.onnx_export import save_model
 
 Array = npt.NDArray[np.float32]
 
@@ -286,13 +286,7 @@ class _Editor:
         graph.initializer.extend(t for name, t in self.constants.items() if name in used)
         if CONTRIB_DOMAIN not in {entry.domain for entry in self.model.opset_import}:
             self.model.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
-        onnx.checker.check_model(self.model)
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            onnx.save(self.model, str(temporary))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_model(self.model, path)
 
 
 def _is_table(tensor: TensorProto, min_bytes: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -48,7 +47,7 @@ from dynens.models.optim import (
     scale_learning_rate,
     set_learning_rate,
 )
-from dynens.run import intact
+from dynens.run import intact, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 Weights = dict[str, Tensor]
@@ -382,14 +381,3 @@ def save_tensors(data: Any, path: Path) -> None:
     """`torch.save` through a Python file: a full disk then shows as the `OSError` it is."""
     with path.open("wb") as file:
         torch.save(data, file)
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write under a temporary name, then rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +42,7 @@ from dynens.models.base import (
 from dynens.models.batches import prediction_batches
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import LEARNER_FILE, SavedStats
-from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module
+from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module, save_model
 from dynens.models.selection import FeatureSelection, select_features
 from dynens.models.twin import GroupInputs, group_tables, in_order, pair_kinds, stat_kinds
 from dynens.run import intact
@@ -258,10 +257,7 @@ class XGBoostLearner:
         export_module(self.inputs, self.layout, path, outputs=(_FEATURES,))
         model = onnx.load(path)
         append_trees(model, json.loads(bytes(self._booster().save_raw("json"))))
-        onnx.checker.check_model(model)
-        temporary = path.with_name(path.name + ".tmp")
-        onnx.save(model, temporary)
-        os.replace(temporary, path)
+        save_model(model, path)
 
     def _booster(self) -> xgboost.Booster:
         if self.booster_ is None:

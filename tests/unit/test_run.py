@@ -15,7 +15,6 @@ from dynens.run import (
     no_empty_folders,
     read_json,
     replace_directory,
-    select_mask,
     write_json,
 )
 
@@ -139,9 +138,3 @@ def test_json_has_null_for_what_is_undefined(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
     with pytest.raises(BundleError, match="--resume"):
         read_json(tmp_path / "y.json")
-
-
-def test_roles_of_validation_rows_do_not_depend_on_later_rows() -> None:
-    assert np.array_equal(select_mask(100, 0.5, 1), select_mask(1000, 0.5, 1)[:100])
-    assert select_mask(100_000, 0.3, 1).mean() == pytest.approx(0.3, abs=0.01)
-    assert (select_mask(1000, 0.5, 1) != select_mask(1000, 0.5, 2)).mean() > 0.4

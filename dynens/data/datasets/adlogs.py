@@ -6,10 +6,9 @@ texts, empty when missing. Avazu (Kaggle 2014): CSV with a header, `hour` as YYM
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from dynens.data.cache import data_home
+from dynens.data.cache import Progress, data_home
 from dynens.errors import DataError
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, SourceOptions, SplitConfig
@@ -24,8 +23,6 @@ _AVAZU_FIELDS = (
     *("app_id", "app_domain", "app_category", *_AVAZU_USER),
     *(f"C{i}" for i in range(14, 22)),
 )
-
-Progress = Callable[[str], None]
 
 
 def fetch_criteo(directory: Path | None, progress: Progress) -> Path:

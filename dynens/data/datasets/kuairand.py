@@ -11,12 +11,11 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
-from dynens.data.cache import data_home
+from dynens.data.cache import Progress, data_home
 from dynens.data.reading.sources import file_schema
 from dynens.errors import DataError
 from dynens.rules import LabelRule
@@ -45,8 +44,6 @@ _COUNTS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days
 _CONSTANT = ("is_lowactive_period", "visible_status")
 _SEQUENCES = ("watch_seq", "like_seq", "long_watch_seq")
 _SEQUENCE_LEN = 20
-
-Progress = Callable[[str], None]
 
 
 def fetch(directory: Path | None, progress: Progress) -> Path:

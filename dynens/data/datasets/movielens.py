@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dynens.data.cache import build_once, cache_folder, data_home
+from dynens.data.cache import Progress, build_once, cache_folder, data_home
 from dynens.data.reading.sources import read_table
 from dynens.errors import DataError
 from dynens.rules import LabelRule
@@ -48,8 +47,6 @@ URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 SAMPLE_USERS = 0.25
 _TABLES = ("interactions.parquet", "users.parquet", "items.parquet")
 _ATOMIC = SourceOptions(delimiter="\t", quoting=False)
-
-Progress = Callable[[str], None]
 
 
 def fetch(directory: Path | None, progress: Progress) -> Path:

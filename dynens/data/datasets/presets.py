@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynens.data.cache import Progress
 from dynens.data.datasets import adlogs, kuairand, movielens, synthetic
 from dynens.data.inference.infer import label_rule
 from dynens.data.reading.sources import expand, file_schema
@@ -22,7 +23,6 @@ from dynens.schema import (
     load_dataset,
 )
 
-Progress = Callable[[str], None]
 _TABLE = re.compile(r"[.](csv|tsv|tab|txt|parquet|pq|arrow|feather)([.](gz|zst|bz2))?$")
 
 

@@ -13,7 +13,7 @@ given everything the model knows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dynens.config.base import FrozenConfig
-from dynens.data.cache import build_once, cache_folder
+from dynens.data.cache import Progress, build_once, cache_folder
+from dynens.metrics import auc, logloss
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, SplitConfig
 
@@ -32,7 +33,6 @@ _START_S = 1_700_000_000
 _SPAN_S = 14 * 86_400
 _RANK = 4
 
-Progress = Callable[[str], None]
 Floats = npt.NDArray[np.float64]
 
 
@@ -179,15 +179,11 @@ def write(config: SyntheticConfig, out: Path, progress: Progress = lambda _: Non
 
 def best_possible(probability: Floats, labels: npt.NDArray[np.int8]) -> dict[str, float]:
     """AUC and logloss (natural log) of the true probabilities on these labels."""
-    order = np.argsort(probability, kind="stable")
-    ranks = np.empty(len(order))
-    ranks[order] = np.arange(1, len(order) + 1)
-    positive = labels > 0
-    num_positive = int(positive.sum())
-    wins = ranks[positive].sum() - num_positive * (num_positive + 1) / 2
-    losses = -np.log(np.where(positive, probability, 1 - probability))
-    auc = wins / max(num_positive * (len(labels) - num_positive), 1)
-    return {"auc": float(auc), "logloss": float(losses.mean()), "rows": len(labels)}
+    return {
+        "auc": auc(labels, probability),
+        "logloss": logloss(labels, probability),
+        "rows": len(labels),
+    }
 
 
 def fetch(directory: Path | None, progress: Progress) -> Path:

@@ -144,13 +144,9 @@ class RowEncoder:
                     names.add(encoder.spec.source)
         return frozenset(names)
 
-    def positions_of(self, column: str) -> tuple[int, ...]:
+    def positions_of(self, column: str | None) -> tuple[int, ...]:
         """Which of the encoders read a raw column."""
-        return self._positions.get(column, ())
-
-    def positions_of_user(self) -> tuple[int, ...]:
-        """Which of the encoders read the user's key."""
-        return self._positions.get(self.user_key or "", ())
+        return self._positions.get(column or "", ())
 
     def separators_of(self, column: str) -> tuple[str | None, ...]:
         """At which the fields that read a raw column split its texts into lists."""
@@ -165,7 +161,7 @@ class RowEncoder:
         self, name: str | None, values: Sequence[Any], dense: FloatArray, ids: IntArray
     ) -> None:
         """Encode values of a raw column into the given rows; an unknown name is ignored."""
-        for position in self._positions.get(name or "", ()):
+        for position in self.positions_of(name):
             dense_at, ids_at = self._slices[position]
             self.encoders[position].encode_values(values, dense[:, dense_at], ids[:, ids_at])
 

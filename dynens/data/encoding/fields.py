@@ -150,12 +150,8 @@ class NumericEncoder(FieldEncoder):
                 numbers = np.array(values, np.float64)
                 numbers[~np.isfinite(numbers)] = np.nan
                 return numbers
-        if self.texts_are_missing:
-            return np.array([_number_or_nan(v, self.spec) for v in values], np.float64)
-        spec = self.spec
-        return np.array(
-            [number(v, spec.source, spec.decimal, spec.unit) for v in values], np.float64
-        )
+        read = _number_or_nan if self.texts_are_missing else _number
+        return np.array([read(value, self.spec) for value in values], np.float64)
 
     def _write(self, numbers: npt.NDArray[np.float64], dense: FloatArray, ids: IntArray) -> None:
         if not (self.spec.only_apart and self.spec.derive):

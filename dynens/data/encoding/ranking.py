@@ -68,7 +68,7 @@ class Ranker:
         mine = [int(i) for i in self._items.ids_columns] + [at.start for _, at in keys]
         own = all(i >= first_id for i in mine)
         own &= bool((self._items.dense_columns >= first_dense).all())
-        apart = all(self._is_context(encoder, p) for p in encoder.positions_of_user())
+        apart = all(self._is_context(encoder, p) for p in encoder.positions_of(encoder.user_key))
         if self._users is not None:
             apart &= bool((self._users.ids_columns < first_id).all())
             apart &= bool((self._users.dense_columns < first_dense).all())

@@ -27,7 +27,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.encoding.fields import numbers_of
-from dynens.data.inference.evidence import LEAK_AUC, Labels, halves, held_out_auc, ranges
+from dynens.data.inference.evidence import (
+    LEAK_AUC,
+    Labels,
+    chi2_of,
+    halves,
+    held_out_auc,
+    ranges,
+)
 from dynens.schema import FieldSpec
 
 _ROWS = 20_000
@@ -191,10 +198,7 @@ def _chi2(
         for codes in (*own, *known):
             counts, sums = np.bincount(codes), np.bincount(codes, rest)
             rest = rest - (sums / (counts + _SMOOTHING))[codes]
-    codes = ranges(_difference(pair, values, sign), _RANGES)
-    counts, sums = np.bincount(codes), np.bincount(codes, rest)
-    counts, sums = counts[1:], sums[1:]  # of rows that have both
-    return float((sums**2 / np.maximum(counts, 1)).sum() / max(float((rest**2).mean()), 1e-12))
+    return chi2_of(ranges(_difference(pair, values, sign), _RANGES), rest)
 
 
 def _chosen(

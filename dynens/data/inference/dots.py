@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.encoding.fields import vectors
-from dynens.data.inference.evidence import Labels, ranges
+from dynens.data.inference.evidence import Labels, chi2_of, ranges
 from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import to_numbers
 from dynens.schema import FieldSpec
@@ -52,7 +52,8 @@ def dot_fields(fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels) ->
     for owner, taker in combinations(chosen, 2):
         if fields[owner].length != fields[taker].length:
             continue
-        chi2 = _chi2((matrices[owner] * matrices[taker]).sum(axis=1), labels)
+        product = (matrices[owner] * matrices[taker]).sum(axis=1)
+        chi2 = chi2_of(ranges(product, _RANGES), labels - labels.mean())
         if chi2 > strongest[taker]:
             strongest[taker] = chi2
             name = fields[owner].name
@@ -67,11 +68,3 @@ def _matrix(column: pa.ChunkedArray, spec: FieldSpec) -> Floats:
     assert spec.length is not None
     values, lengths = split_lists(column, spec.separator)
     return vectors(to_numbers(values).values, lengths, spec.length)
-
-
-def _chi2(product: Floats, labels: Labels) -> float:
-    """χ² of the module's equation, over the rows that have a product."""
-    codes = ranges(product, _RANGES)
-    rest = labels - labels.mean()
-    counts, sums = np.bincount(codes)[1:], np.bincount(codes, rest)[1:]
-    return float((sums**2 / np.maximum(counts, 1)).sum() / max(float((rest**2).mean()), 1e-12))

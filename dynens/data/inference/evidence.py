@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 LEAK_AUC = 0.97
 """Of what is nearly the label."""
+COPY_AUC = 0.9999
+"""From here on it is the label itself."""
 _SMOOTHING = 10.0
 _HALVES_SEED = (731, 1987)  # far from the seeds that made-up tables are drawn with
 
@@ -49,6 +51,17 @@ def ranges(values: npt.NDArray[np.float64], number: int) -> npt.NDArray[np.int64
     points = np.linspace(0, 1, number + 1)[1:-1]
     edges = np.unique(np.quantile(values[is_known], points)) if is_known.any() else values[:0]
     return np.where(is_known, np.searchsorted(edges, values) + 1, 0)
+
+
+def chi2_of(codes: npt.NDArray[np.int64], rest: npt.NDArray[np.floating]) -> float:
+    """`Σ (Σ r)² / (n · mean r²)` over ranges of n rows each, about as many by chance.
+
+    Args:
+        codes: (N,) each row's range, from 1 on; 0: in none.
+        rest: (N,) r, what the labels are beyond what is known of them.
+    """
+    counts, sums = np.bincount(codes)[1:], np.bincount(codes, rest)[1:]
+    return float((sums**2 / np.maximum(counts, 1)).sum() / max(float((rest**2).mean()), 1e-12))
 
 
 def _rank_auc(

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from dynens.data.inference.evidence import LEAK_AUC
-from dynens.data.inference.profile import COPY_AUC, ColumnProfile
+from dynens.data.inference.evidence import COPY_AUC, LEAK_AUC
+from dynens.data.inference.profile import ColumnProfile
 from dynens.data.inference.roles import OUTCOME, plain_name
 
 _SHOWN = 5  # columns in one warning

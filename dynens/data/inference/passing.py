@@ -13,6 +13,7 @@ from dynens.data.inference.roles import is_of_our_days
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import to_seconds
 from dynens.data.reading.values import canonical_codes
+from dynens.metrics import mean_ranks
 
 _ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
 _IN_STEP = 0.999  # correlation of ranks
@@ -62,7 +63,7 @@ def _tells_the_time(profile: ColumnProfile, column: pa.ChunkedArray, seconds: Fl
     values, times = values[is_known], seconds[is_known]
     if len(values) < len(seconds) / 2 or len(np.unique(values)) < _AS_FINE * len(np.unique(times)):
         return False
-    if abs(np.corrcoef(_ranks(values), _ranks(times))[0, 1]) < _IN_STEP:
+    if abs(np.corrcoef(mean_ranks(values), mean_ranks(times))[0, 1]) < _IN_STEP:
         return False
     read = to_seconds(column)[is_known] if profile.is_number else np.zeros(1)
     apart = float(np.nanmedian(np.abs(read - times))) if is_of_our_days(read) else np.inf
@@ -75,13 +76,6 @@ def _places(column: pa.ChunkedArray) -> Floats:
     places = np.argsort(np.argsort(np.array(texts.to_pylist(), object))).astype(np.float64)
     result: Floats = np.append(places, np.nan)[codes]
     return result
-
-
-def _ranks(values: Floats) -> Floats:
-    """(N,) ranks, those of equal values their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks
 
 
 def passing_values(column: pa.ChunkedArray, seconds: npt.NDArray[np.float64]) -> bool:

@@ -25,7 +25,14 @@ from dynens.data.inference.amounts import (
     numbers_in,
     spelled_numbers,
 )
-from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc
+from dynens.data.inference.evidence import (
+    COPY_AUC,
+    Labels,
+    auc_noise,
+    halves,
+    held_out_auc,
+    ranges,
+)
 from dynens.data.reading.lists import (
     CARET,
     CHARACTERS,
@@ -37,9 +44,8 @@ from dynens.data.reading.lists import (
     unbracketed_column,
 )
 from dynens.data.reading.numbers import to_numbers
-from dynens.data.reading.values import canonical_codes, plain
+from dynens.data.reading.values import canonical_codes, is_list_type, plain
 
-COPY_AUC = 0.9999  # from here on a column is the label itself
 _ENOUGH = 20  # rows with and rows without a value, for either to tell something
 _CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
 _BUCKETS = 20
@@ -189,7 +195,7 @@ def profile_column(
     kind = array.type
     if is_nested(kind):
         return ColumnProfile(name, len(array), 0, 0, unusable="a list of maps")
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if is_list_type(kind):
         return _profile_lists(name, array, labels)
     is_temporal = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
     facts: dict[str, object] = {
@@ -231,10 +237,7 @@ def profile_column(
 
 def is_nested(kind: pa.DataType) -> bool:
     """Whether values have a structure that no kind of field takes."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if any(check(kind) for check in lists):
-        return bool(pa.types.is_nested(kind.value_type))
-    return bool(pa.types.is_nested(kind))
+    return bool(pa.types.is_nested(kind.value_type if is_list_type(kind) else kind))
 
 
 def _merge_equal(texts: pa.StringArray, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -350,10 +353,7 @@ def _label_facts(
     by_value = held_out_auc(codes + 1, labels, half)
     by_bucket = 0.5
     if numbers is not None:
-        known = numbers[np.isfinite(numbers)]
-        edges = np.unique(np.quantile(known, np.linspace(0, 1, _BUCKETS + 1)[1:-1]))
-        buckets = np.where(np.isfinite(numbers), np.searchsorted(edges, numbers) + 1, 0)
-        by_bucket = held_out_auc(buckets, labels, half)
+        by_bucket = held_out_auc(ranges(numbers, _BUCKETS), labels, half)
     return {
         "auc_by_value": by_value,
         "auc_by_bucket": by_bucket,

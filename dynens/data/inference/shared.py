@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.encoding.fitting import MAX_LEN
-from dynens.data.inference.evidence import LEAK_AUC, Labels
+from dynens.data.inference.evidence import COPY_AUC, LEAK_AUC, Labels
 from dynens.data.reading.lists import BEGINNINGS, split_lists
 from dynens.data.reading.values import canonical_codes
 from dynens.schema import FieldSpec
@@ -35,7 +35,6 @@ _MIN_OVERLAP = 0.2
 _MAX_PAIRS = 1000
 _CERTAIN = 5.0  # standard errors
 _SMOOTHING = 10.0
-_COPY_AUC = 0.9999
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -145,7 +144,7 @@ def _assigned(fields: Sequence[FieldSpec], meetings: Sequence[Meeting]) -> Shari
         if sides is None or sides[0] in result.copies:
             continue
         taker, owner = sides
-        if meeting.auc >= _COPY_AUC:
+        if meeting.auc >= COPY_AUC:
             result.copies[taker] = f"it gives the label away completely: {meeting.why}"
             continue
         if meeting.auc >= LEAK_AUC or min(meeting.rates) == 0 or max(meeting.rates) == 1:

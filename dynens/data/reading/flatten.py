@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.reading.values import is_list_type
 from dynens.errors import DataError
 
 # Texts and bytes stored as views, which few operations know.
@@ -86,14 +87,9 @@ def _is_struct(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(check(kind) for check in lists)
-
-
 def _holds_nested(kind: pa.DataType) -> bool:
     """Whether values are lists of structs or of lists."""
-    return _is_list(kind) and (_is_struct(kind.value_type) or _is_list(kind.value_type))
+    return is_list_type(kind) and (_is_struct(kind.value_type) or is_list_type(kind.value_type))
 
 
 def holds_categories(kind: pa.DataType) -> bool:

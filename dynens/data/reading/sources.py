@@ -289,23 +289,22 @@ def _iter_parquet(path: Path, columns: Sequence[str] | None, chunk_rows: int) ->
 
 def _iter_arrow(path: Path) -> Iterator[pa.Table]:
     with pa.input_stream(str(path), compression="detect") as stream:
-        magic = stream.read(6)
-    if magic == b"ARROW1" and path.suffix.lower() not in _COMPRESSED:
-        with ipc.open_file(str(path)) as reader:
+        is_file = stream.read(6) == b"ARROW1"
+    if not is_file:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            reader = ipc.open_stream(stream)
             check_names(path, reader.schema.names)
-            for i in range(reader.num_record_batches):
-                yield pa.Table.from_batches([reader.get_batch(i)])
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
         return
-    with pa.input_stream(str(path), compression="detect") as stream:
-        opened = ipc.open_file(stream.read()) if magic == b"ARROW1" else ipc.open_stream(stream)
-        batches = (
-            (opened.get_batch(i) for i in range(opened.num_record_batches))
-            if magic == b"ARROW1"
-            else iter(opened)
-        )
-        check_names(path, opened.schema.names)
-        for batch in batches:
-            yield pa.Table.from_batches([batch])
+    source: str | bytes = str(path)
+    if path.suffix.lower() in _COMPRESSED:  # no place in it can be sought
+        with pa.input_stream(str(path), compression="detect") as stream:
+            source = stream.read()
+    with ipc.open_file(source) as reader:
+        check_names(path, reader.schema.names)
+        for i in range(reader.num_record_batches):
+            yield pa.Table.from_batches([reader.get_batch(i)])
 
 
 def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

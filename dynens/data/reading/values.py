@@ -161,6 +161,12 @@ def is_number_type(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks)
 
 
+def is_list_type(kind: pa.DataType) -> bool:
+    """Whether values are lists, of one length or of any."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(check(kind) for check in lists)
+
+
 def widen(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
     """The integer type that holds several types of number as they are, None where only text does.
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from benchmarks.accuracy import best_possible, run_once
-from benchmarks.loads import with_held_out_rows
+from benchmarks.common import with_held_out_rows
 from dynens.config.run import RunConfig, load_run_config
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.errors import BadInputError

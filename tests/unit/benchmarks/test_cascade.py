@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.cascade import CASCADES, TABLE, cascaded, least_sure, markdown, mean_std
+from benchmarks.cascade import CASCADES, TABLE, cascaded, least_sure, markdown
+from benchmarks.common import mean_and_spread
 from dynens.evaluation.systems import Scored
 
 LOGIT = np.array([2.0, -0.1, 0.5, -3.0, 0.1], np.float32)
@@ -33,8 +34,8 @@ def test_only_those_rows_get_the_ensembles_answer(name: str, hard: float) -> Non
 
 
 def test_one_seed_has_no_spread() -> None:
-    assert mean_std([0.5]) == "0.5000"
-    assert mean_std([0.5, 0.7]) == "0.6000 ± 0.1414"
+    assert mean_and_spread([0.5]) == "0.5000"
+    assert mean_and_spread([0.5, 0.7]) == "0.6000 ± 0.1414"
 
 
 def test_the_table_names_the_difficulty_and_both_differences() -> None:
@@ -47,7 +48,7 @@ def test_the_table_names_the_difficulty_and_both_differences() -> None:
         "systems": {name: dict(system) for name in TABLE},
         "paired": {f"dynamic_minus_{name}": pair for name in CASCADES},
     }
-    text = markdown([result])
+    text = markdown({"results": [result]})
     assert "| cascade with student | 0.8000 | 0.3000 | 2.0 | – |" in text
     cell = "+0.0012 [-0.0001, +0.0025]"
     assert f"| 1 | predicted gap | {cell} | {cell} |" in text

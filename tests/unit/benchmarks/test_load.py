@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.common import markdown_table, spread
 from benchmarks.floors import stacked, summarise_rounds
 from benchmarks.load_curve import knee, over_the_floor, points, sweep
-from benchmarks.loads import SHORT, markdown_table, spread, summarise
+from benchmarks.loads import SHORT, summarise
 from benchmarks.peers import common_rate, largest_difference, verdict
 from serving.loadtest import LoadResult
 

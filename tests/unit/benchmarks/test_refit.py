@@ -24,7 +24,7 @@ def result(seed: int) -> dict[str, Any]:
 
 
 def test_every_seed_has_its_line() -> None:
-    text = markdown(json.loads(json.dumps([result(1), result(2)])))
+    text = markdown(json.loads(json.dumps({"results": [result(1), result(2)]})))
     line = "0.7000 | 0.7100 | +0.0100 [+0.0050, +0.0150] | 0.5000 → 0.4900 | 0.900 → 0.990 |"
     for seed in (1, 2):
         assert f"| best single | {seed} | {line}" in text

@@ -53,7 +53,7 @@ def test_the_table_says_what_was_chosen() -> None:
         "auc": {"student": 0.8825, "static_ensemble": 0.8951, "both": 0.8955},
         "routed": {**dict.fromkeys(names, point), "chosen": {**point, "fraction": 0.0}},
     }
-    text = markdown([result])
+    text = markdown({"results": [result]})
     assert text.startswith("### d\n")
     assert "| labels alone | 3 | 0.8825 | 0.8951 | 0.8955 | 0.8911 / 0.8857 [+0.0037" in text
     assert "| no hard rows |\n" in text

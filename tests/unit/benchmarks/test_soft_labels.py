@@ -42,6 +42,6 @@ def test_gains_are_taken_within_a_seed():
         ),
     ]
     lines = markdown({"results": results, "tests": ["test"]}).splitlines()
-    assert lines[2] == "| student of predecessor | – | 0.6000 ± 0.0000 | – |"
+    assert lines[2] == "| student of predecessor | – | 0.6000 | – |"
     assert lines[3] == "| student, soft_label 0 | 0.7000 ± 0.0000 | 0.7500 ± 0.0707 | – |"
     assert lines[4].endswith("| 0.7800 ± 0.0849 | +0.0300 ± 0.0141 |")

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from dynens.data.datasets.presets import dataset_from_files
-from dynens.data.prepare import open_prepared, prepare
+from dynens.data.prepare import prepare
+from dynens.data.prepared import open_prepared
 from dynens.data.reading.values import canonical
 from dynens.errors import BundleError, DataError, SchemaError
 from dynens.rules import LabelRule

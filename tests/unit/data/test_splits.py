@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dynens.data.splits import split_kind, split_rows
+from dynens.data.splits import select_mask, split_kind, split_rows
 from dynens.errors import DataError
 from dynens.schema import SplitConfig
 
@@ -127,3 +127,9 @@ def test_parts_given_as_files_are_cut_by_time_where_they_come_later():
     given[900:] = 0  # the rest is cut from train, which ends later than what is given
     assert split_kind(SplitConfig(), given, TIMES, LABELS) == "random"
     assert split_kind(SplitConfig(), np.zeros(1000, np.int8), shuffled, LABELS) == "time"
+
+
+def test_roles_of_validation_rows_do_not_depend_on_later_rows():
+    np.testing.assert_array_equal(select_mask(100, 0.5, 1), select_mask(1000, 0.5, 1)[:100])
+    assert select_mask(100_000, 0.3, 1).mean() == pytest.approx(0.3, abs=0.01)
+    assert (select_mask(1000, 0.5, 1) != select_mask(1000, 0.5, 2)).mean() > 0.4

@@ -1,0 +1,73 @@
+"""What the benchmarks share: the runs they are given, the JSON they write, tables of results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynens.errors import BadInputError, DynensError
+from dynens.run import RunDirectory, environment
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """End with exit code 2 and one sentence where the user's input, or the server, is at fault."""
+    try:
+        yield
+    except DynensError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+def with_held_out_rows(directory: Path) -> RunDirectory:
+    """A run whose validation rows trained nothing, so that something can be chosen on them.
+
+    Raises:
+        BundleError: the directory is no run.
+        BadInputError: its models were trained on them in a second pass.
+    """
+    run = RunDirectory.open(directory)
+    if run.is_refitted:
+        raise BadInputError(
+            f"{directory} was trained on its validation rows, too, so nothing can be chosen on "
+            f"them; give a run of `dynens fit --reuse {directory} --set refit=false`."
+        )
+    return run
+
+
+def write_result(out: Path, result: Mapping[str, Any]) -> None:
+    """The JSON file of a benchmark, with its command and machine."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    data = {**result, "command": sys.argv, "machine": environment()}
+    out.write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """`median (smallest–largest)` of the three values of a summary."""
+    median, low, high = values
+    return f"{median:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def mean_and_spread(values: Sequence[float], sign: str = "", digits: int = 4) -> str:
+    """Mean ± standard deviation (n − 1) over seeds; the value alone where there is one."""
+    if not values:
+        return "–"
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):{sign}.{digits}f}{deviation}"
+
+
+def difference(found: Mapping[str, float]) -> str:
+    """A difference with its interval."""
+    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
