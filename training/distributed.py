@@ -44,6 +44,7 @@ from dynens.models.optim import (
     autocast,
     check_finite,
     scale_learning_rate,
+    set_learning_rate,
 )
 from dynens.models.registry import MODELS
 from dynens.models.training import weighted_bce
@@ -385,8 +386,7 @@ class ShardedTraining:
         self.curve = [CurvePoint(**point) for point in state["curve"]]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.epoch, self.finished = state["epoch"], state["finished"]
-        for group in self.optimizer.param_groups:
-            group["lr"] = state["learning_rate"]
+        set_learning_rate(self.optimizer, state["learning_rate"])
 
     def save(self, directory: Path) -> None:
         """Save the best weights as a plain learner, with the training curve."""

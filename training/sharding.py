@@ -28,6 +28,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.layers.embeddings import SparseEmbeddings
 from dynens.layers.field_tables import FieldTables, join_flat_table, split_flat_table
 from dynens.models.network import CTRNetwork
+from dynens.models.optim import table_group
 
 Sharding = Literal["table_wise", "column_wise", "data_parallel"]
 Weights = dict[str, Tensor]
@@ -89,8 +90,7 @@ def build_optimizer(
     dense = [p for n, p in named if not n.startswith("embeddings.")]
     groups: list[dict[str, Any]] = [{"params": dense, "weight_decay": config.optimizer.dense_l2}]
     if tables:
-        l2 = config.optimizer.embedding_l2 or 0.0
-        groups.append({"params": tables, "weight_decay": l2})
+        groups.append(table_group(tables, config.optimizer))
     return torch.optim.Adam(groups, lr=config.optimizer.learning_rate)
 
 

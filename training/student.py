@@ -211,7 +211,7 @@ class StudentLearner:
         seed = context.config.seed + (0 if is_last else 7919 * (generation + 1))
         if self._exchange is not None:
             seed += 104_729 * self._exchange.peer
-        config = self._with_made_rows(config, len(self._train))
+        config = self._with_defaults(config, len(self._train))
         learner = learner_class(config, data.layout, data.stats, seed)
         checkpoints = context.checkpoints
         if not is_last:
@@ -246,14 +246,19 @@ class StudentLearner:
             views=before.views,
         )
 
-    def _with_made_rows(self, config: LearnerConfig, num_rows: int) -> LearnerConfig:
-        """Made-up rows count as rows where regularisation scales with them."""
-        distill = self._distill
-        if not distill.makes_rows or config.optimizer.embedding_l2 is not None:
-            return config
-        strength = default_embedding_l2(round(num_rows * (1 + distill.augmented_per_row)))
-        optimizer = config.optimizer.model_copy(update={"embedding_l2": strength})
-        return config.model_copy(update={"optimizer": optimizer})
+    def _with_defaults(self, config: LearnerConfig, num_rows: int) -> LearnerConfig:
+        """Made-up rows count as rows where regularisation scales with them.
+
+        Tables learn at the rate of all else: answers tell more of an id than labels do.
+        """
+        distill, options = self._distill, config.optimizer
+        updates: dict[str, float] = {}
+        if distill.makes_rows and options.embedding_l2 is None:
+            num_rows = round(num_rows * (1 + distill.augmented_per_row))
+            updates["embedding_l2"] = default_embedding_l2(num_rows)
+        if options.embedding_rate_factor is None:
+            updates["embedding_rate_factor"] = 1.0
+        return config.model_copy(update={"optimizer": options.model_copy(update=updates)})
 
     def _teaching(self) -> Teaching:
         """Teacher logits of the training rows, and the sources of all else the student learns."""

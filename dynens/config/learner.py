@@ -64,6 +64,8 @@ class OptimizerConfig(FrozenConfig):
     """Largest L2 norm of the whole gradient."""
     embedding_optimizer: Literal["auto", "adam", "lazy_adam"] = "auto"
     """Lazy Adam touches only the rows of the batch; auto: above 20 million weights."""
+    embedding_rate_factor: float | None = Field(default=None, gt=0)
+    """The embedding tables' learning rate over that of all other weights; None: from the table."""
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
     """Validate and keep an exponential moving average of the weights with this decay a step; 0:
     the weights themselves; None: an average over about two epochs, at most 1000 steps."""

@@ -13,6 +13,7 @@ _ROWS_PER_ID, _KNOWN_ROWS_PER_ID = 30, 10
 _SMALL_TABLE_ROWS, _SMALL_TABLE_STD, _LARGE_TABLE_STD = 100_000, 0.14, 0.01
 _SHALLOW_TREE_ROWS = 10_000
 _SMALL_STEP_ROWS = 20_000
+_FEW_STEPS_ROWS = 25_000
 AUTOREC_L2_ROWS = 8.0
 AUTOREC_ROWS_PER_STEP = 65_536
 _FEWEST_AUTOREC_STEPS = 24  # 12 and 48 came to the same
@@ -40,6 +41,8 @@ def resolve_config(config: LearnerConfig, layout: FeatureLayout, num_rows: int) 
         updates["batch_size"] = default_batch_size(num_rows)
     if optimizer.embedding_l2 is None:
         updates["embedding_l2"] = default_embedding_l2(num_rows)
+    if optimizer.embedding_rate_factor is None:
+        updates["embedding_rate_factor"] = default_embedding_rate_factor(layout, num_rows)
     if optimizer.ema_decay is None:
         batch_size = optimizer.batch_size or default_batch_size(num_rows)
         updates["ema_decay"] = default_ema_decay(math.ceil(num_rows / batch_size))
@@ -144,6 +147,18 @@ def default_embedding_std(layout: FeatureLayout, num_rows: int) -> float:
     is_small = num_rows < _SMALL_TABLE_ROWS
     is_known = num_rows >= _KNOWN_ROWS_PER_ID * _largest_vocabulary(layout)
     return _SMALL_TABLE_STD if is_small and is_known else _LARGE_TABLE_STD
+
+
+def default_embedding_rate_factor(layout: FeatureLayout, num_rows: int) -> float:
+    """10 below 25,000 rows; 3 below 100,000, or where ids have 30 rows each; else 1.
+
+    A row of a table moves in the few steps that read it, other weights in all of them. Larger steps
+    find what ids have in common while there are few; of ids with few rows they keep noise.
+    """
+    if num_rows < _FEW_STEPS_ROWS:
+        return 10.0
+    is_known = num_rows >= _ROWS_PER_ID * _largest_vocabulary(layout)
+    return 3.0 if is_known or num_rows < _SMALL_TABLE_ROWS else 1.0
 
 
 def default_list_pooling(num_rows: int) -> Pooling:

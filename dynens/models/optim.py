@@ -21,6 +21,7 @@ Decision = Literal["improved", "wait", "decay", "stop"]
 # Smaller gains in AUC than this are noise of the last bits, not progress.
 _MIN_GAIN = 1e-5
 _CLEARLY_LESS = 0.8
+_RATE_FACTOR = "rate_factor"  # of a parameter group
 
 
 def build_optimizer(network: CTRNetwork, config: LearnerConfig) -> torch.optim.Optimizer:
@@ -34,12 +35,22 @@ def build_optimizer(network: CTRNetwork, config: LearnerConfig) -> torch.optim.O
     tables = [p for p in network.embeddings.parameters() if p.requires_grad]
     dense = [p for p in network.parameters() if id(p) not in owned and p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": dense, "weight_decay": options.dense_l2}]
-    l2 = options.embedding_l2 or 0.0
     if tables and options.embedding_optimizer == "lazy_adam":
-        return LazyAdam(groups, options.learning_rate, tables[0], l2)
+        return LazyAdam(groups, options, tables[0])
     if tables:
-        groups.insert(0, {"params": tables, "weight_decay": l2})
+        groups.append(table_group(tables, options))
     return torch.optim.Adam(groups, lr=options.learning_rate, fused=True)
+
+
+def table_group(tables: list[nn.Parameter], options: OptimizerConfig) -> dict[str, Any]:
+    """The parameter group of embedding tables, whose learning rate is a multiple of the others'."""
+    factor = options.embedding_rate_factor or 1.0
+    return {
+        "params": tables,
+        "weight_decay": options.embedding_l2 or 0.0,
+        "lr": factor * options.learning_rate,
+        _RATE_FACTOR: factor,
+    }
 
 
 class LazyAdam(torch.optim.Adam):
@@ -55,9 +66,8 @@ class LazyAdam(torch.optim.Adam):
 
     Args:
         groups: the parameters beside the table.
-        learning_rate: of the first group, and of the table whatever that becomes.
+        options: learning rates and λ; the table's rate keeps its ratio to the first group's.
         table: (R, E).
-        l2: λ.
 
     References:
         Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
@@ -66,10 +76,11 @@ class LazyAdam(torch.optim.Adam):
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], learning_rate: float, table: nn.Parameter, l2: float
+        self, groups: list[dict[str, Any]], options: OptimizerConfig, table: nn.Parameter
     ) -> None:
-        super().__init__(groups, lr=learning_rate, fused=True)
-        self._table, self._l2 = table, l2
+        super().__init__(groups, lr=options.learning_rate, fused=True)
+        self._table, self._l2 = table, options.embedding_l2 or 0.0
+        self._rate_factor = options.embedding_rate_factor or 1.0
         self._moments = {
             "mean": torch.zeros_like(table),
             "square": torch.zeros_like(table),
@@ -106,7 +117,7 @@ class LazyAdam(torch.optim.Adam):
             moment / (1 - decay**steps)
             for moment, decay in zip((mean, square), decays, strict=True)
         )
-        rate = self.param_groups[0]["lr"]
+        rate = self._rate_factor * self.param_groups[0]["lr"]
         self._table[rows] -= rate * mean / (square.sqrt() + self.defaults["eps"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,9 +136,9 @@ def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every parameter group this learning rate."""
+    """Give every parameter group this learning rate, embedding tables their multiple of it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = group.get(_RATE_FACTOR, 1.0) * learning_rate
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float:

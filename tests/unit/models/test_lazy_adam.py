@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dynens.batch import FeatureLayout, SparseField
+from dynens.config.learner import OptimizerConfig
 from dynens.models.defaults import default_embedding_optimizer, resolve_config
 from dynens.models.dnn import DNNHead, DNNLearner
 from dynens.models.network import CTRNetwork
@@ -37,7 +38,8 @@ def bag_of(rows: int = 4, *, sparse: bool = True) -> nn.EmbeddingBag:
 
 def lazy_adam(bag: nn.EmbeddingBag, l2: float = L2) -> LazyAdam:
     beside = nn.Parameter(torch.zeros(1))
-    return LazyAdam([{"params": [beside]}], RATE, bag.weight, l2)
+    options = OptimizerConfig(learning_rate=RATE / 4, embedding_l2=l2, embedding_rate_factor=4)
+    return LazyAdam([{"params": [beside]}], options, bag.weight)
 
 
 def take_step(bag: nn.EmbeddingBag, optimizer: torch.optim.Optimizer, ids: list[list[int]]) -> None:
@@ -54,7 +56,7 @@ def test_where_all_rows_are_read_it_is_adam() -> None:
             take_step(bag, optimizer, ids)
         torch.testing.assert_close(lazy.weight, plain.weight)
         assert lazy.weight.grad is None
-        set_learning_rate(optimizers[0], 0.5 * RATE)
+        set_learning_rate(optimizers[0], 0.5 * RATE / 4)
         set_learning_rate(optimizers[1], 0.5 * RATE)
 
 

@@ -22,6 +22,7 @@ from dynens.models.optim import (
     learning_rate,
     reproducible,
     scale_learning_rate,
+    set_learning_rate,
 )
 from tests.unit.models.tables import config_of, tiny_table
 
@@ -42,14 +43,20 @@ def test_cyclic_cosine_by_hand() -> None:
     assert cyclic_cosine(3, 4, 2.0) == pytest.approx(1 - math.sqrt(0.5))
 
 
-def test_embeddings_and_dense_weights_have_their_own_l2() -> None:
-    config = resolve_config(config_of(embedding_l2=0.5, dense_l2=0.25), TABLE.layout, 100)
+def test_embeddings_and_dense_weights_have_their_own_l2_and_rate() -> None:
+    options = {"embedding_l2": 0.5, "dense_l2": 0.25, "embedding_rate_factor": 3.0}
+    config = resolve_config(config_of(**options), TABLE.layout, 100)
     network = CTRNetwork(TABLE.layout, config, DNNHead, TABLE.stats)
-    tables, dense = build_optimizer(network, config).param_groups
+    optimizer = build_optimizer(network, config)
+    dense, tables = optimizer.param_groups
     assert tables["weight_decay"] == 0.5
     assert dense["weight_decay"] == 0.25
     assert tables["params"] == list(network.embeddings.parameters())
     assert len(tables["params"]) + len(dense["params"]) == len(list(network.parameters()))
+    assert [dense["lr"], tables["lr"]] == pytest.approx([0.01, 0.03])
+    set_learning_rate(optimizer, 0.5)
+    scale_learning_rate(optimizer, 0.1)
+    assert [dense["lr"], tables["lr"]] == pytest.approx([0.05, 0.15])
 
 
 def test_weight_average_by_hand() -> None:
