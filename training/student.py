@@ -127,7 +127,7 @@ class StudentLearner:
         return Lessons(context, self._distill, teaching, self._train, self._stop_rows)
 
     def _departures(self, learner: NetLearner) -> float:
-        """How surely the student's departures from its teacher foretell labels of `route` rows."""
+        """How surely the student's departures from its teacher predict labels of `route` rows."""
         run = self._context.run
         blend = read_blend(run, teacher_system(run, self._distill.teacher))
         route = valid_roles(self._roles, self._valid).route

@@ -14,6 +14,7 @@ from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 BUCKETS = 32
 TEXT_WORDS = 3.0
 _QUERY_WORDS = 2.0  # from here on a category's words are a bag beside it
+_SHARED_WORDS = 1.5  # the same where texts share their words: `jeans` beside `red jeans`
 _MIN_TEXT_LEN, _MAX_TEXT_LEN = 16, 256  # words; what a review ends with tells, too
 _SHARING_TEXTS = 20  # texts of words that others have, too, from which on words are looked at
 _COMES_BACK = 2.0  # rows per text
@@ -48,16 +49,20 @@ def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
     if profile.separator is not None and profile.num_distinct > 10:
         why = f"values are lists of few tokens, separated by {profile.separator!r}"
         return [_tokens_field(profile.name, profile.separator, why)]
-    enough = _SHARING_TEXTS if profile.shares_words and not profile.unspaced else 200
-    if profile.mean_words >= _QUERY_WORDS and profile.num_distinct > enough:
+    shared = profile.shares_words and not profile.unspaced
+    words, enough = (_SHARED_WORDS, _SHARING_TEXTS) if shared else (_QUERY_WORDS, 200)
+    if profile.mean_words >= words and profile.num_distinct > enough:
         return _word_fields(profile)
     if profile.parts is not None and profile.num_distinct > 200:
         return _parts_fields(profile)
-    return [_categorical(profile, "text" if not profile.is_number else "two values")]
+    if not profile.is_number:
+        return [_categorical(profile, "text")]
+    return [_categorical(profile, "two values" if profile.num_distinct > 1 else "a value or none")]
 
 
 def _categorical(profile: ColumnProfile, why: str) -> FieldSpec:
-    return FieldSpec(name=profile.name, why=f"{why}, {profile.num_distinct} distinct values")
+    values = "value" if profile.num_distinct == 1 else "values"
+    return FieldSpec(name=profile.name, why=f"{why}, {profile.num_distinct} distinct {values}")
 
 
 def _list_field(profile: ColumnProfile) -> FieldSpec:

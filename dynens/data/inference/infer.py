@@ -320,7 +320,7 @@ class _Inference:
 
     def _why_passing(self, profile: ColumnProfile) -> str | None:
         """Why a column tells nothing of later rows, such as an id of one visit; None: it may."""
-        if self._times is None or profile.is_list or profile.is_temporal:
+        if self._times is None or profile.is_list:
             return None
         bare = replace(profile, parts=None) if profile.parts == PREFIXES else profile
         return why_passing(

@@ -9,7 +9,7 @@ import pyarrow as pa
 from dynens.data.inference.addresses import beginnings_tell
 from dynens.data.inference.evidence import Labels
 from dynens.data.inference.profile import ColumnProfile
-from dynens.data.inference.roles import is_of_our_days
+from dynens.data.inference.roles import is_of_our_days, time_formats
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import to_seconds
 from dynens.data.reading.values import canonical_codes
@@ -18,6 +18,9 @@ from dynens.metrics import mean_ranks
 _ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
 _IN_STEP = 0.999  # correlation of ranks
 _AS_FINE = 0.5  # values for each time
+_FIRST = 200  # rows that tell whether values are times at all
+_KNOWN = 0.99
+_ROUNDED = 1.2  # months and days of summer time are longer than others
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,6 +44,10 @@ def why_passing(
         is_id: whether the column is an id by its name.
         is_code: whether values are texts of one word that are hardly anything but ids.
     """
+    if _is_rounded_time(profile, column, seconds):
+        return "it is the time of the row once more, or its day or the like"
+    if profile.is_temporal:
+        return None
     if (is_code or profile.is_number) and _tells_the_time(profile, column, seconds):
         return "it goes on with the time of the row, so that no later row has such values"
     if (is_id or is_code) and passing_values(column, seconds):
@@ -68,6 +75,23 @@ def _tells_the_time(profile: ColumnProfile, column: pa.ChunkedArray, seconds: Fl
     read = to_seconds(column)[is_known] if profile.is_number else np.zeros(1)
     apart = float(np.nanmedian(np.abs(read - times))) if is_of_our_days(read) else np.inf
     return apart > float(np.ptp(times))
+
+
+def _is_rounded_time(profile: ColumnProfile, column: pa.ChunkedArray, seconds: Floats) -> bool:
+    """Whether values are the times of the rows, or these rounded to days, say.
+
+    They are where they are no farther from the rows' times than from one another.
+    """
+    for time_format in time_formats(column, profile):
+        if not is_of_our_days(to_seconds(column.slice(0, _FIRST), time_format)):
+            continue
+        times = to_seconds(column, time_format)
+        apart = times - seconds
+        known = np.isfinite(apart)
+        steps = np.diff(np.unique(times[known]))
+        if len(steps) and known.mean() >= _KNOWN:
+            return bool(np.ptp(apart[known]) <= _ROUNDED * steps.min())
+    return False
 
 
 def _places(column: pa.ChunkedArray) -> Floats:

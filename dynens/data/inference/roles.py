@@ -20,18 +20,25 @@ USERS = (  # the likelier names first
     re.compile(r"(user|member|customer|visitor|uid|client|account|person|profile)" + _KEY),
     re.compile(r"(reviewer|viewer|listener|player|subscriber|buyer|shopper)" + _KEY),
 )
-ITEM = re.compile(
-    r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|page|"
-    r"isbn)([_\-. ]?(id|key|no|hash|uuid|guid|asin|sku|code))?$"
+ITEMS = (  # the likelier names first
+    re.compile(
+        r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|"
+        r"page|isbn)([_\-. ]?(id|key|no|hash|uuid|guid|asin|sku|code))?$"
+    ),
+    re.compile(
+        r"(content|post|photo|listing|offer|hotel|restaurant|recipe|course|game|place|note)"
+        r"[_\-. ]?(id|key|no|hash|uuid|guid)$"
+    ),
 )
 _EVENTS = (
     "event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
     "purchase|transaction|trans|visit|session|unix|utc|local|auction|bid|query|send|sent|served|"
-    "shown|requested|search|searched|viewed|logged|occurred|happened|delivered|played"
+    "shown|requested|search|searched|viewed|logged|occurred|happened|delivered|played|"
+    "review|reviewed"
 )
 _TIME = re.compile(  # of the row, whatever order rows stand in
     rf"(({_EVENTS})[_ ]?(date|dt|at|day)|"
-    rf"(({_EVENTS})[_ ]?)?(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
+    rf"(({_EVENTS})[_ ]?)*(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
     r"(unix[_ ]?)?epoch([_ ]?(m?s|sec(ond)?s|milli(second)?s))?"
 )
 REQUEST = re.compile(
@@ -50,7 +57,8 @@ OUTCOME = re.compile(
     r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|purchased?|bought|buy|ordered|"
     r"conver(sion|ted)|attributed|long_view|(dis)?likes?|follow(ed)?|comment(ed)?|forward(ed)?|"
     r"shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|(play|watch|stay|read)_?time(_m?s)?|rating|"
-    r"revenue|add_to_cart|favou?rite|outcome|target|label)([_ ]?(bool|flag|yn))?|"
+    r"revenue|add(ed)?[_ ]?(to[_ ]?)?(cart|basket|wish_?list)|favou?rite|outcome|target|label)"
+    r"([_ ]?(bool|flag|yn))?|"
     r"(is|was|has)[_ ]booked|book(ed|ing)[_ ](bool|flag|yn)"  # `booked` alone is a date
 )
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
@@ -92,7 +100,7 @@ def find_roles(
         time_format,
         features.request_id or find_key(profiles, REQUEST),
         features.user_key or find_key(profiles, *USERS),
-        features.item_key or find_key(profiles, ITEM),
+        features.item_key or find_key(profiles, *ITEMS),
     )
 
 
@@ -115,7 +123,7 @@ def find_timestamp(
         # A count of rows goes up too, but always by the same.
         if not (named or dated) and profile.is_number and _even_steps(sample[name]):
             continue
-        for time_format in _formats(sample[name], profile):
+        for time_format in time_formats(sample[name], profile):
             seconds = to_seconds(sample[name], time_format)
             ordered = _in_order(seconds)
             if not is_of_our_days(seconds) and not (
@@ -129,7 +137,7 @@ def find_timestamp(
     return None if best is None else (best, found[best][1])
 
 
-def _formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeFormat, ...]:
+def time_formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeFormat, ...]:
     """How the column's values may be written, as times."""
     if profile.is_number:
         return NUMBER_FORMATS if profile.unit is None else ()

@@ -223,7 +223,7 @@ _MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y")
 _DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
 _DATES = (
     *("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y"),
-    *("%d.%m.%y", "%d %b %y", "%d-%b-%y"),
+    *("%d.%m.%y", "%d %b %y", "%d-%b-%y", "%m %d, %Y"),
 )
 _CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
 _LOGS = (

@@ -157,8 +157,14 @@ def test_few_texts_of_words_that_others_have_too_are_looked_at_by_word(tmp_path)
     ]
     subjects += [f"{s} today" for s in subjects]
     towns = [f"Town {i}" for i in range(24)]
+    kinds = ["jeans", "boots", "coats", "socks"]
+    queries = [
+        *kinds,
+        *(f"{a} {b}" for a in ("red", "blue", "warm", "slim", "wide") for b in kinds),
+    ]
     table = {
         "subject": rng.choice(subjects, ROWS),
+        "query": rng.choice(queries, ROWS),
         "town": rng.choice(towns, ROWS),
         "y": rng.integers(0, 2, ROWS),
     }
@@ -167,6 +173,8 @@ def test_few_texts_of_words_that_others_have_too_are_looked_at_by_word(tmp_path)
     assert [(f.name, f.kind) for f in fields] == [
         ("subject", "categorical"),
         ("subject.words", "multi_valued"),
+        ("query", "categorical"),
+        ("query.words", "multi_valued"),
         ("town", "categorical"),
     ]
 

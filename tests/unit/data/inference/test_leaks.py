@@ -39,7 +39,8 @@ def test_a_warning_says_where_the_label_is_told():
     assert leak is not None
     assert "refund nearly tells the label wherever it has not its usual value" in leak.why
     # Its name speaks of it too: beyond doubt.
-    assert find_leak(profile_column("revenue", refund, LABELS)).certain
+    for name in ("revenue", "added_to_cart", "addToCart"):
+        assert find_leak(profile_column(name, refund, LABELS)).certain
 
 
 def test_what_has_the_name_of_a_leak_is_warned_of():

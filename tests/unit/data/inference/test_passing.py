@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dynens.data.inference.infer import infer_schema
@@ -32,6 +33,30 @@ def test_what_goes_on_with_the_time_is_left_out(tmp_path):
     }
     found = inferred(tmp_path / "t.parquet", {n: np.array(c)[order] for n, c in columns.items()})
     assert found.excluded == dict.fromkeys(["status_no", "case", "year"], WHY)
+
+
+def test_the_time_of_the_row_once_more_is_left_out(tmp_path):
+    rng = np.random.default_rng(3)
+    times = np.sort(1_700_000_000 + rng.integers(0, 9 * 86_400, ROWS))
+    moments = pa.array(times * 10**6, pa.timestamp("us", "Europe/Paris"))
+    days = moments.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+    columns = {
+        "event_time": moments,
+        "dt": days,
+        "date_local": pc.strftime(pc.local_timestamp(moments), "%Y%m%d").cast(pa.int32()),
+        "hour_utc": pc.strftime(moments.cast(pa.timestamp("us", "UTC")), "%Y-%m-%d %H:00"),
+        "unix": times // 86_400 * 86_400,
+        "asked": times - rng.exponential(3, ROWS).astype(np.int64),
+        "due": pc.add(days.cast(pa.int32()), pa.array(rng.integers(0, 3, ROWS), pa.int32())).cast(
+            pa.date32()
+        ),
+        "y": rng.random(ROWS) < 0.3,
+    }
+    found = inferred(tmp_path / "t.parquet", columns)
+    assert found.dataset.features.timestamp == "event_time"
+    again = ["dt", "date_local", "hour_utc", "unix"]
+    why = "it is the time of the row once more, or its day or the like"
+    assert found.excluded == dict.fromkeys(again, why)
 
 
 def test_other_times_of_the_row_are_kept():

@@ -66,7 +66,10 @@ def test_numbers_that_are_the_time_of_the_row(tmp_path, name, unit):
 
 @pytest.mark.parametrize(
     "name",
-    ["sent_at", "Search Date", "served_ts", "event_time_ms", "Order\nDate", "Event Time (UTC)"],
+    [
+        *("sent_at", "Search Date", "served_ts", "event_time_ms", "Order\nDate"),
+        *("Event Time (UTC)", "unixReviewTime"),
+    ],
 )
 def test_a_name_tells_the_time_of_the_row_in_no_order(tmp_path, name):
     rng = np.random.default_rng(0)
@@ -305,6 +308,7 @@ def test_rows_of_one_request(tmp_path, name):
         ("customerNo", "ad_key"),
         ("reviewerID", "Product (ASIN)"),
         ("user_hash", "item-uuid"),
+        ("uid", "content_id"),
     ],
 )
 def test_keys_whatever_joins_their_words(tmp_path, user, item):
