@@ -48,7 +48,7 @@ def default_learners() -> dict[str, LearnerConfig]:
             model="lr",
             max_rows=40_000,
             use_stats=True,
-            optimizer=OptimizerConfig(learning_rate=0.01),
+            optimizer=OptimizerConfig(learning_rate=0.01, embedding_rate_factor=1.0),
         ),
     }
 
