@@ -94,7 +94,13 @@ def new_items() -> tuple[FeatureLayout, TinyStats, EncodedBatch, EncodedBatch]:
 def test_a_student_of_views_knows_more_of_new_items() -> None:
     layout, stats, train, new = new_items()
     views = Views.of(space_of(layout, dict.fromkeys(("item", "brand", "colour"), "item")), ["item"])
-    options = OptimizerConfig(batch_size=64, learning_rate=0.01, max_epochs=6, precision="fp32")
+    options = OptimizerConfig(
+        batch_size=64,
+        learning_rate=0.01,
+        embedding_rate_factor=1.0,  # as all students have
+        max_epochs=6,
+        precision="fp32",
+    )
     config = LearnerConfig(embedding_dim=4, hidden_units=(8,), use_stats=False, optimizer=options)
     found = []
     for weight in (0.0, 1.0):
