@@ -150,8 +150,14 @@ def lookup(layout: FeatureLayout, stats: TinyStats, ids: np.ndarray) -> np.ndarr
 
 
 def config_of(**optimizer: object) -> LearnerConfig:
-    """A tiny network and a short training."""
-    options = {"batch_size": 64, "learning_rate": 0.01, "max_epochs": 4, **optimizer}
+    """A tiny network and a short training, at ten times the default rate, tables included."""
+    options = {
+        "batch_size": 64,
+        "learning_rate": 0.01,
+        "embedding_rate_factor": 1.0,
+        "max_epochs": 4,
+        **optimizer,
+    }
     return LearnerConfig(
         embedding_dim=4, hidden_units=(8,), optimizer=OptimizerConfig.model_validate(options)
     )

@@ -92,7 +92,9 @@ def config_of(form: str, **updates: object) -> LearnerConfig:
         embedding_dim=4,
         hidden_units=(8, 8),
         use_stats=True,
-        optimizer=OptimizerConfig(max_epochs=3, batch_size=64, learning_rate=0.01),
+        optimizer=OptimizerConfig(
+            max_epochs=3, batch_size=64, learning_rate=0.01, embedding_rate_factor=1.0
+        ),
         trees=TreesConfig(num_trees=12, max_depth=3, min_child_weight=1),
         gibbs=GibbsConfig(sweeps=30, burn_in=10),
     ).model_copy(update=updates)

@@ -35,7 +35,11 @@ def config_of(model: str, **updates: object) -> LearnerConfig:
         dropout=0.0,  # the devices draw different masks
         use_stats=True,
         optimizer=OptimizerConfig(
-            max_epochs=3, batch_size=64, learning_rate=0.01, precision="fp32"
+            max_epochs=3,
+            batch_size=64,
+            learning_rate=0.01,
+            embedding_rate_factor=1.0,
+            precision="fp32",
         ),
     ).model_copy(update=updates)
 
