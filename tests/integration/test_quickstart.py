@@ -1,6 +1,5 @@
-"""The README's quick start, command by command, on a smaller table of the same kind."""
+"""The README's quick start, command by command, and scoring without a server, on a small table."""
 
-import os
 import re
 import signal
 import subprocess
@@ -8,6 +7,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from dynens.data.datasets.synthetic import SyntheticConfig, write
@@ -23,6 +24,14 @@ def quick_start() -> list[str]:
     found = re.search(r"<!-- quick start.*?-->\n```bash\n(.*?)```", text, re.DOTALL)
     assert found is not None
     return found.group(1).strip().splitlines()
+
+
+def in_process() -> str:
+    """The example of scoring without a server."""
+    text = (ROOT / "docs/SERVING.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- in process.*?-->\n```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found.group(1)
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -63,4 +72,10 @@ def test_quick_start_works_as_written(tmp_path: Path) -> None:
             server.send_signal(signal.SIGTERM)
             assert server.wait(60) == 0
     assert (tmp_path / "runs/clicks/report/report.html").is_file()
-    assert os.path.getsize(tmp_path / "runs/clicks.parquet") > 0
+    predicted = pq.read_table(tmp_path / "runs/clicks.parquet")["probability"].to_numpy()
+    (tmp_path / "score.py").write_text(
+        in_process() + "import numpy as np\nnp.save('scored.npy', scores.probability)\n"
+    )
+    done = run(f"{sys.executable} score.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "scored.npy"), predicted[:100], atol=1e-5)
