@@ -325,6 +325,7 @@ def _curve_json(curve: ThresholdCurve) -> dict[str, Any]:
     return {
         "fractions": curve.fractions.tolist(),
         "gap": curve.gap.tolist(),
+        "gain": curve.gain.tolist(),
         "label_gap": curve.label_gap.tolist(),
         "expected_gap": curve.expected_gap.tolist(),
         "standard_error": curve.standard_error.tolist(),

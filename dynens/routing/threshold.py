@@ -47,11 +47,13 @@ class ThresholdCurve:
     probability: hardly any sampling error, but it takes the ensemble's word for the truth, so it
     may be wrong by as much as it says. The joined gap is their mean, each weighted by the inverse
     of its variance. Where more than half of the resamples lack a class, the labels give no account:
-    the ensemble's stands alone.
+    the ensemble's stands alone. What hard rows add to the student alone is joined on its own: its
+    systems share all easy rows, so that labels tell it better than the gap to the trio.
 
     Attributes:
         fractions: (K,) hard fractions.
         gap: (K,) the joined gap.
+        gain: (K,) the joined AUC(dynamic) - AUC(student alone).
         label_gap: (K,) bootstrap mean of AUC(dynamic) - AUC(static trio) on labels, smoothed.
         expected_gap: (K,) the same difference with the ensemble's probabilities for labels.
         standard_error: (K,) bootstrap standard error of the unsmoothed label gap; infinite where
@@ -60,6 +62,7 @@ class ThresholdCurve:
 
     fractions: Curve
     gap: Curve
+    gain: Curve
     label_gap: Curve
     expected_gap: Curve
     standard_error: Curve
@@ -92,14 +95,23 @@ def threshold_curve(
     gaps = _gaps(labels, systems, static, resampled)
     (expected,) = _gaps(sigmoid(hard), systems, static, [weight])
     gaps = gaps[np.isfinite(gaps).all(axis=1)]  # both classes were drawn
-    if 2 * len(gaps) >= draws:
-        label_gap, standard_error = _smooth(gaps.mean(axis=0)), gaps.std(axis=0)
-    else:
-        label_gap, standard_error = expected, np.full(len(fractions), np.inf)
+    if 2 * len(gaps) < draws:
+        unknown = np.full(len(fractions), np.inf)
+        return ThresholdCurve(
+            fractions, expected, expected - expected[0], expected, expected, unknown
+        )
+    label_gap, standard_error = _smooth(gaps.mean(axis=0)), gaps.std(axis=0)
+    gains = gaps - gaps[:, :1]
+    gap = _joined(label_gap, standard_error, expected)
+    gain = _joined(gains.mean(axis=0), gains.std(axis=0), expected - expected[0])
+    return ThresholdCurve(fractions, gap, gain, label_gap, expected, standard_error)
+
+
+def _joined(label: Curve, standard_error: Curve, expected: Curve) -> Curve:
+    """(K,) mean of both accounts, by the inverse of their variances."""
     account_variance = ACCOUNT_ERROR_AUC**2 + expected**2
     trust = account_variance / (account_variance + standard_error**2)
-    gap = expected + trust * (label_gap - expected)
-    return ThresholdCurve(fractions, gap, label_gap, expected, standard_error)
+    return np.asarray(expected + trust * (label - expected))
 
 
 def _gaps(
@@ -131,7 +143,7 @@ def choose_fraction(curve: ThresholdCurve, *, maximum: float, tolerance: float =
         return 0.0
     within_reach = min(float(np.nanmax(gap)), 0.0)
     found = int(np.flatnonzero(gap >= within_reach - tolerance)[0])
-    return float(fractions[found]) if gap[found] - gap[0] >= tolerance else 0.0
+    return float(fractions[found]) if curve.gain[found] >= tolerance else 0.0
 
 
 def cautious_maximum(maximum: float, num_rows: int) -> float:

@@ -19,7 +19,7 @@ from dynens.routing.threshold import (
 
 def curve(gap: list[float]) -> ThresholdCurve:
     fractions, values = np.linspace(0, 0.5, len(gap)), np.array(gap)
-    return ThresholdCurve(fractions, values, values, values, np.zeros(len(gap)))
+    return ThresholdCurve(fractions, values, values - values[0], values, values, np.zeros(len(gap)))
 
 
 def test_smallest_fraction_that_reaches_the_trio_wins() -> None:
@@ -170,3 +170,17 @@ def test_rows_on_another_scale_than_the_fitted_ones_are_not_called_hard_too_ofte
     assert inside == pytest.approx(0.1, abs=0.02)
     assert np.mean(others > threshold_at(fitted_on, inside)) == pytest.approx(0.3, abs=0.02)
     assert fitted_fraction(share_at_least(fitted_on, fitted_on - 20), 0.25, 0.3) == 0.25
+
+
+def test_labels_tell_what_hard_rows_add_better_than_the_gap_to_the_trio() -> None:
+    """The student is the truth; the hard route adds noise to it, and the trio more of its own."""
+    rng = np.random.default_rng(0)
+    easy = rng.normal(size=10_000) * 1.2
+    labels = (rng.random(10_000) < sigmoid(easy)).astype(float)
+    hard = easy + rng.normal(size=10_000) * 0.15
+    static = hard + rng.normal(size=10_000) * 0.15
+    moved = np.abs(sigmoid(hard) - sigmoid(easy))
+    found = threshold_curve(labels, np.ones(10_000), easy, hard, static, moved, seed=0)
+    assert found.gap[20] - found.gap[0] > 1e-3
+    assert found.gain[0] == 0.0
+    assert found.gain[20] < -1e-3
