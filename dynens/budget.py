@@ -109,8 +109,8 @@ def hardest_first(difficulty: FloatArray, threshold: float) -> npt.NDArray[np.in
     Returns:
         (K,) int64 indices.
     """
-    hard = np.flatnonzero(difficulty > threshold)
-    return hard[np.argsort(-difficulty[hard], kind="stable")]
+    (hard,) = (difficulty > threshold).nonzero()
+    return hard[(-difficulty[hard]).argsort(kind="stable")] if len(hard) else hard
 
 
 def next_chunk(
