@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dynens.errors import BadInputError, DynensError
-from dynens.run import RunDirectory, environment
+from dynens.report.console import number, signed
+from dynens.run import RunDirectory, environment, write_json
 
 
 @contextmanager
@@ -42,10 +42,8 @@ def with_held_out_rows(directory: Path) -> RunDirectory:
 
 
 def write_result(out: Path, result: Mapping[str, Any]) -> None:
-    """The JSON file of a benchmark, with its command and machine."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    data = {**result, "command": sys.argv, "machine": environment()}
-    out.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    """The JSON file of a benchmark, with its command and machine; what is undefined is null."""
+    write_json(out, {**result, "command": sys.argv, "machine": environment()})
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -56,8 +54,8 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """`median (smallest–largest)` of the three values of a summary."""
-    median, low, high = values
-    return f"{median:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+    median, low, high = (number(value, digits) for value in values)
+    return f"{median} ({low}–{high})"
 
 
 def mean_and_spread(values: Sequence[float], sign: str = "", digits: int = 4) -> str:
@@ -70,4 +68,4 @@ def mean_and_spread(values: Sequence[float], sign: str = "", digits: int = 4) ->
 
 def difference(found: Mapping[str, float]) -> str:
     """A difference with its interval."""
-    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+    return f"{signed(found['value'])} [{signed(found['low'])}, {signed(found['high'])}]"

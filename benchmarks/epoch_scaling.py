@@ -26,7 +26,7 @@ from dynens.models.batches import minibatches
 from dynens.models.dnn import DNNHead
 from dynens.models.network import CTRNetwork
 from dynens.models.training import Trainer
-from dynens.run import environment
+from dynens.run import environment, write_json
 
 NUM_FIELDS, VOCABULARY, CHUNK_ROWS = 10, 10_000, 1_000_000
 
@@ -107,7 +107,7 @@ def main() -> None:
             results.append(workers.apply(one_epoch, task))
         print(json.dumps(results[-1]), flush=True)
     data = {"results": results, "environment": environment()}
-    arguments.out.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    write_json(arguments.out, data)
 
 
 if __name__ == "__main__":

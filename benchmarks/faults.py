@@ -33,6 +33,7 @@ import psutil
 from benchmarks.common import markdown_table, one_sentence, write_result
 from benchmarks.loads import BUDGET_MS, FULL, Bench, Profile, arguments, variant_configs
 from dynens.bundle import load_bundle
+from dynens.report.console import number
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
@@ -40,6 +41,7 @@ from serving.server import running_variants
 SECONDS = {False: 10.0, True: 3.0}
 ALONE, PAIR = "alone", "pair"
 _ROWS, _BODIES = 100, 500
+_LATENCIES = {"p50_ms": 2, "p99_ms": 2, "max_ms": 0}  # digits shown
 _HEALTH_EVERY_S = 0.05
 _HEALTH_TIMEOUT_S = 5.0
 
@@ -190,7 +192,7 @@ def health_summary(answers: list[float | None]) -> dict[str, Any]:
         "probes": len(answers),
         "failed": len(answers) - len(seconds),
         "p99_ms": 1e3 * float(np.quantile(seconds, 0.99)) if seconds else None,
-        "max_ms": 1e3 * max(seconds, default=float("nan")),
+        "max_ms": 1e3 * max(seconds) if seconds else None,
     }
 
 
@@ -209,9 +211,9 @@ def markdown(data: Mapping[str, Any]) -> str:
                 f"{answered}",
                 ", ".join(errors) or "none",
                 f"{phase['late']}",
-                f"{phase['p50_ms']:.2f} / {phase['p99_ms']:.2f} / {phase['max_ms']:.0f}",
+                " / ".join(number(phase[key], d) for key, d in _LATENCIES.items()),
                 f"{phase['granted_share']:.0%}",
-                f"{health['failed']} of {health['probes']}, {health['max_ms']:.0f} ms",
+                f"{health['failed']} of {health['probes']}, {number(health['max_ms'], 0)} ms",
             ]
         )
     columns = (

@@ -31,7 +31,7 @@ from dynens.data.datasets.presets import dataset_for
 from dynens.data.prepare import prepare
 from dynens.data.prepared import PreparedData
 from dynens.models.registry import MODELS, build_learner
-from dynens.run import environment
+from dynens.run import environment, write_json
 
 DEFAULT_POOL = ("lr", "fm", "dnn", "deepfm", "dcnv2", "ipnn", "masknet", "finalmlp", "xgboost")
 
@@ -194,8 +194,7 @@ def main() -> None:
     result["arguments"] = {k: str(v) for k, v in vars(arguments).items()}
     result["seconds"] = time.monotonic() - started
     result["environment"] = environment()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_json(arguments.out, result)
     print(json.dumps(result.get("test_auc", {}), indent=1))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynens import __version__
-from dynens.cli_tables import data_app, dataset_of, schema_app, warn
+from dynens.cli_tables import data_app, dataset_of, schema_app, usage, warn
 from dynens.errors import ConfigError, DynensError, StoppedError, causes
 from dynens.signals import terminated_as_interrupted
 
@@ -374,7 +374,7 @@ def main() -> None:
     except typer.Abort as e:  # typer's answer to EOFError, which nothing here raises on purpose
         raise (e.__cause__ or e) from None
     except typer.TyperException as e:
-        print(f"dynens: {e.format_message()}", file=sys.stderr)
+        print(f"dynens: {usage(e)}", file=sys.stderr)
         code = 2
     except DynensError as e:
         print(f"dynens: {' '.join(str(e).split())}", file=sys.stderr)

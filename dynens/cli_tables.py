@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dynens.errors import BadInputError, ConfigError
+from dynens.errors import BadInputError, ConfigError, rule_of
 
 if TYPE_CHECKING:
     from dynens.schema import DatasetConfig
@@ -102,6 +102,14 @@ def _refuse_empty(**given: str | None) -> None:
     for name, value in given.items():
         if value is not None and not value.strip():
             raise ConfigError(f"{name} is given as an empty text; name one, or leave it out.")
+
+
+def usage(error: typer.TyperException) -> str:
+    """One sentence about options or arguments that typer refuses, and where they are listed."""
+    invalid, colon, reason = error.format_message().partition("': ")
+    said = (invalid + colon + rule_of(reason)).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{said}; see `{context.command_path} --help`." if context else f"{said}."
 
 
 def warn(text: str) -> None:

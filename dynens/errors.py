@@ -4,7 +4,25 @@ Every message says what was given, which rule it breaks and what to do about it,
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
+
+# What pydantic says a value should be, in words that need no Python.
+_IN_WORDS = (
+    ("^Value error, ", ""),
+    (", (unable to|got a number) .*", ""),
+    ("^(Input|Tuple|String) should ", "must "),
+    ("^Keys should be strings", "must have texts for keys"),
+    (" after validation, not [0-9]+", ""),
+    ("a valid integer", "a whole number"),
+    ("a valid number", "a number"),
+    ("a valid boolean", "true or false"),
+    ("a valid string", "a text"),
+    ("a valid tuple", "a list, such as [a, b]"),
+    ("a valid dictionary( or instance of [A-Za-z]+)?", "a section with keys of its own"),
+    ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"),
+)
 
 
 class DynensError(Exception):
@@ -34,6 +52,19 @@ def about(what: str) -> Iterator[None]:
         yield
     except DataError as e:
         raise DataError(f"{what}: {e}") from e
+
+
+def briefly(error: BaseException) -> str:
+    """What an error says, on one line and without the traceback that Ray puts into it."""
+    words = str(error).partition("Traceback (most recent")[0].split()
+    return " ".join(words)[:300].rstrip(".") or type(error).__name__
+
+
+def rule_of(message: str) -> str:
+    """The rule that a value breaks, from pydantic's message about it."""
+    for pattern, words in _IN_WORDS:
+        message = re.sub(pattern, words, message)
+    return message.rstrip(".")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -87,6 +87,31 @@ def auc(labels: ArrayLike, scores: ArrayLike, weight: ArrayLike | None = None) -
     return float(np.sum(np.diff(positives, prepend=0.0) * (below + negatives)) / (2 * total))
 
 
+def auc_error(value: float, labels: ArrayLike) -> float:
+    """Standard error of an AUC on rows of these labels, by how many there are of each class.
+
+    Args:
+        value: the AUC.
+        labels: (N,) in {0, 1}.
+
+    Returns:
+        A value ≥ 0; nan without a positive or a negative, or of a nan.
+
+    References:
+        Hanley and McNeil, "The Meaning and Use of the Area under a ROC Curve", Radiology 1982,
+        eq. 1 and 2.
+    """
+    positive = int(np.count_nonzero(np.asarray(labels) > 0))
+    negative = len(np.asarray(labels)) - positive
+    if positive * negative == 0:
+        return math.nan
+    # Their Q1 - A² and Q2 - A², in a form that rounding leaves positive.
+    of_positives = (positive - 1) * value * (1 - value) ** 2 / (2 - value)
+    of_negatives = (negative - 1) * value**2 * (1 - value) / (1 + value)
+    variance = value * (1 - value) + of_positives + of_negatives
+    return math.sqrt(variance / (positive * negative))
+
+
 def gauc(
     labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, weight: ArrayLike | None = None
 ) -> float:

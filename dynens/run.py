@@ -255,7 +255,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON under a temporary name, then rename; NaN and infinity become null."""
-    write_text(path, json.dumps(finite(data), indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -26,7 +26,7 @@ import psutil
 from dynens.bundle import Bundle, load_bundle
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
-from dynens.errors import BadInputError, ServingError
+from dynens.errors import BadInputError, ServingError, briefly
 from dynens.signals import handled_by, starting_ray
 from serving.control import listening
 from serving.environment import (
@@ -252,8 +252,10 @@ def _start_ray(runtime: Runtime, config: ServingConfig) -> None:
             _node_ip_address="127.0.0.1",
         )
     except Exception as e:  # Ray raises many kinds
-        words = str(e).partition("Traceback (most recent")[0].split()
-        raise ServingError(f"Ray did not start: {' '.join(words)[:300]}") from e
+        raise ServingError(
+            f"Ray did not start ({briefly(e)}); see that {runtime.directory.parent} has room, and "
+            f"memory the {config.object_store_mb} MB of object_store_mb."
+        ) from e
 
 
 def _start_serve(host: str, port: int) -> None:

@@ -69,6 +69,7 @@ class ConsoleWatcher(Watcher):
                 + (f" ({detail})" if detail else ""),
                 highlight=False,
                 markup=False,
+                soft_wrap=True,
             )
 
     def noted(self, text: str) -> None:

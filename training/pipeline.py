@@ -17,7 +17,9 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from dynens.bundle import load_bundle
 from dynens.config.run import RunConfig
 from dynens.data.prepared import ALSO_VALID, PreparedData, open_prepared
+from dynens.data.splits import Labels, select_mask
 from dynens.errors import BadInputError, BundleError, DataError, DynensError, TrainingError
+from dynens.metrics import auc_error
 from dynens.run import RunDirectory, no_empty_folders
 from dynens.schema import DatasetConfig
 from training.cluster import cluster
@@ -40,6 +42,7 @@ from training.reuse import compare_files, reuse_stages
 from training.stage import PROGRESS_FILE, run_stage, work_directory
 
 POLL_S = 0.3
+_LARGE_ERROR = 0.005  # of an AUC: beyond it the learners' order is mostly chance
 FEW_OF_A_CLASS = 10  # in a half of the validation rows: an AUC is off by some 0.1
 
 
@@ -274,6 +277,7 @@ def _execute(
         if stage.name in finished and stage.name != PREPARE:
             watcher.finished(stage, 0.0, reused=True)
     running: dict[Any, tuple[StageSpec, float]] = {}
+    judged = _judging_labels(run, config)
     try:
         while len(finished) < len(stages):
             started = {stage.name for stage, _ in running.values()}
@@ -282,7 +286,7 @@ def _execute(
                 watcher.started(stage)
             done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
             for stage, _ in running.values():
-                _report_progress(run, stage, watcher)
+                _report_progress(run, stage, watcher, judged)
             for reference in done:
                 stage, start = running.pop(reference)
                 _result(reference, stage, config)
@@ -319,13 +323,22 @@ def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
         raise TrainingError(f"stage {stage.name}: Ray failed ({e}); continue with --resume.") from e
 
 
-def _report_progress(run: RunDirectory, stage: StageSpec, watcher: Watcher) -> None:
+def _judging_labels(run: RunDirectory, config: RunConfig) -> Labels:
+    """The labels of the validation rows that learners are stopped by."""
+    labels = open_prepared(run.data).split("valid").labels
+    assert labels is not None
+    return labels[select_mask(len(labels), config.router.select_share, config.seed)]
+
+
+def _report_progress(run: RunDirectory, stage: StageSpec, watcher: Watcher, judged: Labels) -> None:
     points = _points(work_directory(run, stage.name) / PROGRESS_FILE)
     if points:
         last, best = points[-1], max(point["valid_auc"] for point in points)
         note = f"epoch {last['epoch']:.0f}"
         if not stage.again:  # whose AUC is the first pass's
-            note += f", valid AUC {last['valid_auc']:.4f}, best {best:.4f}"
+            error = auc_error(last["valid_auc"], judged)
+            give_or_take = f" ± {error:.3f}" if error >= _LARGE_ERROR else ""
+            note += f", valid AUC {last['valid_auc']:.4f}{give_or_take}, best {best:.4f}"
         watcher.progress(stage, float(last["fraction"]), note)
 
 

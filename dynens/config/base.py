@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
-from dynens.errors import ConfigError
+from dynens.errors import ConfigError, rule_of
 
 
 class FrozenConfig(BaseModel):
@@ -75,7 +76,9 @@ def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any
         try:
             node[last] = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as e:
-            raise ConfigError(f"--set {setting!r}: the value is not a YAML scalar or list.") from e
+            raise ConfigError(
+                f"--set {setting!r}: the value is not YAML; write key=1, key=text or key=[1, 2]."
+            ) from e
     return result
 
 
@@ -88,17 +91,33 @@ def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> C
     try:
         return config_class.model_validate(data)
     except ValidationError as e:
-        first = e.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        first, *others = e.errors()
+        key = _key(first, data)
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"{origin}: unknown key {key!r}; dynens/config has the keys of a run, and "
                 "dynens/schema.py those of a dataset."
             ) from e
-        reason = first["msg"].removeprefix("Value error, ")
-        given = "" if first["type"] == "value_error" else f" (given {first['input']!r})"
         where = f"{origin}: {key}" if key else origin
-        raise ConfigError(f"{where}: {reason}{given}.") from e
+        if first["type"] == "value_error":
+            raise ConfigError(f"{where}: {rule_of(first['msg'])}.") from e
+        rules = [rule_of(error["msg"]) for error in (first, *others) if _key(error, data) == key]
+        rule = " or ".join(dict.fromkeys(rules)).replace(" or must be ", " or ")
+        given = "nothing" if first["input"] is None else repr(first["input"])
+        raise ConfigError(f"{where} {rule} (given {given}).") from e
+
+
+def _key(error: ErrorDetails, data: Any) -> str:
+    """The dotted key that an error is about, without the kind that was tried where two may be."""
+    parts = []
+    for part in error["loc"]:
+        is_key = isinstance(data, Mapping) and (part in data or error["type"] == "missing")
+        is_place = isinstance(data, list | tuple) and isinstance(part, int)
+        if not is_key and not is_place:
+            break
+        data = data.get(part) if is_key else data[part]
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

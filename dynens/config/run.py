@@ -49,7 +49,9 @@ class EnsembleConfig(FrozenConfig):
 
     size: int = Field(default=3, ge=1, le=8)
     cost_cap_us_per_row: float | None = Field(default=None, gt=0)
-    weight_methods: tuple[WeightMethod, ...] = ("uniform", "greedy", "bayes", "stacking")
+    weight_methods: tuple[WeightMethod, ...] = Field(
+        default=("uniform", "greedy", "bayes", "stacking"), min_length=1
+    )
     int8: Literal["off", "auto"] = "off"
     calibration: CalibrationMethod = "platt"
 

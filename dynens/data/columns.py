@@ -145,13 +145,18 @@ def _absences(
     return warnings
 
 
+def folded(name: str) -> str:
+    """A column's name without what is easily mistaken: letter case and spaces around it."""
+    return name.strip().casefold()
+
+
 def _refuse_absence(file: Path, others: Collection[str], name: str, is_needed: bool) -> None:
     """Check that a file can do without a column; `others` are columns that nothing reads.
 
     Raises:
         DataError: it cannot, or one of the others is the column under another spelling.
     """
-    alike = next((other for other in others if other.lower() == name.lower()), None)
+    alike = next((other for other in others if folded(other) == folded(name)), None)
     if alike is not None:
         raise DataError(
             f"{file} has a column {alike!r} where other files have {name!r}; spell them alike."

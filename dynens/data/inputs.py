@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
-from dynens.data.columns import number_columns, numeric_fields, time_columns
+from dynens.data.columns import folded, number_columns, numeric_fields, time_columns
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.fields import CategoricalEncoder, DenseVectorEncoder, misfits
 from dynens.data.reading.layouts import told_names
@@ -75,8 +75,8 @@ class InputFiles:
         """Chunks of rows: (as they stand in the file, numbers parsed and ready to encode).
 
         Raises:
-            DataError: the file is bad or has none of the columns, or a numeric column holds too
-                many texts.
+            DataError: the file is bad, has none of the columns or spells one in another way, or a
+                numeric column holds too many texts.
         """
         rows = 0
         for _, verbatim in iter_tables([self.source], self.layout, verbatim=True, known=self.known):
@@ -103,6 +103,12 @@ class InputFiles:
         joined = {e.entity for e in self.encoder.entities if e.key in present}
         fields = self.encoder.input_fields
         absent = [f.name for f in fields if f.name not in present and f.entity not in joined]
+        others = {folded(name): name for name in present - {f.name for f in fields}}
+        if alike := next((name for name in absent if folded(name) in others), None):
+            raise DataError(
+                f"{self.source} has a column {others[folded(alike)]!r} but the run's table calls "
+                f"it {alike!r}; rename it, or remove it if it is another one."
+            )
         if len(absent) == len(fields):
             raise DataError(
                 f"{self.source} has none of the model's columns ({_some(absent)}); "

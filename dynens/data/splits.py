@@ -20,6 +20,8 @@ LEFT_OUT = -1
 PARTS = (*SPLITS, "unlabelled")
 _MANY, _FEW, _FEW_ROWS = (0.8, 0.1, 0.1), (0.7, 0.15, 0.15), 10_000
 _LATE = 0.9  # of the training rows, than which later parts are later
+# A half of the validation rows chooses models and the other one fits the router.
+_LEAST_OF_A_CLASS = 2
 _STREAM = 8191  # keeps the cuts apart from tables that were drawn with the same seed
 Codes = npt.NDArray[np.int8]
 Labels = npt.NDArray[np.float32]
@@ -53,7 +55,7 @@ def split_rows(
         train_on_valid: whether the rows of the validation part train in the end.
 
     Raises:
-        DataError: a part would be empty, or train or valid would have one class only.
+        DataError: a part would be empty, or train or valid have fewer than two rows of a class.
     """
     how = split_kind(split, given, times, labels)
     labelled = ~np.isnan(labels)
@@ -222,8 +224,10 @@ def _check(codes: Codes, labels: Labels, how: str) -> None:
                 f"the {name} part is empty after the split by {how}; "
                 "change the cut points or fractions, or give it as a file."
             )
-        if part != TEST and (mine.min() == mine.max()):
+        positive = int((mine > 0).sum())
+        negative = len(mine) - positive
+        if part != TEST and min(positive, negative) < _LEAST_OF_A_CLASS:
             raise DataError(
-                f"the {name} part ({len(mine)} rows) has only one class; "
-                "give more rows or another split."
+                f"the {name} part has {positive} positive and {negative} negative rows but needs "
+                f"{_LEAST_OF_A_CLASS} of each; give more rows or another split."
             )

@@ -16,7 +16,7 @@ _FAR_OFF, _WORSE_THAN_A_RATE = 1.5, 1.1  # predicted over observed, and normalis
 
 LABELS = {
     "baseline": "baseline (student's size, labels only)",
-    "best_single": "best single model",
+    "best_single": "best single model on validation rows",
     "student": "student (distilled)",
     "static_ensemble": "static ensemble (trio, every row)",
     "static_ensemble_with_student": "static ensemble + student's voice",

@@ -76,6 +76,32 @@ def test_a_file_that_ends_too_early_is_no_ctrl_c(ran: Ran, monkeypatch: pytest.M
         ran("fit", "--out", "run", "--train", "t.csv", "--label", "y")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["predict", "run", "t.csv", "--out", "o.csv", "--system", "nosuch"],
+            "Invalid value for '--system': 'nosuch' is not one of 'dynamic', 'student', 'ensemble'",
+        ),
+        (["serve", "run", "--port", "0"], "Invalid value for '--port': must be at least 1"),
+        (["serve", "run", "--port", "x"], "Invalid value for '--port': must be a whole number"),
+        (["serve", "run", "--latency-budget-ms", "x"], "'--latency-budget-ms': must be a number"),
+        (["fit", "--data", "t.yaml"], "Missing option '--out'"),
+        (["nosuch"], "No such command 'nosuch'"),
+    ],
+)
+def test_a_wrong_option_is_told_with_where_options_are_listed(
+    ran: Ran, arguments: list[str], told: str
+) -> None:
+    code, said = ran(*arguments)
+    command = arguments[0].replace("nosuch", "")
+    assert code == 2
+    assert said.startswith("dynens: ")
+    assert f"{told}; see `" in said
+    assert said.endswith(f"{command} --help`.\n")
+    assert "Input should" not in said
+
+
 def test_a_mistake_is_one_line_and_two(ran: Ran) -> None:
     code, said = ran("fit", "--out", "run", "--train", "t.csv")
     assert code == 2

@@ -37,6 +37,24 @@ def test_auc_and_logloss_agree_with_scikit_learn(weighted: bool) -> None:
     )
 
 
+def test_the_error_of_an_auc_is_that_of_samples_drawn_again() -> None:
+    generator = np.random.default_rng(3)
+    labels = np.repeat([1, 0], [30, 70])
+    # Scores of positives fall by an exponential law, as the formula takes them to.
+    drawn = [
+        metrics.auc(labels, generator.exponential(np.where(labels > 0, 3.0, 1.0)))
+        for _ in range(2000)
+    ]
+    assert metrics.auc_error(0.75, labels) == pytest.approx(np.std(drawn), rel=0.05)
+
+
+def test_the_error_of_an_auc_needs_both_classes() -> None:
+    assert math.isnan(metrics.auc_error(0.5, [1, 1]))
+    assert math.isnan(metrics.auc_error(math.nan, [1, 0]))
+    assert metrics.auc_error(1.0, [1, 0, 0]) == 0
+    assert metrics.auc_error(math.nextafter(1.0, 0.0), [1, 0] * 50_000) < 1e-6
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gauc_is_the_weighted_mean_of_the_groups_aucs(weighted: bool) -> None:
     labels, scores, weight = random_case(seed=1)

@@ -144,7 +144,10 @@ def head_of(path: Path, options: SourceOptions) -> Head:
     line = found["line"].rstrip(b"\r")
     text = decoded(line)
     if text[:1] in ("{", "[") and _JSON.search(path.name.lower()):
-        raise DataError(f"{path} is JSON, which is not read; convert it to CSV or Parquet.")
+        raise DataError(
+            f"{path} is JSON, which is not read; convert it to Parquet, lines of objects with "
+            "pyarrow.json.read_json and pyarrow.parquet.write_table, or to CSV."
+        )
     if not text.strip():
         raise DataError(f"{path} is empty: its first line is blank; give a header and rows.")
     told = (found["delimiter"] or b"").decode("latin-1")

@@ -59,6 +59,8 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     for pattern in patterns:
+        if not pattern.strip():
+            raise DataError("a table is named by an empty text; give an existing table.")
         path = Path(pattern)
         if os.path.isfile(path):
             files.append(path)

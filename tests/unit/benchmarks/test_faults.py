@@ -1,15 +1,19 @@
 """Faults: what is injected ends with its phase, and what was seen is told."""
 
+import json
+import math
 import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import psutil
 import pytest
 
 from benchmarks import faults
+from benchmarks.common import write_result
 
 SLEEPER = "import time; time.sleep(60)"
 
@@ -70,3 +74,13 @@ def test_a_row_tells_answers_errors_and_health() -> None:
         "| slow | 96 | 3 × 504, 1 × 503, 2 not sent | 1 | 1.00 / 7.50 / 21 | 50% | 1 of 40, 12 ms |"
     )
     assert row in table
+
+
+def test_what_nobody_answered_is_null_in_the_file_and_a_dash_in_the_table(tmp_path: Path) -> None:
+    health = faults.health_summary([None, None])
+    assert health == {"probes": 2, "failed": 2, "p99_ms": None, "max_ms": None}
+    phase = {"requests": 1, "errors": {"timeout": 1}, "not_sent": 0, "late": 0, "health": health}
+    phase |= dict.fromkeys(("p50_ms", "p99_ms", "max_ms"), math.nan) | {"granted_share": 1.0}
+    write_result(tmp_path / "f.json", {"phases": {"kill": phase}, "rate_qps": 1, "budget_ms": 8})
+    data = json.loads((tmp_path / "f.json").read_text(), parse_constant=pytest.fail)
+    assert "| – / – / – | 100% | 2 of 2, – ms |" in faults.markdown(data)

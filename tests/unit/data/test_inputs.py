@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 import pytest
 
 from dynens.batch import NO_GROUP
@@ -41,6 +42,23 @@ def encoded(data, folder, **changed):
 
 def test_a_file_like_the_training_file_needs_no_word(data, tmp_path):
     batch, said = encoded(data, tmp_path)
+    assert len(batch) == ROWS
+    assert said == []
+
+
+@pytest.mark.parametrize("spelled", ["USER", "User", " user "])
+@pytest.mark.parametrize("others", [{}, {"x": None}])
+def test_a_column_that_differs_by_case_or_spaces_is_refused(data, tmp_path, spelled, others):
+    table = columns(user=None, **others) | {spelled: columns()["user"]}
+    path = tmp_path / "other.parquet"
+    pq.write_table(pa.table(table), path)
+    told = f"other.parquet has a column {spelled!r} but the run's table calls it 'user'; rename it"
+    with pytest.raises(DataError, match=told):
+        data.encode_file(str(path), print)
+
+
+def test_a_column_beside_the_one_that_it_resembles_is_none_of_the_model(data, tmp_path):
+    batch, said = encoded(data, tmp_path, USER=["?"] * ROWS)
     assert len(batch) == ROWS
     assert said == []
 

@@ -92,7 +92,7 @@ def test_empty_and_single_class_parts_are_refused():
     with pytest.raises(DataError, match="the train part is empty"):
         split_rows(config, LABELS, TRAIN_FILES, 0, times=TIMES)
     sorted_labels = np.sort(LABELS)
-    with pytest.raises(DataError, match=r"the valid part .* only one class"):
+    with pytest.raises(DataError, match=r"the valid part has \d+ positive and 0 negative"):
         split_rows(SplitConfig(by="time"), sorted_labels, TRAIN_FILES, 0, times=TIMES)
     bad = SplitConfig(by="time", valid_from=2e9, test_from=1.9e9)
     with pytest.raises(DataError, match="must be a time before"):
@@ -101,10 +101,23 @@ def test_empty_and_single_class_parts_are_refused():
 
 def test_small_tables_keep_more_for_validation_and_rare_classes_reach_every_part():
     labels = np.zeros(500, np.float32)
-    labels[:4] = 1
+    labels[:12] = 1
     split = split_rows(SplitConfig(), labels, np.zeros(500, np.int8), 0)
     assert abs((split == 0).sum() - 350) <= 2
-    assert all(labels[split == part].sum() >= 1 for part in range(3))
+    assert all(labels[split == part].sum() >= 2 for part in range(3))
+
+
+@pytest.mark.parametrize(("num_rows", "part"), [(5, "train"), (20, "valid")])
+def test_a_table_too_small_to_validate_anything_is_refused(num_rows, part):
+    labels = (np.arange(num_rows) % 2).astype(np.float32)
+    with pytest.raises(DataError, match=rf"the {part} part has 1 positive and \d negative"):
+        split_rows(SplitConfig(), labels, np.zeros(num_rows, np.int8), 0)
+
+
+def test_twenty_four_rows_are_enough():
+    labels = (np.arange(24) % 2).astype(np.float32)
+    split = split_rows(SplitConfig(), labels, np.zeros(24, np.int8), 0)
+    assert [int((split == part).sum()) for part in range(3)] == [16, 4, 4]
 
 
 def test_auto_tries_the_cuts_that_it_would_make():

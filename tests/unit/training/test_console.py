@@ -22,3 +22,14 @@ def test_a_stage_of_the_second_pass_has_only_its_own_note() -> None:
         watcher.finished(again, 3.0, False)
     said = [line.partition("] ")[2] for line in page.getvalue().splitlines()]
     assert said == ["student: 2.0 s (AUC 0.8012)", "student again: 3.0 s"]
+
+
+def test_a_stage_is_one_line_of_a_narrow_log() -> None:
+    page = io.StringIO()
+    stage = StageSpec("student", Path("student"), ())
+    with ConsoleWatcher(Console(file=page, width=40)) as watcher:
+        watcher.started(stage)
+        watcher.progress(stage, 1.0, "epoch 40, valid AUC 0.7119 ± 0.109, best 0.7140")
+        watcher.finished(stage, 2.0, False)
+    (line,) = page.getvalue().splitlines()
+    assert line.endswith("best 0.7140)")

@@ -1,9 +1,11 @@
 """How a run starts and resumes."""
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,8 +20,8 @@ from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 from training import pipeline, stage
 from training.context import StageContext
 from training.pipeline import Watcher, _prepare_here, fit
-from training.plan import DONE, finished_stages, plan
-from training.stage import run_stage
+from training.plan import DONE, StageSpec, finished_stages, plan
+from training.stage import PROGRESS_FILE, run_stage, work_directory
 
 FEATURES = FeatureSchema(label=LabelRule(column="y"), fields=(FieldSpec(name="c"),))
 
@@ -215,3 +217,20 @@ def test_rows_of_other_files_undo_what_was_trained(
         shutil.rmtree(run.data)
         started(dataset_of(table), run.root, resume=True)
         assert finished_stages(specs) == finished
+
+
+@pytest.mark.parametrize(("rows", "told"), [(200, " ± 0.034"), (40_000, "")])
+def test_an_auc_of_few_rows_is_told_with_its_error(tmp_path: Path, rows: int, told: str) -> None:
+    run, notes = RunDirectory(tmp_path), []
+    stage = StageSpec("learner:lr", tmp_path, ())
+    folder = work_directory(run, stage.name)
+    folder.mkdir(parents=True)
+    point = {"epoch": 2.0, "fraction": 0.5, "valid_auc": 0.75}
+    (folder / PROGRESS_FILE).write_text(json.dumps(point) + "\n")
+
+    class Noting(Watcher):
+        def progress(self, stage: StageSpec, fraction: float, note: str) -> None:
+            notes.append(note)
+
+    pipeline._report_progress(run, stage, Noting(), np.arange(rows, dtype=np.float32) % 2)
+    assert notes == [f"epoch 2, valid AUC 0.7500{told}, best 0.7500"]

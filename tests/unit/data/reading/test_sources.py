@@ -227,7 +227,8 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv", b"# of 2024\n" + GOOD, "its first line '# of 2024' is a comment"),
         ("t.csv.zip", b"PK\x03\x04\x00", "is a zip archive or an Excel workbook"),
         ("t.csv", bytes(range(256)), "zero bytes"),
-        ("t.jsonl", b'{"a": 1, "y": 0}\n', "is JSON, which is not read"),
+        ("t.jsonl", b'{"a": 1, "y": 0}\n', "is JSON, which is not read; convert it to Parquet"),
+        ("t.ndjson.gz", gzip.compress(b'{"a": 1}\n'), "ndjson.gz is JSON, which is not read"),
         ("t.csv", b"\xff\xfe" + b"\x00\xd8" * 9, "cannot be read"),
         ("t.csv", GOOD.replace(b"\n", b"\r"), "end lines with a line feed"),
         (
@@ -345,6 +346,8 @@ def test_missing_files_and_folders(tmp_path):
         expand([str(tmp_path / "nope.csv")])
     with pytest.raises(DataError, match="does not exist"):
         expand(["x" * 300])
+    with pytest.raises(DataError, match="a table is named by an empty text"):
+        expand([" "])
     with pytest.raises(DataError, match="/dev/null is not a file"):
         expand(["/dev/null"])
     with pytest.raises(DataError, match="is a folder"):
