@@ -74,6 +74,7 @@ def unified_schema(
                 kind = _UNTYPED
             types[name] = _common_type(types.get(name, kind), kind, name, file)
     types = {n: pa.string() if kind == _UNTYPED else kind for n, kind in types.items()}
+    refuse_times(config.features, types, str(files[0]))
     for name, purpose in needed.items():
         if name not in types and not any(entity.has(name) for entity in entities):
             is_key = any(entity.key == name for entity in entities)
@@ -208,6 +209,21 @@ def time_columns(features: FeatureSchema) -> dict[str, TimeFormat]:
 def numeric_fields(features: FeatureSchema) -> dict[str, FieldSpec]:
     """Numeric fields by the column that they read."""
     return {s.source: s for s in features.fields if s.kind == "numeric" and not s.derive}
+
+
+def refuse_times(features: FeatureSchema, types: Mapping[str, pa.DataType], where: str) -> None:
+    """Check that numeric fields do not read columns of dates and times, which have no one unit.
+
+    Raises:
+        DataError: one does.
+    """
+    for name, spec in numeric_fields(features).items():
+        kind = types.get(name, pa.null())
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            raise DataError(
+                f"{where}: column {name!r} holds times ({kind}) where the numeric field "
+                f"{spec.name!r} reads numbers; convert it, or fit with derive: epoch_days."
+            )
 
 
 def number_columns(features: FeatureSchema, schema: pa.Schema) -> set[str]:

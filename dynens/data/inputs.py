@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
-from dynens.data.columns import folded, number_columns, numeric_fields, time_columns
+from dynens.data.columns import (
+    folded,
+    number_columns,
+    numeric_fields,
+    refuse_times,
+    time_columns,
+)
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.fields import CategoricalEncoder, DenseVectorEncoder, misfits
+from dynens.data.inference.amounts import inexact_ids, told_inexact
 from dynens.data.reading.layouts import told_names
 from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
@@ -60,6 +67,7 @@ class InputFiles:
         self._unknown: Counter[str] = Counter()
         self._codes = _codes_with_zeros(encoder)
         self._lost_zeros: Counter[str] = Counter()
+        self._inexact: set[str] = set()
 
     @property
     def layout(self) -> SourceOptions:
@@ -86,6 +94,7 @@ class InputFiles:
             self._look_at_vectors(table)
             self._look_at_times(table)
             self._look_at_zeros(table)
+            self._inexact.update(inexact_ids(table, self.dataset.features.fields))
             rows += table.num_rows
             yield verbatim, self._with_numbers(table)
         self._settle(rows)
@@ -103,18 +112,24 @@ class InputFiles:
         joined = {e.entity for e in self.encoder.entities if e.key in present}
         fields = self.encoder.input_fields
         absent = [f.name for f in fields if f.name not in present and f.entity not in joined]
-        others = {folded(name): name for name in present - {f.name for f in fields}}
-        if alike := next((name for name in absent if folded(name) in others), None):
-            raise DataError(
-                f"{self.source} has a column {others[folded(alike)]!r} but the run's table calls "
-                f"it {alike!r}; rename it, or remove it if it is another one."
-            )
+        self._refuse_other_spelling(absent, present)
         if len(absent) == len(fields):
             raise DataError(
                 f"{self.source} has none of the model's columns ({_some(absent)}); "
                 "give a table like the one the run was trained on."
             )
         self._absent += [name for name in absent if name not in self._absent]
+
+    def _refuse_other_spelling(self, absent: Collection[str], present: Collection[str]) -> None:
+        """Check that no absent column is there under another spelling, which nothing reads."""
+        others = {folded(name): name for name in sorted(set(present) - set(self.known))}
+        alike = {name: others[folded(name)] for name in absent if folded(name) in others}
+        for name, other in alike.items():
+            raise DataError(
+                f"{self.source} has a column {other!r} but the run's table calls it {name!r}"
+                + (f", and {len(alike) - 1} more in another spelling" if len(alike) > 1 else "")
+                + "; rename it, or remove it if it is another one."
+            )
 
     def _look_for_values(self, table: pa.Table) -> None:
         """Tell columns that hold a value from those that have none yet."""
@@ -127,6 +142,9 @@ class InputFiles:
     def _with_numbers(self, table: pa.Table) -> pa.Table:
         """Texts that numeric fields read, looked at, and parsed where no other field reads them."""
         features = self.dataset.features
+        refuse_times(
+            features, dict(zip(table.column_names, table.schema.types, strict=True)), self.source
+        )
         parsed = number_columns(features, table.schema)
         numeric = numeric_fields(features)
         # Of a category that is a number too, other texts are new categories.
@@ -214,6 +232,7 @@ class InputFiles:
             if found.is_refused and found.count > MAX_UNREADABLE_SHARE * rows:
                 raise DataError(f"{text}; correct the file.")
             self.warnings.append(f"{text}, which count as missing")
+        self.warnings += [f"{self.source}: {told_inexact(n)}" for n in sorted(self._inexact)]
         for name, count in self._lost_zeros.items():
             if count > MAX_UNREADABLE_SHARE * rows:
                 self.warnings.append(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
 from dynens.data.reading.values import canonical_texts, plain
+from dynens.schema import FieldSpec
 
 EXACT = 2**53  # beyond, a float is not one integer
+_EXACT_FLOATS = {pa.float64(): EXACT, pa.float32(): 2**24}
 FEW_TEXTS = 0.2
 _MIN_KNOWN = 20
 _MIN_NUMBERS = 10  # fewer are categories and no more
@@ -74,6 +78,27 @@ def number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
         "is_integer": is_integer,
         "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
     }
+
+
+def inexact_ids(table: pa.Table, fields: Iterable[FieldSpec]) -> list[str]:
+    """Columns of categories that are floats too large for an integer to be told from the next."""
+    categories = {
+        f.source for f in fields if f.kind == "categorical" and f.is_read and not f.derive
+    }
+    found = []
+    for name in sorted(categories.intersection(table.column_names)):
+        exact = _EXACT_FLOATS.get(table.schema.field(name).type)
+        if exact is not None and (np.abs(to_numbers(table[name]).values) > exact).any():
+            found.append(name)
+    return found
+
+
+def told_inexact(name: str) -> str:
+    """What is wrong with one of `inexact_ids`."""
+    return (
+        f"{name} holds floating-point numbers so large that ids close to one another are the same; "
+        "write them as integers or texts"
+    )
 
 
 def spelled_numbers(texts: pa.StringArray) -> dict[str, object]:

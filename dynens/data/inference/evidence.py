@@ -12,6 +12,12 @@ COPY_AUC = 0.9999
 _SMOOTHING = 10.0
 _HALVES_SEED = (731, 1987)  # far from the seeds that made-up tables are drawn with
 
+ENOUGH_ROWS = 20
+"""With and without a value, for either to tell something."""
+_CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
+_MANY_ROWS = 100
+_NO_SMALL_PART, _ENOUGH_EXPECTED = 0.1, 20.0  # of the rows; positive ones by chance
+
 Labels = npt.NDArray[np.float32]
 
 
@@ -79,3 +85,44 @@ def _rank_auc(
     ranks = np.cumsum(together) - (together - 1) / 2
     wins = (ranks[places] * positives).sum() - num_positives * (num_positives + 1) / 2
     return float(wins / (num_positives * num_negatives))
+
+
+def auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
+    """Held-out AUC of whether rows have a value."""
+    return held_out_auc(known.astype(np.int64), labels, halves(len(known)))
+
+
+def unusual(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """(N,) which rows have not the most common value; -1, missing, is one."""
+    at: npt.NDArray[np.bool_] = codes + 1 != np.bincount(codes + 1).argmax()
+    return at
+
+
+def implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
+    """Whether rows that have not the most common value, missing among them, share one class."""
+    at = unusual(codes)
+    rows, base = int(at.sum()), float(labels.mean())
+    if rows < ENOUGH_ROWS:
+        return False
+    rate = float(labels[at].mean())
+    likely = base if rate > 0.5 else 1 - base  # that a row has the class which these rows have
+    same = max(rate, 1 - rate)
+    return same > 0.97 and likely < 0.8 and bool(likely**rows < _CHANCE)
+
+
+def is_positive_only(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
+    """Whether all of many rows that have not the most common value are of a rare positive class."""
+    at = unusual(codes)
+    return int(at.sum()) >= _MANY_ROWS and bool(labels[at].all()) and float(labels.mean()) < 0.5
+
+
+def never_positive(codes: npt.NDArray[np.int64], labels: Labels) -> int | None:
+    """The value, if any, of no small part of the rows of which none is positive; -1: missing.
+
+    By chance many of them would be.
+    """
+    counts, positives = np.bincount(codes + 1), np.bincount(codes + 1, labels)
+    counts[positives > 0] = 0
+    most = int(counts.argmax())
+    enough = max(_NO_SMALL_PART * len(codes), _ENOUGH_EXPECTED / max(float(labels.mean()), 1e-9))
+    return most - 1 if counts[most] >= enough else None

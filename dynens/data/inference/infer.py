@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dynens.data.columns import check_roles, check_types, unusable_type, unused_name
 from dynens.data.encoding.entities import RawEntity
+from dynens.data.inference.amounts import inexact_ids, told_inexact
 from dynens.data.inference.apart import apart_fields
 from dynens.data.inference.crossed import crossed_fields
 from dynens.data.inference.decide import ID_NAME, TEXT_WORDS, decide
@@ -60,8 +61,7 @@ from dynens.schema import (
 
 SAMPLE_ROWS = 100_000
 _MAX_BUCKETED = 60  # numeric fields with a sparse twin; more would swamp the rest
-_MANY_LINES = 20
-_MANY_VALUES = 50
+_MANY_LINES, _MANY_VALUES = 20, 50
 _NAMED = 5  # columns in one warning
 
 
@@ -192,6 +192,7 @@ class _Inference:
             self._decide(name, profile, roles)
         used, outcome = [f.source for f in self._fields], features.label.column
         self._result.warnings += named_after_leaks(profiles, used, outcome)
+        self._result.warnings += map(told_inexact, inexact_ids(self._sample, self._fields))
         self._limit_buckets()
         if roles.timestamp is None:
             self._result.warnings += maybe_row_times(self._fields)

@@ -38,7 +38,11 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
         return Leak("whether it is missing gives the label away completely (held-out AUC 1)", True)
     if auc >= COPY_AUC and few and profile.num_known > 100:
         return Leak("it gives the label away completely (held-out AUC 1)", True)
-    if named and (profile.implies_label or auc >= 0.75):
+    if profile.is_positive_only:
+        where = "has a value" if profile.missing_share > 0.5 else "has not its usual value"
+        return Leak(f"every row in which it {where} is positive", True)
+    tells = profile.implies_label or profile.rules_out_label is not None or auc >= 0.75
+    if named and tells:
         why = f"its name speaks of what follows the outcome, and it tells it (AUC {auc:.3f})"
         return Leak(why, True)
     if auc >= LEAK_AUC or profile.implies_label:
@@ -48,6 +52,12 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
         return Leak(
             f"{profile.name} nearly tells the label {where}; leave it out if it is only known "
             "afterwards",
+            False,
+        )
+    if profile.rules_out_label is not None:
+        return Leak(
+            f"of rows with {profile.rules_out_label} in {profile.name} none is positive; leave it "
+            "out if it is only known afterwards",
             False,
         )
     if named:
@@ -62,17 +72,17 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
 def named_after_leaks(
     profiles: Mapping[str, ColumnProfile], used: Collection[str], label: str
 ) -> list[str]:
-    """Warnings of used columns that by their name tell of a leak (`status_date` of `status`).
+    """Warnings of used columns named after a leak (`status_date` of `status`) or the label.
 
     Such a date may tell the label only together with others, which no column's own evidence shows.
     So may what stands beside the label in a structure (`outcome.seconds` of `outcome.clicked`).
     """
-    leaks = [name for name, profile in profiles.items() if _is_certain(profile)]
+    certain = [name for name, profile in profiles.items() if _is_certain(profile)]
+    leaks = {label: "is the label"} | dict.fromkeys(certain, "gives the label away")
     warnings = [
-        f"{name} has the name of {leak}, which gives the label away; leave it out if it is only "
-        "known afterwards"
+        f"{name} has the name of {leak}, which {what}; leave it out if it is only known afterwards"
         for name in dict.fromkeys(used)
-        for leak in leaks
+        for leak, what in leaks.items()
         if re.match(rf"{re.escape(leak)}([_\-. ]|[A-Z][a-z])", name)
     ]
     structure, point, _ = label.rpartition(".")

@@ -27,11 +27,17 @@ from dynens.data.inference.amounts import (
 )
 from dynens.data.inference.evidence import (
     COPY_AUC,
+    ENOUGH_ROWS,
     Labels,
+    auc_by_absence,
     auc_noise,
     halves,
     held_out_auc,
+    implies,
+    is_positive_only,
+    never_positive,
     ranges,
+    unusual,
 )
 from dynens.data.reading.lists import (
     CARET,
@@ -46,8 +52,6 @@ from dynens.data.reading.lists import (
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.values import canonical_codes, is_list_type, plain
 
-_ENOUGH = 20  # rows with and rows without a value, for either to tell something
-_CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
 _BUCKETS = 20
 _MAX_TEXTS = 20_000
 _SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
@@ -103,6 +107,8 @@ class ColumnProfile:
         auc_by_part: the same of one of the first parts, or the last one.
         num_positive: positive rows of the sample.
         implies_label: whether all values but the most common one go almost only with one class.
+        is_positive_only: whether they all go with the positive class, in many rows.
+        rules_out_label: the value of many rows of which none is positive, in words, or None.
     """
 
     name: str
@@ -138,6 +144,8 @@ class ColumnProfile:
     auc_by_part: float = 0.5
     num_positive: int = 0
     implies_label: bool = False
+    is_positive_only: bool = False
+    rules_out_label: str | None = None
 
     @property
     def repeats(self) -> float:
@@ -167,7 +175,7 @@ class ColumnProfile:
     def tells_by_absence(self) -> bool:
         """Whether it is filled exactly where rows have one label, as after the outcome."""
         fewest = min(self.num_known, self.num_rows - self.num_known)
-        return self.auc_by_absence >= COPY_AUC and fewest >= _ENOUGH
+        return self.auc_by_absence >= COPY_AUC and fewest >= ENOUGH_ROWS
 
     @property
     def may_number_rows(self) -> bool:
@@ -232,6 +240,7 @@ def profile_column(
     num_distinct = len(np.unique(codes[known]))
     if labels is not None and known.any():
         facts |= _label_facts(codes, numbers.values if numbers is not None else None, labels)
+        facts["rules_out_label"] = _in_words(never_positive(codes, labels), codes, array)
     return ColumnProfile(name, len(array), int(known.sum()), num_distinct, **facts)  # type: ignore[arg-type]
 
 
@@ -265,7 +274,7 @@ def _profile_lists(name: str, array: pa.Array, labels: Labels | None) -> ColumnP
         is_list=True,
         list_length=int(inside[0]) if is_vector else None,
         list_of_floats=floats,
-        auc_by_absence=0.5 if labels is None else _auc_by_absence(lengths > 0, labels),
+        auc_by_absence=0.5 if labels is None else auc_by_absence(lengths > 0, labels),
     )
 
 
@@ -357,30 +366,18 @@ def _label_facts(
     return {
         "auc_by_value": by_value,
         "auc_by_bucket": by_bucket,
-        "auc_by_absence": _auc_by_absence(codes >= 0, labels),
-        "auc_by_usual": held_out_auc(_unusual(codes).astype(np.int64), labels, half),
+        "auc_by_absence": auc_by_absence(codes >= 0, labels),
+        "auc_by_usual": held_out_auc(unusual(codes).astype(np.int64), labels, half),
         "num_positive": int(labels.sum()),
-        "implies_label": _implies(codes, labels),
+        "implies_label": implies(codes, labels),
+        "is_positive_only": is_positive_only(codes, labels),
     }
 
 
-def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
-    return held_out_auc(known.astype(np.int64), labels, halves(len(known)))
-
-
-def _unusual(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which rows have not the most common value, missing among them."""
-    unusual: npt.NDArray[np.bool_] = codes + 1 != np.bincount(codes + 1).argmax()
-    return unusual
-
-
-def _implies(codes: npt.NDArray[np.int64], labels: Labels) -> bool:
-    """Whether rows that have not the most common value, missing among them, share one class."""
-    unusual = _unusual(codes)
-    rows, base = int(unusual.sum()), float(labels.mean())
-    if rows < _ENOUGH:
-        return False
-    rate = float(labels[unusual].mean())
-    likely = base if rate > 0.5 else 1 - base  # that a row has the class which these rows have
-    same = max(rate, 1 - rate)
-    return same > 0.97 and likely < 0.8 and bool(likely**rows < _CHANCE)
+def _in_words(code: int | None, codes: npt.NDArray[np.int64], array: pa.Array) -> str | None:
+    """What rows with a code have for a value, and how many of the rows they are."""
+    if code is None:
+        return None
+    at = codes == code
+    value = "no value" if code < 0 else repr(array[int(at.argmax())].as_py())
+    return f"{value} ({at.mean():.0%} of all)"

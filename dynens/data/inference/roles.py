@@ -18,7 +18,10 @@ from dynens.schema import FeatureSchema, TimeFormat
 _KEY = r"([_\-. ]?(id|key|no|hash|uuid|guid))?$"
 USERS = (  # the likelier names first
     re.compile(r"(user|member|customer|visitor|uid|client|account|person|profile)" + _KEY),
-    re.compile(r"(reviewer|viewer|listener|player|subscriber|buyer|shopper)" + _KEY),
+    re.compile(
+        r"(reviewer|viewer|listener|player|subscriber|buyer|shopper|contact|recipient|cookie)"
+        + _KEY
+    ),
 )
 ITEMS = (  # the likelier names first
     re.compile(
@@ -26,7 +29,8 @@ ITEMS = (  # the likelier names first
         r"page|isbn)([_\-. ]?(id|key|no|hash|uuid|guid|asin|sku|code))?$"
     ),
     re.compile(
-        r"(content|post|photo|listing|offer|hotel|restaurant|recipe|course|game|place|note)"
+        r"(content|post|photo|listing|offer|hotel|restaurant|recipe|course|game|place|note|"
+        r"episode|podcast|prop|property|job)"
         r"[_\-. ]?(id|key|no|hash|uuid|guid)$"
     ),
 )
@@ -54,7 +58,7 @@ DATE = re.compile(  # of the row, or of what it shows
 )
 NUMBERING = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
 OUTCOME = re.compile(
-    r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|purchased?|bought|buy|ordered|"
+    r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|opened|purchased?|bought|buy|ordered|"
     r"conver(sion|ted)|attributed|long_view|(dis)?likes?|follow(ed)?|comment(ed)?|forward(ed)?|"
     r"shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|(play|watch|stay|read)_?time(_m?s)?|rating|"
     r"revenue|add(ed)?[_ ]?(to[_ ]?)?(cart|basket|wish_?list)|favou?rite|outcome|target|label)"

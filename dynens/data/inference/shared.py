@@ -19,6 +19,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynens.data.encoding.fitting import MAX_LEN
 from dynens.data.inference.evidence import COPY_AUC, LEAK_AUC, Labels
@@ -29,6 +30,7 @@ from dynens.schema import FieldSpec
 _ROWS = 20_000
 _LISTED = 1_000_000  # values of a list column that are looked at
 _MIN_DISTINCT = 10  # two of fewer values are found as a pair of categories (`crossed`)
+_MIN_NAMES = 5  # the same names mean the same, which tells with fewer rows than such a pair does
 _MIN_LISTED = 3
 _MIN_MEETINGS = 20  # rows
 _MIN_OVERLAP = 0.2
@@ -64,12 +66,14 @@ class Values:
         codes: (V,) all values end to end; equal values of any field have equal codes.
         rows: (V,) the row of each.
         single: (N,) the code of each row, -1 where it has none; of lists their length.
+        are_names: whether most of the distinct values have letters.
     """
 
     spec: FieldSpec
     codes: Codes
     rows: Codes
     single: Codes
+    are_names: bool
 
     @property
     def is_list(self) -> bool:
@@ -204,7 +208,9 @@ def values_of(fields: Sequence[FieldSpec], sample: pa.Table, texts: dict[str, in
         shared = [texts.setdefault(text, len(texts)) for text in distinct.to_pylist()]
         codes = np.append(np.array(shared, np.int64), -1)[local]
         single = codes if lengths is None else lengths
-        result.append(Values(spec, codes[codes >= 0], rows[codes >= 0], single))
+        letters = pc.match_substring_regex(distinct, r"\pL").cast(pa.float64())
+        are_names = bool(pc.mean(letters).as_py() > 0.5)
+        result.append(Values(spec, codes[codes >= 0], rows[codes >= 0], single, are_names))
     return result
 
 
@@ -239,11 +245,17 @@ def _overlapping(values: Sequence[Values]) -> Iterator[tuple[Values, Values]]:
     for i, j in combinations(range(len(values)), 2):
         common = int((held[i] & held[j]).sum())
         share = common / max(min(len(distinct[i]), len(distinct[j])), 1)
-        fewest = _MIN_LISTED if values[i].is_list or values[j].is_list else _MIN_DISTINCT
-        if common >= fewest and share >= _MIN_OVERLAP:
+        if common >= _fewest(values[i], values[j]) and share >= _MIN_OVERLAP:
             pairs.append((share, i, j))
     for _, i, j in sorted(pairs, key=lambda pair: -pair[0])[:_MAX_PAIRS]:
         yield values[i], values[j]
+
+
+def _fewest(a: Values, b: Values) -> int:
+    """Values in common from which on two fields may hold the same."""
+    if a.is_list or b.is_list:
+        return _MIN_LISTED
+    return _MIN_NAMES if a.are_names and b.are_names else _MIN_DISTINCT
 
 
 def meeting_of(a: Values, b: Values, labels: Labels, users: Codes) -> Meeting | None:

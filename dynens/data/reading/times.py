@@ -75,7 +75,7 @@ def _clocks(column: pa.Array) -> pa.Array:
     """Times without their offsets, which leaves what the clock shows."""
     if pa.types.is_timestamp(column.type):
         return pc.local_timestamp(column)
-    return pc.replace_substring_regex(column, _OFFSET.pattern, r"\1")
+    return pc.replace_substring_regex(column, _OFFSET.pattern, r"\1\3")
 
 
 def seconds_of(value: Any, time_format: TimeFormat = "auto", *, local: bool = False) -> float:
@@ -217,19 +217,22 @@ def _from_texts(column: pa.Array, time_format: TimeFormat) -> Floats:
 
 
 _ZULU = re.compile(r"\s*(Z|UTC|GMT)\s*$")
-_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) ?[-+]\d\d(?::?\d\d)?\s*$")
-_AWAY = re.compile(r":\d\d(?:\.\d+)? ?[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*\s*$")
+# Hours from UTC: those of RFC 2822, section 4.3, and of Central Europe.
+_ZONES = {"EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
+_ZONES |= {"CET": 1, "CEST": 2}
+_NAMED = "|".join(_ZONES)
+_CLOCK = r":\d\d(?:\.\d+)?(?:\s?[ap]\.?m\.?)?"
+_YEAR = r"(?: \d{4})?\s*$"  # behind the offset of what `date` prints
+_OFFSET = re.compile(rf"(?i)({_CLOCK})\s?([-+](?:0\d|1[0-4])(?::?\d\d)?|UTC|GMT|{_NAMED})({_YEAR})")
+_AWAY = re.compile(rf"(?i){_CLOCK}\s?(?:[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*|{_NAMED}){_YEAR}")
 _MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y")
 _DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
 _DATES = (
     *("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y"),
-    *("%d.%m.%y", "%d %b %y", "%d-%b-%y", "%m %d, %Y"),
+    *("%d.%m.%y", "%d %b %y", "%d-%b-%y", "%m %d, %Y", "%Y-%m-%d"),
 )
 _CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
-_LOGS = (
-    *("%b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S"),
-    *("%d %b %Y %H:%M:%S %z", "%b %d %H:%M:%S %z %Y"),
-)
+_LOGS = ("%b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S")
 _LAYOUTS = [
     tuple(date + clock for date in (*_DATES, *dates) for clock in _CLOCKS) + _LOGS
     for dates in (_MONTH_FIRST, _DAY_FIRST)
@@ -237,6 +240,8 @@ _LAYOUTS = [
 _MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y"]
 # Mon, 6 May 2024; Monday, May 6, 2024; Mon 6 May 2024
 _WEEKDAY = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +", re.IGNORECASE)
+_BEFORE_CLOCK = re.compile(r"(?<=\d)(?:,| at|, at) (?=\d\d?:\d\d)")  # 5/3/2022, 17:30
+_HALF_DAY = re.compile(r"(?<=\d)\s?([ap])\.?m\b\.?", re.IGNORECASE)  # 5:30pm
 _ORDINAL = re.compile(r"(?<=\d)(st|nd|rd|th)\b", re.IGNORECASE)  # October 26th, 2019
 _VERSION = re.compile(r"(\d\.\d+|\d+\.\d)\.\d\d")  # 2.10.15, where 02.10.15 is a day
 _LONG_MONTH = re.compile(
@@ -260,6 +265,8 @@ def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) ->
         return seconds_of(datetime.fromisoformat(text))
     except ValueError:
         pass
+    text, ahead_s = _without_offset(text)
+    text = _HALF_DAY.sub(r" \1m", _BEFORE_CLOCK.sub(" ", text))
     text = _LONG_MONTH.sub(r"\1", _ORDINAL.sub("", _WEEKDAY.sub("", text, 1)))
     if _MONTH_LIKE.fullmatch(text):
         layouts = _MONTHS
@@ -271,8 +278,22 @@ def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) ->
         except ValueError:
             continue
         layouts.insert(0, layouts.pop(i))
-        return seconds
+        return seconds - ahead_s
     return float("nan")
+
+
+def _without_offset(text: str) -> tuple[str, float]:
+    """(the text without its offset from UTC, which may be a zone's name; seconds ahead of UTC)."""
+    found = _OFFSET.search(text)
+    if found is None:
+        return text, 0.0
+    clock, offset, year = found.groups()
+    text = text[: found.start()] + clock + year
+    if offset[0] not in "-+":
+        return text, 3600.0 * _ZONES.get(offset.upper(), 0)
+    digits = offset[1:].replace(":", "").ljust(4, "0")
+    ahead_s = 3600.0 * int(digits[:2]) + 60.0 * int(digits[2:])
+    return text, -ahead_s if offset[0] == "-" else ahead_s
 
 
 def time_part(seconds: Floats, part: TimePart) -> Floats:

@@ -113,6 +113,48 @@ def test_absent_columns_are_named(data, tmp_path):
     assert "lacks 'x': missing in every row" in said[0]
 
 
+def test_all_columns_in_other_letter_case_are_counted(data, tmp_path):
+    x = columns()["x"]
+    with pytest.raises(DataError, match=r"calls it 'user', and 1 more in another spelling; rename"):
+        encoded(data, tmp_path, x=None, X=x, user=None, User=x, y=None, Y=x)
+    _, said = encoded(data, tmp_path, X=x)  # a column that nothing asks for
+    assert said == []
+
+
+def test_ids_that_floats_cannot_tell_apart_are_told(tmp_path):
+    users = [2**60 + 256 * (i % 7) for i in range(ROWS)]
+    table = pa.table(columns(user=users))
+    pq.write_table(table, tmp_path / "t.parquet")
+    dataset = dataset_from_files(tmp_path / "t.parquet", label="y")
+    data = prepare(dataset, tmp_path / "out", seed=0)
+    assert not [text for text in data.report["warnings"] if "floating-point" in text]
+    floats = table.set_column(0, "user", pa.array(np.array(users, float)))
+    pq.write_table(floats, tmp_path / "f.parquet")
+    said = []
+    data.encode_file(str(tmp_path / "f.parquet"), said.append)
+    assert [text.split(": user holds floating-point")[0] for text in said] == [
+        str(tmp_path / "f.parquet")
+    ]
+    again = dataset_from_files(tmp_path / "f.parquet", label="y")
+    told = prepare(again, tmp_path / "again", seed=0).report["warnings"]
+    assert any(text.startswith("user holds floating-point numbers so large") for text in told)
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.date32()])
+def test_times_are_no_numbers(data, tmp_path, kind):
+    table = pa.table(columns())
+    path = tmp_path / "other.parquet"
+    pq.write_table(table.set_column(1, "x", pa.nulls(ROWS, kind)), path)
+    with pytest.raises(
+        DataError, match=r"'x' holds times \(.*\) where the numeric field 'x' reads"
+    ):
+        data.encode_file(str(path), None)
+    fields = (FieldSpec(name="x", kind="numeric"),)
+    features = FeatureSchema(label=LabelRule(column="y"), fields=fields)
+    with pytest.raises(DataError, match="convert it, or fit with derive: epoch_days"):
+        prepare(DatasetConfig(files=(str(path),), features=features), tmp_path / "out", seed=0)
+
+
 @pytest.mark.parametrize("nothing", ["", "NA"])
 def test_columns_without_a_value_are_named(data, tmp_path, nothing):
     _, said = encoded(data, tmp_path, user=[nothing] * ROWS)

@@ -7,7 +7,7 @@ from dynens.data.inference.profile import profile_column
 
 RNG = np.random.default_rng(0)
 LABELS = (np.arange(1000) < 250).astype(np.float32)
-SOME = np.arange(1000) < 60  # a quarter of the positive rows
+SOME, MANY = np.arange(1000) < 60, np.arange(1000) < 120  # of the 250 positive rows
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,12 @@ SOME = np.arange(1000) < 60  # a quarter of the positive rows
         (np.where(SOME, np.arange(1000), -1), False),
         ([f"r{i}" if some else None for i, some in enumerate(SOME)], False),
         (np.where(SOME, "called back", "none yet"), False),
+        (np.where(MANY, "called back", "none yet"), True),
+        (np.where(MANY, RNG.lognormal(3, 1, 1000), np.nan), True),  # the value of an order
+        (np.where(MANY | (np.arange(1000) == 500), 1, 0), False),  # but for one row
+        (np.where(LABELS > 0, 0, np.arange(1000) % 2), False),  # 1 in none of the positive rows
+        (np.where(LABELS > 0, "a", np.where(np.arange(1000) % 9, "b", None)), True),
+        ([None if y == 0 and i % 2 else i % 7 for i, y in enumerate(LABELS)], False),
         ([f"R{10_000 + i}" for i in range(1000)], False),  # sorted by the label
         ([f"R{10_000 + i}" for i in RNG.permutation(1000)], None),
         (np.where(np.arange(1000) > 974, "refused", "-"), None),  # .75 ** 25 is likely enough
@@ -41,6 +47,34 @@ def test_a_warning_says_where_the_label_is_told():
     # Its name speaks of it too: beyond doubt.
     for name in ("revenue", "added_to_cart", "addToCart"):
         assert find_leak(profile_column(name, refund, LABELS)).certain
+
+
+def test_what_comes_before_the_label_in_a_funnel_is_warned_of_or_left_out():
+    opened = np.where((LABELS > 0) | (np.arange(1000) % 5 == 0), "yes", "no")
+    opened = pa.chunked_array([pa.array(opened)])
+    leak = find_leak(profile_column("seen", opened, LABELS))
+    assert leak is not None
+    assert "of rows with 'no' (60% of all) in seen none is positive; leave it out if" in leak.why
+    assert find_leak(profile_column("opened", opened, LABELS)).certain  # its name tells, too
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (["x", None], "every row in which it has a value is positive"),
+        ([3, 0], "every row in which it has not its usual value is positive"),
+    ],
+)
+def test_what_only_positive_rows_have_is_left_out(values, why):
+    column = pa.chunked_array([pa.array([values[0] if many else values[1] for many in MANY])])
+    assert find_leak(profile_column("c", column, LABELS)).why == why
+
+
+def test_what_has_the_name_of_the_label_is_warned_of():
+    used = ["response_latency_s", "responseTime", "responses", "latency"]
+    warnings = named_after_leaks({}, used, "response")
+    assert [text.split()[0] for text in warnings] == ["response_latency_s", "responseTime"]
+    assert "has the name of response, which is the label; leave it out if" in warnings[0]
 
 
 def test_what_has_the_name_of_a_leak_is_warned_of():

@@ -309,6 +309,8 @@ def test_rows_of_one_request(tmp_path, name):
         ("reviewerID", "Product (ASIN)"),
         ("user_hash", "item-uuid"),
         ("uid", "content_id"),
+        ("contact_id", "episode_id"),
+        ("cookie", "prop_id"),
     ],
 )
 def test_keys_whatever_joins_their_words(tmp_path, user, item):

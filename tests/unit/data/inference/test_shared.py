@@ -101,18 +101,25 @@ def test_the_end_that_is_kept_decides(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("num_values", "common", "found"),
-    [(9, 9, False), (40, 40, True), (40, 8, False)],
-    ids=["few values", "the same values", "few values in common"],
+    ("num_values", "common", "name", "found"),
+    [
+        (4, 4, "c", False),
+        (9, 9, "", False),
+        (9, 9, "c", True),
+        (40, 40, "c", True),
+        (40, 8, "c", True),
+        (40, 4, "c", False),
+        (40, 7, "", False),
+    ],
 )
-def test_values_must_be_many_and_the_same(tmp_path, num_values, common, found):
+def test_values_must_be_many_and_the_same(tmp_path, num_values, common, name, found):
     rng = np.random.default_rng(0)
     home, shop = rng.integers(0, num_values, (2, ROWS))
     shop = np.where(rng.random(ROWS) < 0.3, home, shop)
     clicks = (rng.random(ROWS) < np.where(home == shop, 0.7, 0.3)).astype(int)
     table = {
-        "home": [f"c{i}" for i in home],
-        "shop": [f"c{i}" if i < common else f"d{i}" for i in shop],
+        "home": [f"{name}{i}" for i in home],
+        "shop": [f"{name}{i if i < common else i + 100}" for i in shop],
         "click": clicks,
     }
     assert bool(shared(pa.table(table), tmp_path)) is found
