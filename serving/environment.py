@@ -7,6 +7,7 @@ lives in one folder that only its user can read, and goes with it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
@@ -115,10 +116,16 @@ def create_runtime() -> Runtime:
 
 def free_port() -> int:
     """A TCP port on loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ones: asked for one by one, the same may come twice."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def bearer_token(variable: str | None) -> str | None:

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from dynens.bundle import load_bundle
-from serving.environment import free_port
+from serving.environment import free_port, free_ports
 from tests.bundles import toy_run
 from tests.server_process import command_line
 
@@ -59,14 +59,15 @@ class Cluster:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
+    fallback, metrics, stats, dashboard, head_port, agent = free_ports(6)
     with tempfile.TemporaryDirectory(prefix="dyn-", dir="/tmp") as folder:
         environment = os.environ | {
             "PYTHONPATH": str(_ROOT),
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/h/haproxy.cfg",
             "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/h/a.sock",
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{folder}/h",
@@ -75,10 +76,9 @@ def cluster() -> Iterator[Cluster]:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
-        dashboard = free_port()
         command = [str(_BIN / "ray"), "start", "--head", "--block", "--num-cpus=2"]
-        command += [f"--port={free_port()}", f"--dashboard-port={dashboard}"]
-        command += [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}"]
+        command += [f"--port={head_port}", f"--dashboard-port={dashboard}"]
+        command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
         command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats"]
         with open(f"{folder}/log", "w", encoding="utf-8") as log:
             head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
