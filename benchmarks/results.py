@@ -192,9 +192,9 @@ def render(folder: Path) -> None:
         "rows; ± is the standard deviation over seeds.\n",
         "All sections use the default pool, except on MovieLens-1M: there RecBole's models are "
         "compared with a pool that had a single pair of autoencoders (`autorec`), and the sections "
-        "on routing, distillation, soft labels and stacking used a pool without autoencoders. "
-        "Accuracy and cascades are of networks whose embedding tables have a rate of their own, "
-        "all else is of the networks before that.\n",
+        "on distillation, soft labels and stacking used a pool without autoencoders. Accuracy, "
+        "cascades, routing and serving are of networks whose embedding tables have a rate of their "
+        "own, all else is of the networks before that.\n",
     ]
     for name, (title, command, section) in SECTIONS.items():
         parts.append(f"## {title}\n")
