@@ -42,8 +42,9 @@ from dynens.schema import DatasetConfig
 from training.architecture import settle, student_config
 from training.context import StageContext
 from training.int8 import fp32_graph
-from training.stages import labels_of, pool_logits, read_blend, valid_roles, weights_of
+from training.stages import labels_of, pool_logits, read_blend, weights_of
 from training.student import StudentLearner, teacher_system
+from training.valid_roles import valid_roles
 
 
 def train_student(

@@ -27,7 +27,7 @@ from dynens.metrics import auc
 from dynens.report.write import run_config
 from dynens.run import environment, write_json
 from training.int8 import fp32_graph
-from training.stages import valid_roles
+from training.valid_roles import valid_roles
 
 BLOCK_ROWS = (1, 10, 100, 500)
 ROUNDS = 5

@@ -43,10 +43,10 @@ from training.stages import (
     learner_seed,
     pool_logits,
     read_blend,
-    valid_roles,
     weights_of,
 )
 from training.student import teacher_system
+from training.valid_roles import valid_roles
 
 Rows = npt.NDArray[np.intp]
 # How a student is made from the answers: with labels beside them, and with nothing else.

@@ -41,7 +41,8 @@ from dynens.metrics import auc
 from dynens.models.registry import build_learner
 from dynens.report.write import run_config
 from dynens.run import MODEL_ONNX, RunDirectory
-from training.stages import calibrate_as, labels_of, pool_logits, valid_roles, weights_of
+from training.stages import calibrate_as, labels_of, pool_logits, weights_of
+from training.valid_roles import valid_roles
 
 # Depth, learning rate, subsample, colsample_bytree, reg_lambda.
 TREES = (

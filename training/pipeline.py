@@ -17,7 +17,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from dynens.bundle import load_bundle
 from dynens.config.run import RunConfig
 from dynens.data.prepared import ALSO_VALID, PreparedData, open_prepared
-from dynens.data.splits import Labels, select_mask
+from dynens.data.splits import Labels
 from dynens.errors import BadInputError, BundleError, DataError, DynensError, TrainingError
 from dynens.metrics import auc_error
 from dynens.run import RunDirectory, no_empty_folders
@@ -40,6 +40,7 @@ from training.plan import (
 )
 from training.reuse import compare_files, reuse_stages
 from training.stage import PROGRESS_FILE, run_stage, work_directory
+from training.valid_roles import valid_roles
 
 POLL_S = 0.3
 _LARGE_ERROR = 0.005  # of an AUC: beyond it the learners' order is mostly chance
@@ -325,9 +326,9 @@ def _result(reference: Any, stage: StageSpec, config: RunConfig) -> None:
 
 def _judging_labels(run: RunDirectory, config: RunConfig) -> Labels:
     """The labels of the validation rows that learners are stopped by."""
-    labels = open_prepared(run.data).split("valid").labels
-    assert labels is not None
-    return labels[select_mask(len(labels), config.router.select_share, config.seed)]
+    valid = open_prepared(run.data).split("valid")
+    assert valid.labels is not None
+    return valid.labels[valid_roles(config, valid).select]
 
 
 def _report_progress(run: RunDirectory, stage: StageSpec, watcher: Watcher, judged: Labels) -> None:

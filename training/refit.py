@@ -34,8 +34,9 @@ from training.router_stage import (
     export_routes,
     route_rows,
 )
-from training.stages import course, labels_of, pool_logits, valid_roles, weights_of
+from training.stages import course, labels_of, pool_logits, weights_of
 from training.student import StudentLearner
+from training.valid_roles import valid_roles
 
 
 def settled_architecture(context: StageContext) -> None:

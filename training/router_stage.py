@@ -41,9 +41,9 @@ from training.stages import (
     labels_of,
     pool_logits,
     read_blend,
-    valid_roles,
     weights_of,
 )
+from training.valid_roles import valid_roles
 
 STUDENT_ONNX = "student.onnx"
 ENSEMBLE_ONNX = "ensemble.onnx"

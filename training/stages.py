@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,12 @@ from dynens.batch import EncodedBatch
 from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
-from dynens.data.splits import select_mask
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.calibration import CalibrationChoice, calibrate
 from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
-from dynens.metrics import auc, informative_rows
+from dynens.metrics import auc
 from dynens.models.base import BaseLearner, FitReport
 from dynens.models.net_learner import LEARNER_FILE, NetLearner
 from dynens.models.registry import build_learner, load_learner
@@ -40,28 +38,10 @@ from dynens.run import (
 from training.architecture import student_config
 from training.context import StageContext
 from training.int8 import serve_int8, settled_trial
+from training.valid_roles import valid_roles
 
-MIN_ROWS_TO_SPLIT = 2000
 MEMBER_FLOOR = 0.05
 _NAME_CODES = 997
-
-
-@dataclass(frozen=True)
-class ValidRoles:
-    """Validation rows by role: `select` stops and chooses, `route` calibrates and routes."""
-
-    select: npt.NDArray[np.bool_]
-    route: npt.NDArray[np.bool_]
-
-
-def valid_roles(config: RunConfig, valid: EncodedBatch) -> ValidRoles:
-    """Roles by hash; a validation split that says little plays both, as halves decide nothing."""
-    assert valid.labels is not None
-    if informative_rows(valid.labels) < MIN_ROWS_TO_SPLIT:
-        everything = np.ones(len(valid), dtype=bool)
-        return ValidRoles(everything, everything)
-    select = select_mask(len(valid), config.router.select_share, config.seed)
-    return ValidRoles(select, ~select)
 
 
 def learner_seed(config: RunConfig, name: str) -> int:

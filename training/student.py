@@ -43,9 +43,9 @@ from training.stages import (
     pool_logits,
     read_blend,
     teacher_system,
-    valid_roles,
     weights_of,
 )
+from training.valid_roles import valid_roles
 
 
 def train_student(context: StageContext) -> None:

@@ -20,7 +20,7 @@ LEFT_OUT = -1
 PARTS = (*SPLITS, "unlabelled")
 _MANY, _FEW, _FEW_ROWS = (0.8, 0.1, 0.1), (0.7, 0.15, 0.15), 10_000
 _LATE = 0.9  # of the training rows, than which later parts are later
-# A half of the validation rows chooses models and the other one fits the router.
+# With a single row of a class, any model that ranks this one first has an AUC of 1.
 _LEAST_OF_A_CLASS = 2
 _STREAM = 8191  # keeps the cuts apart from tables that were drawn with the same seed
 Codes = npt.NDArray[np.int8]

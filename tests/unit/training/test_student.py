@@ -32,9 +32,9 @@ from training.stages import (
     calibrated_learners,
     pool_logits,
     read_blend,
-    valid_roles,
 )
 from training.student import StudentLearner, best_neural, teacher_system
+from training.valid_roles import valid_roles
 
 EVERYTHING = {
     "hints": {"weight": 0.5},
