@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -94,10 +95,10 @@ def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> C
         first, *others = e.errors()
         key = _key(first, data)
         if first["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"{origin}: unknown key {key!r}; dynens/config has the keys of a run, and "
-                "dynens/schema.py those of a dataset."
-            ) from e
+            known = _keys_beside(config_class, first["loc"])
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, 1, cutoff=0.65)
+            hint = f"did you mean {near[0]!r}?" if near else f"known ones are {', '.join(known)}."
+            raise ConfigError(f"{origin}: unknown key {key!r}; {hint}") from e
         where = f"{origin}: {key}" if key else origin
         if first["type"] == "value_error":
             raise ConfigError(f"{where}: {rule_of(first['msg'])}.") from e
@@ -118,6 +119,23 @@ def _key(error: ErrorDetails, data: Any) -> str:
         data = data.get(part) if is_key else data[part]
         parts.append(str(part))
     return ".".join(parts)
+
+
+def _keys_beside(config: type[FrozenConfig], place: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand where an error of `config` is."""
+    for part in place[:-1]:
+        field = config.model_fields.get(str(part))
+        if field is not None:
+            config = next(_sections_in(field.annotation), config)
+    return list(config.model_fields)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[FrozenConfig]]:
+    """The configuration classes in a type such as `dict[str, Section] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, FrozenConfig):
+        yield annotation
+    for inside in get_args(annotation):
+        yield from _sections_in(inside)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

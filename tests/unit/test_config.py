@@ -42,7 +42,12 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
             "latency_budget_ms is 9 but limits.max_budget_ms is 5; lower the one",
         ),
         (["seed.x=1"], "'seed' is a value"),
-        (["router.speed=1"], "unknown key 'router.speed'"),
+        (["router.speed=1"], "unknown key 'router.speed'; known ones are .*hard_fraction"),
+        (["router.hardfraction=1"], "key 'router.hardfraction'; did you mean 'hard_fraction'"),
+        (
+            ["learners.dcnv2.optimizer.maxepochs=1"],
+            "key 'learners.dcnv2.optimizer.maxepochs'; did you mean 'max_epochs'",
+        ),
         (["router.max_hard_fraction=2"], "router.max_hard_fraction.*given 2"),
         (["seed=abc"], "settings: seed must be a whole number .given 'abc'"),
         (["seed="], "settings: seed must be a whole number .given nothing"),
