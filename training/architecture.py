@@ -71,6 +71,13 @@ def _smaller(config: LearnerConfig, factor: int) -> LearnerConfig:
     )
 
 
+def widened(config: LearnerConfig, factor: float) -> LearnerConfig:
+    """The same architecture with wider layers and embeddings."""
+    units = tuple(max(round(units * factor), 1) for units in config.hidden_units)
+    dim = max(round(config.embedding_dim * factor), 1)
+    return config.model_copy(update={"hidden_units": units, "embedding_dim": dim})
+
+
 def choose(measured: list[Candidate], cap_us_per_row: float) -> Candidate:
     """The first candidate within the cap, else the cheapest."""
     for candidate in measured:

@@ -27,6 +27,7 @@ class StageContext:
         out: the directory this stage fills (renamed into place when it is complete).
         checkpoints: survives a killed worker; removed when the stage is complete.
         progress: told how far training is (`dynens.models.base.FitProgress`).
+        ends_at: when training ends, as `time.time` counts seconds; None: when it is done.
     """
 
     run: RunDirectory
@@ -36,6 +37,7 @@ class StageContext:
     checkpoints: Path
     progress: Callable[[Any], None]
     first: RunDirectory | None = None
+    ends_at: float | None = None
 
     def prepared(self) -> PreparedData:
         return open_prepared(self.run.data)

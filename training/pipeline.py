@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,16 @@ from dynens.bundle import load_bundle
 from dynens.config.run import RunConfig
 from dynens.data.prepared import ALSO_VALID, PreparedData, open_prepared
 from dynens.data.splits import Labels
-from dynens.errors import BadInputError, BundleError, DataError, DynensError, TrainingError
+from dynens.errors import (
+    BadInputError,
+    BundleError,
+    ConfigError,
+    DataError,
+    DynensError,
+    TrainingError,
+)
 from dynens.metrics import auc_error
-from dynens.run import RunDirectory, no_empty_folders
+from dynens.run import FIT_REPORT, RunDirectory, no_empty_folders, read_json
 from dynens.schema import DatasetConfig
 from training.cluster import cluster
 from training.context import read_settings
@@ -40,6 +47,7 @@ from training.plan import (
 )
 from training.reuse import compare_files, reuse_stages
 from training.stage import PROGRESS_FILE, run_stage, work_directory
+from training.time_limit import TimeLimit, time_limits
 from training.valid_roles import valid_roles
 
 POLL_S = 0.3
@@ -77,8 +85,8 @@ def fit(
         config: everything else.
         out: the run directory; must be new unless `resume`.
         resume: continue from the stages that are complete; refused where the source files or
-            settings have changed since (but for those of `ray`, which say where a run trains, not
-            what), while files that are gone are only warned of.
+            settings have changed since (but for those of `ray` and the time limit, which say where
+            and how long a run trains, not what), while files that are gone are only warned of.
         reuse: another run, whose stages are taken over where `config` leaves them as they are.
         watcher: told about progress.
 
@@ -86,7 +94,7 @@ def fit(
         BadInputError: the data or the directory cannot be used, or another process is using it.
         TrainingError: a stage failed.
     """
-    watcher = watcher or Watcher()
+    watcher, begun = watcher or Watcher(), time.time()
     check_student(config)
     _check_workers(config)
     run = RunDirectory(out.resolve())
@@ -102,8 +110,12 @@ def fit(
                 config = _prepare_passes(run, config, watcher, is_new=is_new)
                 with cluster(config.ray) as num_cpus:
                     check_cores(config, num_cpus)
-                    for place, stages in passes(config, run, num_cpus):
-                        _execute(place, config, stages, watcher)
+                    planned = passes(config, run, num_cpus)
+                    limits = time_limits(
+                        config.time_limit_min, begun, [stages for _, stages in planned], num_cpus
+                    )
+                    for (place, stages), limit in zip(planned, limits, strict=True):
+                        _execute(place, config, stages, watcher, limit)
             except BundleError:
                 raise  # a file of the run was damaged meanwhile; the others are good
             except BadInputError:
@@ -135,9 +147,14 @@ def _prepare_passes(
 
 
 def _check_workers(config: RunConfig) -> None:
-    """Refuse settings of learners that `ray.net_workers` cannot train, before anything is made."""
+    """Refuse settings that `ray.net_workers` cannot train with, before anything is made."""
     if config.ray.net_workers == 1:
         return
+    if config.time_limit_min is not None:
+        raise ConfigError(
+            f"time_limit_min is {config.time_limit_min:g} but ray.net_workers is "
+            f"{config.ray.net_workers}, and several workers know no limit; leave one of them out."
+        )
     from training.distributed import DistributedConfig, check_spread
 
     for learner in config.learners.values():
@@ -161,7 +178,7 @@ def _normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
     dataset, config = read_settings(settings, "config.yaml")
     return {
         "data": dataset.model_dump(mode="json"),
-        **config.model_dump(mode="json", exclude={"ray"}),
+        **config.model_dump(mode="json", exclude={"ray", "time_limit_min"}),
     }
 
 
@@ -271,7 +288,11 @@ def _prepared_note(data: PreparedData) -> str:
 
 
 def _execute(
-    run: RunDirectory, config: RunConfig, stages: list[StageSpec], watcher: Watcher
+    run: RunDirectory,
+    config: RunConfig,
+    stages: list[StageSpec],
+    watcher: Watcher,
+    limit: TimeLimit | None,
 ) -> None:
     finished = finished_stages(stages)
     for stage in stages:
@@ -283,7 +304,8 @@ def _execute(
         while len(finished) < len(stages):
             started = {stage.name for stage, _ in running.values()}
             for stage in ready(stages, finished, started):
-                running[_submit(run, config, stage)] = (stage, time.monotonic())
+                limited = stage if limit is None else limit.applied(stage)
+                running[_submit(run, config, limited)] = (stage, time.monotonic())
                 watcher.started(stage)
             done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
             for stage, _ in running.values():
@@ -292,6 +314,7 @@ def _execute(
                 stage, start = running.pop(reference)
                 _result(reference, stage, config)
                 finished.add(stage.name)
+                _report_end(stage, watcher, judged)
                 watcher.finished(stage, time.monotonic() - start, reused=False)
     finally:
         for reference in running:
@@ -334,13 +357,27 @@ def _judging_labels(run: RunDirectory, config: RunConfig) -> Labels:
 def _report_progress(run: RunDirectory, stage: StageSpec, watcher: Watcher, judged: Labels) -> None:
     points = _points(work_directory(run, stage.name) / PROGRESS_FILE)
     if points:
-        last, best = points[-1], max(point["valid_auc"] for point in points)
-        note = f"epoch {last['epoch']:.0f}"
-        if not stage.again:  # whose AUC is the first pass's
-            error = auc_error(last["valid_auc"], judged)
-            give_or_take = f" ± {error:.3f}" if error >= _LARGE_ERROR else ""
-            note += f", valid AUC {last['valid_auc']:.4f}{give_or_take}, best {best:.4f}"
-        watcher.progress(stage, float(last["fraction"]), note)
+        watcher.progress(stage, float(points[-1]["fraction"]), _told(points, stage, judged))
+
+
+def _report_end(stage: StageSpec, watcher: Watcher, judged: Labels) -> None:
+    """How a training ended; nothing of other stages."""
+    path = stage.directory / FIT_REPORT
+    if path.is_file():
+        report = read_json(path)
+        note = _told(report["curve"], stage, judged)
+        watcher.progress(stage, 1.0, f"{note}, cut by the time limit" if report["is_cut"] else note)
+
+
+def _told(points: Sequence[Mapping[str, float]], stage: StageSpec, judged: Labels) -> str:
+    """The last of a training's points, and the best AUC so far."""
+    last, best = points[-1], max(point["valid_auc"] for point in points)
+    note = f"epoch {last['epoch']:.0f}"
+    if stage.again:  # whose AUC is the first pass's
+        return note
+    error = auc_error(last["valid_auc"], judged)
+    give_or_take = f" ± {error:.3f}" if error >= _LARGE_ERROR else ""
+    return f"{note}, valid AUC {last['valid_auc']:.4f}{give_or_take}, best {best:.4f}"
 
 
 def _points(path: Path) -> list[dict[str, float]]:

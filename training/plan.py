@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class StageSpec:
         needs: names of stages that must be complete.
         num_cpus: cores it is given; none where workers of its own have them.
         again: whether it is of a second pass.
+        seconds: that its training may take, once it has begun; None: no limit.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StageSpec:
     needs: tuple[str, ...]
     num_cpus: int = 1
     again: bool = False
+    seconds: float | None = None
 
 
 def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageSpec]:
@@ -116,7 +118,7 @@ def is_complete(stage: StageSpec) -> bool:
     return read_mark(stage) is not None
 
 
-def finished_stages(stages: list[StageSpec]) -> set[str]:
+def finished_stages(stages: Sequence[StageSpec]) -> set[str]:
     """Complete stages whose needs are complete too, and still the ones they were made from.
 
     A stage after a lost one runs again, also where that one is there anew.

@@ -30,6 +30,7 @@ _READERS = {
     "router": ("router",),
     "serving": ("bundle",),
     "refit": (),
+    "time_limit_min": (),
     "report": (),
     "ray": (),
 }

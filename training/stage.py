@@ -48,6 +48,7 @@ def run_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
         out=out,
         checkpoints=work / "checkpoints",
         progress=json_progress(work / PROGRESS_FILE),
+        ends_at=None if stage.seconds is None else started + stage.seconds,
         first=run.held_out if run.is_refitted else None,
     )
     with explained(stage.name, run.root):

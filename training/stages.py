@@ -76,6 +76,7 @@ def train_learner(context: StageContext, name: str) -> None:
             checkpoint_dir=context.checkpoints,
             progress=context.progress,
             follow=follow,
+            ends_at=context.ends_at,
         )
         learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
@@ -281,6 +282,7 @@ def train_baseline(context: StageContext) -> None:
         checkpoint_dir=context.checkpoints,
         progress=context.progress,
         follow=follow,
+        ends_at=context.ends_at,
     )
     learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from dynens.distill.evidence import departures_tell
 from dynens.distill.gating import VoicesTeacher, voices_of
 from dynens.distill.hints import TeacherFeatures
 from dynens.distill.peers import Exchange
-from dynens.distill.teacher import Labeller, RowFactory, Teacher
+from dynens.distill.teacher import Labeller, RowFactory, StudentTeacher, Teacher
 from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.distill.views import Views
 from dynens.distill.weakness import Weakness
@@ -32,7 +33,7 @@ from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS, load_learner
 from dynens.run import ENSEMBLE_JSON, FIT_REPORT, MODEL_ONNX, read_json, write_json
-from training.architecture import student_config
+from training.architecture import student_config, widened
 from training.compression import Lessons, asked, compress, within
 from training.context import StageContext
 from training.inheritance import inherited_tables
@@ -108,12 +109,15 @@ class StudentLearner:
         evidence: dict[str, object] = {"departures_tell": None, "faithful": False}
         if self._may_be_first:
             departures = self._departures(learner)
-            is_faithful = departures < self._distill.faithful.below
+            is_wanted = departures < self._distill.faithful.below
+            has_time = self._has_time_for(self._faithful_epochs(), report)
             known = None if math.isnan(departures) else departures
-            evidence = {"departures_tell": known, "faithful": is_faithful}
-            if is_faithful:
+            evidence = {"departures_tell": known, "faithful": is_wanted and has_time}
+            if is_wanted and has_time:
                 taught = self._faithful()
                 learner, report = taught.train()
+            elif is_wanted:
+                report = replace(report, is_cut=True)
         told = {**report.to_dict(), **evidence}
         if parts > 1:
             learner, reports = compress(learner, taught.lessons(given))
@@ -136,17 +140,27 @@ class StudentLearner:
         student = learner.predict_logits(rows)
         return departures_tell(teacher, student, labels_of(rows), weights_of(rows))
 
-    def _faithful(self) -> StudentLearner:
-        """The student that hears its teacher alone."""
+    def _has_time_for(self, epochs: int, first: FitReport) -> bool:
+        """Whether there is, if each takes as long as one of the first student's."""
+        ends_at = self._context.ends_at
+        seconds = epochs * first.seconds / first.curve[-1].epoch
+        return ends_at is None or time.time() + seconds <= ends_at
+
+    def _faithful_epochs(self) -> int:
+        """For how many epochs a student that hears its teacher alone is trained."""
         options, faithful = self._config.optimizer, self._distill.faithful
         num_rows = len(self._train)
         steps_per_epoch = -(-num_rows // (options.batch_size or default_batch_size(num_rows)))
         epochs = max(faithful.epochs, -(-faithful.least_steps // steps_per_epoch))
-        epochs = min(epochs, max(faithful.most_steps // steps_per_epoch, 1), options.max_epochs)
+        return min(epochs, max(faithful.most_steps // steps_per_epoch, 1), options.max_epochs)
+
+    def _faithful(self) -> StudentLearner:
+        """The student that hears its teacher alone, all of whose epochs run."""
+        options, faithful = self._config.optimizer, self._distill.faithful
         changed = {
             "schedule": "cosine",
             "learning_rate": faithful.learning_rate,
-            "max_epochs": epochs,
+            "max_epochs": self._faithful_epochs(),
             "embedding_l2": 0.0,
         }
         optimizer = options.model_copy(update=changed)
@@ -230,7 +244,16 @@ class StudentLearner:
                 network.product.fill(tables)
             return DistillTrainer(network, config, distill, teaching, seed, checkpoints, progress)
 
-        return learner, learner.fit_with(trainer, self._train, self._stop_rows, self._follow)
+        ends_at = self._ends_at(trainings=distill.generations - generation)
+        report = learner.fit_with(trainer, self._train, self._stop_rows, self._follow, ends_at)
+        return learner, report
+
+    def _ends_at(self, trainings: int) -> float | None:
+        """When the next of so many trainings ends, which share the time that is left."""
+        ends_at = self._context.ends_at
+        if ends_at is None:
+            return None
+        return time.time() + max(ends_at - time.time(), 0.0) / trainings
 
     def _taught_by(self, learner: NetLearner, before: Teaching) -> Teaching:
         """The teaching of the next generation: the last one's answers in place of the pool's."""
@@ -347,17 +370,6 @@ class StudentLearner:
         return TeacherFeatures(teacher.networks_[-1], self._train, self._config.optimizer.precision)
 
 
-@dataclass(frozen=True)
-class StudentTeacher:
-    """A trained student that labels the made-up rows of the next generation."""
-
-    learner: NetLearner
-
-    def logits(self, batch: EncodedBatch) -> Logits:
-        """(B,) float32."""
-        return self.learner.predict_logits(batch)
-
-
 def _train_peer(
     context: StageContext,
     config: LearnerConfig,
@@ -375,13 +387,6 @@ def _train_peer(
 
 def _silent(progress: FitProgress) -> None:
     del progress
-
-
-def widened(config: LearnerConfig, factor: float) -> LearnerConfig:
-    """The same architecture with wider layers and embeddings."""
-    units = tuple(max(round(units * factor), 1) for units in config.hidden_units)
-    dim = max(round(config.embedding_dim * factor), 1)
-    return config.model_copy(update={"hidden_units": units, "embedding_dim": dim})
 
 
 def in_memory(batch: EncodedBatch) -> EncodedBatch:

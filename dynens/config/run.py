@@ -170,6 +170,8 @@ class RunConfig(FrozenConfig):
             validation has settled epochs, members, weights, calibration and threshold. "auto":
             where rows are cut by time and no validation table is given, as the rows nearest to
             those to come would train nothing otherwise.
+        time_limit_min: minutes that `fit` may take, for which trainings end early; None: no limit.
+            A run that goes on may have another one.
     """
 
     seed: int = Field(default=1, ge=0, le=_MAX_SEED)
@@ -182,6 +184,7 @@ class RunConfig(FrozenConfig):
     router: RouterConfig = RouterConfig()
     serving: ServingConfig = ServingConfig()
     refit: Literal["auto"] | bool = "auto"
+    time_limit_min: float | None = Field(default=None, gt=0)
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
 

@@ -18,6 +18,7 @@ from dynens.distill.augment import RowSpace, make_rows
 from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Blend, Logits
 from dynens.ensemble.scorer import PoolScorer
+from dynens.models.net_learner import NetLearner
 
 LOOKAHEAD_CHUNKS = 4
 # Chunks that a step draws its rows from: enough that a row's uses lie many steps apart.
@@ -40,6 +41,17 @@ class Teacher:
     def logits(self, batch: EncodedBatch) -> Logits:
         """(B,) float32 teacher logits."""
         return self.blend.logit(self.scorer.logits(batch))
+
+
+@dataclass(frozen=True)
+class StudentTeacher:
+    """A trained student that labels the made-up rows of the next generation."""
+
+    learner: NetLearner
+
+    def logits(self, batch: EncodedBatch) -> Logits:
+        """(B,) float32."""
+        return self.learner.predict_logits(batch)
 
 
 class Labeller(Protocol):

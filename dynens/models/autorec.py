@@ -279,6 +279,7 @@ class AutoRecLearner(PairLearner):
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
         follow: FitReport | None = None,
+        ends_at: float | None = None,
     ) -> FitReport:
         config = resolve_config(self.config, self.layout, len(train))
         with reproducible(self.seed, config.num_threads):
@@ -289,7 +290,7 @@ class AutoRecLearner(PairLearner):
                     side.base.fill_(math.log(rate / (1 - rate)))
             network.to(config.device)
             trainer = AutoRecTrainer(network, config, self.seed, checkpoint_dir, progress)
-            trainer.unlabelled, trainer.follow = unlabelled, follow
+            trainer.unlabelled, trainer.follow, trainer.ends_at = unlabelled, follow, ends_at
             report = trainer.fit(train, valid)
         self.config, self.network_ = config, network.cpu().eval()
         return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,7 +50,8 @@ def validation_score(point: CurvePoint) -> float:
 class FitReport:
     """What `fit` did: the training curve, wall time in seconds, and the point it kept.
 
-    `best_score` is what early stopping maximised there, -inf where nothing was stopped by one.
+    `best_score` is what early stopping maximised there, -inf where nothing was stopped by one;
+    `is_cut` says that time was up before training was done.
     """
 
     curve: tuple[CurvePoint, ...]
@@ -57,6 +59,7 @@ class FitReport:
     best_epoch: float
     best_auc: float
     best_score: float = -math.inf
+    is_cut: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without `best_score`, which only compares trainings of one kind."""
@@ -80,7 +83,8 @@ class FitReport:
 
         curve = tuple(point_of(point) for point in values["curve"])
         seconds, epoch, best = (values[name] for name in ("seconds", "best_epoch", "best_auc"))
-        return cls(curve, seconds, number(epoch), number(best))
+        cut = values.get("is_cut", False)
+        return cls(curve, seconds, number(epoch), number(best), is_cut=cut)
 
     @property
     def best_index(self) -> int:
@@ -116,6 +120,11 @@ class FitProgress:
 ProgressCallback = Callable[[FitProgress], None]
 
 
+def is_time_up(ends_at: float | None) -> bool:
+    """Whether `ends_at` has come, in seconds as `time.time` counts them; never where it is None."""
+    return ends_at is not None and time.time() >= ends_at
+
+
 class BaseLearner(Protocol):
     """A base learner of the pool. Same seed, rows and thread count give the same learner."""
 
@@ -136,6 +145,7 @@ class BaseLearner(Protocol):
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
         follow: FitReport | None = None,
+        ends_at: float | None = None,
     ) -> FitReport:
         """Train on `train` (its `.stats` are leakage-free); `valid` only stops training early.
 
@@ -144,6 +154,9 @@ class BaseLearner(Protocol):
         `follow` is how an earlier training of the same learner went, on rows without `valid`. This
         one, on rows with it, takes what validation said from there: it lowers its learning rate at
         the same points and ends at the one that was kept.
+
+        At `ends_at`, in seconds as `time.time` counts them, training ends with a last validation
+        point, and the best one is kept.
 
         With a `checkpoint_dir` that holds the checkpoint of an interrupted run of the same
         learner, training continues there and ends as the undisturbed run would have.

@@ -32,6 +32,7 @@ from dynens.models.base import (
     FitProgress,
     FitReport,
     ProgressCallback,
+    is_time_up,
     validation_score,
 )
 from dynens.models.defaults import resolve_config
@@ -103,6 +104,7 @@ class BMFLearner(PairLearner):
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
         follow: FitReport | None = None,
+        ends_at: float | None = None,
     ) -> FitReport:
         started = time.monotonic()
         config = resolve_config(self.config, self.layout, len(train))
@@ -112,7 +114,8 @@ class BMFLearner(PairLearner):
             heard = heard_rows(self.layout, config, train, unlabelled, self.seed)
             sampler = Sampler(heard, self.pair, config, self.seed)
             course = _resumed(sampler, checkpoint)
-            while sampler.sweep < last and not course.is_over:
+            is_cut = False
+            while sampler.sweep < last and not course.is_over and not is_cut:
                 done = max(sampler.sweep, config.gibbs.burn_in)
                 sampler.run_to(min(done + _SWEEPS_PER_POINT, last), config.gibbs.burn_in)
                 self._posterior = sampler.posterior(self.product_width(self.pair, config))
@@ -121,12 +124,15 @@ class BMFLearner(PairLearner):
                     point = follow.followed(len(course.curve), point)
                 course.add(point, self._posterior, keep=follow is not None)
                 _save(sampler, course, checkpoint)
+                is_cut = is_time_up(ends_at)
                 if progress is not None:
-                    share = 1.0 if course.is_over else sampler.sweep / last
+                    share = 1.0 if course.is_over or is_cut else sampler.sweep / last
                     progress(FitProgress(config.display_name, share, point))
         self.config, self._posterior = config, course.posterior
         best, seconds = course.curve[course.best], time.monotonic() - started
-        return FitReport(tuple(course.curve), seconds, best.epoch, best.valid_auc, best.score)
+        return FitReport(
+            tuple(course.curve), seconds, best.epoch, best.valid_auc, best.score, is_cut
+        )
 
     def _point(self, sweep: int, train: EncodedBatch, valid: EncodedBatch) -> CurvePoint:
         assert train.labels is not None

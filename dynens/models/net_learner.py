@@ -69,6 +69,7 @@ class NetLearner:
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
         follow: FitReport | None = None,
+        ends_at: float | None = None,
     ) -> FitReport:
         del unlabelled
         return self.fit_with(
@@ -76,6 +77,7 @@ class NetLearner:
             train,
             valid,
             follow,
+            ends_at,
         )
 
     def fit_with(
@@ -84,6 +86,7 @@ class NetLearner:
         train: EncodedBatch,
         valid: EncodedBatch,
         follow: FitReport | None = None,
+        ends_at: float | None = None,
     ) -> FitReport:
         """`fit` with another training loop: distillation brings its own `Trainer`."""
         config = resolve_config(self.config, self.layout, len(train))
@@ -91,7 +94,7 @@ class NetLearner:
             network = self.build_network(config)
             network.fit_stats(train.stats)
             trainer = make_trainer(network.to(config.device), config)
-            trainer.follow = follow
+            trainer.follow, trainer.ends_at = follow, ends_at
             report = trainer.fit(train, valid)
             self.networks_ = [network.cpu()]
             if trainer.state.snapshots:

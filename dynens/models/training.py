@@ -30,6 +30,7 @@ from dynens.models.base import (
     FitReport,
     ProgressCallback,
     bootstrap_rows,
+    is_time_up,
     validation_score,
 )
 from dynens.models.batches import TensorBatch, minibatches, prediction_batches
@@ -50,6 +51,7 @@ from dynens.models.optim import (
 from dynens.run import intact, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
+_PROGRESS = ("epoch", "step", "finished", "is_cut", "best_epoch")  # of a state, as numbers
 Weights = dict[str, Tensor]
 Network = TypeVar("Network", bound=torch.nn.Module)
 Batch = TypeVar("Batch")
@@ -92,6 +94,7 @@ class TrainingState:
     epoch: int = 0
     step: int = 0
     finished: bool = False
+    is_cut: bool = False
     curve: list[CurvePoint] = field(default_factory=list)
     best_epoch: float = 0.0
     best: Weights = field(default_factory=dict)
@@ -101,7 +104,8 @@ class TrainingState:
 class BaseTrainer(ABC, Generic[Network, Batch]):
     """Trains one network, on the device it is on; subclasses say what a step is.
 
-    With `follow` set, it goes as that earlier training went; see `BaseLearner.fit`.
+    With `follow` set, it goes as that earlier training went, and it ends by `ends_at`; see
+    `BaseLearner.fit`.
 
     Args:
         network: the network; its weights change in place.
@@ -112,6 +116,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
     """
 
     follow: FitReport | None = None
+    ends_at: float | None = None
 
     def __init__(
         self,
@@ -181,6 +186,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             best_epoch=self.state.best_epoch,
             best_auc=max((p.valid_auc for p in self.state.curve), default=math.nan),
             best_score=self.schedule.best,
+            is_cut=self.state.is_cut,
         )
 
     def _epoch(
@@ -211,14 +217,15 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             losses.append(self.train_step(batch))
             check_finite(losses[-1], self.config.display_name, epoch + step / num_steps)
             self.state.step += 1
-            if step in evaluate_at:
+            self.state.is_cut = is_time_up(self.ends_at)
+            if step in evaluate_at or self.state.is_cut:
                 with self.average.applied() if self.average else contextlib.nullcontext():
                     logits = self.validate(valid)
                     progress = epoch + step / num_steps
                     point = self._point(valid, logits, progress, float(np.mean(losses)))
                     decision = self._keep(point, snapshots)
                 losses.clear()
-                self._act(decision)
+                self._act("stop" if self.state.is_cut else decision)
                 if self.follow and len(self.state.curve) > self.follow.best_index:
                     self.state.finished = True
                 self._report(point)
@@ -315,7 +322,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             "average": None if self.average is None else self.average.state_dict(),
             "extra": self.extra_state(),
             "state": {
-                **{k: getattr(state, k) for k in ("epoch", "step", "finished", "best_epoch")},
+                **{k: getattr(state, k) for k in _PROGRESS},
                 "curve": [asdict(point) for point in state.curve],
                 "best": state.best,
                 "snapshots": state.snapshots,

@@ -37,7 +37,9 @@ from dynens.models.base import (
     ProgressCallback,
     StatSource,
     bootstrap_rows,
+    is_time_up,
     positive_rate,
+    validation_score,
 )
 from dynens.models.batches import prediction_batches
 from dynens.models.defaults import resolve_config
@@ -124,6 +126,7 @@ class XGBoostLearner:
         checkpoint_dir: Path | None = None,
         progress: ProgressCallback | None = None,
         follow: FitReport | None = None,
+        ends_at: float | None = None,
     ) -> FitReport:
         del unlabelled
         started = time.monotonic()
@@ -143,7 +146,7 @@ class XGBoostLearner:
             )
         )
         num_trees = options.num_trees if follow is None else follow.best_index + 1
-        callback = _Progress(self.config.display_name, num_trees, progress, follow)
+        callback = _Progress(self.config.display_name, num_trees, progress, follow, ends_at)
         self.booster_ = xgboost.train(
             self._parameters(positive_rate(labels, weight), valid),
             matrices[0],
@@ -153,7 +156,7 @@ class XGBoostLearner:
             verbose_eval=False,
             callbacks=[callback],
         )
-        best = num_trees - 1 if follow else self.booster_.best_iteration
+        best = num_trees - 1 if follow else callback.best
         self.booster_ = self.booster_[: best + 1]
         return callback.report(best, time.monotonic() - started)
 
@@ -274,9 +277,11 @@ class _Progress(xgboost.callback.TrainingCallback):  # type: ignore[misc]
         num_trees: int,
         progress: ProgressCallback | None,
         follow: FitReport | None,
+        ends_at: float | None,
     ) -> None:
         super().__init__()
-        self.follow = follow
+        self.follow, self.ends_at = follow, ends_at
+        self.is_cut = False
         self.learner = learner
         self.num_trees = num_trees
         self.progress = progress
@@ -297,10 +302,17 @@ class _Progress(xgboost.callback.TrainingCallback):  # type: ignore[misc]
         if self.progress is not None and (epoch + 1) % 10 == 0:
             fraction = (epoch + 1) / self.num_trees
             self.progress(FitProgress(self.learner, fraction, point))
-        return False
+        self.is_cut = is_time_up(self.ends_at)
+        return self.is_cut
+
+    @property
+    def best(self) -> int:
+        """Position in the curve of the first best point; time may be up before any is settled."""
+        return max(range(len(self.curve)), key=lambda i: validation_score(self.curve[i]))
 
     def report(self, best: int, seconds: float) -> FitReport:
-        return FitReport(tuple(self.curve), seconds, best + 1, self.curve[best].valid_auc)
+        auc = self.curve[best].valid_auc
+        return FitReport(tuple(self.curve), seconds, best + 1, auc, is_cut=self.is_cut)
 
 
 def append_trees(model: onnx.ModelProto, booster: dict[str, Any]) -> None:

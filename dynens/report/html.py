@@ -42,7 +42,8 @@ def render(
     """Write the plots and `report.html` of an evaluated run."""
     names, matrix = correlation_matrix(scored)
     reliability = reliability_curves(scored, batch)
-    curves = _training_curves(run)
+    trainings = _trainings(run.held_out)
+    curves = {name: report["curve"] for name, report in trainings.items()}
     figures: dict[str, Callable[[Axes], None]] = {
         "auc_cost": lambda ax: plots.auc_cost(ax, metrics),
         "auc_fraction": lambda ax: plots.auc_fraction(ax, metrics),
@@ -67,6 +68,7 @@ def render(
         ensemble=read_json(run.ensemble / ENSEMBLE_JSON),
         int8_trials=_int8_trials(run),
         student=_labels_told(run),
+        cut=[name for name, report in trainings.items() if report.get("is_cut")],
         data_report=data.report,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         colours=plots.COLOURS,
@@ -89,10 +91,11 @@ def value_name(encoder: RowEncoder, field: str, value_id: int) -> str:
     return f"bucket {value_id - FIRST_VALUE_ID}"
 
 
-def _training_curves(run: RunDirectory) -> dict[str, list[Mapping[str, Any]]]:
+def _trainings(run: RunDirectory) -> dict[str, Mapping[str, Any]]:
+    """How each training went, by the name of what was trained."""
     directories = {path.name: path for path in sorted(run.learners.iterdir())}
     directories |= {"baseline": run.baseline, "student": run.student}
-    return {name: read_json(path / FIT_REPORT)["curve"] for name, path in directories.items()}
+    return {name: read_json(path / FIT_REPORT) for name, path in directories.items()}
 
 
 def _labels_told(run: RunDirectory) -> Mapping[str, Any]:

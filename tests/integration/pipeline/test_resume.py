@@ -98,6 +98,26 @@ def test_a_killed_worker_is_started_again(workplace: Path, finished: Path) -> No
     assert figures(out) == pytest.approx(figures(finished), abs=SAME_AUC)
 
 
+def test_a_time_limit_ends_trainings_and_a_run_goes_on_without_it(workplace: Path) -> None:
+    out = workplace / "limited"
+    arguments = ["--train", workplace / "clicks.csv", "--label", "bought", "--out", out]
+    arguments += ["--config", workplace / "fast.yaml"]
+    limited = dynens("fit", *arguments, "--set", "time_limit_min=0.01")
+    assert limited.returncode == 0, limited.stderr
+    for name in ("learner dnn", "learner trees", "baseline", "student"):
+        (line,) = (line for line in limited.stdout.splitlines() if f"] {name}:" in line)
+        assert line.endswith("cut by the time limit)")
+    assert (
+        "The time limit ended the training of dcnv2, dnn"
+        in (out / "report/report.html").read_text()
+    )
+    shutil.rmtree(out / "student")
+    resumed = dynens("fit", *arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("already done") >= 4
+    assert "cut by" not in resumed.stdout
+
+
 def test_a_run_can_be_exported_again_without_training(finished: Path, workplace: Path) -> None:
     again = workplace / "exported"
     shutil.copytree(finished, again)

@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from dynens.batch import FIRST_VALUE_ID, OUT_OF_VOCABULARY, Candidates, EncodedBatch
-from dynens.config.learner import GibbsConfig, LearnerConfig, OptimizerConfig, TreesConfig
+from dynens.config.learner import OptimizerConfig
 from dynens.config.serving import EngineConfig
 from dynens.errors import BundleError
 from dynens.graph import Form, Graph
 from dynens.layers.products import Table
 from dynens.metrics import auc
-from dynens.models.base import BaseLearner, FitProgress, FitReport
+from dynens.models.base import BaseLearner, FitProgress
 from dynens.models.pairs import PairLearner
 from dynens.models.rank_graph import rank_graph
 from dynens.models.registry import MODELS, build_learner, load_learner
-from dynens.run import finite
+from tests.unit.models.learners import FORMS, config_of, every_model
 from tests.unit.models.tables import TinyTable, tiny_table
 
 TABLES = {
@@ -65,10 +65,7 @@ CONTEXT_TABLES = {
     ),
 }
 
-# "dnn x3" is a dnn of three branches, "dnn *6" one with the product of vectors of length 6.
-FORMS = (*sorted(MODELS), "dnn x3", "ipnn x3", "dnn *6", "ipnn *6")
 OF_PAIRS = {name for name, model in MODELS.items() if issubclass(model, PairLearner)}
-every_model = pytest.mark.parametrize("model", FORMS)
 
 
 def models_on(tables: Mapping[str, TinyTable]) -> pytest.MarkDecorator:
@@ -80,24 +77,6 @@ def models_on(tables: Mapping[str, TinyTable]) -> pytest.MarkDecorator:
         if model not in OF_PAIRS or table.layout.largest_pair() is not None
     ]
     return pytest.mark.parametrize(("model", "table_name"), pairs)
-
-
-def config_of(form: str, **updates: object) -> LearnerConfig:
-    model, _, product_width = form.partition(" *")
-    model, _, branches = model.partition(" x")
-    return LearnerConfig(
-        model=model,  # type: ignore[arg-type]
-        branches=int(branches or 1),
-        product_width=int(product_width or 0),
-        embedding_dim=4,
-        hidden_units=(8, 8),
-        use_stats=True,
-        optimizer=OptimizerConfig(
-            max_epochs=3, batch_size=64, learning_rate=0.01, embedding_rate_factor=1.0
-        ),
-        trees=TreesConfig(num_trees=12, max_depth=3, min_child_weight=1),
-        gibbs=GibbsConfig(sweeps=30, burn_in=10),
-    ).model_copy(update=updates)
 
 
 def fitted(model: str, table: TinyTable, seed: int = 1, **updates: object) -> BaseLearner:
@@ -250,28 +229,6 @@ def test_same_seed_gives_the_same_learner_and_another_seed_another(model: str) -
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
-
-
-@every_model
-def test_a_learner_that_follows_another_training_on_its_rows_becomes_that_learner(
-    model: str,
-) -> None:
-    """It hears nothing of the validation rows it is given, whose labels are the wrong ones here."""
-    table = TABLES["plain"]
-    assert table.valid.labels is not None
-    wrong = dataclasses.replace(table.valid, labels=1 - table.valid.labels)
-    first = build_learner(config_of(model), table.layout, table.stats, seed=3)
-    report = first.fit(table.train, table.valid)
-    told = FitReport.from_dict(json.loads(json.dumps(finite(report.to_dict()))))
-    second = build_learner(first.config, table.layout, table.stats, seed=3)
-    again = second.fit(table.train, wrong, follow=told)
-    np.testing.assert_array_equal(
-        second.predict_logits(table.valid), first.predict_logits(table.valid)
-    )
-    assert [p.valid_auc for p in again.curve] == [
-        p.valid_auc for p in report.curve[: report.best_index + 1]
-    ]
-    assert (again.best_epoch, again.best_auc) == (report.best_epoch, report.best_auc)
 
 
 @every_model

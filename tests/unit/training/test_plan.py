@@ -93,3 +93,11 @@ def test_the_width_that_a_run_settles_is_not_given(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"student.product_width is 8, but .*; leave it out"):
         fit(dataset, config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_several_workers_know_no_time_limit(tmp_path: Path) -> None:
+    dataset = DatasetConfig(files=("no.csv",), features=FeatureSchema(label=LabelRule(column="y")))
+    config = load_run_config(None, ["time_limit_min=5", "ray.net_workers=2"])
+    with pytest.raises(ConfigError, match=r"time_limit_min is 5 but ray.net_workers is 2, .* out"):
+        fit(dataset, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,6 +189,18 @@ def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
     fractions = [at.fraction for at in progress]
     assert fractions == sorted(fractions)
     assert fractions[-3:] == pytest.approx([2 / 3, 5 / 6, 1.0])
+
+
+@pytest.mark.parametrize("left_s", [0, 3600])
+def test_a_second_student_is_trained_only_where_there_is_time_for_it(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_s: float
+) -> None:
+    monkeypatch.setattr("training.student.departures_tell", lambda *_: 0.0)
+    context = context_of(run, tmp_path, faithful={"epochs": 1, "least_steps": 1})
+    context = replace(context, ends_at=time.time() + left_s)
+    StudentLearner(context, context.config.student).fit()
+    report = json.loads((tmp_path / "fit.json").read_text())
+    assert (report["faithful"], report["is_cut"]) == (left_s > 0, left_s == 0)
 
 
 @pytest.mark.parametrize(
