@@ -37,11 +37,18 @@ _PR_SET_PDEATHSIG = 1
 
 # HAProxy's own answers, in the words of the HTTP contract: no replica could take the request.
 _UNAVAILABLE = '{\\"error\\": \\"no replica can take this request now; try again\\"}'
-ERROR_RULES = tuple(
-    f"    http-error status {status} content-type application/json "
-    f'string "{_UNAVAILABLE}" hdr retry-after 1'
-    for status in (502, 503, 504)
-)
+_ANSWER = f'content-type application/json string "{_UNAVAILABLE}" hdr retry-after 1'
+ERROR_RULES = tuple(f"    http-error status {status} {_ANSWER}" for status in (502, 503, 504))
+
+# The replica keeps to budgets. One that hangs is given up a second after the budget that the client
+# set in a header; without a header, when its health check fails. Where no replica is listed (at the
+# start, while the only one changes its bundle or is replaced), Ray's own proxy holds requests until
+# there is one, and they are given up as early.
+_CLOSING = "on-marked-down shutdown-sessions"
+_BUDGET = "req.hdr(x-latency-budget-ms)"
+_HAS_BUDGET = f"{{ {_BUDGET} -m reg ^[0-9.]+$ }}"
+TIMEOUT_RULE = f"    http-request set-timeout server {_BUDGET},add(1000) if {_HAS_BUDGET}"
+HOLDING_RULE = f"    http-request set-timeout server 1s if !{_HAS_BUDGET}"
 
 
 def confine(text: str, directory: str) -> str:
@@ -53,20 +60,24 @@ def confine(text: str, directory: str) -> str:
     """
     lines: list[str] = []
     section = ""
+    has_replica = re.search(r"^\s+server SERVE_REPLICA", text, re.MULTILINE) is not None
+    waiting_rules = (TIMEOUT_RULE,) if has_replica else (TIMEOUT_RULE, HOLDING_RULE)
     for line in text.splitlines():
         if line and not line[0].isspace():
             section = " ".join(line.split())
-        confined = _confine_line(line, section, directory)
+        confined = _confine_line(line, section, directory, has_replica)
         if confined is not None:
             lines.append(confined)
         if section == "frontend http_frontend" and line.lstrip().startswith("bind "):
             lines.extend(rule for rule in ARRIVAL_RULES if rule not in text)
+        if section.startswith("backend http-") and line.split() == ["http-reuse", "always"]:
+            lines.extend(rule for rule in waiting_rules if rule not in text)
         if section == "defaults" and line.split() == ["mode", "http"]:
             lines.extend(rule for rule in ERROR_RULES if rule not in text)
     return "\n".join(lines) + "\n"
 
 
-def _confine_line(line: str, section: str, directory: str) -> str | None:
+def _confine_line(line: str, section: str, directory: str, has_replica: bool) -> str | None:
     stripped = line.strip()
     if stripped.startswith("bind ") and section in ("frontend prometheus", "listen stats"):
         name = "metrics" if section == "frontend prometheus" else "stats"
@@ -77,6 +88,12 @@ def _confine_line(line: str, section: str, directory: str) -> str | None:
         return None
     if re.match(r"errorfile 50[234] ", stripped):
         return None
+    if section == "backend default_backend" and stripped.startswith("http-request return "):
+        return f"    http-request return status 503 {_ANSWER}"  # no application yet
+    if section.startswith("backend http-") and stripped.startswith("server "):
+        if stripped.endswith(" backup"):  # Ray's own proxy
+            return None if has_replica else line
+        return line if stripped.endswith(_CLOSING) else f"{line} {_CLOSING}"
     return line
 
 

@@ -18,6 +18,7 @@ import pytest
 from dynens.bundle import load_bundle
 from dynens.errors import BadInputError, BundleError
 from serving.control import send_command
+from serving.environment import free_port
 from serving.server import serve
 from tests.bundles import toy_run, write_toy_bundle
 from tests.server_process import ServerProcess, get, server
@@ -35,11 +36,13 @@ class Client(threading.Thread):
         self.pause_s = pause_s
         self.statuses: Counter[int] = Counter()
         self.versions: list[str] = []
+        self.slowest_s = 0.0
         self.halt = threading.Event()
 
     def run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         while not self.halt.is_set():
+            sent = time.monotonic()
             try:
                 connection.request("POST", "/v1/rank", BODY, self.headers)
                 answer = connection.getresponse()
@@ -51,6 +54,7 @@ class Client(threading.Thread):
             except (OSError, http.client.HTTPException):
                 self.statuses[0] += 1
                 connection.close()
+            self.slowest_s = max(self.slowest_s, time.monotonic() - sent)
             time.sleep(self.pause_s)
         connection.close()
 
@@ -189,6 +193,31 @@ def test_a_killed_replica_is_replaced_and_no_request_is_lost_silently(
     assert set(statuses) <= {200, 502, 503, 0}, statuses
     assert statuses[0] <= 2
     assert statuses[502] + statuses[503] < 0.05 * statuses[200]
+
+
+def test_nobody_waits_for_a_replica_that_starts_or_hangs(own_run: Path, tmp_path: Path) -> None:
+    """Without another one HAProxy says so, in words, a second after the budget at the latest."""
+    port = free_port()
+    with (
+        clients(port, 4, budget_ms=200, pause_s=0.1) as threads,
+        server(own_run, tmp_path / "log", port=port) as up,
+    ):
+        assert set(total(threads)) <= {0, 200, 503, 504}  # 0: nobody listens yet
+        assert total(threads)[503] > 0
+        for thread in threads:
+            thread.statuses.clear()
+            thread.slowest_s = 0.0
+        (only,) = up.replicas()
+        only.suspend()
+        time.sleep(4)
+        assert total(threads)[503] + total(threads)[504] > 4
+        only.resume()
+        time.sleep(2)
+        for thread in threads:
+            thread.statuses.clear()
+        time.sleep(1)
+        assert set(total(threads)) == {200}
+        assert max(thread.slowest_s for thread in threads) < 2.5
 
 
 def test_the_counts_of_the_killed_replica_are_kept(two_replicas: ServerProcess) -> None:

@@ -7,7 +7,13 @@ import pytest
 from ray.serve._private.haproxy import HAProxyApi, HAProxyConfig
 
 from serving.environment import haproxy_binary
-from serving.haproxy_wrapper import ARRIVAL_RULES, configuration_path, confine
+from serving.haproxy_wrapper import (
+    ARRIVAL_RULES,
+    HOLDING_RULE,
+    TIMEOUT_RULE,
+    configuration_path,
+    confine,
+)
 
 
 @pytest.fixture
@@ -45,12 +51,39 @@ def test_arrival_is_stamped_first_thing_and_never_by_the_client(rendered: str) -
 
 
 def test_confining_twice_changes_nothing_more(rendered: str) -> None:
-    once = confine(rendered, "/tmp/private")
+    once = confine(rendered + BACKEND, "/tmp/private")
     assert confine(once, "/tmp/private") == once
 
 
+BACKEND = """
+backend http-dynens
+    http-reuse always
+    server SERVE_REPLICA_a 127.0.0.1:30000 check observe layer4 error-limit 3 on-error mark-down
+    server SERVE_PROXY_ACTOR-fallback-b 127.0.0.1:55799 check backup
+"""
+
+
+def test_rays_proxy_holds_requests_only_where_there_is_no_replica(rendered: str) -> None:
+    text = confine(rendered + BACKEND, "/tmp/private")
+    assert "SERVE_PROXY_ACTOR" not in text
+    assert "mark-down on-marked-down shutdown-sessions\n" in text
+    assert TIMEOUT_RULE in text
+    assert HOLDING_RULE not in text
+    alone = "\n".join(line for line in BACKEND.splitlines() if "SERVE_REPLICA" not in line)
+    text = confine(rendered + alone, "/tmp/private")
+    assert "check backup\n" in text.replace(" on-marked-down shutdown-sessions", "")
+    assert {TIMEOUT_RULE, HOLDING_RULE} <= set(text.splitlines())
+
+
+def test_before_there_is_an_application_the_answer_is_503(rendered: str) -> None:
+    assert "return status 404" in rendered
+    text = confine(rendered, "/tmp/private")
+    assert "return status 404" not in text
+    assert "return status 503 content-type application/json" in text
+
+
 def test_haproxy_accepts_the_result(rendered: str, tmp_path: Path) -> None:
-    text = confine(rendered, str(tmp_path))
+    text = confine(rendered + BACKEND, str(tmp_path))
     (tmp_path / "haproxy.cfg").write_text(text)
     check = subprocess.run(
         [haproxy_binary(), "-c", "-f", str(tmp_path / "haproxy.cfg")],
