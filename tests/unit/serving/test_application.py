@@ -1,6 +1,7 @@
 """The HTTP contract, request by request, without a server."""
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,26 @@ def test_a_field_left_out_is_missing_and_named(app: Application) -> None:
     answer = call(app, "POST", INFER, full)
     assert answer.json()["parameters"]["missing_fields"] == "town"
     assert outputs(answer) == outputs(call(app, "POST", INFER, empty))
+
+
+def test_a_large_body_is_read_beside_the_event_loop(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop goes on meanwhile, and the answer is the same; so is what is wrong with it."""
+    expected = outputs(call(app, "POST", INFER, ROWS))
+    threads: list[bool] = []
+    parse = type(CODECS[INFER]).parse
+
+    def watched(*arguments: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return parse(*arguments)
+
+    monkeypatch.setattr(type(CODECS[INFER]), "parse", watched)
+    for limit in (1_000_000, 10):
+        monkeypatch.setattr("serving.application._LARGE_BODY", limit)
+        assert outputs(call(app, "POST", INFER, ROWS)) == expected
+        assert call(app, "POST", INFER, b"{" * 100).status == 400
+    assert threads == [True, True, False, False]
 
 
 def test_nan_in_json_is_missing(app: Application) -> None:
