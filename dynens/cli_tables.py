@@ -108,6 +108,8 @@ def usage(error: typer.TyperException) -> str:
     """One sentence about options or arguments that typer refuses, and where they are listed."""
     invalid, colon, reason = error.format_message().partition("': ")
     said = (invalid + colon + rule_of(reason)).rstrip(".")
+    if said.startswith("Usage:"):  # all of the help, where nothing was given
+        said = "name a command"
     context = getattr(error, "ctx", None)
     return f"{said}; see `{context.command_path} --help`." if context else f"{said}."
 

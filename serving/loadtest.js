@@ -41,7 +41,7 @@ for (let own = 0; own < Math.min(config.bodies_per_user, bodies.length); own++) 
   ownBodies.push(bodies[(__VU * config.bodies_per_user + own) % bodies.length]);
 }
 
-const parameters = { headers: config.headers, timeout: '10s' };
+const parameters = { headers: JSON.parse(__ENV.DYNENS_LOAD_HEADERS), timeout: '10s' };
 
 function number(text, key) {
   const at = text.lastIndexOf(key);

@@ -180,7 +180,7 @@ def send_load(
             f"give a rate of at most {_MOST_QPS:,} and a duration of at most {_LONGEST_S:,} s, "
             "both above zero."
         )
-    with tempfile.TemporaryDirectory(prefix="dynens-load-") as folder:
+    with tempfile.TemporaryDirectory(prefix="k6-dynens-") as folder:
         directory = Path(folder)
         texts = [body.decode() for body in bodies]
         (directory / "bodies.json").write_text(json.dumps(texts), encoding="utf-8")
@@ -195,11 +195,11 @@ def send_load(
             "duration_s": duration_s,
             "bodies_per_user": _BODIES_PER_USER,
             "connections": options.connections or max(20, int(rate_qps * 0.05)),
-            "headers": {"Content-Type": "application/json", **options.headers},
             "read_answers": options.read_answers,
         }
         (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        _run_k6(directory / "config.json", options.warm_up_s + duration_s)
+        headers = {"Content-Type": "application/json", **options.headers}
+        _run_k6(directory / "config.json", headers, options.warm_up_s + duration_s)
         metrics = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     return _result(metrics, rate_qps, duration_s, rows_per_request)
 
@@ -224,10 +224,18 @@ def _k6_rate(rate_qps: float) -> tuple[int, str]:
     return max(round(rate_qps * 60), 1), "1m"
 
 
-def _run_k6(config: Path, duration_s: float) -> None:
+def _run_k6(config: Path, headers: Mapping[str, str], duration_s: float) -> None:
+    """Run it; headers, of which one may be a token, go through no file."""
     command = [k6_binary(), "run", "--quiet", "--no-usage-report", "--log-output=stderr"]
     command += ["--address", "", str(_SCRIPT)]
-    environment = _K6_MEMORY | os.environ | {"DYNENS_LOAD": str(config)}
+    environment = (
+        _K6_MEMORY
+        | os.environ
+        | {
+            "DYNENS_LOAD": str(config),
+            "DYNENS_LOAD_HEADERS": json.dumps(dict(headers)),
+        }
+    )
     try:
         done = subprocess.run(
             command,

@@ -33,7 +33,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.errors import ConfigError, TrainingError
 from dynens.metrics import sigmoid
-from dynens.models.base import CurvePoint, FitReport, validation_score
+from dynens.models.base import CurvePoint, FitReport, auc_at, validation_score
 from dynens.models.batches import TensorBatch, prediction_batches, tensor_batch
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner
@@ -395,6 +395,6 @@ class ShardedTraining:
         network.load_state_dict(self.best)
         self.learner.networks_ = [network.eval()]
         self.learner.save(directory)
-        best_auc = max(point.valid_auc for point in self.curve)
+        best_auc = auc_at(self.curve, self.best_epoch)
         report = FitReport(tuple(self.curve), 0.0, self.best_epoch, best_auc)
         (directory / FIT_REPORT).write_text(json.dumps(report.to_dict()), encoding="utf-8")

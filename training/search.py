@@ -25,6 +25,7 @@ import optuna
 from dynens.config.distill import FaithfulConfig, PeersConfig
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
+from dynens.errors import TrainingError
 from training.architecture import Candidate
 from training.context import StageContext
 from training.student import StudentLearner
@@ -70,22 +71,33 @@ def search_student(
         trial.set_user_attr("cost_us_per_row", cost)
         if cost > config.student_cap_us_per_row:
             return _BEYOND_CAP - cost
-        return _trained_score(context, student, roles)
+        try:
+            return _trained_score(context, student, roles)
+        except TrainingError as e:  # it diverged, as a large learning rate may
+            raise optuna.TrialPruned(str(e)) from e
 
-    while (done := len(_complete(study))) < config.student_search.trials:
+    while (done := len(_ended(study))) < config.student_search.trials:
         if not done and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
             study.enqueue_trial(parameters_of(first))
         study.sampler = _sampler(config, done)
         study.optimize(objective, n_trials=1)
     tried = [
         Candidate(student_of(trial.params, first), trial.user_attrs["cost_us_per_row"], trial.value)
-        for trial in _complete(study)
+        for trial in _ended(study)
+        if trial.value is not None
     ]
+    if not tried:
+        raise TrainingError(
+            f"none of the {config.student_search.trials} students that were tried could be "
+            "trained; lower student.optimizer.learning_rate or set student_search.trials to 0."
+        )
     return sorted(tried, key=lambda candidate: candidate.score or 0.0, reverse=True)
 
 
-def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return list(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
+def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that came to a score, and those without one that diverged."""
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    return list(study.get_trials(states=states))
 
 
 def _study(context: StageContext) -> optuna.Study:

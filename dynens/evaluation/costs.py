@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import get_args
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dynens.batch import Candidates, EncodedBatch, Rows, as_one_request
 from dynens.config.serving import System
 from dynens.engine import Engine, Scores
-from dynens.evaluation.systems import RunSystems
+from dynens.evaluation.systems import RunSystems, student_outputs
 
 BLOCK_ROWS = 100
 _WARM_UP_REPEATS = 3
@@ -78,6 +78,35 @@ def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> 
                 asked = isinstance(answer, Scores) and answer.hard_granted > 0
                 times.setdefault(name, []).append(Timed(elapsed / len(block) * 1e6, asked))
     return Costs(_summarised(as_rows), _summarised(as_candidates))
+
+
+def cost_shares(
+    systems: RunSystems, batch: EncodedBatch, fractions: Sequence[float], *, repeats: int
+) -> dict[float, float]:
+    """How much of the way from the student's cost to that of all rows hard each fraction costs.
+
+    Measured as `measure_costs` measures rows: in every block the threshold is set between the two
+    rows that make the fraction, and fractions take turns. 0 and 1 are measured, too.
+    """
+    engine = systems.engine
+    times: dict[float, list[float]] = {}
+    for repeat in range(repeats + _WARM_UP_REPEATS):
+        block = as_one_request(_block(batch, repeat), engine.layout)
+        _, _, difficulty = student_outputs(engine, block)
+        below = np.append(-np.sort(-difficulty), -np.inf)  # at n: what just is not hard of n
+        counts = [0, len(block), *(round(fraction * len(block)) for fraction in fractions)]
+        for turn in _order(len(counts), repeat):
+            start = time.perf_counter()
+            scores = engine.score(block, threshold=float(below[counts[turn]]))
+            elapsed = time.perf_counter() - start
+            if repeat >= _WARM_UP_REPEATS:
+                times.setdefault(scores.hard_granted / len(block), []).append(elapsed)
+    hard = sorted(times)
+    seconds = [float(np.median(times[fraction])) for fraction in hard]
+    most = seconds[-1] - seconds[0]
+    if hard[-1] == hard[0] or most <= 0:
+        return {fraction: fraction for fraction in fractions}
+    return {f: (float(np.interp(f, hard, seconds)) - seconds[0]) / most for f in fractions}
 
 
 def _order(turns: int, repeat: int) -> npt.NDArray[np.int64]:

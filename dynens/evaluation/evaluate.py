@@ -12,7 +12,7 @@ from dynens.batch import EncodedBatch
 from dynens.bootstrap import RandomRouteAUC, auc_draws, interval
 from dynens.config.run import ReportConfig
 from dynens.evaluation.attribution import field_attribution
-from dynens.evaluation.costs import BLOCK_ROWS, Costs, measure_costs
+from dynens.evaluation.costs import Costs, cost_shares, measure_costs
 from dynens.evaluation.systems import (
     SYSTEMS,
     RunSystems,
@@ -57,13 +57,14 @@ def evaluate_rows(
     assert batch.labels is not None
     scored = score_rows(systems, batch)
     costs = measure_costs(systems, batch, repeats=options.cost_repeats)
+    shares = cost_shares(systems, batch, CURVE_FRACTIONS, repeats=options.cost_repeats)
     table = _system_table(systems, scored, batch, costs, options, seed)
     metrics = {
         "dataset": dataset,
         "seed": seed,
         "rows": dict(rows),
         "systems": table,
-        "auc_cost_curve": _curves(systems, scored, batch, costs.rows, seed),
+        "auc_cost_curve": _curves(scored, batch, costs.rows, shares, seed),
         "gain_kept": _share(table, "dynamic", "static_ensemble"),
         "transfer_efficiency": {
             "gain_share": _share(table, "student", "full_pool"),
@@ -131,26 +132,27 @@ def _random_draws(
 
 
 def _curves(
-    systems: RunSystems,
     scored: Scored,
     batch: EncodedBatch,
     costs: Mapping[str, float],
+    shares: Mapping[float, float],
     seed: int,
 ) -> dict[str, list[dict[str, float]]]:
     """Router, random and oracle routing at fixed hard fractions.
 
-    Cost runs from the measured student to the measured hard route on every row, with the engine's
-    fitted model in between. The oracle knows the ensemble's answer and sends the rows that it would
+    Cost runs from the student's to that of the hard route on every row, by the measured `shares` of
+    the way between them. The oracle knows the ensemble's answer and sends the rows that it would
     move furthest.
     """
     orders = {
         "router": np.argsort(-scored.difficulty, kind="stable"),
         "oracle": np.argsort(-_true_gap(scored), kind="stable"),
     }
+    hardest = costs["static_ensemble_with_student"] - costs["student"]
     curves: dict[str, list[dict[str, float]]] = {"router": [], "random": [], "oracle": []}
     for fraction in CURVE_FRACTIONS:
         count = round(fraction * len(batch))
-        cost = _interpolated_cost(systems, costs, fraction)
+        cost = costs["student"] + shares[fraction] * max(hardest, 0.0)
         for name, order in orders.items():
             hard = np.zeros(len(batch), dtype=bool)
             hard[order[:count]] = True
@@ -158,18 +160,6 @@ def _curves(
         random = _random_draws(scored, count, RANDOM_CURVE_DRAWS, seed)
         curves["random"].append(_point(batch, random, fraction, cost))
     return curves
-
-
-def _interpolated_cost(systems: RunSystems, costs: Mapping[str, float], fraction: float) -> float:
-    """µs per row when `fraction` of the rows go to the ensemble."""
-    if fraction == 0:
-        return costs["student"]
-    model = systems.engine.ensemble_cost
-    share = (model.fixed_s + model.per_row_s * fraction * BLOCK_ROWS) / (
-        model.fixed_s + model.per_row_s * BLOCK_ROWS
-    )
-    hardest = costs["static_ensemble_with_student"] - costs["student"]
-    return costs["student"] + share * max(hardest, 0.0)
 
 
 def _point(
@@ -187,7 +177,7 @@ def _point(
 
 
 def _true_gap(scored: Scored) -> npt.NDArray[np.float64]:
-    """|Δrank| between the two routes: what a perfect difficulty score would know."""
+    """|Δrank|: how far each row would move among all others, whether that is right or not."""
     easy = scored.probabilities["student"]
     hard = scored.probabilities["static_ensemble_with_student"]
     reference = np.sort(easy)

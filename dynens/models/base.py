@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -44,6 +44,11 @@ class CurvePoint:
 def validation_score(point: CurvePoint) -> float:
     """What early stopping maximises: AUC, or -logloss where validation has a single class."""
     return -point.valid_logloss if math.isnan(point.valid_auc) else point.valid_auc
+
+
+def auc_at(curve: Sequence[CurvePoint], epoch: float) -> float:
+    """The AUC on validation rows at a point of a training; NaN where there is no such point."""
+    return next((point.valid_auc for point in curve if point.epoch == epoch), math.nan)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from dynens.models.base import (
     FitProgress,
     FitReport,
     ProgressCallback,
+    auc_at,
     bootstrap_rows,
     is_time_up,
     validation_score,
@@ -184,7 +185,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             curve=tuple(self.state.curve),
             seconds=time.monotonic() - started,
             best_epoch=self.state.best_epoch,
-            best_auc=max((p.valid_auc for p in self.state.curve), default=math.nan),
+            best_auc=auc_at(self.state.curve, self.state.best_epoch),
             best_score=self.schedule.best,
             is_cut=self.state.is_cut,
         )

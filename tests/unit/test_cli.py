@@ -102,6 +102,15 @@ def test_a_wrong_option_is_told_with_where_options_are_listed(
     assert "Input should" not in said
 
 
+@pytest.mark.parametrize("group", [(), ("data",), ("schema",)])
+def test_no_command_is_told_in_one_line(ran: Ran, group: tuple[str, ...]) -> None:
+    code, said = ran(*group)
+    assert code == 2
+    assert said.startswith("dynens: name a command; see `")
+    assert said.endswith(f"{' '.join(('dynens', *group))} --help`.\n")
+    assert said.count("\n") == 1
+
+
 def test_a_mistake_is_one_line_and_two(ran: Ran) -> None:
     code, said = ran("fit", "--out", "run", "--train", "t.csv")
     assert code == 2

@@ -81,3 +81,29 @@ def test_of_any_two_systems_either_comes_first_as_often(monkeypatch: pytest.Monk
     counts = [list(first.values()).count(name) for name in pair]
     assert sum(counts) == REPEATS + costs._WARM_UP_REPEATS
     assert abs(counts[0] - counts[1]) <= 1
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_fraction_costs_what_so_many_hard_rows_were_measured_to_cost(
+    monkeypatch: pytest.MonkeyPatch, ties: bool
+) -> None:
+    """20 µs for the student, 30 more for asking the ensemble at all and 1 for each row it answers;
+    where difficulties are tied, fractions that cannot be had lie between those that can."""
+    now = 0.0
+    difficulty = np.arange(100)[::-1] // (50 if ties else 1)
+
+    def score(rows: EncodedBatch, *, threshold: float) -> Scores:
+        nonlocal now
+        granted = int((difficulty > threshold).sum())
+        now += 20e-6 + (30e-6 + granted * 1e-6 if granted else 0.0)
+        zeros = np.zeros(len(rows), np.int32)
+        return Scores(zeros.astype(np.float32), zeros, granted, granted)
+
+    engine = SimpleNamespace(layout=FeatureLayout((), ()), score=score)
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(costs, "student_outputs", lambda *_: (None, None, difficulty))
+    batch = EncodedBatch(np.zeros((400, 0), np.float32), np.zeros((400, 0), np.int32))
+    systems = SimpleNamespace(engine=engine)
+    shares = costs.cost_shares(systems, batch, (0, 0.1, 0.5, 1), repeats=4)  # type: ignore[arg-type]
+    tenth = 0.2 * 80 / 130 if ties else 40 / 130
+    assert [shares[f] for f in (0, 0.1, 0.5, 1)] == pytest.approx([0, tenth, 80 / 130, 1])

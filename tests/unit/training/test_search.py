@@ -11,6 +11,7 @@ import pytest
 from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
+from dynens.errors import TrainingError
 from dynens.run import RunDirectory
 from dynens.schema import DatasetConfig
 from training.architecture import Candidate
@@ -53,6 +54,25 @@ def search(
     context: StageContext, measure: Callable[[LearnerConfig], float] = cost_of
 ) -> list[Candidate]:
     return search_student(context, FIRST, MODELS, measure)
+
+
+def test_a_student_that_diverges_is_one_try_and_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[LearnerConfig] = []
+
+    def score(context: StageContext, student: LearnerConfig, roles: object) -> float:
+        tried.append(student)
+        if len(tried) > 1:
+            raise TrainingError("the loss is not finite")
+        return wide_is_good(context, student, roles)
+
+    monkeypatch.setattr("training.search._trained_score", score)
+    (found,) = search(context_of(tmp_path, trials=4), lambda _: 0.0)
+    assert found.config == FIRST
+    assert len(tried) == 4  # the others diverged
+    with pytest.raises(TrainingError, match=r"none of the 4 students .*learning_rate or set"):
+        search(context_of(tmp_path / "again", trials=4), lambda _: 0.0)
 
 
 def test_a_student_is_a_point_of_the_space_and_the_default_is_met_exactly() -> None:
