@@ -38,6 +38,9 @@ VARIANTS: dict[str, list[str]] = {
     "alpha 0.5 to 1": ["distill.alpha={kind: linear, start: 0.5, end: 1}"],
     "hard labels first": ["distill.alpha={kind: step, start: 0, end: 1, every_epochs: 3}"],
     "temperature 2": ["distill.temperature.start=2"],
+    "temperature 3": ["distill.temperature.start=3"],
+    "temperature 4": ["distill.temperature.start=4"],
+    "temperature 5": ["distill.temperature.start=5"],
     "temperature 5 to 1": ["distill.temperature={kind: linear, start: 5, end: 1}"],
     "temperature 20 halving": [
         "distill.temperature={kind: halving, start: 20, end: 1, every_epochs: 10}"
