@@ -128,22 +128,24 @@ def averaged(run: RunDirectory, logits: list[FloatArray]) -> dict[str, float]:
 def summary(results: list[dict[str, Any]]) -> str:
     """Mean ± standard deviation over seeds per variant as a Markdown table.
 
-    The difference to the run's own settings is taken between students of the same seed; see
-    `configured_beside`.
+    The difference to the run's own settings, and the time over theirs, are taken between students
+    of the same seed; see `configured_beside`.
     """
     columns = (
         *("variant", "correlation", "route AUC", "test AUC", "− as configured"),
-        *("AUC, cold items", "seconds"),
+        *("AUC, cold items", "time"),
     )
     rows = []
     references = configured_beside(results)
     for name in dict.fromkeys(r["variant"] for r in results):
         own = [r for r in results if r["variant"] == name]
-        differences = [
-            r["test"] - reference
+        beside = [
+            (r, reference)
             for r, reference in zip(results, references, strict=True)
             if r["variant"] == name and reference is not None
         ]
+        differences = [r["test"] - reference["test"] for r, reference in beside]
+        times = [r["seconds"] / reference["seconds"] for r, reference in beside]
         rows.append(
             (
                 name,
@@ -152,28 +154,28 @@ def summary(results: list[dict[str, Any]]) -> str:
                 mean_and_spread([r["test"] for r in own]),
                 "–" if name == CONFIGURED else mean_and_spread(differences, sign="+"),
                 mean_and_spread([r["new_items"] for r in own if "new_items" in r]),
-                f"{np.mean([r['seconds'] for r in own]):.0f}",
+                "1" if name == CONFIGURED else mean_and_spread(times, digits=1),
             )
         )
     note = (
         "Correlation: of the student's logits with the teacher's, on `route` rows. Cold items: "
-        "test AUC where no item's id is known (not measured at first). Made-up rows: augmented "
-        "rows, labelled by the teacher."
+        "test AUC where no item's id is known (not measured at first). Time: over that of the "
+        "student as configured. Made-up rows: augmented rows, labelled by the teacher."
     )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 
 
-def configured_beside(results: Sequence[Mapping[str, Any]]) -> list[float | None]:
-    """Of every student, the test AUC of the one as configured that it is compared with: of its seed
-    and commit, or else the latest of its seed that was trained before it."""
-    of_commit = {
-        (r["seed"], r.get("commit")): r["test"] for r in results if r["variant"] == CONFIGURED
-    }
-    latest: dict[int, float] = {}
+def configured_beside(
+    results: Sequence[Mapping[str, Any]],
+) -> list[Mapping[str, Any] | None]:
+    """Of every student, the one as configured that it is compared with: of its seed and commit, or
+    else the latest of its seed that was trained before it."""
+    of_commit = {(r["seed"], r.get("commit")): r for r in results if r["variant"] == CONFIGURED}
+    latest: dict[int, Mapping[str, Any]] = {}
     found = []
     for r in results:
         if r["variant"] == CONFIGURED:
-            latest[r["seed"]] = r["test"]
+            latest[r["seed"]] = r
         found.append(of_commit.get((r["seed"], r.get("commit")), latest.get(r["seed"])))
     return found
 

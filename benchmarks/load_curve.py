@@ -13,6 +13,7 @@ rates a single refusal among some dozens of requests breaks it.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ from benchmarks.loads import (
     variant_configs,
 )
 from dynens.bundle import load_bundle
+from dynens.report.console import number
 from dynens.report.plots import COLOURS
 from serving.environment import free_port
 from serving.loadtest import MAX_ERROR_RATE, MIN_GRANTED_SHARE, LoadResult, keeps_promise
@@ -182,7 +184,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     for name, curve in result["curves"].items():
         rate = result["knees_qps"][name]
         at = next((p for p in curve if p["offered_qps"] == rate), None)
-        cells = ["–", "–"] if at is None else [f"{at['p50_ms']:.2f}", f"{at['p99_ms']:.2f}"]
+        cells = ["–", "–"] if at is None else [number(at[key], 2) for key in ("p50_ms", "p99_ms")]
         beyond = min((p["offered_qps"] for p in curve if p["offered_qps"] > rate), default=None)
         above = "–" if beyond is None else f"{beyond:.0f}"
         rows.append([SHOWN[name][1], f"{rate:.0f}", above, *cells])
@@ -222,6 +224,8 @@ def over_the_floor(result: Mapping[str, Any]) -> str:
         if rate not in floor or rate > knee_qps:
             continue
         pairs = [(point[key], floor[rate][key]) for key in ("p50_ms", "p99_ms")]
+        if None in itertools.chain(*pairs):  # nothing was answered
+            continue
         times = [f"{low:.2f} / {mine:.2f} ({mine - low:+.2f})" for mine, low in pairs]
         rows.append([f"{rate:.0f}", *times])
     if not rows:
@@ -234,7 +238,8 @@ def _answers(point: Mapping[str, Any]) -> list[str]:
     """Complete answers per second within the budget and after it, and the granted share."""
     late = point["late"] / point["duration_s"]
     in_time = point["achieved_qps"] - late
-    return [f"{in_time:.0f}", f"{late:.0f}", f"{point['granted_share']:.0%}"]
+    granted = point["granted_share"]
+    return [f"{in_time:.0f}", f"{late:.0f}", "–" if granted is None else f"{granted:.0%}"]
 
 
 def main() -> None:

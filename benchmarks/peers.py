@@ -39,6 +39,7 @@ from benchmarks.loads import (
     variant_configs,
 )
 from dynens.bundle import load_bundle
+from dynens.report.console import number
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
@@ -201,8 +202,8 @@ def markdown(result: Mapping[str, Any]) -> str:
                 f"{result['peaks_qps'][name]:.0f}",
                 spread(row["p50_ms"]),
                 spread(row["p99_ms"]),
-                "–" if alone is None else f"{alone['p50_ms'][0]:.2f}",
-                "–" if alone is None else f"{alone['p99_ms'][0]:.2f}",
+                "–" if alone is None else number(alone["p50_ms"][0], 2),
+                "–" if alone is None else number(alone["p99_ms"][0], 2),
             ]
         )
     rate = f"{result['rate_qps']:.0f}/s"
@@ -230,7 +231,8 @@ def verdict(result: Mapping[str, Any]) -> str:
             parts.append(_compared("peak", result["peaks_qps"]["static"], theirs, more_wins=True))
         for key in ("p50_ms", "p99_ms"):
             a, b = (result["latency"][name][key][0] for name in ("static", best))
-            parts.append(_compared(key.removesuffix("_ms"), a, b, more_wins=False))
+            if a is not None and b is not None:
+                parts.append(_compared(key.removesuffix("_ms"), a, b, more_wins=False))
         lines.append(f"- Static trio against {best.replace('_', ' + ')}: {', '.join(parts)}.")
     return "\n".join(lines)
 

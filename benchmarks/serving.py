@@ -13,6 +13,7 @@ and static trio, are searched three times in alternating trials; the median coun
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,6 +37,7 @@ from benchmarks.loads import (
 from dynens.bundle import load_bundle
 from dynens.engine import Engine
 from dynens.metrics import auc
+from dynens.report.console import number
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
@@ -165,6 +167,11 @@ def auc_at(run: Path, granted_share: float) -> float:
     return float(auc(test.labels, probability, test.sample_weight))
 
 
+def _granted(load: Mapping[str, Any]) -> str:
+    share = load["granted_share"]
+    return "–" if share is None or math.isnan(share) else f"{share:.0%}"
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The figures as text."""
     lines = [f"{'profile':<14}{'peak/s':>8}{'rate/s':>8}{'p50 ms':>9}{'p99 ms':>9}{'p99.9':>9}"]
@@ -172,7 +179,7 @@ def table(result: Mapping[str, Any]) -> str:
         peak = result["peaks_qps"].get(name, float("nan"))
         lines.append(
             f"{name:<14}{peak:8.0f}{result['rates_qps'][name]:8.0f}"
-            f"{row['p50_ms'][0]:9.2f}{row['p99_ms'][0]:9.2f}{row['p999_ms'][0]:9.2f}"
+            + "".join(f"{number(row[key][0], 2):>9}" for key in ("p50_ms", "p99_ms", "p999_ms"))
         )
     dynamic, static = result["compared_peaks_qps"].values()
     ratios = [a / b for a, b in zip(dynamic, static, strict=True) if b]
@@ -191,12 +198,16 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(
             f"{words}, {load['offered_qps']:.0f}/s for {load['duration_s']:.0f} s: answered "
             f"{load['achieved_qps']:.0f}/s, {errors or 'no errors'}, {load['late']} late at the "
-            f"client, {load['granted_share']:.0%} of hard rows granted"
+            f"client, {_granted(load)} of hard rows granted"
         )
     share = result["requests"]["hard_share_of_candidates"]
     lines.append(
-        f"elastic peak: {result['elastic_peak_qps']:.0f}/s, granted share and AUC there: "
-        f"{result['elastic_auc_at_granted_share']}"
+        f"elastic peak: {result['elastic_peak_qps']:.0f}/s, AUC there by share of hard rows "
+        "granted: "
+        + ", ".join(
+            f"{number(auc_there, 4)} at {float(granted):.0%}"
+            for granted, auc_there in result["elastic_auc_at_granted_share"].items()
+        )
     )
     lines.append(f"hard share of the candidates: {share:.1%}, path {result['requests']['path']}")
     return "\n".join(lines)

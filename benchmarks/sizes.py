@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks.common import markdown_table, one_sentence, spread, write_result
 from benchmarks.loads import FULL, SHORT, Bench, Profile, arguments, summaries, variant_configs
 from dynens.bundle import load_bundle
+from dynens.report.console import number
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
@@ -99,11 +100,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     rows = []
     for size in result["sizes"]:
         found = [result["latency"][profile_name(name, size)] for name in names]
-        rows.append([str(size), *(f"{spread(f['p50_ms'])}; {f['p99_ms'][0]:.2f}" for f in found)])
+        rows.append([str(size), *(_cell(f) for f in found)])
     text = markdown_table(["candidates", *names], rows)
     text += (
-        f"\n\np50 (smallest–largest round); p99, in ms at the client, {result['rate_qps']:g} "
-        "requests per second."
+        "\n\np50 (smallest–largest round, where there were several); p99, in ms at the client, "
+        f"{result['rate_qps']:g} requests per second."
     )
     if (other := result.get("default_proxy")) is None:
         return text
@@ -111,11 +112,18 @@ def markdown(result: Mapping[str, Any]) -> str:
     return f"{text}\n\n{_proxies(both, names)}"
 
 
+def _cell(figures: Mapping[str, Any]) -> str:
+    """p50 with its spread, where several rounds have one, and p99."""
+    median, low, high = figures["p50_ms"]
+    p50 = number(median, 2) if low == high else spread(figures["p50_ms"])
+    return f"{p50}; {number(figures['p99_ms'][0], 2)}"
+
+
 def _proxies(results: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
     rows = []
     for label, result in results.items():
         found = [result["latency"][profile_name(name, PROXY_ROWS)] for name in names]
-        rows.append([label, *(f"{spread(f['p50_ms'])}; {f['p99_ms'][0]:.2f}" for f in found)])
+        rows.append([label, *(_cell(f) for f in found)])
     return markdown_table([f"proxy ({PROXY_ROWS} candidates)", *names], rows)
 
 

@@ -124,13 +124,13 @@ def test_variants_are_compared_within_a_seed() -> None:
         [
             student("as configured", 1, 0.80),
             student("as configured", 2, 0.90),
-            student("hints", 1, 0.81),
-            {**student("hints", 2, 0.91), "new_items": 0.7},
+            {**student("hints", 1, 0.81), "seconds": 60.0},
+            {**student("hints", 2, 0.91), "seconds": 60.0, "new_items": 0.7},
         ]
     )
-    found = "| as configured | 0.9900 ± 0.0000 | 0.8000 ± 0.0000 | 0.8500 ± 0.0707 | – | – | 30 |"
+    found = "| as configured | 0.9900 ± 0.0000 | 0.8000 ± 0.0000 | 0.8500 ± 0.0707 | – | – | 1 |"
     assert found in table
-    assert "| 0.8600 ± 0.0707 | +0.0100 ± 0.0000 | 0.7000 | 30 |" in table
+    assert "| 0.8600 ± 0.0707 | +0.0100 ± 0.0000 | 0.7000 | 2.0 ± 0.0 |" in table
 
 
 def test_students_are_compared_with_those_of_their_commit_and_their_average_is_told() -> None:
@@ -140,17 +140,17 @@ def test_students_are_compared_with_those_of_their_commit_and_their_average_is_t
 
     students = [
         student("as configured", "a", 0.80),
-        student("hints", "a", 0.81),
+        {**student("hints", "a", 0.81), "seconds": 45.0},
         student("as configured", "b", 0.90),
-        student("exits", "b", 0.92),
+        {**student("exits", "b", 0.92), "seconds": 90.0},
         student("guard", "c", 0.93),
         student("as configured", "d", 0.95),
     ]
     together = {"students": 3, "alone": 0.85, "together": 0.8512}
     text = distillation.markdown({"results": students, "averaged": together})
-    assert "| 0.8100 | +0.0100 | – | 30 |" in text
-    assert "| 0.9200 | +0.0200 | – | 30 |" in text
-    assert "+0.0300 | – | 30 |" in text  # the latest before it, not that of later pools
+    assert "| 0.8100 | +0.0100 | – | 1.5 |" in text
+    assert "| 0.9200 | +0.0200 | – | 3.0 |" in text
+    assert "+0.0300 | – | 1.0 |" in text  # the latest before it, not that of later pools
     assert "3 students as configured: test AUC 0.8512, alone 0.8500 on average" in text
 
 
