@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from dynens.batch import Candidates, EncodedBatch, FeatureLayout, FloatArray, IntArray, Rows
 from dynens.config.serving import EngineConfig
 from dynens.errors import BundleError
+from dynens.session import session_of
 
 ROW_INPUTS = frozenset({"dense", "ids", "context_rows", "student_logit"})
 RANK_INPUTS = frozenset({"context_dense", "context_ids", "items", "student_logit"})
@@ -105,16 +105,8 @@ class _Session:
     def __init__(
         self, path: Path, known: frozenset[str], outputs: tuple[str, ...], config: EngineConfig
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = config.intra_op_threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = session_of(path, config.intra_op_threads)
         except Exception as e:  # onnxruntime raises its own unrelated classes
             raise BundleError(
                 f"{path} cannot be loaded by onnxruntime; write it again with `dynens export RUN`."

@@ -106,7 +106,7 @@ def _infer(model: Model, config: ServingConfig) -> dict[str, Any]:
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string"},
+            "id": {"type": ["string", "number"]},
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
             "outputs": {"type": "array"},
             "parameters": {
@@ -137,7 +137,7 @@ def _rank(model: Model, config: ServingConfig) -> dict[str, Any]:
         "type": "object",
         "required": ["candidates"],
         "properties": {
-            "user_id": key,
+            **dict.fromkeys(("user_id", model.user_key or "user_id"), key),
             "context": {
                 "type": "object",
                 "properties": {name: {} for name in sorted(model.context_fields)},

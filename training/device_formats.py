@@ -121,7 +121,7 @@ DEVICE_FORMATS = {
     "tflite": DeviceFormat(
         ".tflite",
         "litert_torch",
-        "pip install --no-deps -r requirements/tflite.txt",
+        ".venv/bin/python -m pip install --no-deps -r requirements/tflite.txt",
         _write_tflite,
         free_rows=False,
     ),

@@ -13,22 +13,19 @@ import onnxruntime as ort
 from dynens.batch import EncodedBatch, FeatureLayout, as_one_request, graph_feeds
 from dynens.ensemble.blend import Logits
 from dynens.run import intact
+from dynens.session import session_of
 
 CHUNK_ROWS = 4096
 
 
 def open_session(path: Path, num_threads: int = 1) -> ort.InferenceSession:
-    """An ONNX Runtime CPU session with `num_threads` intra-op threads and no spinning.
+    """`session_of` a file of a run.
 
     Raises:
         BundleError: the file is missing or damaged.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with intact(path):
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return session_of(path, num_threads)
 
 
 class PoolScorer:

@@ -28,11 +28,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dynens.batch import EncodedBatch, graph_feeds
 from dynens.models.onnx_export import save_model
+from dynens.session import session_of
 
 Array = npt.NDArray[np.float32]
 
@@ -181,11 +181,7 @@ def _column_ranges(
     probed.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
     )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(
-        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = session_of(probed.SerializeToString())
     feeds = graph_feeds(rows, [entry.name for entry in session.get_inputs()])
     values = session.run(list(names), feeds)
     flat = {name: v.reshape(-1, v.shape[-1]) for name, v in zip(names, values, strict=True)}
