@@ -58,6 +58,7 @@ VARIANTS: dict[str, list[str]] = {
     "rows without a label alone": [only("unlabelled")],
     "two made-up rows per row": ["distill.augmented_per_row=2"],
     "made-up rows used once": ["distill.reuse=1"],
+    "two augmentations per made-up row": ["distill.augmentations_per_row=2"],
     "made-up rows follow weakness": ["distill.follow_weakness=true"],
     "hints": ["distill.hints.weight=0.1"],
     "hints at every depth": ["distill.hints.weight=0.1", "distill.hints.depths=all"],

@@ -193,6 +193,8 @@ class DistillConfig(FrozenConfig):
         reuse: steps that pass per chunk of newly labelled rows; each made-up row is used about as
             often.
         augmentations: how they are made; empty: none are.
+        augmentations_per_row: how many of them a made-up row goes through, drawn at random by their
+            shares; rows that were logged without a label stay as they are.
         follow_weakness: make more of them where the student is far from its teacher on `select`
             rows, slice by slice.
         labelling_threads: threads of the teacher that labels made-up rows beside training.
@@ -237,6 +239,7 @@ class DistillConfig(FrozenConfig):
         AugmentationConfig(kind="entity_swap"),
         AugmentationConfig(kind="unlabelled"),
     )
+    augmentations_per_row: int = Field(default=1, ge=1, le=4)
     follow_weakness: bool = False
     labelling_threads: int = Field(default=1, ge=1)
     soft_label: float = Field(default=0.5, ge=0)

@@ -210,14 +210,17 @@ def make_rows(
     generator: Generator,
     weights: Weights | None = None,
     without_label: EncodedBatch | None = None,
+    rounds: int = 1,
 ) -> EncodedBatch:
     """`num_rows` unlabelled rows, most of them made from rows of `table`.
 
     Every policy makes its share of the rows; the values of a made-up row all occur in `table`
     (except noise, and what is made of several values). With `weights`, a running sum over the
     table's rows, made-up rows start from rows drawn in proportion; what is put into them comes from
-    any row. `without_label` are the rows of the policy `unlabelled`.
+    any row. `without_label` are the rows of the policy `unlabelled`. In every further round each
+    made-up row goes through one more policy, drawn by their shares.
     """
+    changing = [policy for policy in policies if policy.kind != "unlabelled"]
     logged = 0 if without_label is None else len(without_label)
     most = {"unlabelled": min(logged / len(table), 1.0)}
     shares = np.array([policy.share * most.get(policy.kind, 1.0) for policy in policies])
@@ -230,12 +233,50 @@ def make_rows(
             base = _rows(without_label, generator.integers(0, logged, count))
         else:
             base = _rows(table, drawn(weights, len(table), count, generator))
-        donor = _rows(table, generator.integers(0, len(table), count))
-        maker = Maker(base, donor, space)
-        AUGMENTATIONS[policy.kind](maker, policy, generator)
-        if space.write_made is not None:
-            space.write_made(maker.ids)
-        parts.append(maker)
+        made = [_changed(base, table, policy, space, generator)]
+        for _ in range(rounds - 1 if policy.kind != "unlabelled" else 0):
+            made = _changed_again(_joined(made), table, changing, space, generator)
+        parts += made
+    return _joined(parts)
+
+
+def _changed(
+    base: EncodedBatch,
+    table: EncodedBatch,
+    policy: AugmentationConfig,
+    space: RowSpace,
+    generator: Generator,
+) -> EncodedBatch:
+    """The rows of `base` as a policy changes them, with values of any rows of the table."""
+    donor = _rows(table, generator.integers(0, len(table), len(base)))
+    maker = Maker(base, donor, space)
+    AUGMENTATIONS[policy.kind](maker, policy, generator)
+    if space.write_made is not None:
+        space.write_made(maker.ids)
+    return EncodedBatch(maker.dense, maker.ids)
+
+
+def _changed_again(
+    base: EncodedBatch,
+    table: EncodedBatch,
+    policies: Sequence[AugmentationConfig],
+    space: RowSpace,
+    generator: Generator,
+) -> list[EncodedBatch]:
+    """The rows of `base`, whose order says nothing, each changed by one of the policies."""
+    shares = np.array([policy.share for policy in policies])
+    ends = np.cumsum(generator.multinomial(len(base), shares / shares.sum()))
+    bounds = zip(policies, [0, *ends[:-1]], ends, strict=True)
+    return [
+        _changed(base.take(slice(start, end)), table, policy, space, generator)
+        for policy, start, end in bounds
+        if end > start
+    ]
+
+
+def _joined(parts: Sequence[EncodedBatch]) -> EncodedBatch:
+    if len(parts) == 1:
+        return parts[0]
     return EncodedBatch(
         np.concatenate([part.dense for part in parts]),
         np.concatenate([part.ids for part in parts]),

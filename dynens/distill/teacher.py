@@ -114,6 +114,7 @@ class RowFactory:
             generator,
             weights,
             self._unlabelled,
+            self._config.augmentations_per_row,
         )
         rows = replace(rows, stats=self._stats.transform(rows.ids))
         return LabelledRows(rows, self._teacher.logits(rows))

@@ -42,6 +42,28 @@ def test_units_group_columns_of_one_feature() -> None:
     assert {name: unit.entity for name, unit in units.items()} == ENTITIES
 
 
+@pytest.mark.parametrize(("rounds", "masked"), [(1, 1 / 2), (2, 3 / 4), (3, 7 / 8)])
+def test_a_row_goes_through_as_many_policies_as_there_are_rounds(
+    rounds: int, masked: float
+) -> None:
+    """Two policies by turns, one of which leaves nothing; rows without a label are left alone."""
+    policies = [
+        AugmentationConfig(kind="field_mask", probability=1),
+        AugmentationConfig(kind="feature_noise", probability=0),
+        AugmentationConfig(kind="unlabelled", share=2),
+    ]
+    logged = EncodedBatch(np.full((400, 3), 9999.0, np.float32), np.full((400, 5), 8, np.int32))
+    generator = np.random.default_rng(0)
+    made = make_rows(
+        table(), 8000, policies, space(), generator, without_label=logged, rounds=rounds
+    )
+    given = (made.dense == 9999.0).all(axis=1)
+    assert given.mean() == pytest.approx(1 / 2, abs=0.02)
+    changed = (made.ids == MISSING.ids).all(axis=1)
+    assert changed[~given].mean() == pytest.approx(masked, abs=0.02)
+    assert not changed[given].any()
+
+
 def test_rows_without_a_label_come_as_they_are_and_as_often_as_there_are_many() -> None:
     policies = [AugmentationConfig(kind="unlabelled"), AugmentationConfig(kind="cutmix", share=3)]
     logged = EncodedBatch(np.full((100, 3), 9999.0, np.float32), np.full((100, 5), 8, np.int32))
