@@ -49,7 +49,7 @@ def test_a_row_goes_through_as_many_policies_as_there_are_rounds(
     """Two policies by turns, one of which leaves nothing; rows without a label are left alone."""
     policies = [
         AugmentationConfig(kind="field_mask", probability=1),
-        AugmentationConfig(kind="feature_noise", probability=0),
+        AugmentationConfig(kind="feature_noise", probability=1e-9),
         AugmentationConfig(kind="unlabelled", share=2),
     ]
     logged = EncodedBatch(np.full((400, 3), 9999.0, np.float32), np.full((400, 5), 8, np.int32))
