@@ -263,7 +263,8 @@ def _changed_again(
     space: RowSpace,
     generator: Generator,
 ) -> list[EncodedBatch]:
-    """The rows of `base`, whose order says nothing, each changed by one of the policies."""
+    """The rows of `base` in another order, each changed by one of the policies."""
+    base = base.take(generator.permutation(len(base)))
     shares = np.array([policy.share for policy in policies])
     ends = np.cumsum(generator.multinomial(len(base), shares / shares.sum()))
     bounds = zip(policies, [0, *ends[:-1]], ends, strict=True)
