@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
+
+from dynens.metrics import auc
 
 LEAK_AUC = 0.97
 """Of what is nearly the label."""
@@ -75,16 +79,10 @@ def _rank_auc(
     counts: npt.NDArray[np.int64],
     positives: npt.NDArray[np.float64],
 ) -> float:
-    """AUC of codes with these scores, and so many rows and positive ones each."""
-    num_positives = int(positives.sum())
-    num_negatives = int(counts.sum()) - num_positives
-    if not num_positives or not num_negatives:
-        return 0.5
-    distinct, places = np.unique(scores, return_inverse=True)
-    together = np.bincount(places, counts, minlength=len(distinct))
-    ranks = np.cumsum(together) - (together - 1) / 2
-    wins = (ranks[places] * positives).sum() - num_positives * (num_positives + 1) / 2
-    return float(wins / (num_positives * num_negatives))
+    """AUC of codes with these scores, and so many rows and positive ones each; ½ of one class."""
+    labels = np.repeat((1.0, 0.0), len(scores))
+    value = auc(labels, np.tile(scores, 2), np.concatenate((positives, counts - positives)))
+    return 0.5 if math.isnan(value) else value
 
 
 def auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
