@@ -13,6 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 from dynens.data.prepared import open_prepared
 from dynens.engine import Engine
+from dynens.report.html import render
+from dynens.report.write import evaluate_run
+from dynens.run import RunDirectory
 from tests.integration.pipeline.conftest import dynens
 
 SYSTEM_KEYS = {
@@ -66,6 +69,30 @@ def test_run_directory_and_metrics_keep_the_contract(finished: Path) -> None:
     assert -1 <= attribution["agreement"] <= 1
     shares = [m["variance_share"] for m in metrics["redundancy"].values()]
     assert sum(shares) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_report_of_nothing_but_undefined_figures_has_dashes(
+    finished: Path, tmp_path: Path
+) -> None:
+    """A single class, no groups, no gain: whichever of them a table lacks, the page is there."""
+
+    def undefined(value: object) -> object:
+        if isinstance(value, dict):
+            kept = ("rows", "seed", "hard_fraction", "cost_us_per_row")
+            return {k: v if k in kept else undefined(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(undefined(v) for v in value)
+        return float("nan") if isinstance(value, float) else value
+
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(finished, run.root)
+    metrics, scored, batch = evaluate_run(run)
+    blank = undefined(metrics)
+    assert isinstance(blank, dict)
+    render(run, blank, scored, batch, open_prepared(run.data))
+    page = (run.report / "report.html").read_text(encoding="utf-8")
+    assert page.count("–") > 30
+    assert ">nan" not in page
 
 
 def test_curve_ends_are_the_student_and_the_full_hard_route(finished: Path) -> None:
