@@ -173,6 +173,19 @@ class StatInputs(nn.Module):
         std = stats.std(axis=0, dtype=np.float64)
         self.scale.copy_(torch.from_numpy(1.0 / np.maximum(std, 1e-3)))
 
+    def fill_unseen(self, count: Tensor) -> None:
+        """Give values that training never met the mean count of their field.
+
+        A count of zero may be far from all that training rows had, where every value of the field
+        is common. The target of such a value is the base rate anyway.
+
+        Args:
+            count: (rows,) how often each row of the flat table was read.
+        """
+        field = torch.repeat_interleave(self.index.sizes)
+        mean = self.mean.view(STATS_PER_FIELD, -1)[1, field]
+        self.table[:, 1] = torch.where(count > 0, self.table[:, 1], mean)
+
     def standardised_table(self) -> Tensor:
         """(rows, 2): standardised encodings, not yet `bounded`, with padding rows zero."""
         table = self._of_fields(self.table, torch.repeat_interleave(self.index.sizes))
@@ -280,6 +293,8 @@ class CTRNetwork(nn.Module):
             for column, offset in zip(self.selection.id_columns, offsets, strict=True):
                 count += np.bincount(ids[:, column] + offset, minlength=len(count))
             self.embeddings.fill_unseen(torch.from_numpy(count))
+            if self.stat_inputs is not None:
+                self.stat_inputs.fill_unseen(torch.from_numpy(count))
 
     @property
     def hidden_dims(self) -> tuple[int, ...]:

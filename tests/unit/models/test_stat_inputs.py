@@ -98,7 +98,22 @@ def test_an_unseen_value_of_an_idle_field_hardly_moves_a_logit(model: str) -> No
     unseen[:, 1] = 0
     before = learner.predict_logits(EncodedBatch(dense, ids))
     after = learner.predict_logits(EncodedBatch(dense, unseen))
-    assert np.abs(after - before).mean() < 1.0
+    assert np.abs(after - before).mean() < 0.3
+    level = (1 / (1 + np.exp(-logits)) for logits in (before, after))
+    assert abs(np.subtract(*(probability.mean() for probability in level))) < 0.04
+
+
+def test_a_value_that_no_training_row_has_counts_as_much_as_the_mean_of_its_field() -> None:
+    inputs = stat_inputs()
+    count = torch.zeros(len(TABLE))
+    count[[3, 4, 8, 9]] = 250.0
+    inputs.fill_unseen(count)
+    ids = torch.tensor([[0, 0, -1], [1, 1, -1], [3, 3, -1]], dtype=torch.int32)
+    counts = inputs(ids)[:, 2:]
+    torch.testing.assert_close(counts[:2], torch.zeros(2, 2), atol=1e-4, rtol=0)
+    raw = torch.from_numpy(lookup(LAYOUT, STATS, ids.numpy()))
+    torch.testing.assert_close(counts[2], ((raw - inputs.mean) * inputs.scale)[2, 2:])
+    assert (inputs.standardised_table()[inputs.index.padding_rows] == 0).all()
 
 
 def test_twin_and_network_clamp_alike() -> None:
