@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.reading.labels import outcome_numbers
-from dynens.data.reading.numbers import parse_number
+from dynens.data.reading.spelled import parse_number
 from dynens.rules import LabelRule
 
 Outcomes = npt.NDArray[np.float64]

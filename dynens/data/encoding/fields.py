@@ -17,7 +17,8 @@ import pyarrow as pa
 from dynens.batch import MISSING, FloatArray, IntArray, SparseField, component_names
 from dynens.data.encoding.vocabulary import Vocabulary
 from dynens.data.reading.lists import split_lists
-from dynens.data.reading.numbers import column_with_points, number, to_numbers, with_point
+from dynens.data.reading.numbers import number, to_numbers
+from dynens.data.reading.spelled import column_with_points, with_point
 from dynens.data.reading.times import seconds_of_values, time_part, to_seconds
 from dynens.data.reading.values import canonical, one_line
 from dynens.errors import DataError

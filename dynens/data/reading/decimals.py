@@ -7,7 +7,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.reading.numbers import COMMA_NUMBER, with_points
+from dynens.data.reading.spelled import COMMA_NUMBER, with_points
 from dynens.data.reading.values import canonical_texts, plain
 from dynens.schema import DatasetConfig, SourceOptions
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynens.data.reading.numbers import parse_number
+from dynens.data.reading.spelled import parse_number
 from dynens.data.reading.values import one_line
 from dynens.errors import DataError
 from dynens.schema import SourceOptions

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.reading.heads import NO_HEADER, hold_numbers
-from dynens.data.reading.numbers import Numbers, parse_number, to_numbers, unit_of, with_points
+from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
+from dynens.data.reading.spelled import parse_number, with_points
 from dynens.data.reading.values import MISSING_SPELLINGS, canonical_codes, one_line, plain
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule

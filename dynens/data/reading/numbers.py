@@ -15,13 +15,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.reading.spelled import (
+    UNIT,
+    parse_number,
+    parse_range,
+    read_text,
+    with_point,
+    with_points,
+)
 from dynens.data.reading.values import (
     MISSING_SPELLINGS,
     NON_FINITE_SPELLINGS,
     NULL_SPELLINGS,
     PER_SECOND,
     SPACE,
-    TRUTH_WORDS,
     one_line,
     plain,
     text_of_bytes,
@@ -33,48 +40,7 @@ MAX_UNREADABLE_SHARE = 0.01  # of a column's values, beyond which it is not what
 _MISSING = frozenset(MISSING_SPELLINGS)
 _NULL_ARRAY = pa.array(NULL_SPELLINGS)
 _NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
-_CURRENCY = (
-    r"[$€£¥￥円元원₹₩₽₺₪฿₫₴₦]|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|BRL|RUB|AUD|CAD|CHF|SEK|NOK|DKK|PLN|CZK|HUF|"
-    r"TRY|MXN|ZAR|SGD|HKD|TWD|THB|IDR|VND|MYR|PHP|AED|SAR|ILS|kr|zł|Rs\.?|R\$|US\$"
-)
-_DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
-    r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?:" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f '’][0-9]{3})+|[0-9]+)"
-    r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
-)
-_UNIT = r"[A-Za-zµ°][A-Za-zµ°²³/.]{0,11}[23]?"
-# 1.234.567,89 €
-_GAP = r"[ \x{a0}\x{202f}]?"  # \s is another class in Arrow than in Python
-_AROUND = _GAP + r"(?:%|" + _CURRENCY + r")?" + _GAP
-COMMA_NUMBER = (
-    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}\x{{202f}}][0-9]{{3}})+)(,[0-9]+)?"
-    rf"([eE][-+]?[0-9]+)?{_AROUND}( ?{_UNIT})?$"
-)
-_COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0").replace("\\x{202f}", "\u202f"))
-_TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
-    r"(?P<sign>-?)(?:(?P<days>[0-9]+) days?,? \+?)?(?P<hours>[0-9]{1,3}):(?P<minutes>[0-5][0-9])"
-    r"(?::(?P<seconds>[0-5][0-9](?:\.[0-9]+)?))?(?:\s?(?P<half>[AaPp])\.?[Mm]\.?)?"
-)
-_DURATION = re.compile(  # PT1H2M3S
-    r"(?P<sign>-?)P(?=.)(?:(?P<days>[0-9]+)D)?(?:T(?=.)(?:(?P<hours>[0-9]+)H)?"
-    r"(?:(?P<minutes>[0-9]+)M)?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?)S)?)?"
-)
-_SPOKEN = re.compile(  # 2h 50m, 1 hour 5 min, 24m52s, 3h, 5 min; no 5m: metres or millions
-    r"(?P<sign>-?)(?=[0-9]+(?:h| ?hrs?| ?min)$|[0-9]+ ?[a-z]+,? ?[0-9])"
-    r"(?:(?P<days>[0-9]+) ?d(?:ays?)?,? ?)?(?:(?P<hours>[0-9]+) ?h(?:(?:ou)?rs?)?,? ?)?"
-    r"(?:(?P<minutes>[0-9]+) ?m(?:in(?:ute)?s?)?,? ?)?"
-    r"(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?) ?s(?:ec(?:ond)?s?)?)?"
-)
-_BOUND = re.compile(r"(?:[<>≤≥~]=?\s?(?P<end>.*[0-9].*)|(?P<start>.*[0-9].*)\+)")  # <0.05, 65+
-_BEFORE_BOUND, _DASHES = "<>≤≥~", "-–—"
-_LONGEST_RANGE = 60  # characters
-_RANGE = re.compile(  # 3-5, $40,000 – $60,000, 40-60k
-    r"(?P<low>[^-–—]*[0-9][^-–—]*?)\s?(?:[-–—]|\bto\b)\s?(?P<high>[^-–—]*[0-9][^-–—]*)"
-)
-_PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
-_NUMBER = re.compile(r"[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_MEASURED = re.compile(r"(?P<amount>.*[0-9)])(?P<gap> *)(?P<unit>" + _UNIT + ")")
+_MEASURED = re.compile(r"(?P<amount>.*[0-9)])(?P<gap> *)(?P<unit>" + UNIT + ")")
 # Behind these the amount alone would be another number.
 _NO_UNITS = frozenset(
     {"dozen", "hundred", "thousand", "million", "billion", "trillion", "mn", "bn"}
@@ -119,30 +85,6 @@ class Numbers:
         return not self.num_unreadable and not self.num_ranges
 
 
-def with_points(column: pa.Array) -> pa.Array:
-    """Texts that are numbers with a decimal comma, with a point: 1.234,5 becomes 1234.5."""
-    found = pc.match_substring_regex(column, r"[.,]").fill_null(False)
-    if not pc.any(found).as_py():
-        return column
-    texts = pc.utf8_trim(column, characters=SPACE)  # as one value is, before it is looked at
-    numbers = pc.and_(found, pc.match_substring_regex(texts, COMMA_NUMBER).fill_null(False))
-    pointed = pc.replace_substring(pc.replace_substring(texts, ".", ""), ",", ".")
-    return pc.if_else(numbers, pointed, column)
-
-
-def column_with_points(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """`with_points` of any column; numbers stay as they are."""
-    column = plain(column)
-    return with_points(column) if pa.types.is_string(column.type) else column
-
-
-def with_point(text: str) -> str:
-    """`with_points` of one text."""
-    if _COMMA_NUMBER.match(text.strip(SPACE)):
-        return text.replace(".", "").replace(",", ".")
-    return text
-
-
 def unit_of(texts: pa.Array) -> str | None:
     """The unit that most of a column's texts have behind a number (`km` of `1,582 km`), or None.
 
@@ -169,7 +111,7 @@ def _are_minutes(texts: Sequence[str]) -> bool:
 
 def _unit(text: str) -> str | None:
     parts = _MEASURED.fullmatch(text)
-    if parts is None or _read(text) is not None or _read(parts["amount"]) is None:
+    if parts is None or read_text(text) is not None or read_text(parts["amount"]) is None:
         return None
     unit = parts["unit"].lower().removesuffix(".")
     is_code = not parts["gap"] and (len(unit) == 1 or re.match("0[0-9]", text))  # 12A, 007AB
@@ -285,86 +227,6 @@ def _parse_strings(column: pa.Array, decimal: Decimal) -> tuple[pa.Array, int, s
     return array, int(counts[is_none].sum()), example, int(counts[is_range].sum())
 
 
-def parse_number(text: str) -> float | None:
-    """The number a text spells, or None.
-
-    `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
-    1200; times of the day and durations (`1:02:03`, `1:02 PM`, `0 days 01:02:03`, `PT1H2M3S`,
-    `2h 50m`) are seconds.
-    """
-    text = text.strip(SPACE)
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    if text in TRUTH_WORDS:
-        return float(TRUTH_WORDS[text])
-    parts = _DECORATED.fullmatch(text)
-    if parts is not None:
-        return _decorated(parts)
-    parts = _CLOCK.fullmatch(text)
-    if parts is not None and parts["half"]:
-        return _of_clock(parts)
-    parts = parts or _DURATION.fullmatch(text) or _SPOKEN.fullmatch(text)
-    if parts is None:
-        return None
-    seconds = _seconds(parts)
-    return -seconds if parts["sign"] else seconds
-
-
-def _read(text: str, decimal: Decimal = ".") -> float | None:
-    number = parse_number(text)
-    return parse_range(text, decimal) if number is None else number
-
-
-def parse_range(text: str, decimal: Decimal = ".") -> float | None:
-    """The middle of a range (`3-5`, `$40k to $60k`), the end of one without (`65+`, `<0.05`)."""
-    text = text.strip(SPACE)
-    if not text or len(text) > _LONGEST_RANGE:
-        return None
-    if text[0] in _BEFORE_BOUND or text[-1] == "+":
-        bound = _BOUND.fullmatch(text)
-        return None if bound is None else _end(bound["end"] or bound["start"], decimal)
-    dashes = sum(map(text.count, _DASHES))
-    if dashes > 1 or not (dashes or "to" in text):  # which is found sooner than by the pattern
-        return None
-    parts = _RANGE.fullmatch(text)
-    if parts is None:
-        return None
-    low, high = _end(parts["low"], decimal), _end(parts["high"], decimal)
-    if low is None or high is None:
-        return None
-    shared = _DECORATED.fullmatch(parts["high"].strip(SPACE))
-    if shared is not None and shared["times"] and not parts["low"][-1].isalpha():
-        times = _TIMES[shared["times"]]
-        low *= times if low * times <= high else 1.0  # 40-60k, and no 500-1k
-    return None if low > high else (low + high) / 2
-
-
-def _end(text: str, decimal: Decimal) -> float | None:
-    """One end of a range."""
-    return parse_number(with_point(text.strip(SPACE)) if decimal == "," else text)
-
-
-def _seconds(parts: re.Match[str]) -> float:
-    return sum(float(parts[name] or 0) * unit for name, unit in _PARTS_S.items())
-
-
-def _of_clock(parts: re.Match[str]) -> float | None:
-    """Seconds of a clock with twelve hours."""
-    if parts["sign"] or parts["days"] or not 1 <= int(parts["hours"]) <= 12:
-        return None
-    noon = 43_200
-    return _seconds(parts) % noon + (noon if parts["half"] in "pP" else 0)
-
-
-def _decorated(parts: re.Match[str]) -> float | None:
-    signs = parts["sign"] + parts["inner"]
-    if len(signs) > 1 or bool(parts["open"]) != bool(parts["close"]):
-        return None
-    whole = re.sub(r"[^0-9]", "", parts["whole"])
-    size = float(whole + (parts["rest"] or "")) * _TIMES.get(parts["times"], 1.0)
-    return -size if signs in ("-", "−") or parts["open"] else size
-
-
 def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = None) -> float:
     """One raw value as a number, NaN when missing; texts are read as `to_numbers` reads them.
 
@@ -384,7 +246,7 @@ def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = No
             return math.nan
         if decimal == ",":
             text = with_point(text)
-        parsed = _read(text, decimal)
+        parsed = read_text(text, decimal)
         if parsed is None:
             raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")
         return parsed * factor if math.isfinite(parsed) else math.nan

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, parse_number, to_numbers
+from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
+from dynens.data.reading.spelled import parse_number
 from dynens.data.reading.values import canonical_texts, plain
 from dynens.schema import TimeFormat, TimePart
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynens.data.reading.numbers import number, parse_number, to_numbers, unit_of
+from dynens.data.reading.numbers import number, to_numbers, unit_of
+from dynens.data.reading.spelled import parse_number
 from dynens.data.reading.values import canonical, canonical_codes, canonical_texts
 from dynens.errors import DataError
 
