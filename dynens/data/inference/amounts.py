@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
 from dynens.data.reading.values import canonical_texts, plain
@@ -18,6 +19,7 @@ FEW_TEXTS = 0.2
 _MIN_KNOWN = 20
 _MIN_NUMBERS = 10  # fewer are categories and no more
 _UNIT_ROWS = 2000
+_THREES, _NEARLY = r"^[0-9]{3}([, ][0-9]{3})*$", 0.95
 
 
 def number_share(column: pa.ChunkedArray) -> float | None:
@@ -34,16 +36,32 @@ def number_share(column: pa.ChunkedArray) -> float | None:
 def numbers_in(array: pa.Array) -> tuple[Numbers | None, str | None]:
     """(the column as numbers, their unit).
 
-    (None, None) where the first texts show that a fifth or more are no numbers.
+    (None, None) where the first texts show that a fifth or more are no numbers, or that they are
+    lists.
     """
     unit = None
     if pa.types.is_string(array.type):
         head = array.slice(0, len(array) // 4 + 1)
+        if are_lists(head):
+            return None, None
         unit = unit_of(head.slice(0, _UNIT_ROWS))
         numbers = to_numbers(head, unit=unit)
         if numbers.num_unreadable + numbers.num_ranges > FEW_TEXTS * len(array):
             return None, None
     return to_numbers(array, unit=unit), unit
+
+
+def are_lists(texts: pa.StringArray) -> bool:
+    """Whether texts of digits in threes are lists of codes (`254,203,267`, `118`), no thousands.
+
+    Of numbers, many would begin with fewer digits, or nearly all would be equally long.
+    """
+    sample = canonical_texts(pc.unique(texts.slice(0, _UNIT_ROWS))).drop_null()
+    codes = sample.filter(pc.match_substring_regex(sample, _THREES))
+    if len(sample) < _MIN_KNOWN or len(codes) < _NEARLY * len(sample):
+        return False
+    usual = pc.value_counts(pc.utf8_length(codes)).field("counts").to_numpy().max()
+    return bool(usual < _NEARLY * len(codes))
 
 
 def mostly_numbers(numbers: Numbers) -> bool:
@@ -104,6 +122,8 @@ def told_inexact(name: str) -> str:
 def spelled_numbers(texts: pa.StringArray) -> dict[str, object]:
     """Whether most of the distinct texts are numbers or ranges of them, and their unit."""
     sample = texts.slice(0, _UNIT_ROWS)
+    if are_lists(sample):
+        return {}
     unit = unit_of(sample)
     values = to_numbers(sample, unit=unit).values
     known = values[np.isfinite(values)]

@@ -19,6 +19,7 @@ from dynens.data.inference.addresses import (
 from dynens.data.inference.amounts import (
     EXACT,
     FEW_TEXTS,
+    are_lists,
     mostly_numbers,
     mostly_ranges,
     number_facts,
@@ -229,7 +230,9 @@ def profile_column(
         codes = _merge_equal(texts, text_codes)
         known = codes >= 0
         if pa.types.is_string(kind):
-            facts |= _text_facts(texts) | spelled_numbers(texts)
+            facts |= _text_facts(texts)
+            if "separator" not in facts:
+                facts |= spelled_numbers(texts)
             often = known.sum() / max(len(texts), 1)
             if 0 < often < _FEW_ROWS and "separator" not in facts:
                 seldom = often < _SELDOM
@@ -312,13 +315,17 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
         num_tokens = pc.count_distinct(tokens).as_py()
         if separator in _RARE_SEPARATORS and _share_of(tokens, r"\s") > _SPACED:
             continue
-        if separator == "," and (mostly_ranges(sample) or _share_of(sample, _THOUSANDS) > _MOST):
+        if separator == "," and (mostly_ranges(sample) or _are_thousands(sample)):
             continue  # 40,000-60,000; #1,234
         come_back = num_tokens < max(len(sample) / 2, len(tokens) / _TOKEN_COMES_BACK)
         if share > 0.2 and come_back and _are_words(tokens):
             facts["separator"] = separator
             break
     return facts
+
+
+def _are_thousands(texts: pa.StringArray) -> bool:
+    return _share_of(texts, _THOUSANDS) > _MOST and not are_lists(texts)
 
 
 def _share_of(tokens: pa.StringArray, pattern: str) -> float:

@@ -319,11 +319,14 @@ def time_part(seconds: Floats, part: TimePart) -> Floats:
 def text_format(column: pa.Array | pa.ChunkedArray) -> TimeFormat | None:
     """The format in which nearly all of the non-missing texts are dates or times, or None.
 
+    Texts that are all numbers are none of dates, whatever these may stand for.
     Where no day is above the 12th, both orders of day and month can be read: then the one whose
     times lie closer together is meant. Twelve days of May, read the other way, are a year.
     """
     known = pc.drop_null(plain(column))
     if not len(known) or pa.types.is_time(known.type) or pa.types.is_nested(known.type):
+        return None
+    if pa.types.is_string(known.type) and to_numbers(known).is_plain:
         return None
     spans: dict[TimeFormat, float] = {}
     for time_format in TEXT_FORMATS:

@@ -1,0 +1,44 @@
+"""Which texts of digits are amounts."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dynens.data.inference.infer import infer_schema
+
+ROWS = 3000
+
+
+def fields_of(tmp_path, texts):
+    """The fields of a column of texts, beside another of numbers."""
+    rng = np.random.default_rng(1)
+    table = {"x": rng.normal(size=len(texts)), "y": rng.random(len(texts)) < 0.3}
+    pq.write_table(pa.table({"c": texts} | table), tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "y")
+    return [f for f in found.dataset.features.fields if f.source == "c"], found.warnings
+
+
+@pytest.mark.parametrize("fewest", [1, 2])
+@pytest.mark.parametrize(("mark", "separator"), [(",", ","), (" ", None)])
+def test_codes_of_three_digits_in_lists_are_no_thousands(tmp_path, mark, separator, fewest):
+    rng = np.random.default_rng(0)
+    texts = [
+        mark.join(map(str, rng.choice(300, n, replace=False) + 100))
+        for n in rng.integers(fewest, 6, ROWS).tolist()
+    ]
+    (field,), warnings = fields_of(tmp_path, texts)
+    assert (field.kind, field.separator) == ("multi_valued", separator)
+    assert not warnings
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1, 10**7), (100, 10**6), (100_000, 999_999), (100_000, 1_300_000)]
+)
+def test_thousands_are_numbers(tmp_path, low, high):
+    rng = np.random.default_rng(0)
+    sizes = np.exp(rng.uniform(np.log(low), np.log(high), ROWS)).astype(int)
+    for mark in ", ":
+        texts = [f"{size:,}".replace(",", mark) for size in sizes.tolist()]
+        (field,), _ = fields_of(tmp_path, texts)
+        assert field.kind == "numeric"
