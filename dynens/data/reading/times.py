@@ -38,13 +38,13 @@ def to_seconds(
 ) -> Floats:
     """(B,) float64 seconds since 1970 UTC, NaN where missing or not a time.
 
-    `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES`, `_CLOCKS` and `_LOGS`
-    (months and weekdays in English), months alone (2015-12, Dec-2015, 12/2015), integers of 1900
-    to 2100 that begin with yyyymmdd, followed by nothing or hhmm, hhmmss or these and milliseconds,
-    and Unix times in s, ms, us or ns, told apart by size. `day_first` reads 3/4/2024 as a day of
-    April, and is `auto` otherwise. `count` is numbers of any unit from any start, which tell an
-    order. Where times have an offset from UTC, `local` reads the clock that they show: 10:00+02:00
-    is ten o'clock.
+    `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES`, `_CLOCKS` and `_LOGS`,
+    also as `_REWRITTEN` makes them of others (months of `_MONTH_NAMES`, weekdays in English),
+    months alone (2015-12, Dec-2015, 12/2015), integers of 1900 to 2100 that begin with yyyymmdd,
+    followed by nothing or hhmm, hhmmss or these and milliseconds, and Unix times in s, ms, us or
+    ns, told apart by size. `day_first` reads 3/4/2024 as a day of April, and is `auto` otherwise.
+    `count` is numbers of any unit from any start, which tell an order. Where times have an offset
+    from UTC, `local` reads the clock that they show: 10:00+02:00 is ten o'clock.
     """
     column = plain(column)
     kind = column.type
@@ -226,11 +226,11 @@ _CLOCK = r":\d\d(?:\.\d+)?(?:\s?[ap]\.?m\.?)?"
 _YEAR = r"(?: \d{4})?\s*$"  # behind the offset of what `date` prints
 _OFFSET = re.compile(rf"(?i)({_CLOCK})\s?([-+](?:0\d|1[0-4])(?::?\d\d)?|UTC|GMT|{_NAMED})({_YEAR})")
 _AWAY = re.compile(rf"(?i){_CLOCK}\s?(?:[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*|{_NAMED}){_YEAR}")
-_MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y")
+_MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y")
 _DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
 _DATES = (
     *("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y"),
-    *("%d.%m.%y", "%d %b %y", "%d-%b-%y", "%m %d, %Y", "%Y-%m-%d"),
+    *("%d.%m.%y", "%d %b %y", "%d-%b-%y", "%m %d, %Y", "%Y-%m-%d", "%Y.%m.%d"),
 )
 _CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
 _LOGS = ("%b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S")
@@ -239,17 +239,30 @@ _LAYOUTS = [
     for dates in (_MONTH_FIRST, _DAY_FIRST)
 ]
 _MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y"]
-# Mon, 6 May 2024; Monday, May 6, 2024; Mon 6 May 2024
-_WEEKDAY = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +", re.IGNORECASE)
-_BEFORE_CLOCK = re.compile(r"(?<=\d)(?:,| at|, at) (?=\d\d?:\d\d)")  # 5/3/2022, 17:30
-_HALF_DAY = re.compile(r"(?<=\d)\s?([ap])\.?m\b\.?", re.IGNORECASE)  # 5:30pm
-_ORDINAL = re.compile(r"(?<=\d)(st|nd|rd|th)\b", re.IGNORECASE)  # October 26th, 2019
-_VERSION = re.compile(r"(\d\.\d+|\d+\.\d)\.\d\d")  # 2.10.15, where 02.10.15 is a day
-_LONG_MONTH = re.compile(
-    r"\b(Jan(?=uary\b)|Feb(?=ruary\b)|Mar(?=ch\b)|Apr(?=il\b)|Jun(?=e\b)|Jul(?=y\b)|Aug(?=ust\b)|"
-    r"Sep(?=t(?:ember)?\b)|Oct(?=ober\b)|Nov(?=ember\b)|Dec(?=ember\b))[a-z]+",
-    re.IGNORECASE,
+_REWRITTEN = [
+    (re.compile(pattern, re.IGNORECASE), written)
+    for pattern, written in (
+        (r"(?<=\d)(?:,| at|, at) (?=\d\d?:\d\d)", " "),  # 5/3/2022, 17:30
+        (r"(?<=\d)\s?([ap])\.?m\b\.?", r" \1m"),  # 5:30pm
+        (r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +", ""),  # Monday, May 6, 2024; Mon 6 May 2024
+        (r"(?<=\d)(st|nd|rd|th|er)\b", ""),  # October 26th, 2019
+        (r"\b(\d\d?)([A-Z]{3})(\d{4})\b:?", r"\1 \2 \3 "),  # 06MAY2013:17:30:00
+        (r"(\d{4})[年년] ?(\d\d?)[月월] ?(\d\d?)[日일]", r"\1-\2-\3 "),
+        (r"(?<=\d)\. (?=[^\W\d])| de ", " "),  # 6. Mai 2024, 6 de mayo de 2024
+        (r"(?<=[^\W\d])\.?,? (?=\d{4}\b)", " "),  # 21 Aug, 2012; 21 sept. 2012
+    )
+]
+_MONTH_NAMES = (  # in English, German, French and Spanish
+    *("jan january januar janvier janv enero ene", "feb february februar février févr febrero"),
+    *("mar march märz mär mrz mars marzo", "apr april avril avr abril abr", "may mai mayo"),
+    *("jun june juni juin junio", "jul july juli juillet juil julio"),
+    *("aug august août agosto ago", "sep sept september septembre septiembre"),
+    *("oct october oktober okt octobre octubre", "nov november novembre noviembre"),
+    "dec december dezember dez décembre déc diciembre dic",
 )
+_MONTH_OF = {name: names[:3] for names in _MONTH_NAMES for name in names.split()}
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_VERSION = re.compile(r"(\d\.\d+|\d\d?\.\d)\.\d\d")  # 2.10.15, where 02.10.15 is a day
 _DATE_LIKE = re.compile(r"([A-Za-z]{3} +|\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
 _MONTH_LIKE = re.compile(r"(19|20)\d\d[-/]\d\d|(\d\d?/|[A-Za-z]{3}[- ])(19|20)\d\d")
 
@@ -267,8 +280,9 @@ def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) ->
     except ValueError:
         pass
     text, ahead_s = _without_offset(text)
-    text = _HALF_DAY.sub(r" \1m", _BEFORE_CLOCK.sub(" ", text))
-    text = _LONG_MONTH.sub(r"\1", _ORDINAL.sub("", _WEEKDAY.sub("", text, 1)))
+    for pattern, written in _REWRITTEN:
+        text = pattern.sub(written, text)
+    text = _WORD.sub(lambda word: _MONTH_OF.get(word[0].lower(), word[0]), text).strip()
     if _MONTH_LIKE.fullmatch(text):
         layouts = _MONTHS
     elif not _DATE_LIKE.match(text) or _VERSION.fullmatch(text):

@@ -59,6 +59,13 @@ SECONDS = MOMENT.timestamp()
         "Tue May 03 13:30:00 EDT 2022",
         "Tue May 03 17:30:00 UTC 2022",
         "05/03/2022 07:30 PM +0200",
+        "05-03-2022 17:30",
+        "5-3-2022 5:30:00 PM",
+        "2022.05.03 17:30:00",
+        "03MAY2022:17:30:00",
+        "03MAY2022 17:30",
+        "3 May, 2022 17:30",
+        "2022年5月3日 17:30",
         "2022/05/03 17:30:00+0000",
         20220503173000,
         202205031730,
@@ -101,6 +108,8 @@ def test_the_clock_of_a_time_with_an_offset(text, is_away):
     [
         *("September 3, 2021", "3 Sept 2021", "Friday, September 3, 2021", "Fri 3 Sep 2021"),
         *("September 3rd, 2021", "3-SEP-21", "3 Sep 21", "03.09.21"),
+        *("03SEP2021", "2021.09.03", "3 Sep, 2021", "2021年9月3日", "2021년 9월 3일"),
+        *("3. September 2021", "3 septembre 2021", "3 de septiembre de 2021", "3 sept. 2021"),
     ],
 )
 def test_months_and_weekdays_in_full(text):
@@ -108,12 +117,35 @@ def test_months_and_weekdays_in_full(text):
     assert text_format(pa.array([text] * 3)) == "auto"
 
 
+@pytest.mark.parametrize(
+    ("texts", "month"),
+    [
+        (("1. Januar 2021", "1er janvier 2021", "1 janv. 2021", "1 de enero de 2021"), 1),
+        (("1. Februar 2021", "1 février 2021", "1 févr. 2021", "1 feb. 2021"), 2),
+        (("1. März 2021", "1 mars 2021", "1 marzo 2021", "1. Mrz. 2021"), 3),
+        (("1. April 2021", "1 avril 2021", "1 avr. 2021", "1 abril 2021"), 4),
+        (("1. Mai 2021", "1 mai 2021", "1 mayo 2021", "1 may 2021"), 5),
+        (("1. Juni 2021", "1 juin 2021", "1 junio 2021"), 6),
+        (("1. Juli 2021", "1 juillet 2021", "1 juil. 2021", "1 julio 2021"), 7),
+        (("1. August 2021", "1 août 2021", "1 agosto 2021", "1 ago 2021"), 8),
+        (("1. Oktober 2021", "1. Okt. 2021", "1 octobre 2021", "1 octubre 2021"), 10),
+        (("1. November 2021", "1 novembre 2021", "1 noviembre 2021"), 11),
+        (("1. Dezember 2021", "1 décembre 2021", "1 déc. 2021", "1 DICIEMBRE 2021"), 12),
+    ],
+)
+def test_months_in_german_french_and_spanish(texts, month):
+    for text in texts:
+        assert seconds_of(text) == datetime(2021, month, 1, tzinfo=UTC).timestamp()
+
+
 @pytest.mark.parametrize("text", ["3.9.21", "3.10.21", "10.3.21", "03.09.2", "3th 2021"])
 def test_versions_are_no_days(text):
     assert np.isnan(seconds_of(text))
 
 
-@pytest.mark.parametrize("text", ["Mayor 3, 2021", "Sunny, 3, 2021", "Marching 3, 2021"])
+@pytest.mark.parametrize(
+    "text", ["Mayor 3, 2021", "Sunny, 3, 2021", "Marching 3, 2021", "3 marche 2021", "12ABC2021"]
+)
 def test_other_words_are_no_months(text):
     assert np.isnan(seconds_of(text))
 
@@ -174,12 +206,20 @@ def test_the_day_before_the_month():
         assert seconds_of(text, "day_first") == SECONDS
         assert to_seconds(pa.array([text, "31/12/2020"]), "day_first")[0] == SECONDS
     assert text_format(pa.array(["3/5/2022", "13/5/2022", None])) == "day_first"
-    assert text_format(pa.array(["5/3/2022", "5/13/2022"])) == "auto"
+    for mark in "/-":
+        assert text_format(pa.array([f"5{mark}3{mark}2022", f"5{mark}13{mark}2022"])) == "auto"
+        assert text_format(pa.array([f"3{mark}5{mark}2022", f"13{mark}5{mark}2022"])) == "day_first"
     assert text_format(pa.array(["2022-05-03", "3-D printer", "10-4"])) is None
 
 
 @pytest.mark.parametrize(
-    ("layout", "time_format"), [("{:02}/05/2024", "day_first"), ("05/{:02}/2024", "auto")]
+    ("layout", "time_format"),
+    [
+        ("{:02}/05/2024", "day_first"),
+        ("05/{:02}/2024", "auto"),
+        ("{:02}-05-2024 13:05", "day_first"),
+        ("05-{:02}-2024 13:05", "auto"),
+    ],
 )
 def test_days_up_to_the_12th_are_read_so_that_they_lie_together(layout, time_format):
     assert text_format(pa.array([layout.format(day) for day in range(1, 13)])) == time_format
