@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.reading.spelled import (
+    TIMES,
     UNIT,
     parse_number,
     parse_range,
@@ -40,12 +41,9 @@ MAX_UNREADABLE_SHARE = 0.01  # of a column's values, beyond which it is not what
 _MISSING = frozenset(MISSING_SPELLINGS)
 _NULL_ARRAY = pa.array(NULL_SPELLINGS)
 _NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
-_MEASURED = re.compile(r"(?P<amount>.*[0-9)])(?P<gap> *)(?P<unit>" + UNIT + ")")
+_MEASURED = re.compile(rf"(?P<amount>.*[0-9)](?: ?{TIMES}(?= ))?)(?P<gap> *)(?P<unit>{UNIT})")
 # Behind these the amount alone would be another number.
-_NO_UNITS = frozenset(
-    {"dozen", "hundred", "thousand", "million", "billion", "trillion", "mn", "bn"}
-)
-_NO_UNITS |= {"lakh", "lac", "crore", "am", "pm"}
+_NO_UNITS = frozenset({"dozen", "am", "pm"})
 MINUTES = "m:ss"  # the unit of clocks without hours, where others of the column have them
 _SHORT_CLOCK = r"^(-?)([0-9]{1,3}):([0-5][0-9])$"
 _TO_MINUTES = (_SHORT_CLOCK, r"\1PT\2M\3S")

@@ -14,10 +14,17 @@ _CURRENCY = (
     r"[$€£¥￥円元원₹₩₽₺₪฿₫₴₦]|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|BRL|RUB|AUD|CAD|CHF|SEK|NOK|DKK|PLN|CZK|HUF|"
     r"TRY|MXN|ZAR|SGD|HKD|TWD|THB|IDR|VND|MYR|PHP|AED|SAR|ILS|kr|zł|Rs\.?|R\$|US\$"
 )
-_DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k
-    r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?:" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[\u00a0\u202f '’][0-9]{3})+|[0-9]+)"
-    r"(?P<rest>\.[0-9]+)?\s?(?:(?P<times>[kKMGT])(?:i?B)?|%|" + _CURRENCY + r")?(?P<close>\))?"
+_LETTERS = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_WORDS = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
+_WORDS |= {"trillion": 1e12, "lac": 1e5, "lakh": 1e5, "crore": 1e7, "cr": 1e7}
+_WORDS |= {"万": 1e4, "萬": 1e4, "亿": 1e8, "億": 1e8}
+_TIMES = _LETTERS | _WORDS | {"b": 1e9, "": 1.0}
+TIMES = r"(?:[kKMGT](?:i?B)?|B|(?i:" + "|".join(_WORDS) + r")s?\.?)"
+_DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k, ₹1,39,900, 1.2 Cr
+    r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?P<money>" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
+    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}|"
+    r"[0-9]{1,3}(?:[\u00a0\u202f '’][0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?\s?"
+    rf"(?P<times>{TIMES})?\s?(?:%|{_CURRENCY})?(?P<close>\))?"
 )
 UNIT = r"[A-Za-zµ°][A-Za-zµ°²³/.]{0,11}[23]?"
 # 1.234.567,89 €
@@ -28,7 +35,6 @@ COMMA_NUMBER = (
     rf"([eE][-+]?[0-9]+)?{_AROUND}( ?{UNIT})?$"
 )
 _COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0").replace("\\x{202f}", "\u202f"))
-_TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
     r"(?P<sign>-?)(?:(?P<days>[0-9]+) days?,? \+?)?(?P<hours>[0-9]{1,3}):(?P<minutes>[0-5][0-9])"
     r"(?::(?P<seconds>[0-5][0-9](?:\.[0-9]+)?))?(?:\s?(?P<half>[AaPp])\.?[Mm]\.?)?"
@@ -81,8 +87,8 @@ def parse_number(text: str) -> float | None:
     """The number a text spells, or None.
 
     `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
-    1200; times of the day and durations (`1:02:03`, `1:02 PM`, `0 days 01:02:03`, `PT1H2M3S`,
-    `2h 50m`) are seconds.
+    1200, `1.2B` and `1.2 billion` are 1.2e9, `1.5 Lac` and `1,50,000` are 150,000; times of the day
+    and durations (`1:02:03`, `1:02 PM`, `0 days 01:02:03`, `PT1H2M3S`, `2h 50m`) are seconds.
     """
     text = text.strip(SPACE)
     if _NUMBER.fullmatch(text):
@@ -125,8 +131,8 @@ def parse_range(text: str, decimal: Decimal = ".") -> float | None:
     if low is None or high is None:
         return None
     shared = _DECORATED.fullmatch(parts["high"].strip(SPACE))
-    if shared is not None and shared["times"] and not parts["low"][-1].isalpha():
-        times = _TIMES[shared["times"]]
+    if shared is not None and not parts["low"][-1].isalpha():
+        times = _times(shared)
         low *= times if low * times <= high else 1.0  # 40-60k, and no 500-1k
     return None if low > high else (low + high) / 2
 
@@ -148,10 +154,18 @@ def _of_clock(parts: re.Match[str]) -> float | None:
     return _seconds(parts) % noon + (noon if parts["half"] in "pP" else 0)
 
 
+def _times(parts: re.Match[str]) -> float:
+    """What the number is to be multiplied by."""
+    word = (parts["times"] or "").lower().rstrip("s.")
+    return _TIMES[word if word in _TIMES else word[0]]
+
+
 def _decorated(parts: re.Match[str]) -> float | None:
     signs = parts["sign"] + parts["inner"]
     if len(signs) > 1 or bool(parts["open"]) != bool(parts["close"]):
         return None
+    if parts["times"] == "B" and not (parts["rest"] or parts["money"]):
+        return None  # 12B may be bytes, or a house
     whole = re.sub(r"[^0-9]", "", parts["whole"])
-    size = float(whole + (parts["rest"] or "")) * _TIMES.get(parts["times"], 1.0)
+    size = float(whole + (parts["rest"] or "")) * _times(parts)
     return -size if signs in ("-", "−") or parts["open"] else size
