@@ -24,6 +24,7 @@ from dynens.errors import DataError
 NULL_SPELLINGS = (
     *("", "null", "NULL", "Null", "None", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaT"),
     *("?", "\\N", "-", "--", "na", "n.a.", "unknown", "Unknown", "UNKNOWN", "missing", "Missing"),
+    *("#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
 )
 NON_FINITE_SPELLINGS = (
     *("nan", "NaN", "NAN", "-nan", "inf", "-inf", "Inf", "-Inf", "Infinity", "-Infinity"),

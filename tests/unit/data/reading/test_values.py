@@ -26,6 +26,16 @@ def test_missing_in_every_spelling(value):
 
 
 @pytest.mark.parametrize(
+    "text", ["#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!", "#N/A"]
+)
+def test_what_a_spreadsheet_could_not_calculate_is_missing(text):
+    assert canonical(text) is None
+    assert np.isnan(number(text, "f"))
+    numbers = to_numbers(pa.array([text, "5"]))
+    assert (numbers.num_unreadable, numbers.values[1]) == (0, 5)
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
         (True, "1"),
