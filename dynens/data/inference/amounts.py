@@ -120,13 +120,19 @@ def told_inexact(name: str) -> str:
 
 
 def spelled_numbers(texts: pa.StringArray) -> dict[str, object]:
-    """Whether most of the distinct texts are numbers or ranges of them, and their unit."""
+    """Whether most of the distinct texts are numbers or ranges of them: `enough_numbers`."""
     sample = texts.slice(0, _UNIT_ROWS)
     if are_lists(sample):
         return {}
     unit = unit_of(sample)
     values = to_numbers(sample, unit=unit).values
-    known = values[np.isfinite(values)]
-    if len(known) < (1 - FEW_TEXTS) * len(values) or len(np.unique(known)) < _MIN_NUMBERS:
+    if np.isfinite(values).sum() < (1 - FEW_TEXTS) * len(values):
+        return {}
+    return enough_numbers(values, unit)
+
+
+def enough_numbers(values: npt.NDArray[np.float64], unit: str | None) -> dict[str, object]:
+    """That a column holds numbers, and their unit, where these are no mere categories."""
+    if len(np.unique(values[np.isfinite(values)])) < _MIN_NUMBERS:
         return {}
     return {"holds_numbers": True, "unit": unit}

@@ -187,9 +187,9 @@ class _Inference:
             self._times = row_times(self._sample, roles.timestamp, roles.time_format)
         own = {n: p for n, p in profiles.items() if n in of_events and p.num_distinct > 1}
         self._copies = find_copies(self._sample, own)
-        self._look_at_texts(profiles)
         for name, profile in profiles.items():
             self._decide(name, profile, roles)
+        self._look_at_texts(profiles)
         used, outcome = [f.source for f in self._fields], features.label.column
         self._result.warnings += named_after_leaks(profiles, used, outcome)
         self._result.warnings += map(told_inexact, inexact_ids(self._sample, self._fields))
@@ -247,15 +247,15 @@ class _Inference:
 
     def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
         """Warn of texts that are a sign of something else."""
-        mixed = []
         for name, profile in profiles.items():
             if profile.max_lines > _MANY_LINES:
                 self._warn(
                     f"{name} holds a text of {profile.max_lines} lines; if a quote is not "
                     "closed there, rows are lost: set source.quoting to false"
                 )
-            if profile.not_a_number is not None and profile.num_distinct > _MANY_VALUES:
-                mixed.append(f"{name} ({profile.not_a_number!r})")
+        sized = {f.source for f in self._fields if f.kind == "numeric"}
+        many = [p for p in profiles.values() if p.name in sized and p.num_distinct > _MANY_VALUES]
+        mixed = [f"{p.name} ({p.not_a_number!r})" for p in many if p.not_a_number is not None]
         if mixed:
             self._warn(
                 "numbers and texts stand together in "

@@ -20,6 +20,7 @@ from dynens.data.inference.amounts import (
     EXACT,
     FEW_TEXTS,
     are_lists,
+    enough_numbers,
     mostly_numbers,
     mostly_ranges,
     number_facts,
@@ -82,7 +83,8 @@ class ColumnProfile:
         is_integer: whether all numbers are whole.
         unit: what stands behind the numbers (`km` of `12 km`), or None.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
-        holds_numbers: whether most of the different texts are numbers, or ranges of them (`3-5`).
+        holds_numbers: whether most of the rows or of the different texts are numbers, or ranges of
+            them (`3-5`).
         unusable: why no field can be made of the values, or None.
         is_list: whether values are Arrow lists.
         list_length: the common length of all lists (or texts that are vectors), or None.
@@ -223,8 +225,10 @@ def profile_column(
         if np.abs(numbers.values[known]).max() > EXACT:  # neighbours look alike as floats
             codes = _merge_equal(*canonical_codes(array))
     else:
+        amounts: dict[str, object] = {}
         if numbers is not None and numbers.num_unreadable < FEW_TEXTS * known.sum():
             facts["not_a_number"] = numbers.example
+            amounts = enough_numbers(numbers.values, unit)
         numbers = None
         texts, text_codes = canonical_codes(array)
         codes = _merge_equal(texts, text_codes)
@@ -232,7 +236,7 @@ def profile_column(
         if pa.types.is_string(kind):
             facts |= _text_facts(texts)
             if "separator" not in facts:
-                facts |= spelled_numbers(texts)
+                facts |= amounts or spelled_numbers(texts)
             often = known.sum() / max(len(texts), 1)
             if 0 < often < _FEW_ROWS and "separator" not in facts:
                 seldom = often < _SELDOM

@@ -42,3 +42,25 @@ def test_thousands_are_numbers(tmp_path, low, high):
         texts = [f"{size:,}".replace(",", mark) for size in sizes.tolist()]
         (field,), _ = fields_of(tmp_path, texts)
         assert field.kind == "numeric"
+
+
+def test_numbers_of_most_rows_have_their_size_beside_them_as_the_warning_says(tmp_path):
+    rng = np.random.default_rng(0)
+    other = rng.random(ROWS) < 0.06
+    driven = rng.integers(0, np.where(other, 500, 100)) / 10 + 10
+    texts = [f"{d} {'km/kg' if o else 'kmpl'}" for d, o in zip(driven, other, strict=True)]
+    fields, (warning,) = fields_of(tmp_path, texts)
+    assert {(f.name, f.kind, f.unit) for f in fields} >= {("c.size", "numeric", "kmpl")}
+    assert "stand together in c" in warning
+
+
+def test_few_numbers_among_texts_are_not_warned_of(tmp_path):
+    rng = np.random.default_rng(0)
+    texts = np.where(
+        rng.random(ROWS) < 0.1,
+        [f"w{i}" for i in rng.integers(0, 60, ROWS)],
+        rng.integers(0, 5, ROWS).astype(str),
+    )
+    (field,), warnings = fields_of(tmp_path, texts)
+    assert field.kind == "categorical"
+    assert not warnings
