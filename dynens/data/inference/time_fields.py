@@ -15,8 +15,9 @@ from dynens.data.reading.times import NUMBER_FORMATS, has_offsets, time_part, to
 from dynens.errors import DataError
 from dynens.schema import FieldSpec, TimeFormat, TimePart
 
-_YEAR_S = 365 * 86_400
-_ROW_PARTS: dict[TimePart, int] = {"hour": 86_400, "weekday": 7 * 86_400}
+_DAY_S = 86_400
+_YEAR_S = 365 * _DAY_S
+_ROW_PARTS: dict[TimePart, int] = {"hour": _DAY_S, "weekday": 7 * _DAY_S}
 """With the seconds after which they come back."""
 _NEARLY = 0.9
 _AGES, _MAX_AGES = 20, 8
@@ -30,7 +31,8 @@ def row_time_fields(
 ) -> Iterator[FieldSpec]:
     """Parts of the row's time that come back; the time itself never does.
 
-    A log of five days tells of no weekday what the next one brings. Counts of a unit that is not
+    A log of five days tells of no weekday what the next one brings, and the weekday of a month's
+    first tells of the month only. Counts of a unit that is not
     known tell an order, but no hours. Times with an offset from UTC are those of where the row
     happened.
     """
@@ -41,6 +43,8 @@ def row_time_fields(
     known = seconds[np.isfinite(seconds)]
     for part, period_s in _ROW_PARTS.items():
         codes = time_part(known, part)
+        if part == "weekday" and _are_months(known):
+            continue
         if len(np.unique(codes)) > 1 and np.ptp(known) > _NEARLY * period_s:
             yield _field(name, part, time_format, f"{part} of the time of the row", local)
 
@@ -58,9 +62,13 @@ def date_fields(spec: FieldSpec, column: pa.ChunkedArray, labels: Labels) -> Ite
     noise = auc_noise(int((labels > 0).sum()))
     half = halves(len(seconds))
     for part in _DATE_PARTS:
+        if (part == "month" and _within_a_year(seconds)) or (
+            part == "weekday" and _are_months(seconds)
+        ):
+            continue
         codes = np.nan_to_num(time_part(seconds, part) + 1).astype(np.int64)
         strength = held_out_auc(codes, labels, half)
-        if strength > 0.5 + 2 * noise and not (part == "month" and _within_a_year(seconds)):
+        if strength > 0.5 + 2 * noise:
             why = f"{part} of a date, held-out AUC {strength:.3f}"
             field = _field(spec.source, part, spec.time_format, why, local)
             yield field.model_copy(update={"entity": spec.entity})
@@ -186,3 +194,9 @@ def _within_a_year(seconds: npt.NDArray[np.float64]) -> bool:
     """Whether no month comes back."""
     known = seconds[np.isfinite(seconds)]
     return not len(known) or bool(known.max() - known.min() < _YEAR_S)
+
+
+def _are_months(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether all are of one day of their months, or of the last, so that months alone are told."""
+    known = seconds[np.isfinite(seconds)]
+    return any(len(np.unique(time_part(known + ahead, "day"))) == 1 for ahead in (0, _DAY_S))

@@ -1,10 +1,12 @@
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from dynens.data.encoding.fields import derived, derived_values
-from dynens.data.inference.time_fields import row_time_fields
+from dynens.data.inference.time_fields import date_fields, row_time_fields
+from dynens.schema import FieldSpec
 
 MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)  # a Saturday
 
@@ -41,3 +43,24 @@ def test_parts_of_the_time_are_those_that_a_log_goes_round(hours, parts):
     texts = [(MIDNIGHT + timedelta(hours=hour)).isoformat() for hour in range(hours)]
     fields = row_time_fields("at", "auto", pa.chunked_array([texts]))
     assert [f.name for f in fields] == parts
+
+
+MONTHS = {
+    "named": [f"{month}-{year}" for year in (2014, 2015) for month in ("Jan", "Mar", "Jun", "Jul")],
+    "on the 28th": [f"2015-{month:02}-28" for month in range(1, 13)],
+    "on the last": ["2015-01-31", "2015-02-28", "2015-03-31", "2015-04-30", "2016-02-29"],
+}
+
+
+@pytest.mark.parametrize("texts", MONTHS.values(), ids=MONTHS)
+def test_the_weekday_of_a_month_is_none(texts):
+    column = pa.chunked_array([texts * 200])
+    assert list(row_time_fields("at", "auto", column)) == []
+    rng = np.random.default_rng(0)
+    late = np.isin(np.arange(len(column)) % len(texts), (0, 1))
+    labels = (rng.random(len(column)) < np.where(late, 0.9, 0.1)).astype(float)
+    date = FieldSpec(name="at", kind="numeric", derive="epoch_days")
+    assert [f.derive for f in date_fields(date, column, labels) if f.derive != "month"] == []
+    days = pa.chunked_array([column.to_pylist() + ["2015-01-05"] * len(column)])
+    labels = np.concatenate([labels, np.zeros(len(column))])
+    assert "weekday" in [f.derive for f in date_fields(date, days, labels)]
