@@ -148,15 +148,18 @@ class InputFiles:
         parsed = number_columns(features, table.schema)
         numeric = numeric_fields(features)
         # Of a category that is a number too, other texts are new categories.
-        categories = {f.name for f in self.encoder.input_fields if f.kind == "categorical"}
-        for name in sorted((numeric.keys() - categories).intersection(table.column_names)):
-            kind = table.schema.field(name).type
-            if not (pa.types.is_string(kind) or pa.types.is_floating(kind)):
+        kinds = {f.name: f.kind for f in self.encoder.input_fields}
+        for name in sorted(numeric.keys() & set(table.column_names)):
+            kind, spec = table.schema.field(name).type, numeric[name]
+            is_read = pa.types.is_string(kind) or pa.types.is_floating(kind)
+            if not is_read or kinds.get(name) == "categorical":
                 continue
-            numbers = to_numbers(table[name], numeric[name].decimal, numeric[name].unit)
-            where = f"numeric column {name!r}"
+            numbers = to_numbers(table[name], spec.decimal, spec.unit)
+            alone = name not in self.encoder.text_columns
+            where = f"numeric column {name!r}" if alone else f"numeric field {spec.name!r}"
+            unreadable, example = numbers.num_unreadable, numbers.example
             self._note(where, "infinite", numbers.num_infinite, is_refused=False)
-            self._note(where, "no numbers", numbers.num_unreadable, numbers.example)
+            self._note(where, "no numbers", unreadable, example, is_refused=alone)
             if pa.types.is_string(kind) and name in parsed:
                 values = pa.array(numbers.values, from_pandas=True)
                 table = table.set_column(table.column_names.index(name), name, values)

@@ -65,6 +65,8 @@ class RowEncoder:
     Attributes:
         layout: of the encoded rows.
         input_fields: the raw columns understood.
+        text_columns: those of them that may hold any text, as others read them than numeric fields
+            alone: there a text that is no number is a new value, and no mistake.
     """
 
     def __init__(
@@ -81,10 +83,13 @@ class RowEncoder:
         self.layout = _layout(ordered, {user_key, item_key})
         self._slices = _column_slices(self.encoders)
         self.input_fields = self._find_inputs()
-        spelled = {field.name for field in self.input_fields if field.kind == "categorical"}
+        others = (e.spec for e in ordered if e.spec.kind != "numeric" or e.spec.derive)
+        self.text_columns = frozenset(
+            {spec.source for spec in others if spec.is_read} | {e.key for e in self.entities}
+        )
         for encoder in ordered:
             if isinstance(encoder, NumericEncoder) and not encoder.spec.derive:
-                encoder.texts_are_missing = encoder.spec.source in spelled
+                encoder.texts_are_missing = encoder.spec.source in self.text_columns
         self._positions = _positions_by_column(self.encoders)
         ids_at = {name: at for name, (_, at) in self.field_columns().items()}
         self._made: tuple[PairIds | LookedUpIds, ...] = (

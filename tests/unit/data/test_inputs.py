@@ -248,10 +248,19 @@ def test_texts_in_a_number_that_is_a_category_too(tmp_path):
         "categorical",
         "numeric",
     }
-    with pytest.raises(DataError, match="numeric column 'grade' holds 400 values"):
-        encoded(prepared, tmp_path, grade=["many"] * ROWS)
     _, said = encoded(prepared, tmp_path, grade=[str(i % 5) for i in range(ROWS)])
     assert said == []
+    given = [f"kw-{i % 5}" if i % 2 else str(i % 5) for i in range(ROWS)]
+    batch, said = encoded(prepared, tmp_path, grade=given)
+    (told,) = said
+    assert "field 'grade.size' holds 200 values that are no numbers (such as 'kw-1'), whi" in told
+    sent = prepared.encoder.encode_columns(columns(grade=given))
+    np.testing.assert_array_equal(sent.ids, batch.ids)
+    np.testing.assert_array_equal(sent.dense, batch.dense)
+    at = prepared.layout.dense.index("grade.size")
+    missing, zero = prepared.encoder.encode_columns({"grade": [None, 0]}).dense[:, at]
+    assert batch.dense[:2, at].tolist() == [zero, missing]
+    assert zero != missing
 
 
 def test_infinite_numbers_are_counted(data, tmp_path):

@@ -40,6 +40,11 @@ def test_a_number_that_is_a_category_too_travels_as_a_number():
     number, text = (encoder.encode_columns({"grade": [v]}) for v in (2.0, "2"))
     same(number, text)
     assert number.ids[0, 0] >= 2
+    new, missing = (encoder.encode_columns({"grade": [v]}) for v in ("kw-2", None))
+    assert (new.ids[0, 0], missing.ids[0, 0]) == (OUT_OF_VOCABULARY, MISSING)
+    np.testing.assert_array_equal(new.dense, missing.dense)
+    with pytest.raises(DataError, match="'grade' takes one value per row"):
+        encoder.encode_columns({"grade": [["kw-2"]]})
 
 
 @pytest.mark.parametrize(
