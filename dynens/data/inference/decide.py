@@ -21,7 +21,13 @@ _COMES_BACK = 2.0  # rows per text
 _REPEATS = 1.1
 _PLENTY = 100  # rows per integer
 _WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
-ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
+_ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
+_IN_A_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # where the next word of KeywordID begins
+
+
+def is_id_name(name: str) -> bool:
+    """Whether a column's name says that it identifies something: `shop_id`, `userId`, `zip`."""
+    return _ID_NAME.fullmatch(_IN_A_WORD.sub("_", name).lower()) is not None
 
 
 def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:
@@ -166,7 +172,7 @@ def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
 
 
 def _is_id(profile: ColumnProfile) -> bool:
-    return ID_NAME.fullmatch(profile.name.lower()) is not None and profile.repeats > 1.5
+    return is_id_name(profile.name) and profile.repeats > 1.5
 
 
 def _size(profile: ColumnProfile) -> FieldSpec:

@@ -16,7 +16,7 @@ from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.amounts import inexact_ids, told_inexact
 from dynens.data.inference.apart import apart_fields
 from dynens.data.inference.crossed import crossed_fields
-from dynens.data.inference.decide import ID_NAME, TEXT_WORDS, decide
+from dynens.data.inference.decide import TEXT_WORDS, decide, is_id_name
 from dynens.data.inference.dots import dot_fields
 from dynens.data.inference.evidence import Labels
 from dynens.data.inference.inferred import InferredSchema
@@ -301,14 +301,13 @@ class _Inference:
             and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise
         ):
             why = "a hash that is different in (nearly) every row"
-            is_id = ID_NAME.fullmatch(profile.name.lower()) is not None
-            if not is_id and may_be_time(self._sample, profile):
+            if not is_id_name(profile.name) and may_be_time(self._sample, profile):
                 why = "it looks like a time; if it is the row's own, name it in features.timestamp"
             self._exclude(profile.name, why, True)
         elif (
             profile.unique_share > 0.95
             and profile.is_integer
-            and (profile.sequential or ID_NAME.fullmatch(profile.name.lower()))
+            and (profile.sequential or is_id_name(profile.name))
         ):
             self._exclude(profile.name, "an id, different in (nearly) every row", True)
         elif profile.numbers_rows and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise:
@@ -329,7 +328,7 @@ class _Inference:
             self._sample[profile.name],
             self._times,
             self._labels,
-            is_id=ID_NAME.fullmatch(profile.name.lower()) is not None,
+            is_id=is_id_name(profile.name),
             is_code=profile.mean_words == 1 and self._is_unique_text(bare),
         )
 

@@ -189,6 +189,8 @@ def test_integers_that_are_categories_keep_their_size(tmp_path):
             "grade": rng.integers(1, 6, 2000),
             "day": rng.integers(0, 100, 2000),
             "shop_id": rng.integers(0, 100, 2000),
+            "KeywordID": rng.integers(0, 100, 2000),
+            "hoursPaid": rng.integers(0, 100, 2000),
             "day.size": rng.normal(size=2000),
             "y": rng.integers(0, 2, 2000),
         }
@@ -201,6 +203,9 @@ def test_integers_that_are_categories_keep_their_size(tmp_path):
         "day": ("categorical", "day"),
         "day.size_": ("numeric", "day"),
         "shop_id": ("categorical", "shop_id"),
+        "KeywordID": ("categorical", "KeywordID"),
+        "hoursPaid": ("categorical", "hoursPaid"),
+        "hoursPaid.size": ("numeric", "hoursPaid"),
         "day.size": ("numeric", "day.size"),
     }
 
