@@ -80,9 +80,14 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
             "values empty, or compare with == or !=."
         )
     texts, codes = canonical_codes(column)
-    value = rule.value.lower()
-    wanted = np.array([compared(t.lower(), value) for t in texts.to_pylist()] + [False])
+    value = _word(rule.value)
+    wanted = np.array([compared(_word(text), value) for text in texts.to_pylist()] + [False])
     return wanted[codes], codes >= 0
+
+
+def _word(text: str) -> str:
+    """An outcome without what says nothing: letter case, and a full stop (`>50K.`) at its end."""
+    return text.lower().removesuffix(".") or text
 
 
 def outcome_numbers(column: pa.ChunkedArray) -> Numbers:
@@ -154,7 +159,7 @@ class LabelReader:
     def _binary_codes(self, column: pa.ChunkedArray) -> npt.NDArray[np.int16]:
         texts, codes = canonical_codes(column)
         mapped = [
-            self._values.setdefault(text.lower(), len(self._values)) for text in texts.to_pylist()
+            self._values.setdefault(_word(text), len(self._values)) for text in texts.to_pylist()
         ]
         wide = np.array([*mapped, NO_LABEL], np.int64)[codes]
         self._count(wide)

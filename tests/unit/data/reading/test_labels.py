@@ -26,6 +26,7 @@ def labels_of(values, **rule):
         ([0.0, 1.0, None], [0, 1, None]),
         (["click", "no click"], [1, 0]),
         ([">50K", "<=50K", "<=50K"], [1, 0, 0]),
+        ([">50K", "<=50K", " <=50K.", ">50K. ", "<=50K"], [1, 0, 0, 1, 0]),
         (["b", "a", "b"], [0, 1, 0]),
     ],
 )
@@ -37,6 +38,8 @@ def test_rules_and_drops():
     ratings = ["1", "3", "4", "5", None]
     assert labels_of([ratings], positive="y >= 4", drop="y == 3") == [0, None, 1, 1, None]
     assert labels_of([["buy", "view"]], positive="== buy") == [1, 0]
+    assert labels_of([["Buy.", "view", "Buy"]], positive="== buy") == [1, 0, 1]
+    assert labels_of([["buy", "view."]], positive="y != View.") == [1, 0]
 
 
 def test_rules_that_ask_whether_there_is_a_value():
@@ -63,6 +66,7 @@ def test_resolved_rules_read_other_files_alike():
     reader.read(pa.table({"y": ["<=50K", ">50K", "<=50K"]}))
     again = LabelReader(reader.resolved())
     assert again.read(pa.table({"y": [">50K", "<=50K"]})).tolist() == [1, 0]
+    assert again.read(pa.table({"y": [" <=50K.", ">50K."]})).tolist() == [0, 1]
 
 
 def test_resolved_rules_of_columns_with_odd_names():
