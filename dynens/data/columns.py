@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.amounts import number_share
+from dynens.data.inference.decide import is_id_name
+from dynens.data.inference.roles import ITEMS, REQUEST, USERS, plain_name
 from dynens.data.reading.decimals import points_in, with_commas
 from dynens.data.reading.labels import no_label_column
 from dynens.data.reading.sources import expand, file_format, file_schema, read_head
@@ -25,6 +27,7 @@ _ROLES = (
     "user_key",
     "item_key",
 )
+_KEYS = ("group", "request_id", "user_key", "item_key")
 
 
 def needed_columns(features: FeatureSchema) -> dict[str, str]:
@@ -82,10 +85,11 @@ def unified_schema(
             known = schemas[files[0]].names
             raise _nowhere(name, purpose, files[0].name, known, remedy if is_key else "")
     roles = {n for n, use in needed.items() if use in ("the label", "the label rule", *_ROLES)}
-    labelled = {file: schema for file, schema in schemas.items() if file not in unlabelled}
-    warnings = _absences(labelled, list(types), config.features, entities)
-    others = {file: schemas[file] for file in schemas if file in unlabelled}
-    warnings += _absences(others, [n for n in types if n not in roles], config.features, entities)
+    labelled = [file for file in schemas if file not in unlabelled]
+    others = [file for file in schemas if file in unlabelled]
+    warnings = _absences(schemas, labelled, list(types), config.features, entities)
+    features = [name for name in types if name not in roles]
+    warnings += _absences(schemas, others, features, config.features, entities)
     return pa.schema([pa.field(name, kind) for name, kind in types.items()]), warnings
 
 
@@ -116,11 +120,12 @@ def _nowhere(
 
 def _absences(
     schemas: Mapping[Path, pa.Schema],
+    files: Sequence[Path],
     names: Sequence[str],
     features: FeatureSchema,
     entities: Sequence[RawEntity],
 ) -> list[str]:
-    """What to tell of columns that some files lack.
+    """What to tell of columns (of these `names`) that some of the `files` lack.
 
     Raises:
         DataError: it is more than a few features.
@@ -129,10 +134,15 @@ def _absences(
     needed |= {name for name in names for entity in entities if entity.has(name)}
     needed |= {entity.key for entity in entities}
     absent: dict[str, list[Path]] = {}
-    for file, schema in schemas.items():
-        lacking = sorted(set(names) - {*schema.names, features.soft_label})
+    for file in files:
+        lacking = sorted(set(names) - {*schemas[file].names, features.soft_label})
         for name in lacking:
-            _refuse_absence(file, set(schema.names) - set(names), name, name in needed)
+            _refuse_other_spelling(schemas, file, names, name)
+            if name in needed:
+                raise DataError(
+                    f"{file} lacks the column {name!r} that other files have; add it there, empty "
+                    "where it is not known, or exclude it in all of them."
+                )
             absent.setdefault(name, []).append(file)
         if 2 * len(lacking) > len(names):
             raise DataError(
@@ -140,9 +150,9 @@ def _absences(
                 f"({', '.join(lacking[:5])}); give files of one table."
             )
     warnings = []
-    for name, files in absent.items():
-        more = f" and {len(files) - 1} more lack" if len(files) > 1 else " lacks"
-        warnings.append(f"{files[0]}{more} {name!r}, which is missing in those rows")
+    for name, without in absent.items():
+        more = f" and {len(without) - 1} more lack" if len(without) > 1 else " lacks"
+        warnings.append(f"{without[0]}{more} {name!r}, which is missing in those rows")
     return warnings
 
 
@@ -151,22 +161,24 @@ def folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def _refuse_absence(file: Path, others: Collection[str], name: str, is_needed: bool) -> None:
-    """Check that a file can do without a column; `others` are columns that nothing reads.
+def _refuse_other_spelling(
+    schemas: Mapping[Path, pa.Schema], file: Path, names: Sequence[str], name: str
+) -> None:
+    """Check that a file that lacks a column does not spell it in another way.
+
+    A column spelled so is another one where it is among the `names` that are read and some file has
+    both.
 
     Raises:
-        DataError: it cannot, or one of the others is the column under another spelling.
+        DataError: it does.
     """
-    alike = next((other for other in others if folded(other) == folded(name)), None)
-    if alike is not None:
-        raise DataError(
-            f"{file} has a column {alike!r} where other files have {name!r}; spell them alike."
-        )
-    if is_needed:
-        raise DataError(
-            f"{file} lacks the column {name!r} that other files have; add it there, empty where it "
-            "is not known, or exclude it in all of them."
-        )
+    for other in schemas[file].names:
+        if folded(other) != folded(name):
+            continue
+        if other not in names or not any({other, name} <= {*s.names} for s in schemas.values()):
+            raise DataError(
+                f"{file} has a column {other!r} where other files have {name!r}; spell them alike."
+            )
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
@@ -238,14 +250,21 @@ def number_columns(features: FeatureSchema, schema: pa.Schema) -> set[str]:
 def check_types(config: DatasetConfig) -> None:
     """Compare the beginnings of the files, column by column.
 
+    Of the label, and of what is a category by its role or name, numbers are texts like others.
+
     Raises:
-        DataError: a column holds numbers in one file and other texts in another.
+        DataError: another column holds numbers in one file and other texts in another.
     """
+    features = config.features
+    texts = features.label.columns() | {entity.key for entity in config.entities}
+    texts |= {getattr(features, role) for role in _KEYS}
     seen: dict[str, tuple[float, Path]] = {}
     for file in expand([name for files in config.parts for name in files]):
         head = read_head([str(file)], config.source, _HEAD_ROWS)
         head = points_in(head, with_commas(head.column_names, config.source))
         for name in head.column_names:
+            if name in texts or _is_key(name):
+                continue
             share = number_share(head[name])
             if share is None:
                 continue
@@ -255,6 +274,12 @@ def check_types(config: DatasetConfig) -> None:
                     f"column {name!r} holds {'numbers' if other > 0.5 else 'texts'} in {first} but "
                     f"{'numbers' if share > 0.5 else 'texts'} in {file}; make the files alike."
                 )
+
+
+def _is_key(name: str) -> bool:
+    """Whether a column is a category by its name: an id, or what tells users or items apart."""
+    keys = (*USERS, *ITEMS, REQUEST)
+    return is_id_name(name) or any(key.fullmatch(plain_name(name)) for key in keys)
 
 
 def unused_name(name: str, columns: Sequence[str]) -> str:

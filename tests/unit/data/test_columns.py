@@ -5,13 +5,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.batch import OUT_OF_VOCABULARY
 from dynens.data.columns import unified_schema
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.encoding.entities import load_entities
 from dynens.data.prepare import prepare
 from dynens.errors import DataError
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec
-from tests.unit.data.tables import mixed_table
+from tests.unit.data.tables import mixed_table, written
 
 FIELDS = (FieldSpec(name="price", kind="numeric"), FieldSpec(name="country"))
 
@@ -65,6 +67,55 @@ def test_a_file_of_another_table_or_spelling_is_refused(config, tmp_path):
     pq.write_table(table.append_column("Price", table["price"]), paths[0])
     _, warnings = unified_schema(paths, config.model_copy(update={"features": features}), [])
     assert warnings == [f"{paths[1]} lacks 'price', which is missing in those rows"]
+
+
+def test_a_column_in_two_spellings_that_both_become_fields_is_refused(tmp_path):
+    """As where several files are given as training rows, which inference looks at together."""
+    table = mixed_table(300)
+    for name, price in (("p1", "price"), ("p2", "Price")):
+        names = [price if column == "price" else column for column in table.column_names]
+        pq.write_table(table.rename_columns(names), tmp_path / f"{name}.parquet")
+    config = dataset_from_files(tmp_path / "p[12].parquet", label="click")
+    says = r"p[12]\.parquet has a column '[Pp]rice' where other files have '[Pp]rice'; spell them"
+    with pytest.raises(DataError, match=says):
+        prepare(config, tmp_path / "out", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("zip", 10_001), ("ShopID", 10_001.0), ("sku", 10_001)]
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("given", ["train", "test"])
+def test_ids_may_be_numbers_in_one_file_and_texts_in_another(tmp_path, name, value, ending, given):
+    numbers = [value + i % 9 for i in range(300)]
+    texts = [f"K{i % 3}A 0B1" if i % 20 else str(10_001 + i % 9) for i in range(300)]
+    for part, ids in (("a", numbers), ("b", texts)):
+        table = mixed_table(300).drop_columns("tags").append_column(name, [ids])
+        written(tmp_path, table, f"{part}.{ending}")
+    train = tmp_path / (f"[ab].{ending}" if given == "train" else f"a.{ending}")
+    others = {} if given == "train" else {"test": str(tmp_path / f"b.{ending}")}
+    data = prepare(dataset_from_files(train, label="click", **others), tmp_path / "out", seed=0)
+    assert data.schema.field(name).kind == "categorical"
+    forms = [data.encoder.encode_columns({name: [v]}).ids for v in (10_001, 10_001.0, "10001")]
+    assert all((ids == forms[0]).all() for ids in forms)
+    at = [field.name for field in data.layout.fields].index(name)
+    unseen = (data.split("test").ids[:, at] == OUT_OF_VOCABULARY).sum()
+    assert unseen == (0 if given == "train" else 285)
+
+
+def test_labels_may_be_spelled_in_two_ways(tmp_path):
+    """As in the census of UCI, whose test file has a full stop behind them."""
+    table = mixed_table(300).drop_columns("tags")
+    at, clicks = table.column_names.index("click"), table["click"].to_pylist()
+    for name, words in (("train", ("<=50K", ">50K")), ("test", ("<=50K.", ">50K."))):
+        labels = table.set_column(at, "click", [[words[click] for click in clicks]])
+        written(tmp_path, labels, f"{name}.csv")
+    config = dataset_from_files(
+        tmp_path / "train.csv", label="click", test=str(tmp_path / "test.csv")
+    )
+    data = prepare(config, tmp_path / "out", seed=0)
+    rarer = min((0, 1), key=clicks.count)
+    assert data.split("test").labels.tolist() == [click == rarer for click in clicks]
 
 
 def test_a_column_that_an_entity_has_too_must_be_in_all_files(config, tmp_path):
