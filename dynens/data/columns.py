@@ -14,7 +14,8 @@ from dynens.data.inference.roles import ITEMS, REQUEST, USERS, plain_name
 from dynens.data.reading.decimals import points_in, with_commas
 from dynens.data.reading.labels import no_label_column
 from dynens.data.reading.sources import expand, file_format, file_schema, read_head
-from dynens.data.reading.values import is_bytes, is_number_type, widen
+from dynens.data.reading.stacking import common_type
+from dynens.data.reading.values import is_bytes
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, TimeFormat
 
@@ -199,14 +200,11 @@ def _common_type(a: pa.DataType, b: pa.DataType, name: str, file: Path) -> pa.Da
         return b
     if _UNTYPED in (a, b) and not (pa.types.is_nested(a) or pa.types.is_nested(b)):
         return _UNTYPED
-    if all(is_number_type(kind) for kind in (a, b)):
-        return widen((a, b)) or pa.string()  # texts hold any number unchanged
-    if all(kind == pa.string() or is_number_type(kind) for kind in (a, b)):
-        return pa.string()
     if pa.types.is_list(a) and pa.types.is_list(b):
         return a
-    if pa.types.is_temporal(a) and pa.types.is_temporal(b):
-        return pa.timestamp("us")
+    kind = common_type((a, b))
+    if kind is not None:
+        return kind
     raise DataError(
         f"{file}: column {name!r} changes type between files (from {a} to {b}); "
         "write all files with one type."

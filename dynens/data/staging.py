@@ -21,8 +21,9 @@ from dynens.data.reading.decimals import outcomes_with_points
 from dynens.data.reading.labels import DROPPED, NO_LABEL, LabelReader
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.sources import iter_tables
+from dynens.data.reading.stacking import conformed
 from dynens.data.reading.times import to_seconds, unreadable_times
-from dynens.data.reading.values import canonical_codes, canonical_texts, is_number_type, plain
+from dynens.data.reading.values import canonical_codes, plain
 from dynens.data.splits import TRAIN, UNLABELLED
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, FeatureSchema
@@ -282,10 +283,8 @@ class _Stager:
                     self._report.non_finite[target.name] += numbers.num_non_finite
                     self._report.infinite[target.name] += numbers.num_infinite
                 columns.append(column)
-            elif pa.types.is_string(target.type) and is_number_type(column.type):
-                columns.append(canonical_texts(plain(column)))
             else:
-                columns.append(plain(column).cast(target.type, safe=False))
+                columns.append(conformed(column, target.type))
         return pa.table(columns, schema=self._schema)
 
     def _as_numbers(self, name: str, column: pa.ChunkedArray) -> pa.Array:

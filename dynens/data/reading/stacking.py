@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from dynens.data.reading.values import canonical_texts, is_number_type, plain, widen
 from dynens.errors import DataError
 
-_TEXTS = (pa.string(), pa.large_string())
+_TEXTS = (pa.string(), pa.large_string(), pa.string_view())
+
+
+def common_type(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
+    """A type that holds the values of several as they are; None where there is none.
+
+    Numbers beside others that no integer type holds are texts, and so are times beside texts or in
+    several zones, whose clocks would be lost.
+    """
+    found = {pa.string() if kind in _TEXTS else kind for kind in kinds} - {pa.null()}
+    if len(found) < 2:
+        return found.pop() if found else pa.null()
+    others = found - {pa.string()}
+    if all(map(is_number_type, others)):
+        return (widen(found) if others == found else None) or pa.string()
+    if all(map(_is_moment, others)):
+        zones = {kind.tz if pa.types.is_timestamp(kind) else None for kind in others}
+        is_one = others == found and len(zones) == 1
+        return pa.timestamp("us", zones.pop()) if is_one else pa.string()
+    if all(map(pa.types.is_duration, found)):
+        return pa.duration("us")
+    return pa.time64("us") if all(map(pa.types.is_time, found)) else None
+
+
+def conformed(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """A column in the `common_type` of several."""
+    if column.type == kind or pa.types.is_duration(kind):
+        return column.cast(kind, safe=False)
+    column = plain(column)
+    if not pa.types.is_string(kind) or pa.types.is_string(column.type):
+        return column.cast(kind, safe=False)
+    if pa.types.is_timestamp(column.type):  # Python has no nanoseconds
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return canonical_texts(column)
+
+
+def _is_moment(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def stack(tables: Sequence[pa.Table], name: str) -> pa.Table:
-    """All rows as one table; a column whose types no integer type holds becomes text.
+    """All rows as one table, a column of several types in the one that holds them all.
 
     Args:
         tables: in order.
@@ -23,9 +60,13 @@ def stack(tables: Sequence[pa.Table], name: str) -> pa.Table:
         DataError: a column changes between types that have nothing in common.
     """
     tables = [_without_dictionaries(table) for table in tables]
-    mixed = _mixed_numbers(tables)
+    kinds: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    common = {name: common_type(found) for name, found in kinds.items() if len(found) > 1}
     try:
-        alike = [_with_texts(table, mixed) for table in tables] if mixed else tables
+        alike = [_with_types(table, common) for table in tables]
         return pa.concat_tables(alike, promote_options="permissive").combine_chunks()
     except pa.ArrowException as e:
         detail = str(e).splitlines()[0]
@@ -40,24 +81,10 @@ def _without_dictionaries(table: pa.Table) -> pa.Table:
     return table
 
 
-def _mixed_numbers(tables: Sequence[pa.Table]) -> list[str]:
-    """Columns that hold numbers of several types, or numbers and texts."""
-    kinds: dict[str, set[pa.DataType]] = {}
-    for table in tables:
-        for field in table.schema:
-            kinds.setdefault(field.name, set()).add(field.type)
-    mixed = []
-    for name, found in kinds.items():
-        found.discard(pa.null())
-        usable = all(is_number_type(kind) or kind in _TEXTS for kind in found)
-        if len(found) > 1 and usable and widen(found) is None:
-            mixed.append(name)
-    return mixed
-
-
-def _with_texts(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    for name in names:
-        if name in table.column_names and is_number_type(table[name].type):
-            position = table.column_names.index(name)
-            table = table.set_column(position, name, canonical_texts(plain(table[name])))
+def _with_types(table: pa.Table, kinds: Mapping[str, pa.DataType | None]) -> pa.Table:
+    """The table with the columns of these types; None stands for the type that a column has."""
+    for i, name in enumerate(table.column_names):
+        kind = kinds.get(name)
+        if kind is not None:
+            table = table.set_column(i, name, conformed(table[i], kind))
     return table

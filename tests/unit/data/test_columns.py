@@ -103,6 +103,40 @@ def test_ids_may_be_numbers_in_one_file_and_texts_in_another(tmp_path, name, val
     assert unseen == (0 if given == "train" else 285)
 
 
+NAIVE, BERLIN = pa.timestamp("us"), pa.timestamp("us", "Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *((NAIVE, BERLIN), (BERLIN, NAIVE), (BERLIN, pa.timestamp("ns", "Europe/Berlin"))),
+        *((NAIVE, pa.timestamp("ms")), (NAIVE, pa.timestamp("us", "UTC")), (NAIVE, pa.date32())),
+        *((NAIVE, pa.string()), (pa.string(), BERLIN)),
+    ],
+)
+@pytest.mark.parametrize("given", ["train", "test"])
+def test_times_may_differ_in_type_between_files(tmp_path, first, second, given):
+    table, paths = mixed_table(300), []
+    at, start = table.column_names.index("time"), 1_700_000_000_000_000
+    for i, kind in enumerate((first, second)):
+        times = pa.array([start + (300 * i + k) * 1_800_000_000 for k in range(300)]).cast(NAIVE)
+        column = times.cast(kind, safe=False)
+        paths.append(written(tmp_path, table.set_column(at, "time", column), f"{i}.parquet"))
+    files = (paths, {}) if given == "train" else (paths[0], {"test": str(paths[1])})
+    data = prepare(
+        dataset_from_files(files[0], label="click", **files[1]), tmp_path / "out", seed=0
+    )
+    assert data.schema.timestamp == "time"
+    assert data.report["split_by"] == "time"
+    last = pq.read_table(paths[1]).slice(300 - data.rows["test"])
+    alike = (
+        data.encoder.encode_table(last),
+        data.encoder.encode_columns({name: last[name].to_pylist() for name in last.column_names}),
+    )
+    for batch in alike:
+        np.testing.assert_array_equal(data.split("test").ids, batch.ids)
+
+
 def test_labels_may_be_spelled_in_two_ways(tmp_path):
     """As in the census of UCI, whose test file has a full stop behind them."""
     table = mixed_table(300).drop_columns("tags")

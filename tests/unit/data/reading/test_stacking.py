@@ -1,9 +1,10 @@
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 
-from dynens.data.reading.stacking import stack
+from dynens.data.reading.stacking import common_type, stack
 from dynens.errors import DataError
 
 BIG = 1_234_567_890_123_456_789
@@ -33,6 +34,41 @@ def test_types_that_one_type_holds_stay_numbers():
 def test_decimals_of_several_sizes_are_the_numbers_they_spell():
     few, more = pa.array([Decimal("5.50"), None]), pa.array([Decimal("12345678901234567890.125")])
     assert stacked(few, more, pa.array([7.25])) == ["5.5", None, "12345678901234567890.125", "7.25"]
+
+
+START = datetime(2024, 1, 1, 9, 30)
+
+
+def test_times_of_one_zone_are_times_and_others_texts_as_their_clocks_show_them():
+    naive = pa.array([START, None])
+    berlin = pa.array([START], pa.timestamp("ns", "Europe/Berlin"))
+    assert stacked(naive.cast(pa.timestamp("ns")), pa.array([START.date()]), naive) == [
+        *(START, None, datetime(2024, 1, 1)),
+        *(START, None),
+    ]
+    assert common_type({berlin.type, pa.timestamp("ms", "Europe/Berlin")}) == pa.timestamp(
+        "us", "Europe/Berlin"
+    )
+    first, shown = "2024-01-01 09:30:00", "2024-01-01 10:30:00+01:00"
+    assert stacked(naive, berlin) == [first, None, shown]
+    assert stacked(pa.array(["1 May 2024"]), naive, pa.nulls(1)) == [
+        *("1 May 2024", first),
+        *(None, None),
+    ]
+
+
+def test_durations_and_times_of_the_day_of_any_unit_are_alike():
+    second = pa.array([timedelta(seconds=1)])
+    assert stacked(second.cast(pa.duration("ms")), second) == [timedelta(seconds=1)] * 2
+    clock = pa.array([START.time()])
+    assert stacked(clock.cast(pa.time32("s")), clock) == [START.time()] * 2
+
+
+@pytest.mark.parametrize("number", [pa.int64(), pa.float64()])
+def test_times_and_numbers_have_no_type_in_common(number):
+    for kind in (pa.timestamp("us"), pa.duration("us"), pa.time64("us")):
+        assert common_type({kind, number}) is None
+    assert common_type({pa.timestamp("us"), pa.time64("us")}) is None
 
 
 def test_types_that_have_nothing_in_common_are_refused():
