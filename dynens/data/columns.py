@@ -12,10 +12,10 @@ from dynens.data.inference.amounts import number_share
 from dynens.data.inference.decide import is_id_name
 from dynens.data.inference.roles import ITEMS, REQUEST, USERS, plain_name
 from dynens.data.reading.decimals import points_in, with_commas
-from dynens.data.reading.labels import no_label_column
+from dynens.data.reading.labels import no_label_column, outcome_words
 from dynens.data.reading.sources import expand, file_format, file_schema, read_head
 from dynens.data.reading.stacking import common_type
-from dynens.data.reading.values import is_bytes
+from dynens.data.reading.values import is_bytes, one_line
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, TimeFormat
 
@@ -251,15 +251,20 @@ def check_types(config: DatasetConfig) -> None:
     Of the label, and of what is a category by its role or name, numbers are texts like others.
 
     Raises:
-        DataError: another column holds numbers in one file and other texts in another.
+        DataError: another column holds numbers in one file and other texts in another, or files
+            have two outcomes, each, but not the same.
     """
     features = config.features
     texts = features.label.columns() | {entity.key for entity in config.entities}
     texts |= {getattr(features, role) for role in _KEYS}
     seen: dict[str, tuple[float, Path]] = {}
+    outcomes: dict[Path, set[str]] = {}
+    unlabelled = expand(config.unlabelled_files)
     for file in expand([name for files in config.parts for name in files]):
         head = read_head([str(file)], config.source, _HEAD_ROWS)
         head = points_in(head, with_commas(head.column_names, config.source))
+        if file not in unlabelled and features.label.column in head.column_names:
+            outcomes[file] = outcome_words(head[features.label.column])
         for name in head.column_names:
             if name in texts or _is_key(name):
                 continue
@@ -272,6 +277,28 @@ def check_types(config: DatasetConfig) -> None:
                     f"column {name!r} holds {'numbers' if other > 0.5 else 'texts'} in {first} but "
                     f"{'numbers' if share > 0.5 else 'texts'} in {file}; make the files alike."
                 )
+    if features.label.positive is None:
+        _refuse_other_outcomes(features.label.column, outcomes)
+
+
+def _refuse_other_outcomes(label: str, outcomes: Mapping[Path, set[str]]) -> None:
+    """Check that files with two outcomes, each, have the same: no rule would hold for all of them.
+
+    Raises:
+        DataError: they have not.
+    """
+    pairs = [(file, words) for file, words in outcomes.items() if len(words) == 2]
+    for file, words in pairs:
+        first, others = pairs[0]
+        if words != others:
+            raise DataError(
+                f"label column {label!r} holds {_both(others)} in {first} but {_both(words)} in "
+                f"{file}; write labels alike."
+            )
+
+
+def _both(words: set[str]) -> str:
+    return " and ".join(map(one_line, sorted(words)))
 
 
 def _is_key(name: str) -> bool:

@@ -16,7 +16,13 @@ import pyarrow.compute as pc
 from dynens.data.reading.heads import NO_HEADER, hold_numbers
 from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
 from dynens.data.reading.spelled import parse_number, with_points
-from dynens.data.reading.values import MISSING_SPELLINGS, canonical_codes, one_line, plain
+from dynens.data.reading.values import (
+    MISSING_SPELLINGS,
+    canonical_codes,
+    canonical_texts,
+    one_line,
+    plain,
+)
 from dynens.errors import DataError, SchemaError
 from dynens.rules import Comparison, LabelRule
 
@@ -88,6 +94,14 @@ def compare(column: pa.ChunkedArray, rule: Comparison) -> tuple[npt.NDArray[np.b
 def _word(text: str) -> str:
     """An outcome without what says nothing: letter case, and a full stop (`>50K.`) at its end."""
     return text.lower().removesuffix(".") or text
+
+
+def outcome_words(column: pa.ChunkedArray) -> set[str]:
+    """The outcomes in a column, as they are told apart where there is no rule."""
+    values = plain(column)
+    if pa.types.is_nested(values.type):
+        return set()  # refused when labels are read
+    return set(map(_word, canonical_texts(values).drop_null().unique().to_pylist()))
 
 
 def outcome_numbers(column: pa.ChunkedArray) -> Numbers:

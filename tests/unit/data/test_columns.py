@@ -152,6 +152,22 @@ def test_labels_may_be_spelled_in_two_ways(tmp_path):
     assert data.split("test").labels.tolist() == [click == rarer for click in clicks]
 
 
+@pytest.mark.parametrize("given", ["train", "test"])
+def test_labels_of_other_words_are_named_with_their_files(tmp_path, given):
+    table = mixed_table(300).drop_columns("tags")
+    at, clicks = table.column_names.index("click"), table["click"].to_pylist()
+    words = {"1": ("0", "1"), "2": ("no", "yes"), "3": ("0", "0")}
+    for name, said in words.items():
+        labels = table.set_column(at, "click", [[said[click] for click in clicks]])
+        written(tmp_path, labels, f"{name}.csv")
+    others = {} if given == "train" else {"test": str(tmp_path / "2.csv")}
+    train = tmp_path / ("[12].csv" if given == "train" else "1.csv")
+    with pytest.raises(DataError, match=r"holds '0' and '1' in .*1\.csv but 'no' and 'yes' in .*2"):
+        prepare(dataset_from_files(train, label="click", **others), tmp_path / "out", seed=0)
+    config = dataset_from_files(tmp_path / "[13].csv", label="click")
+    assert sum(prepare(config, tmp_path / "out", seed=0).rows.values()) == 600
+
+
 def test_a_column_that_an_entity_has_too_must_be_in_all_files(config, tmp_path):
     files = tmp_path / "items.parquet"
     pq.write_table(pa.table({"country": ["DE"], "price": [1.0]}), files)
