@@ -194,14 +194,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _common_type(a: pa.DataType, b: pa.DataType, name: str, file: Path) -> pa.DataType:
-    if a == b or pa.types.is_null(b):
-        return a
-    if pa.types.is_null(a):
-        return b
     if _UNTYPED in (a, b) and not (pa.types.is_nested(a) or pa.types.is_nested(b)):
         return _UNTYPED
-    if pa.types.is_list(a) and pa.types.is_list(b):
-        return a
     kind = common_type((a, b))
     if kind is not None:
         return kind

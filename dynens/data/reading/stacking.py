@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from dynens.data.reading.values import canonical_texts, is_number_type, plain, widen
+from dynens.data.reading.values import (
+    canonical_texts,
+    is_list_type,
+    is_number_type,
+    plain,
+    widen,
+)
 from dynens.errors import DataError
 
 _TEXTS = (pa.string(), pa.large_string(), pa.string_view())
@@ -15,22 +21,34 @@ _TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 def common_type(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
     """A type that holds the values of several as they are; None where there is none.
 
-    Numbers beside others that no integer type holds are texts, and so are times beside texts or in
-    several zones, whose clocks would be lost.
+    Whatever stands beside texts is texts, and so are numbers that no integer type holds and times
+    in several zones, whose clocks would be lost.
     """
     found = {pa.string() if kind in _TEXTS else kind for kind in kinds} - {pa.null()}
     if len(found) < 2:
         return found.pop() if found else pa.null()
-    others = found - {pa.string()}
-    if all(map(is_number_type, others)):
-        return (widen(found) if others == found else None) or pa.string()
-    if all(map(_is_moment, others)):
-        zones = {kind.tz if pa.types.is_timestamp(kind) else None for kind in others}
-        is_one = others == found and len(zones) == 1
-        return pa.timestamp("us", zones.pop()) if is_one else pa.string()
+    if pa.string() in found:
+        return None if any(map(pa.types.is_nested, found)) else pa.string()
+    if all(map(is_number_type, found)):
+        return widen(found) or pa.string()
+    if all(map(is_list_type, found)):
+        element = _common_element({kind.value_type for kind in found})
+        return None if element is None else pa.list_(element)
+    if all(map(_is_moment, found)):
+        zones = {kind.tz if pa.types.is_timestamp(kind) else None for kind in found}
+        return pa.timestamp("us", zones.pop()) if len(zones) == 1 else pa.string()
     if all(map(pa.types.is_duration, found)):
         return pa.duration("us")
     return pa.time64("us") if all(map(pa.types.is_time, found)) else None
+
+
+def _common_element(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
+    """`common_type` of what lists hold; of numbers with fractions, as vectors are, a double."""
+    found = {kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds}
+    numbers = found - {pa.null()}
+    if all(map(is_number_type, numbers)) and any(map(pa.types.is_floating, numbers)):
+        return pa.float64()
+    return common_type(found)
 
 
 def conformed(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

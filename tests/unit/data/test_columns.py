@@ -137,6 +137,31 @@ def test_times_may_differ_in_type_between_files(tmp_path, first, second, given):
         np.testing.assert_array_equal(data.split("test").ids, batch.ids)
 
 
+TAGS = [["7", "3"], [], ["3"], None] * 75
+VECTORS = [[0.5 * i, float(i % 7)] for i in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.nulls(300, pa.list_(pa.null())), pa.array(TAGS)),
+        (pa.array(TAGS, pa.large_list(pa.string())), pa.array(TAGS).cast(pa.list_(pa.int32()))),
+        (pa.array(VECTORS, pa.list_(pa.float32(), 2)), pa.array(VECTORS)),
+    ],
+)
+def test_lists_may_differ_in_type_between_files(tmp_path, first, second):
+    table = mixed_table(300).drop_columns(["tags", "time"])
+    for i, column in enumerate((first, second)):
+        written(tmp_path, table.append_column("list", column), f"{i}.parquet")
+    config = dataset_from_files(tmp_path / "[01].parquet", label="click")
+    data = prepare(config, tmp_path / "out", seed=0)
+    assert data.schema.field("list").kind in ("multi_valued", "dense_vector")
+    raw = data.raw_test()
+    batch = data.encoder.encode_columns({name: raw[name].to_pylist() for name in raw.column_names})
+    np.testing.assert_array_equal(data.split("test").ids, batch.ids)
+    np.testing.assert_allclose(data.split("test").dense, batch.dense, atol=1e-6)
+
+
 def test_labels_may_be_spelled_in_two_ways(tmp_path):
     """As in the census of UCI, whose test file has a full stop behind them."""
     table = mixed_table(300).drop_columns("tags")

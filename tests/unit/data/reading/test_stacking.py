@@ -1,5 +1,6 @@
 from datetime import datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -62,6 +63,51 @@ def test_durations_and_times_of_the_day_of_any_unit_are_alike():
     assert stacked(second.cast(pa.duration("ms")), second) == [timedelta(seconds=1)] * 2
     clock = pa.array([START.time()])
     assert stacked(clock.cast(pa.time32("s")), clock) == [START.time()] * 2
+
+
+LISTS = pa.list_(pa.int64())
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ((LISTS, pa.large_list(pa.int32())), LISTS),
+        ((pa.list_(pa.null()), LISTS), LISTS),
+        ((LISTS, pa.list_(pa.large_string())), pa.list_(pa.string())),
+        ((pa.list_(pa.dictionary(pa.int32(), pa.string())), LISTS), pa.list_(pa.string())),
+        ((pa.list_(pa.float32(), 2), pa.list_(pa.float64())), pa.list_(pa.float64())),
+        ((LISTS, pa.list_(pa.float32())), pa.list_(pa.float64())),
+        ((pa.list_(LISTS), pa.large_list(pa.list_(pa.string()))), pa.list_(pa.list_(pa.string()))),
+        ((LISTS, pa.string()), None),
+        ((LISTS, pa.list_(pa.timestamp("us"))), None),
+    ],
+)
+def test_lists_have_a_type_in_common_where_what_they_hold_has(kinds, expected):
+    assert common_type(kinds) == common_type(kinds[::-1]) == expected
+
+
+def test_lists_of_any_type_are_the_lists():
+    lists = [[1, 2], None, [], [3, None]]
+    words = [["1", "2"], None, [], ["3", None]]
+    fixed = pa.array([[1.5, 2.5], None], pa.list_(pa.float32(), 2))
+    nothing = pa.array([[]], pa.list_(pa.null()))
+    assert stacked(nothing, pa.array(lists), pa.array(lists, pa.large_list(pa.int64()))) == [
+        [],
+        *lists,
+        *lists,
+    ]
+    assert stacked(pa.array(lists), pa.array([["a"]])) == [*words, ["a"]]
+    assert stacked(fixed, pa.array([[0.25]])) == [[1.5, 2.5], None, [0.25]]
+    assert stacked(fixed.slice(0, 1), pa.array(lists)) == [[1.5, 2.5], *lists]
+
+
+def test_whatever_stands_beside_texts_is_texts():
+    texts = pa.array(["0:00:02", None])
+    assert stacked(texts, pa.array([timedelta(seconds=1)])) == ["0:00:02", None, "1"]
+    assert stacked(texts, pa.array([START.time()])) == ["0:00:02", None, "09:30:00"]
+    uuids = pa.array([UUID(int=5).bytes], pa.uuid())
+    assert stacked(uuids, texts) == [str(UUID(int=5)), "0:00:02", None]
+    assert stacked(texts, pa.array([b"a", b"\xff"])) == ["0:00:02", None, "a", "ff"]
 
 
 @pytest.mark.parametrize("number", [pa.int64(), pa.float64()])
