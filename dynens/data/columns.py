@@ -13,9 +13,10 @@ from dynens.data.inference.decide import is_id_name
 from dynens.data.inference.roles import ITEMS, REQUEST, USERS, plain_name
 from dynens.data.reading.decimals import points_in, with_commas
 from dynens.data.reading.labels import no_label_column, outcome_words
+from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.sources import expand, file_format, file_schema, read_head
 from dynens.data.reading.stacking import common_type
-from dynens.data.reading.values import is_bytes, one_line
+from dynens.data.reading.values import canonical_texts, is_bytes, one_line, plain
 from dynens.errors import DataError, SchemaError
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, TimeFormat
 
@@ -251,7 +252,7 @@ def check_types(config: DatasetConfig) -> None:
     features = config.features
     texts = features.label.columns() | {entity.key for entity in config.entities}
     texts |= {getattr(features, role) for role in _KEYS}
-    seen: dict[str, tuple[float, Path]] = {}
+    seen: dict[str, tuple[pa.ChunkedArray, float, Path]] = {}
     outcomes: dict[Path, set[str]] = {}
     unlabelled = expand(config.unlabelled_files)
     for file in expand([name for files in config.parts for name in files]):
@@ -265,14 +266,23 @@ def check_types(config: DatasetConfig) -> None:
             share = number_share(head[name])
             if share is None:
                 continue
-            other, first = seen.setdefault(name, (share, file))
-            if abs(share - other) > 0.9:
+            here = head[name], share, file
+            there = seen.setdefault(name, here)
+            if abs(share - there[1]) > 0.9:
                 raise DataError(
-                    f"column {name!r} holds {'numbers' if other > 0.5 else 'texts'} in {first} but "
-                    f"{'numbers' if share > 0.5 else 'texts'} in {file}; make the files alike."
+                    f"column {name!r} holds {_held(*there)} but {_held(*here)}; "
+                    "make the files alike."
                 )
     if features.label.positive is None:
         _refuse_other_outcomes(features.label.column, outcomes)
+
+
+def _held(column: pa.ChunkedArray, share: float, file: Path) -> str:
+    """What a column of a file holds, given the share of numbers, as messages tell it."""
+    if share > 0.5:
+        return f"numbers in {file}"
+    example = to_numbers(canonical_texts(plain(column)).drop_null()).example
+    return f"texts (such as {one_line(example)}) in {file}"
 
 
 def _refuse_other_outcomes(label: str, outcomes: Mapping[Path, set[str]]) -> None:

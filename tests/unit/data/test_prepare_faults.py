@@ -55,9 +55,8 @@ def test_columns_that_change_type_between_files(tmp_path):
     words = pa.array([f"word {i}" for i in range(300)])
     changed = table.set_column(table.column_names.index("price"), "price", words)
     files = [written(tmp_path, table, "1.parquet"), written(tmp_path, changed, "2.parquet")]
-    refused(
-        dataset_from_files(files, label="click"), tmp_path, DataError, "'price' holds numbers in"
-    )
+    says = f"'price' holds numbers in {files[0]} but texts (such as 'word 0') in {files[1]}; make"
+    refused(dataset_from_files(files, label="click"), tmp_path, DataError, says)
     features = FeatureSchema(
         label=LabelRule(column="click"), fields=(FieldSpec(name="price", kind="numeric"),)
     )
