@@ -52,8 +52,8 @@ class FieldSpec(FrozenConfig):
         share: whether the share of its values that this other field has, too, is a feature as well.
         separator: between values given as text; None: white space; "": characters (no spaces);
             "/?&#": each of these; "\\W": any punctuation and white space; "^": the first one to
-            four characters of a text are the values; "^.": what stands before each of its first
-            three dots, and the whole; and "\\^" is the caret itself.
+            four characters of a text are the values, and "^9" adds nine to each of these lengths;
+            "^.": what stands before each of its first three dots, and the whole; "\\^": a caret.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.

@@ -13,7 +13,7 @@ import pyarrow as pa
 from dynens.batch import MISSING, PADDING, FloatArray, IntArray, SparseField
 from dynens.data.encoding.fields import UNREADABLE, FieldEncoder, unfit
 from dynens.data.encoding.vocabulary import Vocabulary
-from dynens.data.reading.lists import BEGINNINGS, split_lists, split_text
+from dynens.data.reading.lists import split_lists, split_text, takes_beginnings
 from dynens.data.reading.values import canonical, text_of_bytes
 from dynens.schema import FieldSpec
 
@@ -139,7 +139,7 @@ class MultiValuedEncoder(FieldEncoder):
         if isinstance(value, bytes):
             return self._as_list(text_of_bytes(value))
         separator = self.spec.separator
-        if separator in BEGINNINGS and (text := canonical(value)) is not None:
+        if takes_beginnings(separator) and (text := canonical(value)) is not None:
             return split_text(text, separator)
         return () if value is None else (value,)
 

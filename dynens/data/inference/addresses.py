@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc
-from dynens.data.reading.lists import ADDRESS, DOTTED, PREFIXES, split_texts
+from dynens.data.reading.lists import ADDRESS, DOTTED, prefixes_after, split_texts
 from dynens.data.reading.values import canonical_texts
 
 _MAX_TEXTS = 20_000
@@ -50,8 +51,8 @@ def parts_separator(
 
     Where it is none of URLs and e-mail addresses, or fewer parts occur often, one of the first
     parts, or the last one, must tell the label. `DOTTED` where points part numbers, each of which
-    means something behind those before it alone; `PREFIXES` where none splits them and their
-    beginnings do.
+    means something behind those before it alone; one of `PREFIXES` where none splits them and
+    their beginnings do.
 
     Args:
         texts: distinct ones.
@@ -77,9 +78,7 @@ def parts_separator(
         enough = _SOME_SHARE if separator in addresses else _OFTEN_SHARE
         if share > enough and _tell(texts, separator, codes, labels):
             return separator
-    if seldom_repeat and beginnings_tell(texts, codes, labels):
-        return PREFIXES
-    return None
+    return telling_beginnings(texts, codes, labels) if seldom_repeat else None
 
 
 def _are_dotted(texts: pa.StringArray) -> bool:
@@ -87,13 +86,13 @@ def _are_dotted(texts: pa.StringArray) -> bool:
     return bool(pc.mean(pc.match_substring_regex(texts, _NUMBERS)).as_py() > _NEARLY_ALL)
 
 
-def beginnings_tell(
+def telling_beginnings(
     texts: pa.StringArray,
     codes: npt.NDArray[np.int32],
     labels: Labels | None,
     half: npt.NDArray[np.bool_] | None = None,
-) -> bool:
-    """Whether the first characters of texts tell the label on rows held out.
+) -> str | None:
+    """The separator of the beginnings of texts, if these tell the label on rows held out.
 
     Args:
         texts: distinct ones.
@@ -101,7 +100,21 @@ def beginnings_tell(
         labels: (B,).
         half: (B,) which rows tell it of the others, and the other way round; None: any half.
     """
-    return _tell(texts, PREFIXES, codes, labels, half)
+    separator = prefixes_after(_in_common(texts))
+    return separator if _tell(texts, separator, codes, labels, half) else None
+
+
+def _in_common(texts: pa.StringArray) -> int:
+    """How many first characters nearly all texts share.
+
+    In the order of the alphabet such texts stand together, so that those in the middle have them.
+    """
+    ordered = texts.take(pc.array_sort_indices(texts))
+    if not len(ordered):
+        return 0
+    few = int((1 - _NEARLY_ALL) * len(ordered))
+    pairs = zip(ordered[few].as_py(), ordered[-1 - few].as_py(), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _tell(

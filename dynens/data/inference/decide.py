@@ -7,7 +7,7 @@ import re
 import pyarrow as pa
 
 from dynens.data.inference.profile import ColumnProfile
-from dynens.data.reading.lists import BEGINNINGS, CHARACTERS, PIECES
+from dynens.data.reading.lists import CHARACTERS, PIECES, prefix_lengths, takes_beginnings
 from dynens.data.reading.times import are_yyyymmdd, text_format
 from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
@@ -131,8 +131,10 @@ def _parts_fields(profile: ColumnProfile) -> list[FieldSpec]:
 
 def _parts(profile: ColumnProfile) -> FieldSpec:
     why = f"texts that seldom repeat: their parts, between {profile.parts!r}"
-    if profile.parts in BEGINNINGS:
+    if takes_beginnings(profile.parts):
         why = "codes that seldom repeat: their beginnings"
+        if (lengths := prefix_lengths(profile.parts)) and lengths[0] > 1:
+            why += f", behind {lengths[0] - 1} characters that they have in common"
     return FieldSpec(
         name=profile.name,
         kind="multi_valued",

@@ -44,7 +44,7 @@ from dynens.data.inference.time_fields import (
 from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
 from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.layouts import with_layout
-from dynens.data.reading.lists import PREFIXES
+from dynens.data.reading.lists import prefix_lengths
 from dynens.data.reading.sources import read_sample, table_name
 from dynens.data.reading.times import text_format
 from dynens.errors import DataError, SchemaError
@@ -322,7 +322,7 @@ class _Inference:
         """Why a column tells nothing of later rows, such as an id of one visit; None: it may."""
         if self._times is None or profile.is_list:
             return None
-        bare = replace(profile, parts=None) if profile.parts == PREFIXES else profile
+        bare = replace(profile, parts=None) if prefix_lengths(profile.parts) else profile
         return why_passing(
             profile,
             self._sample[profile.name],

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.inference.addresses import beginnings_tell
+from dynens.data.inference.addresses import telling_beginnings
 from dynens.data.inference.evidence import Labels
 from dynens.data.inference.profile import ColumnProfile
 from dynens.data.inference.roles import is_of_our_days, time_formats
@@ -52,7 +52,7 @@ def why_passing(
         return "it goes on with the time of the row, so that no later row has such values"
     if (is_id or is_code) and passing_values(column, seconds):
         later = seconds > np.nanmedian(seconds)
-        if profile.parts is None or not beginnings_tell(*canonical_codes(column), labels, later):
+        if profile.parts is None or not telling_beginnings(*canonical_codes(column), labels, later):
             return "its values do not come back as time goes on"
     return None
 

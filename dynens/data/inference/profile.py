@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.inference.addresses import (
-    beginnings_tell,
     may_be_code,
     part_auc,
     parts_separator,
+    telling_beginnings,
 )
 from dynens.data.inference.amounts import (
     EXACT,
@@ -45,7 +45,6 @@ from dynens.data.reading.lists import (
     CARET,
     CHARACTERS,
     PIECES,
-    PREFIXES,
     spaced_column,
     split_lists,
     split_texts,
@@ -220,8 +219,8 @@ def profile_column(
         facts |= number_facts(numbers.values[known]) | {"unit": unit}
         codes = np.full(len(array), -1, np.int64)
         codes[known] = np.unique(numbers.values[known], return_inverse=True)[1]
-        if may_be_code(name, array) and beginnings_tell(*canonical_codes(array), labels):
-            facts["parts"] = PREFIXES
+        if may_be_code(name, array):
+            facts["parts"] = telling_beginnings(*canonical_codes(array), labels)
         if np.abs(numbers.values[known]).max() > EXACT:  # neighbours look alike as floats
             codes = _merge_equal(*canonical_codes(array))
     else:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from dynens.data.encoding.fitting import MAX_LEN
 from dynens.data.inference.evidence import COPY_AUC, LEAK_AUC, Labels
-from dynens.data.reading.lists import BEGINNINGS, split_lists
+from dynens.data.reading.lists import split_lists, takes_beginnings
 from dynens.data.reading.values import canonical_codes
 from dynens.schema import FieldSpec
 
@@ -194,7 +194,7 @@ def values_of(fields: Sequence[FieldSpec], sample: pa.Table, texts: dict[str, in
     """
     result = []
     for spec in fields:
-        if spec.separator in BEGINNINGS:
+        if takes_beginnings(spec.separator):
             continue  # one digit in common says nothing
         if spec.kind == "multi_valued":
             column, rows, lengths = _list_values(sample[spec.source], spec)

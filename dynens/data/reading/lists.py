@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,13 @@ CHARACTERS = ""
 ADDRESS = "/?&#"
 """The separator of addresses with queries: each of these characters is one."""
 PREFIXES = "^"
-"""The separator of codes whose beginnings tell: their first one to four characters are values."""
+"""The separator of codes whose beginnings tell: their first one to four characters are values.
+
+A number behind it says how many characters come before these, in (nearly) all codes the same:
+`^9` of `SKU-2024-17…`, whose first ten to thirteen characters are values."""
 DOTTED = "^."
 """The separator of numbers with dots (IP addresses, versions): what stands before each of the first
 three dots is a value, the dot included, and so is the whole."""
-BEGINNINGS = (PREFIXES, DOTTED)
 CARET = r"\^"
 """The separator of lists between carets, as a bare one stands for beginnings."""
 PIECES = r"\W"
@@ -32,6 +35,7 @@ PIECES = r"\W"
 _MARKS = " \t\n\r\f\v" + string.punctuation
 _MARKS_PATTERN = "[" + re.escape(_MARKS) + "]+"
 _LONGEST_PREFIX = 4
+_SKIPS = re.compile(re.escape(PREFIXES) + "([0-9]{0,4})")
 # Those of most dots first; what was written begins with the mark between values, and so is not
 # found again.
 _BEFORE_DOTS = (
@@ -46,6 +50,26 @@ _SCRIPTS = (
 )
 _AROUND_WORDS = " .,;:!?\"'`()[]{}<>|*_-–—…«»“”‘’„¡¿、。，！？・「」"
 _UNSPACED = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _SCRIPTS) + "]")
+
+
+def prefixes_after(common: int) -> str:
+    """`PREFIXES` of codes that have so many first characters in common."""
+    return f"{PREFIXES}{common}" if common else PREFIXES
+
+
+@cache
+def prefix_lengths(separator: str | None) -> range | None:
+    """How long the beginnings are that are values; None: the separator is none of `PREFIXES`."""
+    found = None if separator is None else _SKIPS.fullmatch(separator)
+    if found is None:
+        return None
+    common = int(found[1] or 0)
+    return range(common + 1, common + _LONGEST_PREFIX + 1)
+
+
+def takes_beginnings(separator: str | None) -> bool:
+    """Whether values are beginnings of a text, of which each says what the shorter ones do."""
+    return separator == DOTTED or prefix_lengths(separator) is not None
 
 
 def unbracketed(text: str) -> str:
@@ -80,8 +104,8 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
         for pattern, written in _BEFORE_DOTS:
             text = re.sub(pattern, written, text)
         values = text.removeprefix("\x1f").split("\x1f")
-    elif separator == PREFIXES:
-        values = [text[:length] for length in range(1, _LONGEST_PREFIX + 1)]
+    elif lengths := prefix_lengths(separator):
+        values = [text[:length] for length in lengths]
     else:
         values = text.split("^" if separator == CARET else separator)
     return [value.strip(_AROUND_WORDS) for value in values] if fold else values
@@ -108,8 +132,7 @@ def split_texts(texts: pa.Array, separator: str) -> pa.Array:
         for pattern, written in _BEFORE_DOTS:
             texts = pc.replace_substring_regex(texts, pattern, written)
         return pc.split_pattern(pc.replace_substring_regex(texts, "^\x1f", ""), "\x1f")
-    if separator == PREFIXES:
-        lengths = range(1, _LONGEST_PREFIX + 1)
+    if lengths := prefix_lengths(separator):
         parts = pa.concat_arrays([pc.utf8_slice_codeunits(texts, 0, k) for k in lengths])
         order = np.arange(len(parts)).reshape(_LONGEST_PREFIX, -1).T.ravel()
         offsets = pa.array(np.arange(len(texts) + 1, dtype=np.int32) * _LONGEST_PREFIX)
@@ -132,7 +155,7 @@ def split_lists(
             of nothing else becomes an empty text, which is missing.
     """
     column = plain(column)
-    if separator in BEGINNINGS and is_number_type(column.type):
+    if takes_beginnings(separator) and is_number_type(column.type):
         column = canonical_texts(column)
     kind = column.type
     is_text = pa.types.is_string(kind)

@@ -10,7 +10,7 @@ from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.encoding.fields import numbers_of
 from dynens.data.inference.infer import infer_schema
 from dynens.data.prepare import prepare
-from dynens.data.reading.lists import DOTTED, PIECES, PREFIXES, split_lists, split_text
+from dynens.data.reading.lists import DOTTED, PIECES, split_lists, split_text
 
 ROWS = 3000
 
@@ -279,44 +279,6 @@ def test_addresses_that_repeat_are_categories_and_parts(tmp_path):
     whole, parts = fields_of(tmp_path, links)
     assert (whole.name, whole.kind) == ("link", "categorical")
     assert (parts.name, parts.kind, parts.separator) == ("link.parts", "multi_valued", "/")
-
-
-def test_codes_whose_beginnings_tell(tmp_path):
-    rng = np.random.default_rng(0)
-    letters = rng.choice(list("ABCDEFGH"), (ROWS, 2))
-    codes = [f"{a}{b}{i:05d}" for i, (a, b) in enumerate(letters)]
-    clicks = rng.random(ROWS) < np.where(np.isin(letters[:, 1], list("ABCD")), 0.6, 0.2)
-    table = {"code": codes, "x": rng.normal(size=ROWS), "y": clicks}
-    pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    (code, _) = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
-    assert (code.kind, code.separator) == ("multi_valued", PREFIXES)
-    table["y"] = rng.permutation(clicks)
-    pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    assert list(infer_schema(tmp_path / "t.parquet", "y").excluded) == ["code"]
-
-
-def test_beginnings_of_codes():
-    texts = ["AB123", "é", None, "xyz"]
-    values, lengths = split_lists(pa.array(texts), PREFIXES)
-    assert lengths.tolist() == [4, 4, 0, 4]
-    read = [split_text(text, PREFIXES) for text in texts if text is not None]
-    assert values.to_pylist() == [value for row in read for value in row]
-    assert read[0] == ["A", "AB", "AB1", "AB12"]
-
-
-def test_beginnings_of_numbers_that_are_codes(tmp_path):
-    rng = np.random.default_rng(0)
-    codes = rng.integers(0, 20_000, ROWS)
-    clicks = rng.random(ROWS) < np.where(codes // 1000 % 2, 0.6, 0.2)
-    texts = [f"{code:05d}" for code in codes]
-    for name, values in (("area", texts), ("zip", codes + 10_000), ("area", codes + 10_000)):
-        table = {name: values, "x": rng.normal(size=ROWS), "y": clicks}
-        pq.write_table(pa.table(table), tmp_path / "t.parquet")
-        fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
-        found = {f.name: f.separator for f in fields if f.kind == "multi_valued"}
-        is_code = name == "zip" or values is texts
-        assert found == ({f"{name}.parts": PREFIXES} if is_code else {})
-        assert fields[0].kind == "numeric"
 
 
 def test_networks_are_what_addresses_begin_with(tmp_path):

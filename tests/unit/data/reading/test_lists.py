@@ -14,7 +14,7 @@ ALPHABET = "abABİΣ.?^[]{}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("fold", [False, True])
-@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", CARET, DOTTED, PIECES])
+@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", CARET, DOTTED, PIECES, "^2"])
 @example(texts=["\u2003[a]", "\x0b[b]"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
