@@ -26,6 +26,7 @@ _ROWS = 10_000
 _MAX_FIELDS = 8
 _CERTAIN = 60.0  # χ²
 _RANGES = 10
+_SPREAD = 0.1  # of the components' squares; less is lost on the one scale that products need
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,6 +49,7 @@ def dot_fields(fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels) ->
     kept = np.arange(0, len(labels), step)
     sample, labels = sample.take(pa.array(kept)), labels[kept]
     matrices = {i: _matrix(sample[fields[i].source], fields[i]) for i in chosen}
+    chosen = [i for i in chosen if _is_spread(matrices[i])]
     strongest = dict.fromkeys(chosen, _CERTAIN)
     for owner, taker in combinations(chosen, 2):
         if fields[owner].length != fields[taker].length:
@@ -61,6 +63,12 @@ def dot_fields(fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels) ->
             update = {"dot_with": name, "why": f"{fields[taker].why}; {reason}"}
             result[taker] = fields[taker].model_copy(update=update)
     return result
+
+
+def _is_spread(matrix: Floats) -> bool:
+    """Whether vectors are not all nearly the same, as the coordinates of one city are."""
+    known = matrix[np.isfinite(matrix).all(axis=1)]
+    return bool(len(known) and known.var(axis=0).sum() > _SPREAD * (known**2).mean(axis=0).sum())
 
 
 def _matrix(column: pa.ChunkedArray, spec: FieldSpec) -> Floats:

@@ -16,6 +16,10 @@ from dynens.data.reading.values import canonical_texts, is_number_type, plain
 _GAP = r"[ \t\n\f\r]*"  # \s is another class in Arrow than in Python
 _BRACKETED = rf"(?s)^{_GAP}(\[.*\]|\{{.*\}}){_GAP}$"
 _BRACKETS = r"[\[\]{}'\"]"
+_NUMBER = r"[-+.0-9eE]+"
+_COORDINATES = (  # (40.7, -74.0), POINT (-74.0 40.7): single numbers in parentheses are amounts
+    rf"^{_GAP}(?:(?i:POINT) ?Z? ?)?\({_GAP}({_NUMBER}(?:[ \t\n\f\r,;]+{_NUMBER})+){_GAP}\){_GAP}$"
+)
 CHARACTERS = ""
 """The separator of texts in scripts that leave no space between words."""
 ADDRESS = "/?&#"
@@ -75,13 +79,16 @@ def takes_beginnings(separator: str | None) -> bool:
 def unbracketed(text: str) -> str:
     """A list as JSON, Python or PostgreSQL write it, without brackets and quotes.
 
-    Other texts stay as they are.
+    So are several numbers in parentheses, as of a point. Other texts stay as they are.
     """
+    text = re.sub(_COORDINATES, r"\1", text)
     return re.sub(_BRACKETS, "", text) if re.match(_BRACKETED, text) else text
 
 
 def unbracketed_column(texts: pa.Array) -> pa.Array:
     """`unbracketed` of every text."""
+    if pc.any(pc.match_substring_regex(texts, _COORDINATES)).as_py():
+        texts = pc.replace_substring_regex(texts, _COORDINATES, r"\1")
     lists = pc.match_substring_regex(texts, _BRACKETED).fill_null(False)
     if not pc.any(lists).as_py():
         return texts

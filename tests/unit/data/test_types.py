@@ -51,6 +51,7 @@ USABLE = {
     "prices": pa.array([f"${i * 75.5:,.2f}" for i in SMALL]),
     "vectors as text": pa.array([f"{i / 7:.3f},{i % 5 / 3:.2f}" for i in SMALL]),
     "vectors as NumPy prints them": pa.array([f"[ {i / 7:.3f}  {i % 5 / 3:.2f}]" for i in SMALL]),
+    "points": pa.array([f"POINT ({i / 7:.3f} {-i % 5 / 3:.2f})" for i in SMALL]),
     "lists as JSON": pa.array([json.dumps(TEXTS[: i % 4]) for i in SMALL]),
     "lists as Python prints them": pa.array([repr([i % 40, i % 3]) for i in SMALL]),
     "euros": pa.array([f"{i * 75.5:,.2f} €" for i in SMALL]),

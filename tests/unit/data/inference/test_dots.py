@@ -44,6 +44,14 @@ def test_products_that_tell_the_label(tmp_path, told_by, found, seed):
     assert products_found(tmp_path, table_of(told_by, seed)) == found
 
 
+def test_places_of_one_city_have_no_product(tmp_path):
+    rng = np.random.default_rng(0)
+    start, end = rng.normal((40.7, -74.0), 0.1, (2, ROWS, 2))
+    far = np.abs(start + end).sum(axis=1)
+    columns = {"start": list(start), "end": list(end), "click": (far > np.median(far)).astype(int)}
+    assert products_found(tmp_path, pa.table(columns)) == {}
+
+
 def fields(*products, length=LENGTH):
     ties = dict(products)
     sizes = {"doc": LENGTH, "query": length}

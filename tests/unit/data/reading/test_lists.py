@@ -10,12 +10,13 @@ from dynens.data.encoding.vocabulary import Vocabulary
 from dynens.data.reading.lists import CARET, DOTTED, PIECES, PREFIXES, split_lists, split_text
 from dynens.schema import FieldSpec
 
-ALPHABET = "abABİΣ.?^[]{}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
+ALPHABET = "abABİΣ.?^[](1){}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("fold", [False, True])
 @pytest.mark.parametrize("separator", [None, ",", "|", " ", "", CARET, DOTTED, PIECES, "^2"])
 @example(texts=["\u2003[a]", "\x0b[b]"])
+@example(texts=["(1 2)\n", "POINT(1 1)", "[(1, 1)]", "(1)", "(a 1)", "1 (1 1)", "\u00a0(1 1)"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
 def test_texts_are_split_alike_alone_and_in_a_column(separator, fold, texts):
     spec = FieldSpec(name="t", kind="multi_valued", separator=separator, fold_words=fold)
