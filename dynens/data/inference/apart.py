@@ -17,8 +17,8 @@ much as their sum, which any other interplay of the two makes it tell as well: 4
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal
 
@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from dynens.data.encoding.fields import numbers_of
 from dynens.data.inference.evidence import (
+    COPY_AUC,
     LEAK_AUC,
     Labels,
     chi2_of,
@@ -35,6 +36,8 @@ from dynens.data.inference.evidence import (
     held_out_auc,
     ranges,
 )
+from dynens.data.inference.roles import OUTCOME, plain_name
+from dynens.metrics import auc
 from dynens.schema import FieldSpec
 
 _ROWS = 20_000
@@ -51,11 +54,13 @@ _MIN_KNOWN = 0.5
 _FAR = 10.0  # deviations at which encoders cut a scale off
 _RANGES, _OWN_RANGES = 10, 40
 _SMOOTHING = 10.0
+_TELLS_MORE = 0.1  # AUC of one of two columns above the other's
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 Scale = Literal["standard", "log"]
 _SCALES: tuple[Scale, ...] = ("standard", "log")
+_WHAT: dict[Scale, str] = {"standard": "how far apart", "log": "how many times larger"}
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,36 @@ class _Pair:
     certain: float = _CERTAIN
 
 
-def apart_fields(
-    fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels
-) -> tuple[list[FieldSpec], list[str]]:
-    """The fields, with `apart_from` where the difference of two of them tells the label; warnings.
+@dataclass(frozen=True)
+class Differences:
+    """What was found.
+
+    Attributes:
+        fields: the fields, some with an `apart_from`.
+        copies: columns that give the label away by a difference, with the reason; their fields are
+            left out.
+        warnings: differences that nearly do, or do by who knows which of the two.
+    """
+
+    fields: list[FieldSpec]
+    copies: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A pair that tells the label, by how much, and the AUC of its difference."""
+
+    pair: _Pair
+    chi2: float
+    auc: float
+
+
+def apart_fields(fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels) -> Differences:
+    """The fields, with `apart_from` where the difference of two of them tells the label.
+
+    Where it is the label, the one that is only known afterwards is left out, and the others are
+    looked at again; where neither is known to be that one, the difference is no feature.
 
     Args:
         fields: as inferred.
@@ -87,32 +118,101 @@ def apart_fields(
     step = -(-len(labels) // _ROWS)
     kept = np.arange(0, len(labels), step)
     sample, labels = sample.take(pa.array(kept)), labels[kept]
-    chosen = [i for i, spec in enumerate(fields) if _is_measure(spec)][:_MAX_FIELDS]
-    values = [numbers_of(sample[fields[i].source], fields[i]) for i in chosen]
-    dates = {place for place, i in enumerate(chosen) if fields[i].derive == "epoch_days"}
+    chosen = [spec for spec in fields if _is_measure(spec)][:_MAX_FIELDS]
+    values = {spec.name: numbers_of(sample[spec.source], spec) for spec in chosen}
+    result = Differences(list(fields))
+    untold: set[frozenset[str]] = set()
+    while True:
+        chosen = [spec for spec in chosen if spec.source not in result.copies]
+        numbers = [values[spec.name] for spec in chosen]
+        found = _found(chosen, numbers, labels, untold)
+        copies = [one for one in found if one.auc >= COPY_AUC]
+        for one in copies:
+            taker, owner = chosen[one.pair.taker], chosen[one.pair.owner]
+            if result.copies.keys() & {taker.source, owner.source}:
+                continue
+            later = _later(one.pair, chosen, numbers, labels)
+            if later is None:
+                untold.add(frozenset((taker.name, owner.name)))
+                result.warnings.append(_told(one, taker, owner, "gives the label away"))
+            else:
+                other = owner if later is taker else taker
+                why = f"{_WHAT[one.pair.scale]} it and {other.name} are gives the label away"
+                result.copies[later.source] = f"{why} completely (held-out AUC 1)"
+        if not copies:
+            break
+    result.fields[:] = [spec for spec in fields if spec.source not in result.copies]
+    _tie(result, chosen, found)
+    return result
+
+
+def _found(
+    specs: Sequence[FieldSpec],
+    values: Sequence[Floats],
+    labels: Labels,
+    untold: Collection[frozenset[str]],
+) -> list[_Found]:
+    """Pairs of these fields that tell the label, but for those of `untold` names."""
+    dates = {place for place, spec in enumerate(specs) if spec.derive == "epoch_days"}
     pairs = [
         replace(pair, certain=_CERTAIN_OF_DATES)
         if pair.together and {pair.taker, pair.owner} <= dates
         else pair
         for scale in _SCALES
         for pair in _candidates(values, scale)
+        if frozenset((specs[pair.taker].name, specs[pair.owner].name)) not in untold
     ]
-    result, warnings = list(fields), []
-    for pair, chi2 in _chosen(pairs, values, labels):
-        taker, owner = chosen[pair.taker], chosen[pair.owner]
-        what = "how far apart" if pair.scale == "standard" else "how many times larger"
-        reason = f"{what} it and {fields[owner].name} are tells the label (χ² {chi2:.0f})"
-        update = {"apart_from": fields[owner].name, "why": f"{fields[taker].why}; {reason}"}
-        result[taker] = result[taker].model_copy(update={**update, "transform": pair.scale})
-        result[owner] = result[owner].model_copy(update={"transform": pair.scale})
-        codes = ranges(_difference(pair, values), 2 * _RANGES)
-        strength = held_out_auc(codes, labels, halves(len(labels)))
-        if strength >= LEAK_AUC:
-            warnings.append(
-                f"{what} {fields[taker].name} and {fields[owner].name} are nearly tells the label "
-                f"(held-out AUC {strength:.3f}); leave one out if it is only known afterwards"
-            )
-    return result, warnings
+    return [
+        _Found(pair, chi2, _auc_of(_difference(pair, values), labels))
+        for pair, chi2 in _chosen(pairs, values, labels)
+    ]
+
+
+def _auc_of(difference: Floats, labels: Labels) -> float:
+    """Of its ranges, on rows held out, or of how large it is, where that separates more."""
+    known = np.isfinite(difference)
+    by_size = auc(labels[known], difference[known])
+    codes = ranges(difference, 2 * _RANGES)
+    return max(held_out_auc(codes, labels, halves(len(labels))), by_size, 1 - by_size)
+
+
+def _later(
+    pair: _Pair, specs: Sequence[FieldSpec], values: Sequence[Floats], labels: Labels
+) -> FieldSpec | None:
+    """Which of the two is only known after the outcome; None: who knows.
+
+    The one whose name says so, or which tells clearly more of the label by itself.
+    """
+    both = pair.taker, pair.owner
+    named = [i for i in both if OUTCOME.fullmatch(plain_name(specs[i].source))]
+    if len(named) == 1:
+        return specs[named[0]]
+    half = halves(len(labels))
+    alone = {i: held_out_auc(ranges(values[i], _OWN_RANGES), labels, half) for i in both}
+    later = max(both, key=lambda i: alone[i])
+    return specs[later] if alone[later] - min(alone.values()) > _TELLS_MORE else None
+
+
+def _tie(result: Differences, specs: Sequence[FieldSpec], found: Sequence[_Found]) -> None:
+    """Give the fields of the pairs what they are apart from, and warn of what may be leaks."""
+    place = {spec.name: at for at, spec in enumerate(result.fields)}
+    for one in found:
+        pair = one.pair
+        taker, owner = (result.fields[place[specs[i].name]] for i in (pair.taker, pair.owner))
+        reason = f"{_WHAT[pair.scale]} it and {owner.name} are tells the label (χ² {one.chi2:.0f})"
+        update = {"apart_from": owner.name, "why": f"{taker.why}; {reason}"}
+        for spec, changed in ((taker, update), (owner, {})):
+            changed = {**changed, "transform": pair.scale}
+            result.fields[place[spec.name]] = spec.model_copy(update=changed)
+        if one.auc >= LEAK_AUC:
+            result.warnings.append(_told(one, taker, owner, "nearly tells the label"))
+
+
+def _told(one: _Found, taker: FieldSpec, owner: FieldSpec, what: str) -> str:
+    return (
+        f"{_WHAT[one.pair.scale]} {taker.name} and {owner.name} are {what} "
+        f"(held-out AUC {one.auc:.3f}); leave one out if it is only known afterwards"
+    )
 
 
 def _is_measure(spec: FieldSpec) -> bool:
@@ -235,10 +335,10 @@ def _fitting(pair: _Pair, found: Sequence[_Pair]) -> _Pair | None:
     owner_of = {f.taker: f.owner for f in found}
     scale_of = {i: f.scale for f in found for i in (f.taker, f.owner)}
     roots = []
-    for field in (pair.taker, pair.owner):
-        if scale_of.get(field, pair.scale) != pair.scale:
+    for place in (pair.taker, pair.owner):
+        if scale_of.get(place, pair.scale) != pair.scale:
             return None
-        root = field
+        root = place
         while root in owner_of:
             root = owner_of[root]
         roots.append(root)

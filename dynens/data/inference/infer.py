@@ -236,10 +236,10 @@ class _Inference:
         user = roles.user_key
         fields = lists_of_keys(self._fields, self._sample)
         fields = dot_fields(fields, self._sample, self._labels)
-        fields, warnings = apart_fields(fields, self._sample, self._labels)
-        shared = shared_values(fields, self._sample, self._labels, user)
-        self._result.warnings += [*warnings, *shared.warnings]
-        for name, why in shared.copies.items():
+        apart = apart_fields(fields, self._sample, self._labels)
+        shared = shared_values(apart.fields, self._sample, self._labels, user)
+        self._result.warnings += [*apart.warnings, *shared.warnings]
+        for name, why in (apart.copies | shared.copies).items():
             self._exclude(name, why, True)
         fields = looked_up_fields(shared.fields, self._sample, self._labels, user, self._items)
         later = None if self._times is None else self._times > np.nanmedian(self._times)

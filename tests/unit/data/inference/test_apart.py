@@ -109,9 +109,50 @@ def test_a_difference_that_nearly_is_the_label_is_warned_of(tmp_path):
     table = trips(told_by="gap")
     days = np.asarray(table["arrives"]) - np.asarray(table["booked"])
     late = (days.astype("timedelta64[D]").astype(int) > 14).astype(int)
+    late[::100] = 1 - late[::100]
     pq.write_table(table.set_column(2, "click", pa.array(late)), tmp_path / "t.parquet")
     (warning,) = infer_schema(tmp_path / "t.parquet", "click").warnings
     assert warning.startswith("how far apart arrives and booked are nearly tells the label (held-")
+
+
+def loans(factor, seed=0):
+    """Loans and what of them was paid back, which is more where they were paid back in full."""
+    rng = np.random.default_rng(seed)
+    loan = np.exp(rng.normal(9, 0.6, ROWS))
+    lost = rng.random(ROWS) < 0.25
+    table = {"loan": loan.round(), "paid": (loan * factor(rng.random(ROWS), lost)).round()}
+    return pa.table({**table, "age": rng.integers(18, 80, ROWS) + 0.5, "click": lost.astype(int)})
+
+
+def test_a_column_whose_difference_from_another_is_the_label_is_left_out(tmp_path):
+    table = loans(lambda share, lost: np.where(lost, 0.7 * share, 1.1))
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "click")
+    assert [f.name for f in found.dataset.features.fields] == ["loan", "age"]
+    assert not any(f.apart_from for f in found.dataset.features.fields)
+    (why,) = found.excluded.values()
+    assert why == "how many times larger it and loan are gives the label away completely " + (
+        "(held-out AUC 1)"
+    )
+    assert found.warnings == [f"paid is left out: {why}"]
+
+
+def test_a_difference_that_is_the_label_is_no_feature(tmp_path):
+    """Neither tells much by itself: who knows which of the two came later."""
+    table = loans(lambda share, lost: np.where(lost, 0.97, 1.03))
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = infer_schema(tmp_path / "t.parquet", "click")
+    assert [(f.name, f.apart_from) for f in found.dataset.features.fields] == [
+        *(("loan", None), ("paid", None), ("age", None))
+    ]
+    (warning,) = found.warnings
+    assert "are gives the label away (held-out AUC 1.000); leave one out if" in warning
+    names = table.column_names
+    pq.write_table(
+        table.rename_columns(["revenue" if n == "paid" else n for n in names]),
+        tmp_path / "t.parquet",
+    )
+    assert list(infer_schema(tmp_path / "t.parquet", "click").excluded) == ["revenue"]
 
 
 def test_encoded_values_have_one_scale(tmp_path):
