@@ -50,10 +50,10 @@ class FieldSpec(FrozenConfig):
         vocabulary_of: another such field, some of whose values these are too (a history's items).
             They then have its ids, and how often they stand in both fields of a row is a feature.
         share: whether the share of its values that this other field has, too, is a feature as well.
-        separator: between values given as text; None: white space; "": characters (no spaces);
-            "/?&#": each of these; "\\W": any punctuation and white space; "^": the first one to
-            four characters of a text are the values, and "^9" adds nine to each of these lengths;
-            "^.": what stands before each of its first three dots, and the whole; "\\^": a caret.
+        separator: of texts; None: white space; "": characters (no spaces); "/?&#": each of these;
+            "\\W": any punctuation and white space; "^": values are the first one to four
+            characters, "^9": nine more each; "^.": what stands before each of the first three dots,
+            and the whole; "\\,:": commas, weights behind colons are left out; "\\^": a caret.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.

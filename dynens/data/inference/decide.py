@@ -7,7 +7,13 @@ import re
 import pyarrow as pa
 
 from dynens.data.inference.profile import ColumnProfile
-from dynens.data.reading.lists import CHARACTERS, PIECES, prefix_lengths, takes_beginnings
+from dynens.data.reading.lists import (
+    CHARACTERS,
+    PIECES,
+    prefix_lengths,
+    takes_beginnings,
+    weights_of,
+)
 from dynens.data.reading.times import are_yyyymmdd, text_format
 from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
@@ -54,6 +60,8 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
 def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
     if profile.separator is not None and profile.num_distinct > 10:
         why = f"values are lists of few tokens, separated by {profile.separator!r}"
+        if weights := weights_of(profile.separator):
+            why = f"values are lists of few tokens between {weights[0]!r}, without their weights"
         return [_tokens_field(profile.name, profile.separator, why)]
     shared = profile.shares_words and not profile.unspaced
     words, enough = (_SHARED_WORDS, _SHARING_TEXTS) if shared else (_QUERY_WORDS, 200)

@@ -19,10 +19,8 @@ from dynens.data.inference.addresses import (
 from dynens.data.inference.amounts import (
     EXACT,
     FEW_TEXTS,
-    are_lists,
     enough_numbers,
     mostly_numbers,
-    mostly_ranges,
     number_facts,
     numbers_in,
     spelled_numbers,
@@ -41,16 +39,14 @@ from dynens.data.inference.evidence import (
     ranges,
     unusual,
 )
+from dynens.data.inference.separators import TOKEN_COMES_BACK, list_facts, share_of
 from dynens.data.reading.lists import (
-    CARET,
     CHARACTERS,
     PIECES,
     spaced_column,
     split_lists,
-    split_texts,
     unbracketed_column,
 )
-from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.values import canonical_codes, is_list_type, plain
 
 _BUCKETS = 20
@@ -58,14 +54,9 @@ _MAX_TEXTS = 20_000
 _SELDOM, _FEW_ROWS = 5.0, 20.0  # rows per text
 _LINK, _LINKED = r"(?i)\w://|\bwww\.", 0.02  # share of the texts
 _FEW_WORDS, _OFTEN, _RARE_WORDS = 2.0, 5, 0.03
-_TOKEN_COMES_BACK = 4.0  # times, in lists that few rows tell apart (each user's history)
-_RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
-_SEPARATORS = ("|", ";", ",", *_RARE_SEPARATORS)  # which hardly stand in values
-_THOUSANDS, _MOST = r"^[^0-9]*[0-9]{1,3}(,[0-9]{3})+[^0-9]*$", 0.95
 _FRACTIONS = (
     "lists of fractions that hardly come back; give their mean, largest or last one as a number"
 )
-_SPACED = 0.2  # share of values with a space from which on they are texts
 
 
 @dataclass(frozen=True)
@@ -270,7 +261,7 @@ def _profile_lists(name: str, array: pa.Array, labels: Labels | None) -> ColumnP
     num_distinct = int(pc.count_distinct(values).as_py())
     is_vector = len(inside) == 1 and inside[0] > 0
     floats = pa.types.is_floating(values.type)
-    passing = floats and not is_vector and len(values) < _TOKEN_COMES_BACK * num_distinct
+    passing = floats and not is_vector and len(values) < TOKEN_COMES_BACK * num_distinct
     return ColumnProfile(
         name,
         len(array),
@@ -297,7 +288,7 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
     has_pieces = (
         not unspaced
         and lengths.mean() >= _FEW_WORDS
-        and (_are_clearer(pieces, words) or _share_of(sample, _LINK) > _LINKED)
+        and (_are_clearer(pieces, words) or share_of(sample, _LINK) > _LINKED)
     )
     facts: dict[str, object] = {
         "mean_words": float((numbers if has_pieces else lengths).mean()),
@@ -307,33 +298,7 @@ def _text_facts(texts: pa.StringArray) -> dict[str, object]:
         "mean_chars": mean_chars,
         "max_lines": 1 + int(pc.max(pc.count_substring(sample, "\n")).as_py() or 0),
     }
-    sample = unbracketed_column(sample)
-    vector = _vector_facts(sample)
-    if vector:
-        return facts | vector
-    for separator in _SEPARATORS:
-        parts = split_texts(sample, separator)
-        share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
-        tokens = pc.utf8_trim_whitespace(parts.flatten())
-        num_tokens = pc.count_distinct(tokens).as_py()
-        if separator in _RARE_SEPARATORS and _share_of(tokens, r"\s") > _SPACED:
-            continue
-        if separator == "," and (mostly_ranges(sample) or _are_thousands(sample)):
-            continue  # 40,000-60,000; #1,234
-        come_back = num_tokens < max(len(sample) / 2, len(tokens) / _TOKEN_COMES_BACK)
-        if share > 0.2 and come_back and _are_words(tokens):
-            facts["separator"] = separator
-            break
-    return facts
-
-
-def _are_thousands(texts: pa.StringArray) -> bool:
-    return _share_of(texts, _THOUSANDS) > _MOST and not are_lists(texts)
-
-
-def _share_of(tokens: pa.StringArray, pattern: str) -> float:
-    """Of tokens that hold a pattern."""
-    return float(pc.mean(pc.match_substring_regex(tokens, pattern)).as_py() or 0.0)
+    return facts | list_facts(unbracketed_column(sample))
 
 
 def _are_clearer(pieces: pa.StringArray, words: pa.StringArray) -> bool:
@@ -345,24 +310,6 @@ def _are_clearer(pieces: pa.StringArray, words: pa.StringArray) -> bool:
 def _share_of_rare(values: pa.StringArray) -> float:
     counts = pc.value_counts(values).field("counts").to_numpy()
     return float(counts[counts < _OFTEN].sum() / max(counts.sum(), 1))
-
-
-def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
-    """Separator and length where all texts are equally many numbers, most of them fractions."""
-    for separator in (",", ";", "|", None):
-        values, lengths = split_lists(texts, separator)
-        if lengths.min() < 2 or lengths.min() != lengths.max():
-            continue
-        fractions = pc.mean(pc.match_substring(values, ".").cast(pa.float64())).as_py()
-        if fractions > 0.5 and to_numbers(values).is_plain:
-            return {"list_length": int(lengths[0]), "list_of_floats": True, "separator": separator}
-    return {}
-
-
-def _are_words(tokens: pa.StringArray) -> bool:
-    """Whether tokens are short labels rather than clauses of a sentence."""
-    length = pc.mean(pc.utf8_length(tokens)).as_py()
-    return length is not None and length < 30
 
 
 def _label_facts(

@@ -34,6 +34,7 @@ DOTTED = "^."
 three dots is a value, the dot included, and so is the whole."""
 CARET = r"\^"
 """The separator of lists between carets, as a bare one stands for beginnings."""
+_WITHOUT_WEIGHTS = re.compile(r"(?s)\\(.)(.)")
 PIECES = r"\W"
 """The separator of texts whose words have parts (`Chrome/120.0`): any punctuation and space."""
 _MARKS = " \t\n\r\f\v" + string.punctuation
@@ -69,6 +70,24 @@ def prefix_lengths(separator: str | None) -> range | None:
         return None
     common = int(found[1] or 0)
     return range(common + 1, common + _LONGEST_PREFIX + 1)
+
+
+def without_weights(between: str, mark: str) -> str:
+    """The separator of values that have a weight each, behind a mark, which is left out.
+
+    `\\,:` of `12:0.53,184:0.10`, whose values are 12 and 184.
+    """
+    return f"\\{between}{mark}"
+
+
+@cache
+def weights_of(separator: str | None) -> tuple[str, str] | None:
+    """What stands between values, and a pattern of a weight with what ends it, its group 1."""
+    found = None if separator is None else _WITHOUT_WEIGHTS.fullmatch(separator)
+    if found is None:
+        return None
+    between, mark = map(re.escape, found.groups())
+    return found[1], f"{mark}[^{mark}{between}]*({between}|$)"
 
 
 def takes_beginnings(separator: str | None) -> bool:
@@ -111,6 +130,8 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
         for pattern, written in _BEFORE_DOTS:
             text = re.sub(pattern, written, text)
         values = text.removeprefix("\x1f").split("\x1f")
+    elif weights := weights_of(separator):
+        values = re.sub(weights[1], r"\1", text).split(weights[0])
     elif lengths := prefix_lengths(separator):
         values = [text[:length] for length in lengths]
     else:
@@ -144,6 +165,9 @@ def split_texts(texts: pa.Array, separator: str) -> pa.Array:
         order = np.arange(len(parts)).reshape(_LONGEST_PREFIX, -1).T.ravel()
         offsets = pa.array(np.arange(len(texts) + 1, dtype=np.int32) * _LONGEST_PREFIX)
         return pa.ListArray.from_arrays(offsets, parts.take(pa.array(order)), mask=texts.is_null())
+    if weights := weights_of(separator):
+        texts = pc.replace_substring_regex(texts, weights[1], r"\1")
+        return pc.split_pattern(texts, pattern=weights[0])
     return pc.split_pattern(texts, pattern="^" if separator == CARET else separator)
 
 

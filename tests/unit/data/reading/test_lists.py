@@ -14,7 +14,9 @@ ALPHABET = "abABİΣ.?^[](1){}好ごไ ,|\t\n\u00a0\u2003\u3000\x1c\x1f\x85"
 
 
 @pytest.mark.parametrize("fold", [False, True])
-@pytest.mark.parametrize("separator", [None, ",", "|", " ", "", CARET, DOTTED, PIECES, "^2"])
+@pytest.mark.parametrize(
+    "separator", [None, ",", "|", " ", "", CARET, DOTTED, PIECES, "^2", r"\,|", r"\ b"]
+)
 @example(texts=["\u2003[a]", "\x0b[b]"])
 @example(texts=["(1 2)\n", "POINT(1 1)", "[(1, 1)]", "(1)", "(a 1)", "1 (1 1)", "\u00a0(1 1)"])
 @given(texts=st.lists(st.none() | st.text(ALPHABET, max_size=12), min_size=1, max_size=8))
@@ -73,6 +75,13 @@ def test_folded_words_know_no_capitals_and_no_punctuation_around_them():
     ids = np.zeros((1, 5), np.int32)
     encoder.encode(column.slice(0, 1), np.zeros((1, 0), np.float32), ids)
     assert ids.tolist() == [[4, 0, 3, 2, -1]]  # a word of punctuation alone is none
+
+
+def test_values_without_their_weights():
+    flat, lengths = split_lists(pa.array(["12:0.53,184: 0.1", "a:b:1,c", None, ":1"]), r"\,:")
+    assert flat.to_pylist() == ["12", "184", "a:b", "c", ""]
+    assert lengths.tolist() == [2, 2, 0, 1]
+    assert split_text("46 0.04; 300 0.9", r"\; ") == ["46", " 300"]
 
 
 def test_numbers_with_dots_have_beginnings_at_each():

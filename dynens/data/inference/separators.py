@@ -1,0 +1,99 @@
+"""What stands between the values of lists that are written as texts, and what these are."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynens.data.inference.amounts import are_lists, mostly_ranges
+from dynens.data.reading.lists import CARET, split_lists, split_texts, without_weights
+from dynens.data.reading.numbers import to_numbers
+
+TOKEN_COMES_BACK = 4.0
+"""Times, in lists that few rows tell apart (each user's history)."""
+_RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
+_SEPARATORS = ("|", ";", ",", *_RARE_SEPARATORS)  # which hardly stand in values
+_THOUSANDS, _MOST = r"^[^0-9]*[0-9]{1,3}(,[0-9]{3})+[^0-9]*$", 0.95
+_SPACED = 0.2  # share of values with a space from which on they are texts
+_SOME_LISTS = 0.2  # share of the texts that hold more values than one
+_FRACTION = r"[.][0-9]+(e-?[0-9]+)?\s*$"
+_WEIGHT = r"[-+]?[0-9]*[.]?[0-9]+(e-?[0-9]+)?%?"
+_MARKS = (":", "=", " ")  # between a value and its weight
+_OFTEN_ABSENT = 0.5  # of the distinct values, in a list
+
+
+def list_facts(texts: pa.StringArray) -> dict[str, object]:
+    """What a `ColumnProfile` says of the lists or vectors that texts are, without brackets."""
+    vector = _vector_facts(texts)
+    if vector:
+        return vector
+    separator = _weights_separator(texts) or _separator(texts)
+    return {} if separator is None else {"separator": separator}
+
+
+def share_of(tokens: pa.StringArray, pattern: str) -> float:
+    """Of tokens that hold a pattern."""
+    return float(pc.mean(pc.match_substring_regex(tokens, pattern)).as_py() or 0.0)
+
+
+def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
+    """Separator and length where all texts are equally many numbers, most of them fractions."""
+    for separator in (",", ";", "|", None):
+        values, lengths = split_lists(texts, separator)
+        if lengths.min() < 2 or lengths.min() != lengths.max():
+            continue
+        fractions = pc.mean(pc.match_substring(values, ".").cast(pa.float64())).as_py()
+        if fractions > 0.5 and to_numbers(values).is_plain:
+            return {"list_length": int(lengths[0]), "list_of_floats": True, "separator": separator}
+    return {}
+
+
+def _weights_separator(texts: pa.StringArray) -> str | None:
+    """The separator of values with weights, fractions mostly, that the lists do not all have."""
+    if share_of(texts, _FRACTION) < _SOME_LISTS:
+        return None
+    for between, mark in product((",", ";", "|", " "), _MARKS):
+        b, m = re.escape(between), re.escape(mark)
+        one = rf"[^{b}{m}]+{m} *{_WEIGHT}"
+        if between == mark or share_of(texts, rf"^{one}({b} *{one})*$") < _MOST:
+            continue
+        weighted = split_texts(texts, between).flatten()
+        separator = without_weights(between, mark)
+        tokens, lengths = split_lists(texts, separator)
+        has_fractions = share_of(weighted, _FRACTION) > 0.5 > share_of(tokens, _FRACTION)
+        num_tokens = pc.count_distinct(pc.utf8_trim_whitespace(tokens)).as_py()
+        vary = lengths.mean() < _OFTEN_ABSENT * num_tokens
+        if has_fractions and vary and num_tokens < len(tokens) / TOKEN_COMES_BACK:
+            return separator
+    return None
+
+
+def _separator(texts: pa.StringArray) -> str | None:
+    """The separator that splits texts into a much smaller set of tokens."""
+    for separator in _SEPARATORS:
+        parts = split_texts(texts, separator)
+        share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
+        tokens = pc.utf8_trim_whitespace(parts.flatten())
+        num_tokens = pc.count_distinct(tokens).as_py()
+        if separator in _RARE_SEPARATORS and share_of(tokens, r"\s") > _SPACED:
+            continue
+        if separator == "," and (mostly_ranges(texts) or _are_thousands(texts)):
+            continue  # 40,000-60,000; #1,234
+        come_back = num_tokens < max(len(texts) / 2, len(tokens) / TOKEN_COMES_BACK)
+        if share > _SOME_LISTS and come_back and _are_words(tokens):
+            return separator
+    return None
+
+
+def _are_thousands(texts: pa.StringArray) -> bool:
+    return share_of(texts, _THOUSANDS) > _MOST and not are_lists(texts)
+
+
+def _are_words(tokens: pa.StringArray) -> bool:
+    """Whether tokens are short labels rather than clauses of a sentence."""
+    length = pc.mean(pc.utf8_length(tokens)).as_py()
+    return length is not None and length < 30
