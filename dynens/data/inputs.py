@@ -179,6 +179,8 @@ class InputFiles:
             name = encoder.spec.source
             if not isinstance(encoder, DenseVectorEncoder) or name not in table.column_names:
                 continue
+            if encoder.texts_are_missing:
+                continue
             size = len(encoder.mean)
             flat, lengths = split_lists(table[name], encoder.spec.separator)
             numbers = to_numbers(flat)

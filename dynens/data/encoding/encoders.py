@@ -83,12 +83,15 @@ class RowEncoder:
         self.layout = _layout(ordered, {user_key, item_key})
         self._slices = _column_slices(self.encoders)
         self.input_fields = self._find_inputs()
-        others = (e.spec for e in ordered if e.spec.kind != "numeric" or e.spec.derive)
+        numbers = ("numeric", "dense_vector")
+        others = (e.spec for e in ordered if e.spec.kind not in numbers or e.spec.derive)
         self.text_columns = frozenset(
             {spec.source for spec in others if spec.is_read} | {e.key for e in self.entities}
         )
         for encoder in ordered:
-            if isinstance(encoder, NumericEncoder) and not encoder.spec.derive:
+            if encoder.spec.derive:
+                continue
+            if isinstance(encoder, (NumericEncoder, DenseVectorEncoder)):
                 encoder.texts_are_missing = encoder.spec.source in self.text_columns
         self._positions = _positions_by_column(self.encoders)
         ids_at = {name: at for name, (_, at) in self.field_columns().items()}

@@ -231,6 +231,8 @@ class DenseVectorEncoder(FieldEncoder):
     ) -> None:
         super().__init__(spec)
         self.mean, self.scale, self.dot = mean, scale, dot
+        self.texts_are_missing = False
+        """As of a `NumericEncoder`: whether texts that are no such vectors are no mistake."""
         self.dense = component_names(spec.name, len(mean))
 
     def encode(self, column: pa.Array | pa.ChunkedArray, dense: FloatArray, ids: IntArray) -> None:
@@ -248,11 +250,15 @@ class DenseVectorEncoder(FieldEncoder):
     def _numbers(
         self, values: Sequence[Any]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        if self.texts_are_missing:
+            values = [v if isinstance(v, (list, tuple)) else canonical(v) for v in values]
         kept = [v if isinstance(v, str) or v is None else list(v) for v in values]
         texts = any(isinstance(v, str) for v in kept)
         column = pa.array(kept, pa.string() if texts else pa.list_(pa.float64()))
         flat, lengths = split_lists(column, self.spec.separator)
         numbers = to_numbers(flat)
+        if texts and self.texts_are_missing:
+            return numbers.values, lengths
         if numbers.num_unreadable:
             raise TypeError(numbers.example)
         if misfits(numbers.values, lengths, len(self.mean)).any():

@@ -50,6 +50,11 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         parts = profile.parts is not None and profile.num_distinct > 200
         return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
     fields = _text_fields(profile)
+    if profile.ordered is not None:
+        vector = _ordered_field(profile, *profile.ordered)
+        if fields[0].kind == "categorical" and len(fields) == 1 and profile.repeats < _REPEATS:
+            return [vector]
+        return [*fields, _beside(vector, "numbers")]
     if not profile.holds_numbers or _is_id(profile):
         return fields
     if profile.repeats < _COMES_BACK:  # the texts among the numbers come back
@@ -90,6 +95,16 @@ def _list_field(profile: ColumnProfile) -> FieldSpec:
             why=why,
         )
     return _tokens_field(profile.name, ",", f"lists over {profile.num_distinct} values")
+
+
+def _ordered_field(profile: ColumnProfile, separator: str | None, length: int) -> FieldSpec:
+    return FieldSpec(
+        name=profile.name,
+        kind="dense_vector",
+        length=length,
+        separator=separator,
+        why=f"{length} numbers in their order, the size of one of which tells the label",
+    )
 
 
 def _tokens_field(name: str, separator: str, why: str) -> FieldSpec:

@@ -335,7 +335,7 @@ class _Inference:
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (
             not profile.is_number
-            and not profile.list_length
+            and not (profile.list_length or profile.ordered)
             and not profile.is_temporal
             and profile.mean_words < TEXT_WORDS
             and profile.separator is None

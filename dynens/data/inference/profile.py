@@ -39,7 +39,12 @@ from dynens.data.inference.evidence import (
     ranges,
     unusual,
 )
-from dynens.data.inference.separators import TOKEN_COMES_BACK, list_facts, share_of
+from dynens.data.inference.separators import (
+    TOKEN_COMES_BACK,
+    list_facts,
+    ordered_numbers,
+    share_of,
+)
 from dynens.data.reading.lists import (
     CHARACTERS,
     PIECES,
@@ -90,6 +95,8 @@ class ColumnProfile:
         separator: a separator that splits the values into a much smaller set of tokens, or None.
         parts: a separator (`/` of URLs, `.` of IP addresses) that splits texts which seldom repeat
             into parts of which many do, `DOTTED`, `PREFIXES` (of codes of digits, too), or None.
+        ordered: separator and number of the few numbers that each text is, where the size of the
+            first, say, tells the label.
         sequential: whether numbers only grow (or only fall) from row to row.
         span: largest number less the smallest.
         looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
@@ -127,6 +134,7 @@ class ColumnProfile:
     max_lines: int = 1
     separator: str | None = None
     parts: str | None = None
+    ordered: tuple[str | None, int] | None = None
     sequential: bool = False
     span: float = math.inf
     looks_hashed: bool = False
@@ -227,6 +235,8 @@ def profile_column(
             facts |= _text_facts(texts)
             if "separator" not in facts:
                 facts |= amounts or spelled_numbers(texts)
+            if labels is not None and "list_length" not in facts:
+                facts["ordered"] = ordered_numbers(texts, text_codes, labels)
             often = known.sum() / max(len(texts), 1)
             if 0 < often < _FEW_ROWS and "separator" not in facts:
                 seldom = often < _SELDOM

@@ -6,10 +6,13 @@ import re
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.encoding.fields import vectors
 from dynens.data.inference.amounts import are_lists, mostly_ranges
+from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc, ranges
 from dynens.data.reading.lists import CARET, split_lists, split_texts, without_weights
 from dynens.data.reading.numbers import to_numbers
 
@@ -23,6 +26,11 @@ _SOME_LISTS = 0.2  # share of the texts that hold more values than one
 _FRACTION = r"[.][0-9]+(e-?[0-9]+)?\s*$"
 _WEIGHT = r"[-+]?[0-9]*[.]?[0-9]+(e-?[0-9]+)?%?"
 _MARKS = (":", "=", " ")  # between a value and its weight
+_NUMBER = r"[-+]?[0-9]+([.][0-9]+)?"
+_FEW_NUMBERS = rf"^[\[({{]? *{_NUMBER}(( *[,;|/:x] *| +){_NUMBER}){{1,3}} *[\])}}]?$"
+_BETWEEN_NUMBERS = (",", ";", "|", "/", ":", "x", None)
+_FIRST = 2000  # texts that tell whether others need to be looked at
+_RANGES = 20
 _OFTEN_ABSENT = 0.5  # of the distinct values, in a list
 
 
@@ -33,6 +41,38 @@ def list_facts(texts: pa.StringArray) -> dict[str, object]:
         return vector
     separator = _weights_separator(texts) or _separator(texts)
     return {} if separator is None else {"separator": separator}
+
+
+def ordered_numbers(
+    texts: pa.StringArray, codes: npt.NDArray[np.int32], labels: Labels
+) -> tuple[str | None, int] | None:
+    """Separator and number of the few numbers that each text is, where the size of one tells.
+
+    As of `[2, 3]`, found useful by two of three, `126/83` and `2:1`: what stands first means
+    something else than what stands second.
+
+    Args:
+        texts: distinct ones.
+        codes: (B,) each row's text, -1 where missing.
+        labels: (B,).
+    """
+    if share_of(texts.slice(0, _FIRST), _FEW_NUMBERS) < _MOST:
+        return None
+    half, enough = halves(len(codes)), 0.5 + 2 * auc_noise(int(labels.sum()))
+    for separator in _BETWEEN_NUMBERS:
+        values, lengths = split_lists(texts, separator)
+        size = int(np.median(lengths))
+        numbers = to_numbers(values)
+        readable = numbers.num_unreadable <= (1 - _MOST) * len(values)
+        if size < 2 or (lengths == size).mean() < _MOST or not readable:
+            continue
+        by_place = np.pad(
+            vectors(numbers.values, lengths, size), ((0, 1), (0, 0)), constant_values=np.nan
+        )
+        for column in by_place[codes].T:
+            if held_out_auc(ranges(column, _RANGES), labels, half) > enough:
+                return separator, size
+    return None
 
 
 def share_of(tokens: pa.StringArray, pattern: str) -> float:

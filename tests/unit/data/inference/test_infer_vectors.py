@@ -5,7 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.inference.infer import infer_schema
+from dynens.data.prepare import prepare
 from dynens.data.reading.lists import weights_of
 
 ROWS = 3000
@@ -57,3 +59,57 @@ def test_named_or_many_numbers_are_no_weights(tmp_path, written):
     numbers = np.random.default_rng(0).random((ROWS, 4))
     fields = fields_of(tmp_path, [written.format(*row) for row in numbers])
     assert not any(weights_of(f.separator) for f in fields)
+
+
+@pytest.mark.parametrize(
+    ("written", "separator"), [("[{}, {}]", ","), ("{}/{}", "/"), ("{}:{}", ":"), ("{}x{}", "x")]
+)
+def test_few_numbers_in_their_order_are_vectors_too(tmp_path, written, separator):
+    """More of the first than of the second make a click: as a set neither tells which is which."""
+    rng = np.random.default_rng(0)
+    numbers = rng.poisson(6, (ROWS, 2))
+    label = rng.random(ROWS) < 1 / (1 + np.exp((numbers[:, 1] - numbers[:, 0]) / 2))
+    texts = [written.format(*row) for row in numbers]
+    *others, vector = fields_of(tmp_path, texts, label)
+    assert (vector.name, vector.source, vector.kind) == ("x.numbers", "x", "dense_vector")
+    assert (vector.length, vector.separator) == (2, separator)
+    assert others
+    assert all(f.kind != "dense_vector" for f in fields_of(tmp_path, texts, rng.permutation(label)))
+    lists = [separator.join(map(str, row[: rng.integers(1, 4)])) for row in numbers]
+    assert all(f.kind != "dense_vector" for f in fields_of(tmp_path, lists, label))
+
+
+def test_texts_among_ordered_numbers_are_missing_there(tmp_path):
+    rng = np.random.default_rng(0)
+    numbers = rng.poisson(40, (ROWS, 2))
+    texts = [f"{a}/{b}" for a, b in numbers]
+    texts[::99] = ["none taken"] * len(texts[::99])
+    fields_of(tmp_path, texts, (numbers[:, 0] > 40).astype(int))
+    dataset = dataset_from_files(tmp_path / "t.parquet", label="y")
+    data = prepare(dataset, tmp_path / "out", seed=0)
+    at = data.encoder.field_columns()["x.numbers"][0]
+    values = ["40/60", "none taken", "1/2/3", None, 5]
+    alone = data.encoder.encode_columns({"x": values}).dense[:, at]
+    assert np.abs(alone[0]).min() > 0
+    assert not alone[1:].any()
+    column = pa.array([None if v is None else str(v) for v in values])
+    together = np.zeros((5, 2), np.float32)
+    encoder = next(e for e in data.encoder.encoders if e.spec.name == "x.numbers")
+    encoder.encode(column, together, np.zeros((5, 0), np.int32))
+    np.testing.assert_array_equal(alone, together)
+
+
+@pytest.mark.parametrize("separator", [",", " "])
+def test_lists_of_equally_many_ids_stay_lists(tmp_path, separator):
+    rng = np.random.default_rng(0)
+    lists = rng.integers(10, 70, (ROWS, 4))
+    texts = [separator.join(map(str, row)) for row in lists]
+    ids, vector = fields_of(tmp_path, texts, (lists[:, 0] > 40).astype(int))
+    assert (ids.kind, vector.kind) == ("multi_valued", "dense_vector")
+
+
+def test_numbers_that_never_come_back_are_a_vector_alone(tmp_path):
+    pairs = np.random.default_rng(0).integers(100_000, 999_999, (ROWS, 2))
+    texts = [f"{a}:{b}" for a, b in pairs]
+    (vector,) = fields_of(tmp_path, texts, (pairs[:, 1] > 600_000).astype(int))
+    assert (vector.name, vector.kind) == ("x", "dense_vector")
