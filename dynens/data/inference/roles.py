@@ -56,6 +56,9 @@ _WEIGHT = re.compile(
 DATE = re.compile(  # of the row, or of what it shows
     r"((created|received|invoice)[_ ]?)?(timestamp|date_?time|time|ts|dt|date|at|on)|day|created"
 )
+_DAYS = re.compile(  # counted from any one
+    r"(date|dt|day|week)([_ ]?(no|num|number|id|idx|index))?"
+)
 NUMBERING = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
 OUTCOME = re.compile(
     r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|opened|purchased?|bought|buy|ordered|"
@@ -115,17 +118,18 @@ def find_timestamp(
 
     A column with the name of such a time comes first, and among several the one in whose order rows
     stand, as they mostly do. Without such a name order must show it: `created_at` may as well be
-    the age of what was shown. With both, numbers may count from the log's start, wherever that is.
+    the age of what was shown. With both, numbers may count from the log's start, wherever that is;
+    the numbers of days or weeks (`day`, 1 to 14) must never go back, as days of a month do.
     """
     found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
     for name, profile in profiles.items():
-        named, dated = (pattern.fullmatch(plain_name(name)) for pattern in (_TIME, DATE))
+        named, dated, counted = (p.fullmatch(plain_name(name)) for p in (_TIME, DATE, _DAYS))
         if not name or profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
             continue
-        if not (named or dated) and profile.num_distinct < 10:
+        if not (named or dated or counted) and profile.num_distinct < 10:
             continue
         # A count of rows goes up too, but always by the same.
-        if not (named or dated) and profile.is_number and _even_steps(sample[name]):
+        if not (named or dated or counted) and profile.is_number and _even_steps(sample[name]):
             continue
         for time_format in time_formats(sample[name], profile):
             seconds = to_seconds(sample[name], time_format)
@@ -137,6 +141,9 @@ def find_timestamp(
             if ordered or named:
                 found[name] = (bool(named), ordered, bool(dated)), time_format
             break
+        else:
+            if counted and _counts_on(sample[name], profile):
+                found[name] = (False, True, False), "count"
     best = max(found, key=lambda name: found[name][0], default=None)
     return None if best is None else (best, found[best][1])
 
@@ -171,6 +178,15 @@ def _from_a_start(seconds: npt.NDArray[np.float64], time_format: TimeFormat) -> 
         return last - first > _DAY_S and 0 <= first < _NEAR_START * last
     is_small = max(-first, last) < _EARLIEST_S
     return time_format == "auto" and last - first > _DAY_S and is_small
+
+
+def _counts_on(column: pa.ChunkedArray, profile: ColumnProfile) -> bool:
+    """Whether whole numbers go on from row to row and never back."""
+    if not profile.is_integer or profile.unit is not None:
+        return False
+    numbers = to_numbers(column).values
+    steps = np.diff(numbers[np.isfinite(numbers)])
+    return _in_order(numbers) and not (steps.min() < 0 < steps.max())
 
 
 def _even_steps(column: pa.ChunkedArray) -> bool:

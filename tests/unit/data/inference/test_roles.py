@@ -106,6 +106,29 @@ def test_times_since_the_first_row(tmp_path, name, step, is_time):
     assert infer_schema(tmp_path / "t.parquet", "y").dataset.features.timestamp is None
 
 
+@pytest.mark.parametrize(
+    ("name", "days", "is_time"),
+    [
+        ("date_", np.arange(1, 15), True),
+        ("Day No", np.arange(730, 760), True),
+        ("week", np.arange(53, 0, -1), True),
+        ("level", np.arange(1, 15), False),
+        ("day", np.tile(np.arange(1, 31), 3), False),
+    ],
+)
+def test_days_that_are_counted(tmp_path, name, days, is_time):
+    """In order, and not back to the first of the next month."""
+    rng = np.random.default_rng(0)
+    numbers = days[np.arange(ROWS) * len(days) // ROWS]
+    columns = {name: numbers, "x": rng.normal(size=ROWS), "y": rng.integers(0, 2, ROWS)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    features = infer_schema(tmp_path / "t.parquet", "y").dataset.features
+    assert features.timestamp == (name if is_time else None)
+    assert any(f.source == name for f in features.fields) is not is_time
+    if is_time:
+        assert features.time_format == "count"
+
+
 START = datetime.datetime(2024, 3, 1)
 
 
