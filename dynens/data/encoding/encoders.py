@@ -120,12 +120,12 @@ class RowEncoder:
                 continue
             # Dates, and columns that several kinds of field read, travel as categories; numbers
             # that are categories too as numbers, which either field reads, unless texts stood
-            # among them or the category is a spelling such as 07 that no number keeps.
+            # among them or the category is a spelling such as 07 that no number keeps. Lists that
+            # are vectors too stay lists.
             kind: FieldKind = "categorical" if spec.derive else spec.kind
             known = inputs.get(spec.source)
             if known is not None and known.kind != kind:
-                both = {known.kind, kind} == {"categorical", "numeric"}
-                kind = "numeric" if both and spec.source not in texts else "categorical"
+                kind = _common_kind({known.kind, kind}, spec.source in texts)
             inputs[spec.source] = InputField(spec.source, kind, spec.entity)
         return tuple(inputs.values())
 
@@ -298,6 +298,13 @@ class RowEncoder:
         """
         encoders, entities, user_key, item_key = read_encoder(directory)
         return cls(encoders, entities, user_key, item_key)
+
+
+def _common_kind(kinds: set[FieldKind], are_texts: bool) -> FieldKind:
+    """How a column travels that fields of two kinds read."""
+    if kinds == {"multi_valued", "dense_vector"}:
+        return "multi_valued"
+    return "numeric" if kinds == {"categorical", "numeric"} and not are_texts else "categorical"
 
 
 def _reads_texts(encoder: FieldEncoder) -> bool:

@@ -251,19 +251,26 @@ class DenseVectorEncoder(FieldEncoder):
         self, values: Sequence[Any]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         if self.texts_are_missing:
-            values = [v if isinstance(v, (list, tuple)) else canonical(v) for v in values]
+            values = [self._as_text(value) for value in values]
         kept = [v if isinstance(v, str) or v is None else list(v) for v in values]
         texts = any(isinstance(v, str) for v in kept)
         column = pa.array(kept, pa.string() if texts else pa.list_(pa.float64()))
         flat, lengths = split_lists(column, self.spec.separator)
         numbers = to_numbers(flat)
-        if texts and self.texts_are_missing:
+        if self.texts_are_missing:
             return numbers.values, lengths
         if numbers.num_unreadable:
             raise TypeError(numbers.example)
         if misfits(numbers.values, lengths, len(self.mean)).any():
             raise TypeError("another length")
         return numbers.values, lengths
+
+    def _as_text(self, value: Any) -> str | None:
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        if isinstance(value, (list, tuple)):
+            return (self.spec.separator or " ").join(canonical(v) or "" for v in value)
+        return canonical(value)
 
     def _write(
         self, flat: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], dense: FloatArray

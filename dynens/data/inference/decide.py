@@ -40,7 +40,10 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
     """The field or fields that a column becomes."""
     name = profile.name
     if profile.is_list or profile.list_length:
-        return [_list_field(profile)]
+        fields = [_list_field(profile)]
+        if profile.ordered is not None:
+            fields.append(_beside(_ordered_field(profile, *profile.ordered), "numbers"))
+        return fields
     if is_key:
         return [_categorical(profile, "identifies a user or item")]
     time_format = "auto" if profile.is_temporal else _date_format(profile, column)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.encoding.fields import vectors
 from dynens.data.inference.addresses import (
     may_be_code,
     part_auc,
@@ -40,10 +41,12 @@ from dynens.data.inference.evidence import (
     unusual,
 )
 from dynens.data.inference.separators import (
+    MAX_ORDERED,
     TOKEN_COMES_BACK,
     list_facts,
     ordered_numbers,
     share_of,
+    sizes_tell,
 )
 from dynens.data.reading.lists import (
     CHARACTERS,
@@ -52,6 +55,7 @@ from dynens.data.reading.lists import (
     split_lists,
     unbracketed_column,
 )
+from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.values import canonical_codes, is_list_type, plain
 
 _BUCKETS = 20
@@ -272,14 +276,20 @@ def _profile_lists(name: str, array: pa.Array, labels: Labels | None) -> ColumnP
     is_vector = len(inside) == 1 and inside[0] > 0
     floats = pa.types.is_floating(values.type)
     passing = floats and not is_vector and len(values) < TOKEN_COMES_BACK * num_distinct
+    size = int(inside[0]) if is_vector else 0
+    ordered = None
+    if labels is not None and 2 <= size <= MAX_ORDERED and pa.types.is_integer(values.type):
+        numbers = to_numbers(values).values
+        ordered = (",", size) if sizes_tell(vectors(numbers, lengths, size), labels) else None
     return ColumnProfile(
         name,
         len(array),
         int(known.sum()),
         num_distinct,
+        ordered=ordered,
         unusable=_FRACTIONS if passing else None,
         is_list=True,
-        list_length=int(inside[0]) if is_vector else None,
+        list_length=size or None,
         list_of_floats=floats,
         auc_by_absence=0.5 if labels is None else auc_by_absence(lengths > 0, labels),
     )

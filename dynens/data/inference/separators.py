@@ -27,7 +27,10 @@ _FRACTION = r"[.][0-9]+(e-?[0-9]+)?\s*$"
 _WEIGHT = r"[-+]?[0-9]*[.]?[0-9]+(e-?[0-9]+)?%?"
 _MARKS = (":", "=", " ")  # between a value and its weight
 _NUMBER = r"[-+]?[0-9]+([.][0-9]+)?"
-_FEW_NUMBERS = rf"^[\[({{]? *{_NUMBER}(( *[,;|/:x] *| +){_NUMBER}){{1,3}} *[\])}}]?$"
+MAX_ORDERED = 4
+_FEW_NUMBERS = (
+    rf"^[\[({{]? *{_NUMBER}(( *[,;|/:x] *| +){_NUMBER}){{1,{MAX_ORDERED - 1}}} *[\])}}]?$"
+)
 _BETWEEN_NUMBERS = (",", ";", "|", "/", ":", "x", None)
 _FIRST = 2000  # texts that tell whether others need to be looked at
 _RANGES = 20
@@ -58,7 +61,6 @@ def ordered_numbers(
     """
     if share_of(texts.slice(0, _FIRST), _FEW_NUMBERS) < _MOST:
         return None
-    half, enough = halves(len(codes)), 0.5 + 2 * auc_noise(int(labels.sum()))
     for separator in _BETWEEN_NUMBERS:
         values, lengths = split_lists(texts, separator)
         size = int(np.median(lengths))
@@ -66,13 +68,17 @@ def ordered_numbers(
         readable = numbers.num_unreadable <= (1 - _MOST) * len(values)
         if size < 2 or (lengths == size).mean() < _MOST or not readable:
             continue
-        by_place = np.pad(
-            vectors(numbers.values, lengths, size), ((0, 1), (0, 0)), constant_values=np.nan
-        )
-        for column in by_place[codes].T:
-            if held_out_auc(ranges(column, _RANGES), labels, half) > enough:
-                return separator, size
+        matrix = vectors(numbers.values, lengths, size)
+        by_row = np.append(matrix, np.full((1, size), np.nan), axis=0)[codes]
+        if sizes_tell(by_row, labels):
+            return separator, size
     return None
+
+
+def sizes_tell(matrix: npt.NDArray[np.float64], labels: Labels) -> bool:
+    """Whether the size of one of each row's numbers tells the label on rows held out."""
+    half, enough = halves(len(matrix)), 0.5 + 2 * auc_noise(int(labels.sum()))
+    return any(held_out_auc(ranges(column, _RANGES), labels, half) > enough for column in matrix.T)
 
 
 def share_of(tokens: pa.StringArray, pattern: str) -> float:

@@ -113,3 +113,20 @@ def test_numbers_that_never_come_back_are_a_vector_alone(tmp_path):
     texts = [f"{a}:{b}" for a, b in pairs]
     (vector,) = fields_of(tmp_path, texts, (pairs[:, 1] > 600_000).astype(int))
     assert (vector.name, vector.kind) == ("x", "dense_vector")
+
+
+def test_lists_of_two_integers_are_vectors_too_and_travel_as_lists(tmp_path):
+    rng = np.random.default_rng(0)
+    numbers = rng.poisson(6, (ROWS, 2))
+    label = (numbers[:, 0] > 6).astype(int)
+    ids, vector = fields_of(tmp_path, numbers.tolist(), label)
+    assert (ids.kind, vector.kind, vector.length) == ("multi_valued", "dense_vector", 2)
+    dataset = dataset_from_files(tmp_path / "t.parquet", label="y")
+    data = prepare(dataset, tmp_path / "out", seed=0)
+    assert {f.name: f.kind for f in data.encoder.input_fields}["x"] == "multi_valued"
+    sent = [[3, 9], (3, 9), ["3", "9"], "[3, 9]", "3,9", np.array([3, 9])]
+    batch = data.encoder.encode_columns({"x": sent})
+    assert len(np.unique(batch.dense, axis=0)) == len(np.unique(batch.ids, axis=0)) == 1
+    raw, test = data.raw_test(), data.split("test")
+    again = data.encoder.encode_columns({"x": raw["x"].to_pylist(), "noise": raw["noise"]})
+    np.testing.assert_allclose(again.dense, test.dense, atol=1e-6)
