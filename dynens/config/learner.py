@@ -182,8 +182,8 @@ class LearnerConfig(FrozenConfig):
 
     @property
     def suits_every_table(self) -> bool:
-        """Whether no table leaves it out."""
-        return self.max_rows is self.max_fields is self.min_rows_per_id is None
+        """Whether no table leaves it out, but for very wide ones (`max_fields`)."""
+        return self.max_rows is None and self.min_rows_per_id is None
 
     @property
     def display_name(self) -> str:
