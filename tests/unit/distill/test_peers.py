@@ -144,7 +144,7 @@ def train_both(weight: float) -> float:
 
 
 def test_peers_draw_nearer_to_each_other() -> None:
-    apart, together = train_both(1e-9), train_both(5.0)
+    apart, together = train_both(1e-9), train_both(20.0)
     assert 0 < together < 0.7 * apart
 
 
