@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,11 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def percent(value: float | None) -> str:
+    """A share in percent, or a dash where it is undefined."""
+    return "–" if value is None or math.isnan(value) else f"{value:.0%}"
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from benchmarks.common import markdown_table, one_sentence, write_result
+from benchmarks.common import markdown_table, one_sentence, percent, write_result
 from benchmarks.loads import (
     BUDGET_MS,
     FULL,
@@ -238,8 +238,7 @@ def _answers(point: Mapping[str, Any]) -> list[str]:
     """Complete answers per second within the budget and after it, and the granted share."""
     late = point["late"] / point["duration_s"]
     in_time = point["achieved_qps"] - late
-    granted = point["granted_share"]
-    return [f"{in_time:.0f}", f"{late:.0f}", "–" if granted is None else f"{granted:.0%}"]
+    return [f"{in_time:.0f}", f"{late:.0f}", percent(point["granted_share"])]
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ and static trio, are searched three times in alternating trials; the median coun
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import one_sentence, write_result
+from benchmarks.common import one_sentence, percent, write_result
 from benchmarks.loads import (
     BUDGET_MS,
     FULL,
@@ -167,11 +166,6 @@ def auc_at(run: Path, granted_share: float) -> float:
     return float(auc(test.labels, probability, test.sample_weight))
 
 
-def _granted(load: Mapping[str, Any]) -> str:
-    share = load["granted_share"]
-    return "–" if share is None or math.isnan(share) else f"{share:.0%}"
-
-
 def table(result: Mapping[str, Any]) -> str:
     """The figures as text."""
     lines = [f"{'profile':<14}{'peak/s':>8}{'rate/s':>8}{'p50 ms':>9}{'p99 ms':>9}{'p99.9':>9}"]
@@ -198,7 +192,7 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(
             f"{words}, {load['offered_qps']:.0f}/s for {load['duration_s']:.0f} s: answered "
             f"{load['achieved_qps']:.0f}/s, {errors or 'no errors'}, {load['late']} late at the "
-            f"client, {_granted(load)} of hard rows granted"
+            f"client, {percent(load['granted_share'])} of hard rows granted"
         )
     share = result["requests"]["hard_share_of_candidates"]
     lines.append(
