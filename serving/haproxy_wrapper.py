@@ -77,6 +77,18 @@ def confine(text: str, directory: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def leaks(text: str) -> str | None:
+    """What a confined configuration still leaves open, or None.
+
+    Another version of Ray may name its sections otherwise.
+    """
+    if not all(rule in text for rule in ARRIVAL_RULES):
+        return "no section `frontend http_frontend` whose requests could be stamped"
+    binds = [line.split()[1] for line in text.splitlines() if line.strip().startswith("bind ")]
+    tcp = [address for address in binds if not address.startswith("unix@")]
+    return f"listeners at {', '.join(tcp)}, of which one is meant" if len(tcp) > 1 else None
+
+
 def _confine_line(line: str, section: str, directory: str, has_replica: bool) -> str | None:
     stripped = line.strip()
     if stripped.startswith("bind ") and section in ("frontend prometheus", "listen stats"):
@@ -111,10 +123,13 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     path = configuration_path(arguments)
     if path is not None:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            text = confine(file.read(), environment[DIRECTORY_VARIABLE])
+        left_open = leaks(text)
+        if left_open is not None:
+            sys.exit(f"HAProxy is not started: its configuration has {left_open}.")
         staging = f"{path}.confined"
         with open(staging, "w", encoding="utf-8") as file:
-            file.write(confine(text, environment[DIRECTORY_VARIABLE]))
+            file.write(text)
         os.replace(staging, path)
     _die_with_parent()
     os.execv(binary, [binary, *arguments])

@@ -62,10 +62,12 @@ def test_two_servers_share_neither_token_nor_port(runtime: Runtime) -> None:
 
 def test_the_shim_becomes_haproxy(runtime: Runtime, tmp_path: Path) -> None:
     config = tmp_path / "haproxy.cfg"
+    timeouts = "  timeout client 1s\n  timeout server 1s\n"
     config.write_text(
-        "global\n    maxconn 10\nlisten stats\n  bind *:1\n  mode http\n  stats enable\n"
+        "global\n    maxconn 10\n"
+        f"frontend http_frontend\n  bind *:2\n  mode http\n{timeouts}"
+        f"listen stats\n  bind *:1\n  mode http\n  stats enable\n{timeouts}"
     )
-    config.write_text(config.read_text() + "  timeout client 1s\n  timeout server 1s\n")
     environment = os.environ | ray_environment(runtime, drain_s=1)
     check = subprocess.run(
         [str(runtime.haproxy_shim), "-c", "-f", str(config)],

@@ -13,6 +13,8 @@ from serving.haproxy_wrapper import (
     TIMEOUT_RULE,
     configuration_path,
     confine,
+    leaks,
+    main,
 )
 
 
@@ -93,6 +95,20 @@ def test_haproxy_accepts_the_result(rendered: str, tmp_path: Path) -> None:
         check=False,
     )
     assert check.returncode == 0, check.stderr
+
+
+def test_haproxy_is_not_started_with_a_side_door_open(rendered: str, tmp_path: Path) -> None:
+    assert leaks(confine(rendered, "/tmp/private")) is None
+    renamed = rendered.replace("frontend http_frontend", "frontend http_in")
+    assert "stamped" in str(leaks(confine(renamed, "/tmp/private")))
+    text = rendered.replace("listen stats", "listen statistics")
+    assert "*:8404" in str(leaks(confine(text, "/tmp/private")))
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(text)
+    variables = {"DYNENS_HAPROXY_BINARY": "/bin/true", "DYNENS_RUNTIME_DIRECTORY": str(tmp_path)}
+    with pytest.raises(SystemExit, match="not started"):
+        main(["-f", str(path)], variables)
+    assert path.read_text() == text
 
 
 def test_the_configuration_is_found_among_the_arguments() -> None:
