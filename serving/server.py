@@ -125,7 +125,7 @@ def running(
     keepers: list[BundleKeeper] = []
 
     def start(runtime: Runtime) -> None:
-        keepers.append(BundleKeeper(runtime, bundle, config.engine, config.replicas))
+        keepers.append(BundleKeeper(runtime, bundle, config))
         deploy(runtime, keepers[0].current.directory, 0)
 
     with _ray_serve(host, port, config, start, stop) as up:
@@ -273,10 +273,11 @@ def _start_serve(host: str, port: int) -> None:
 
 def _run_application(application: Application, name: str, prefix: str = "/") -> None:
     from ray import serve as ray_serve
+    from ray.exceptions import RayError
 
     try:
         ray_serve.run(application, name=name, route_prefix=prefix)
-    except RuntimeError as e:
+    except (RuntimeError, RayError, TimeoutError) as e:
         raise ServingError(f"the replicas did not start: {_failure(name) or e}") from e
 
 

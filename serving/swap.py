@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dynens.bundle import Bundle, load_bundle
-from dynens.config.serving import EngineConfig
+from dynens.config.serving import ServingConfig
+from dynens.data.encoding.encoders import RowEncoder
 from dynens.engine import Engine
 from dynens.errors import BadInputError, BundleError, ServingError
 from serving.environment import Runtime
@@ -32,16 +34,12 @@ class BundleKeeper:
     Args:
         runtime: the server's folders.
         first: the bundle to begin with, verified.
-        config: of the engines.
-        replicas: number of replicas that must follow a change.
+        config: of the server; all its replicas must follow a change.
     """
 
-    def __init__(
-        self, runtime: Runtime, first: Bundle, config: EngineConfig, replicas: int
-    ) -> None:
+    def __init__(self, runtime: Runtime, first: Bundle, config: ServingConfig) -> None:
         self._runtime = runtime
         self._config = config
-        self._replicas = replicas
         self._generation = 0
         self._lock = threading.Lock()
         self.current = self._keep(first)
@@ -100,13 +98,14 @@ class BundleKeeper:
         deploy(bundle.directory, self._generation)
 
     def _check(self, bundle: Bundle) -> None:
-        """Load and warm up once here, and compare what clients may send.
+        """Load and warm up once here, and compare what clients may send and what a threshold means.
 
         Raises:
-            BundleError: it does not load, or lacks something that clients of the old one use.
+            BundleError: it does not load, or lacks something that clients of the old one use, or
+                the server's own threshold means something else to it.
         """
-        new = Engine.load(bundle.directory, self._config).encoder
-        old = Engine.load(self.current.directory, self._config).encoder
+        new = Engine.load(bundle.directory, self._config.engine).encoder
+        old = RowEncoder.load(self.current.encoder)
         kinds = {f.name: f.kind for f in new.input_fields}
         lost = [f.name for f in old.input_fields if kinds.get(f.name) != f.kind]
         if lost:
@@ -118,6 +117,13 @@ class BundleKeeper:
             raise BundleError(
                 f"bundle {bundle.version} cannot rank by item as the running one does; "
                 "start a new server for it."
+            )
+        given = self._config.threshold
+        scores = [b.manifest.router.difficulty for b in (self.current, bundle)]
+        if given is not None and math.isfinite(given) and scores[0] != scores[1]:
+            raise BundleError(
+                f"bundle {bundle.version} calls rows hard by {scores[1]}, and the threshold of "
+                f"{given:g} that this server was given is one of {scores[0]}; start a new server."
             )
 
     def _keep(self, bundle: Bundle) -> Bundle:
@@ -151,7 +157,7 @@ class BundleKeeper:
         give_up = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < give_up:
             versions = [v for v in self._versions() if v is not None]
-            if versions.count(version) >= self._replicas and set(versions) == {version}:
+            if versions.count(version) >= self._config.replicas and set(versions) == {version}:
                 return True
             time.sleep(_POLL_S)
         return False

@@ -270,6 +270,7 @@ def write_toy_bundle(
     seed: int = 1,
     members: int = 3,
     hidden: tuple[int, ...] = (400, 300, 200),
+    difficulty: str = "margin",
 ) -> Path:
     """(Re)write the bundle of a toy run; another seed makes another model."""
     prepared = open_prepared(directory / "data")
@@ -279,7 +280,7 @@ def write_toy_bundle(
         directory / "ensemble.onnx", layout, members=members, hidden=hidden, seed=seed + 100
     )
     test = prepared.split("test")
-    (difficulty,) = run_graph(open_session(student), ("difficulty",), test)
+    (scores,) = run_graph(open_session(student), ("difficulty",), test)
     ranking = directory / "ranking"
     shutil.rmtree(ranking, ignore_errors=True)
     graphs = {STUDENT: student, ENSEMBLE: ensemble}
@@ -289,8 +290,8 @@ def write_toy_bundle(
         dataset="toy",
         layout=layout,
         router=RouterSpec(
-            threshold=float(np.quantile(difficulty, 1 - hard_fraction)),
-            difficulty="margin",
+            threshold=float(np.quantile(scores, 1 - hard_fraction)),
+            difficulty=difficulty,
             hard_fraction=hard_fraction,
         ),
         members=[f"member{i}" for i in range(members)],

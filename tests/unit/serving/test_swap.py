@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from dynens.bundle import load_bundle
-from dynens.config.serving import EngineConfig
+from dynens.config.serving import EngineConfig, ServingConfig
 from dynens.errors import BadInputError, BundleError, ServingError
 from dynens.schema import FieldSpec
 from serving import control, swap
@@ -57,7 +57,10 @@ def other(run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def keeper(runtime: Runtime, run: Path) -> BundleKeeper:
-    return BundleKeeper(runtime, load_bundle(run), EngineConfig(warm_up_repeats=1), 1)
+    return BundleKeeper(runtime, load_bundle(run), QUICK)
+
+
+QUICK = ServingConfig(engine=EngineConfig(warm_up_repeats=1))
 
 
 def test_swap_and_rollback_survive_the_source(
@@ -186,6 +189,21 @@ def test_a_bundle_that_clients_could_not_use_is_refused(
     with pytest.raises(BundleError, match="does not take the fields town"):
         keeper.handle({"command": "swap", "bundle": str(other)}, lambda *_: None)
     assert not (keeper.current.directory.parent / load_bundle(other).version).exists()
+
+
+def test_a_threshold_of_the_server_is_not_laid_over_another_kind_of_score(
+    runtime: Runtime, run: Path, other: Path
+) -> None:
+    write_toy_bundle(other, seed=5, difficulty="predicted_gain")
+    swap = {"command": "swap", "bundle": str(other)}
+    given = BundleKeeper(runtime, load_bundle(run), QUICK.model_copy(update={"threshold": -0.5}))
+    with pytest.raises(BundleError, match=r"by predicted_gain, .* of -0.5 .* is one of margin"):
+        given.handle(swap, lambda *_: None)
+    replica = FakeReplica(runtime)
+    for threshold in (None, float("-inf")):
+        config = QUICK.model_copy(update={"threshold": threshold})
+        keeper = BundleKeeper(runtime, load_bundle(run), config)
+        assert keeper.handle(swap, replica.deploy)["previous"] == keeper.previous.version
 
 
 def test_commands_travel_over_the_private_socket(
