@@ -10,16 +10,14 @@ import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any
 
 from dynens.batch import Rows
-from dynens.budget import CostModel
 from dynens.config.serving import ServingConfig
 from dynens.engine import BudgetSpentError, Engine, Scores
 from dynens.errors import DataError
 from serving import metrics as pages
-from serving.admission import StandingQueue, Verdict, admit
 from serving.clock import (
     ARRIVAL_HEADER,
     BUDGET_HEADER,
@@ -29,6 +27,7 @@ from serving.clock import (
 )
 from serving.codecs import CODECS, Codec, Model
 from serving.errors import ClientGoneError, RequestError, bad_request
+from serving.gate import Gate, Progress, shed, spent
 from serving.http import Receive, Response, Scope, Send, lifespan, read_body
 from serving.metrics import ReplicaMetrics, SnapshotFolder
 from serving.openapi import openapi_document
@@ -42,31 +41,8 @@ Handler = Callable[[], Awaitable[Response]]
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
 _VERSIONS = f"/v2/models/{MODEL_NAME}/versions/"
 _OPEN_PATHS = frozenset({_LIVE, _READY})
-_RETRY_AFTER_S = 1
 _LARGE_BODY = 256 * 1024  # bytes; some 2000 rows of ten fields
 _PUBLISH_EVERY_S = 1.0
-_SHED = {
-    Verdict.FULL: "this replica's queue is full; try again",
-    Verdict.NO_TIME: "too little of the latency budget is left after queueing; try again",
-    Verdict.STANDING: "more requests arrive than can be answered in time; try again",
-}
-_SPENT = "the latency budget was spent before an answer was ready"
-
-
-@dataclass
-class Progress:
-    """One request on its way: when it came, when its answer is due, and whether a header says so.
-
-    Without the header a parameter in the body may still change it. The queue hears of a request
-    once, when its budget is final.
-    """
-
-    arrival_s: float
-    queued_s: float
-    deadline_s: float
-    budget_ms: float
-    by_header: bool
-    observed: bool = False
 
 
 class Application:
@@ -93,11 +69,7 @@ class Application:
         self._folder = folder
         self._authorization = None if token is None else f"Bearer {token}".encode()
         self._scheduler = Scheduler(threaded=config.scoring_thread)
-        # Of turning scores into an answer; learned, like the engine's own costs.
-        self._reply_cost = CostModel(5e-5, 6e-7)
-        self._queue = StandingQueue()
-        self._in_flight = 0
-        self._uploads = 0
+        self._gate = Gate(config.max_queued)
         self._large = asyncio.Lock()
         self._pages: dict[str, Handler] = {
             _LIVE: self._live,
@@ -186,24 +158,20 @@ class Application:
         model = self.model
         codec.check(model)
         progress = self._start(model, headers)
+        gate, engine = self._gate, model.engine
         if progress.by_header:
-            self._admit(model, progress)
+            gate.admit(progress, engine)
         body = await self._read(headers, receive, progress, model)
-        if progress.by_header or _PARAMETER not in body:
-            self._admit(model, progress)
-        request, rows = await self._understand(codec, body, headers, model, progress)
-        self._in_flight += 1
-        try:
+        with gate.holding(progress):
+            request, rows = await self._understand(codec, body, headers, model, progress)
             scores = await self._score(model, rows, progress, receive)
-        finally:
-            self._in_flight -= 1
-        scored_s = model.engine.clock()
+        scored_s = engine.clock()
         elapsed_ms = (scored_s - progress.arrival_s) * 1e3
         response = codec.render(request, scores, model, _report(scores, progress, elapsed_ms))
-        now = model.engine.clock()
-        self._reply_cost.observe(len(rows), now - scored_s, now)
+        now = engine.clock()
+        gate.reply_cost.observe(len(rows), now - scored_s, now)
         if now > progress.deadline_s:
-            raise _spent()
+            raise spent()
         self.metrics.answered(scores, rows, model.id_columns, elapsed_ms)
         return response
 
@@ -215,58 +183,36 @@ class Application:
         model: Model,
         progress: Progress,
     ) -> tuple[Any, Rows]:
-        """The request and its encoded rows, if it is (still) worth the work."""
+        """The request and its encoded rows, if it is (still) worth the work.
+
+        A large body is read beside the event loop, where it would hold up all other requests by
+        tens of milliseconds, and after those that came before it.
+        """
+        is_large, limits = len(body) > _LARGE_BODY, self.config.limits
+        work = asyncio.to_thread if is_large else _at_once
         try:
-            limits = self.config.limits
-            request = await self._worked(body, codec.parse, body, headers, model, limits)
-            if request.budget is not None and not progress.by_header:
-                given, default_ms = request.budget, progress.budget_ms
-                progress.budget_ms = budget_ms(given, default_ms, limits.max_budget_ms)
-                progress.deadline_s = progress.arrival_s + progress.budget_ms / 1e3
-            self._admit(model, progress)
-            return request, await self._worked(body, codec.encode, request, model)
+            async with self._large if is_large else nullcontext():
+                if progress.by_header or _PARAMETER not in body:
+                    self._gate.admit(progress, model.engine)
+                request = await work(codec.parse, body, headers, model, limits)
+                if request.budget is not None and not progress.by_header:
+                    own_ms, longest_ms = progress.budget_ms, limits.max_budget_ms
+                    progress.budget_ms = budget_ms(request.budget, own_ms, longest_ms)
+                self._gate.admit(progress, model.engine)
+                return request, await work(codec.encode, request, model)
         except DataError as e:
             raise bad_request(str(e)) from e
         except RecursionError as e:
             raise bad_request("the body is nested too deeply") from e
 
-    async def _worked(self, body: bytes, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What `work` gives: on a large body beside the event loop, one at a time.
-
-        It would hold up all other requests by tens of milliseconds.
-        """
-        if len(body) <= _LARGE_BODY:
-            return work(*arguments)
-        async with self._large:
-            return await asyncio.to_thread(work, *arguments)
-
     def _start(self, model: Model, headers: Mapping[bytes, bytes]) -> Progress:
         queued_s = queue_seconds(headers.get(ARRIVAL_HEADER), time.time())
         self.metrics.queue.observe(queued_s * 1e3)
         now = model.engine.clock()
-        arrival_s = now - queued_s
         default_ms = self.config.latency_budget_ms or model.default_budget_ms
         given = headers.get(BUDGET_HEADER)
         budget = budget_ms(given, default_ms, self.config.limits.max_budget_ms)
-        return Progress(arrival_s, queued_s, arrival_s + budget / 1e3, budget, given is not None)
-
-    def _admit(self, model: Model, progress: Progress) -> None:
-        """Raise unless the request is worth the work; its budget is known by now."""
-        now = model.engine.clock()
-        if not progress.observed:
-            progress.observed = True
-            self._queue.observe(progress.queued_s, progress.budget_ms / 1e3, now)
-        cheapest_s = model.engine.student_cost.seconds(1, now) + self._reply_cost.seconds(1, now)
-        verdict = admit(
-            self._in_flight, self.config.max_queued, progress.deadline_s - now, cheapest_s
-        )
-        if verdict is Verdict.ACCEPT:
-            if not self._queue.refuses(progress.queued_s, progress.budget_ms / 1e3):
-                return
-            verdict = Verdict.STANDING
-        if verdict is Verdict.SPENT:
-            raise _spent()
-        raise _shed(verdict)
+        return Progress(now - queued_s, queued_s, budget, given is not None)
 
     async def _read(
         self,
@@ -277,29 +223,25 @@ class Application:
     ) -> bytes:
         """The body, which may arrive slowly: then the budget's end is the limit.
 
-        Until the body is here it may hold a longer budget than the default. Uploads do not count
-        as queued, so that clients that stall do not close the queue to others.
+        Until the body is here it may hold a longer budget than the default.
         """
-        if self._uploads >= _UPLOADS_PER_PLACE * self.config.max_queued:
-            raise _shed(Verdict.FULL)
         left_s = progress.deadline_s - model.engine.clock()
         alarm = Alarm(max(left_s, _MIN_BODY_S if progress.by_header else _PATIENCE_S))
-        self._uploads += 1
         try:
-            return await read_body(headers, receive, self.config.limits.max_body_bytes)
+            with self._gate.uploading():
+                return await read_body(headers, receive, self.config.limits.max_body_bytes)
         except asyncio.CancelledError:
             if alarm.rang():
-                raise _spent() from None
+                raise spent() from None
             raise
         finally:
-            self._uploads -= 1
             alarm.stop()
 
     async def _score(
         self, model: Model, rows: Rows, progress: Progress, receive: Receive
     ) -> Scores:
         watch = DisconnectWatch(receive)
-        reply_s = self._reply_cost.seconds(len(rows), model.engine.clock())
+        reply_s = self._gate.reply_cost.seconds(len(rows), model.engine.clock())
         try:
             return await self._scheduler.score(
                 model.engine,
@@ -307,18 +249,14 @@ class Application:
                 system=self.config.system,
                 deadline_s=progress.deadline_s - reply_s,
                 threshold=self.config.threshold,
-                pressure=self._queue.pressure,
+                pressure=self._gate.queue.pressure,
                 on_wait=watch.start,
             )
         except BudgetSpentError as e:
-            raise _spent() from e
+            raise spent() from e
         except OverloadedError as e:
-            raise RequestError(
-                503,
-                "the ensemble has no time left for this request; try again",
-                reason="shed_ensemble",
-                header=("Retry-After", str(_RETRY_AFTER_S)),
-            ) from e
+            message = "the ensemble has no time left for this request; try again"
+            raise shed("ensemble", message) from e
         except asyncio.CancelledError:
             watch.raise_if_gone()
             raise
@@ -353,7 +291,7 @@ class Application:
 
     def _snapshot(self) -> dict[str, object]:
         engine = self.model.engine
-        self.metrics.in_flight = self._in_flight
+        self.metrics.in_flight = self._gate.in_flight
         self.metrics.slowdown = engine.ensemble_cost.slowdown_at(engine.clock())
         return self.metrics.snapshot()
 
@@ -361,8 +299,11 @@ class Application:
 # A body that is already here is read whatever the clock says; the budget is checked afterwards.
 _MIN_BODY_S = 1e-3
 _PATIENCE_S = 1.0
-_UPLOADS_PER_PLACE = 8
 _PARAMETER = b"latency_budget_ms"
+
+
+async def _at_once(work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(*arguments)
 
 
 def _report(scores: Scores, progress: Progress, elapsed_ms: float) -> dict[str, object]:
@@ -376,13 +317,6 @@ def _report(scores: Scores, progress: Progress, elapsed_ms: float) -> dict[str, 
     }
 
 
-def _shed(verdict: Verdict) -> RequestError:
-    reason = f"shed_{verdict.name.lower()}"
-    return RequestError(
-        503, _SHED[verdict], reason=reason, header=("Retry-After", str(_RETRY_AFTER_S))
-    )
-
-
 def _other_method(path: str, *allowed: str) -> RequestError:
     return RequestError(
         405,
@@ -390,7 +324,3 @@ def _other_method(path: str, *allowed: str) -> RequestError:
         reason="bad_request",
         header=("Allow", ", ".join(allowed)),
     )
-
-
-def _spent() -> RequestError:
-    return RequestError(504, _SPENT, reason="budget_spent")

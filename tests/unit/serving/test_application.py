@@ -287,7 +287,8 @@ def test_the_queue_hears_of_a_request_once_with_its_own_budget(
     app: Application, monkeypatch: pytest.MonkeyPatch, body: Any, headers: Any, budget_s: float
 ) -> None:
     heard: list[float] = []
-    monkeypatch.setattr(app._queue, "observe", lambda wait_s, budget_s, _: heard.append(budget_s))
+    queue = app._gate.queue
+    monkeypatch.setattr(queue, "observe", lambda wait_s, budget_s, _: heard.append(budget_s))
     assert call(app, "POST", RANK, {"candidates": ["i1"], **body}, **headers).status == 200
     assert heard == [budget_s]
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from dynens.engine import Engine
@@ -36,7 +37,7 @@ def test_uploads_that_stall_do_not_close_the_queue(engine: Engine) -> None:
     async def go() -> tuple[list[int], int]:
         stuck = [asyncio.create_task(upload(app, b"", asyncio.Event())) for _ in range(8)]
         await asyncio.sleep(0)
-        assert app._in_flight == 0
+        assert app._gate.in_flight == 0
         refused = await upload(app, b"", asyncio.Event())  # too many of them
         for task in stuck:
             task.cancel()
@@ -45,6 +46,23 @@ def test_uploads_that_stall_do_not_close_the_queue(engine: Engine) -> None:
         return [refused], answered.status
 
     assert asyncio.run(go()) == ([503], 200)
+
+
+@pytest.mark.parametrize("given", ["header", "parameter"])
+def test_large_bodies_wait_in_the_queue_and_not_beside_it(engine: Engine, given: str) -> None:
+    app = make(engine, max_queued=2)
+    wide = {"candidates": [f"i{i % 5}{'x' * 40}" for i in range(8000)]}
+    limit = {"latency_budget_ms": 30} if given == "parameter" else {}
+    body = orjson.dumps(wide | limit)
+    headers = {"x-latency-budget-ms": "30"} if given == "header" else {}
+
+    async def go() -> list[int]:
+        sent = (request(app, "POST", RANK, body, headers) for _ in range(20))
+        return [answer.status for answer in await asyncio.gather(*sent)]
+
+    statuses = asyncio.run(go())
+    assert statuses.count(503) == 18
+    assert app._gate.in_flight == 0
 
 
 @pytest.mark.parametrize("given", ["header", "parameter"])
@@ -109,7 +127,7 @@ def test_long_answers_are_rendered_in_time(engine: Engine) -> None:
     for _ in range(5):
         assert call(app, "POST", RANK, body).status == 200
     now = engine.clock()
-    small, large = app._reply_cost.seconds(1, now), app._reply_cost.seconds(5000, now)
+    small, large = app._gate.reply_cost.seconds(1, now), app._gate.reply_cost.seconds(5000, now)
     assert large > 10 * small
 
 
@@ -133,7 +151,7 @@ def test_a_client_that_leaves_frees_its_work(engine: Engine) -> None:
     answer = asyncio.run(go())
     assert answer.status == 499
     assert app.metrics.disconnected == 1
-    assert app._in_flight == 0
+    assert app._gate.in_flight == 0
     assert not app._scheduler.promises
 
 
@@ -155,7 +173,7 @@ def test_a_body_that_does_not_come_in_time_is_a_504(engine: Engine) -> None:
         return sent
 
     assert asyncio.run(go())[0]["status"] == 504
-    assert app._in_flight == 0
+    assert app._gate.in_flight == 0
 
 
 def test_a_standing_queue_is_refused_early_and_counted(run: Path) -> None:
