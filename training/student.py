@@ -15,7 +15,7 @@ from dynens.batch import EncodedBatch
 from dynens.config.distill import ScheduleConfig
 from dynens.config.learner import LearnerConfig
 from dynens.config.run import RunConfig
-from dynens.distill.augment import RowSpace, row_space
+from dynens.distill.augment import RowSpace, row_space, units_of
 from dynens.distill.evidence import departures_tell
 from dynens.distill.gating import VoicesTeacher, voices_of
 from dynens.distill.hints import TeacherFeatures
@@ -335,9 +335,10 @@ class StudentLearner:
 
     def _space(self) -> RowSpace:
         data = self._data
-        entities = {field.name: field.entity for field in data.schema.fields}
-        missing = EncodedBatch(*data.encoder.empty(1))
-        return row_space(data.layout, entities, data.id_frequency, missing, data.encoder.write_made)
+        encoder = data.encoder
+        units = units_of(data.schema.fields, encoder.field_columns())
+        missing = EncodedBatch(*encoder.empty(1))
+        return row_space(data.layout, units, data.id_frequency, missing, encoder.write_made)
 
     def _views(self) -> Views | None:
         """The two views of items, where the distillation asks for them.
@@ -348,7 +349,8 @@ class StudentLearner:
         if self._distill.views == 0:
             return None
         schema = self._data.schema
-        views = Views.of(self._space(), schema.key_fields(schema.item_key))
+        keys = {schema.field(name).source for name in schema.key_fields(schema.item_key)}
+        views = Views.of(self._space(), keys)
         if views is None:
             raise ConfigError(
                 f"distill.views is {self._distill.views} but the table has no item key among its "

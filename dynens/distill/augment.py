@@ -1,13 +1,13 @@
 """Rows without a click label, which the teacher labels afterwards: made up, or logged without one.
 
-A *unit* is what must change together: all columns of one feature. Values are taken from another
-row's same unit, so that every made-up value has occurred; what is made of several features (a pair
-of categories) is then made anew.
+A *unit* is what must change together: all encoded columns of one raw column. Values are taken from
+another row's same unit, so that every made-up value has occurred; what is made of several features
+(a pair of categories) is then made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from dynens.batch import (
 )
 from dynens.config.distill import AugmentationConfig
 from dynens.distill.weakness import Weights, drawn
+from dynens.schema import FieldSpec
 
 Generator = np.random.Generator
 Columns = npt.NDArray[np.int64]
@@ -30,7 +31,7 @@ Columns = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Unit:
-    """The columns of one feature, and whose property it is (`user`, `item` or `context`)."""
+    """The encoded columns of one raw column, and whose they are (`user`, `item` or `context`)."""
 
     name: str
     dense: Columns
@@ -59,52 +60,49 @@ class RowSpace:
         return tuple(sorted({unit.entity for unit in self.units}))
 
 
+def units_of(
+    fields: Iterable[FieldSpec], columns: Mapping[str, tuple[slice, slice]]
+) -> tuple[Unit, ...]:
+    """One unit for every raw column, with all fields that read it: a number and its category, or
+    the hour and the weekday of a time, must not contradict each other.
+
+    Args:
+        fields: of the schema.
+        columns: name of a field → its (dense, ids) columns in encoded rows.
+    """
+    readers: dict[str, list[FieldSpec]] = {}
+    for spec in fields:
+        readers.setdefault(spec.source, []).append(spec)
+    units = []
+    for source, specs in readers.items():
+        dense, ids = (
+            np.r_[tuple(columns[spec.name][kind] for spec in specs)].astype(np.int64)
+            for kind in (0, 1)
+        )
+        units.append(Unit(source, dense, ids, specs[0].entity))
+    return tuple(units)
+
+
 def row_space(
     layout: FeatureLayout,
-    features: Mapping[str, str],
+    units: tuple[Unit, ...],
     id_counts: npt.NDArray[np.int64],
     missing: EncodedBatch,
     write_made: Callable[[IntArray], None] | None = None,
 ) -> RowSpace:
-    """Group a layout's columns into units.
+    """What augmentations know of a table of this layout.
 
     Args:
         layout: the encoded row.
-        features: feature name → entity. A dense column belongs to the feature with the longest
-            name that begins the column's name; a column of no feature is a unit of its own.
+        units: its columns by feature.
         id_counts: flat table of training frequencies (one padding row before every field).
         missing: one row in which every feature is missing.
         write_made: see `RowSpace`.
     """
-    dense: dict[str, list[int]] = {}
-    ids: dict[str, list[int]] = {}
     counts: list[npt.NDArray[np.int64]] = []
-    for position, column in enumerate(layout.dense):
-        dense.setdefault(_owner(column, features), []).append(position)
-    offsets = field_offsets(layout.fields)
-    for (field, columns), start in zip(layout.columns(), offsets, strict=True):
-        owner = _owner(field.name, features)
-        ids.setdefault(owner, []).extend(range(columns.start, columns.stop))
-        table = id_counts[start : start + field.num_embeddings]
-        counts.extend([table] * field.width)
-    names = list(dict.fromkeys([*ids, *dense]))
-    units = tuple(
-        Unit(
-            name,
-            np.array(dense.get(name, []), dtype=np.int64),
-            np.array(ids.get(name, []), dtype=np.int64),
-            features.get(name, "context"),
-        )
-        for name in names
-    )
+    for field, start in zip(layout.fields, field_offsets(layout.fields), strict=True):
+        counts.extend([id_counts[start : start + field.num_embeddings]] * field.width)
     return RowSpace(units, tuple(counts), missing, write_made)
-
-
-def _owner(column: str, features: Mapping[str, str]) -> str:
-    if column in features:
-        return column
-    matches = [name for name in features if column.startswith(name)]
-    return max(matches, key=len) if matches else column
 
 
 class Maker:

@@ -20,7 +20,7 @@ from dynens.distill.weakness import Weakness
 from dynens.models.base import FitProgress, FitReport
 from dynens.models.dnn import DNNLearner
 from dynens.models.network import CTRNetwork
-from tests.unit.distill.rows import missing_row
+from tests.unit.distill.rows import missing_row, units
 from tests.unit.models.tables import TinyTable, lookup, tiny_table
 
 TABLE = tiny_table(rows=600)
@@ -66,7 +66,9 @@ def learner_of(device: Device = "cpu", **optimizer: object) -> DNNLearner:
 def teaching_of(distill: DistillConfig) -> Teaching:
     labeller = TwoVoices() if distill.gating else OneVoice()
     counts = np.ones(sum(1 + field.num_embeddings for field in TABLE.layout.fields), np.int64)
-    space = row_space(TABLE.layout, {}, counts, missing_row(TABLE.layout))
+    missing = missing_row(TABLE.layout)
+    space = row_space(TABLE.layout, units(TABLE.layout), counts, missing)
+    items = row_space(TABLE.layout, units(TABLE.layout, ITEMS), counts, missing)
     valid_logits = OneVoice().logits(TABLE.valid) if distill.follow_weakness else None
     weakness = None
     if valid_logits is not None:
@@ -85,7 +87,7 @@ def teaching_of(distill: DistillConfig) -> Teaching:
         PRIOR if distill.gating else (),
         features,
         valid_logits,
-        views=Views.of(row_space(TABLE.layout, ITEMS, counts, missing_row(TABLE.layout)), ["c0"]),
+        views=Views.of(items, ["c0"]),
     )
 
 

@@ -5,7 +5,9 @@ import pytest
 
 from dynens.batch import EncodedBatch, FeatureLayout, IntArray, SparseField
 from dynens.config.distill import AugmentationConfig
-from dynens.distill.augment import AUGMENTATIONS, RowSpace, make_rows, row_space
+from dynens.distill.augment import AUGMENTATIONS, RowSpace, make_rows, row_space, units_of
+from dynens.schema import FieldSpec
+from tests.unit.distill.rows import units
 
 LAYOUT = FeatureLayout(
     ("age", "age#missing", "price"),
@@ -18,7 +20,7 @@ ENTITIES = {"age": "user", "user": "user", "tags": "item", "item": "item", "pric
 def space() -> RowSpace:
     counts = np.zeros(51 + 10 + 41, np.int64)
     counts[1 + 2 : 51] = 1000
-    return row_space(LAYOUT, ENTITIES, counts, MISSING)
+    return row_space(LAYOUT, units(LAYOUT, ENTITIES), counts, MISSING)
 
 
 def table(num_rows: int = 400) -> EncodedBatch:
@@ -35,11 +37,37 @@ def make(kind: str, probability: float = 0.5, rows: int = 1000) -> EncodedBatch:
     return make_rows(table(), rows, [config], space(), generator, without_label=table())
 
 
-def test_units_group_columns_of_one_feature() -> None:
-    units = {unit.name: unit for unit in space().units}
-    assert units["age"].dense.tolist() == [0, 1]
-    assert units["tags"].ids.tolist() == [1, 2, 3]
-    assert {name: unit.entity for name, unit in units.items()} == ENTITIES
+def test_fields_of_one_raw_column_change_together() -> None:
+    """A day is told twice, as a category and as a number; a pair of categories is of no column."""
+    layout = FeatureLayout(("day.size",), tuple(SparseField(n, 9) for n in ("day", "shop", "pair")))
+    fields = [
+        FieldSpec(name="day", entity="user"),
+        FieldSpec(name="shop"),
+        FieldSpec(name="day.size", column="day", kind="numeric", entity="user"),
+        FieldSpec(name="pair", crossed=("day", "shop")),
+    ]
+    nothing = slice(0, 0)
+    columns = {
+        "day": (nothing, slice(0, 1)),
+        "shop": (nothing, slice(1, 2)),
+        "day.size": (slice(0, 1), nothing),
+        "pair": (nothing, slice(2, 3)),
+    }
+    found = units_of(fields, columns)
+    told = [(u.name, u.dense.tolist(), u.ids.tolist(), u.entity) for u in found]
+    assert told == [
+        ("day", [0], [0], "user"),
+        ("shop", [], [1], "context"),
+        ("pair", [], [2], "context"),
+    ]
+    days = np.arange(2000) % 7 + 2
+    rows = EncodedBatch(days[:, None].astype(np.float32), np.stack([days] * 3, 1).astype(np.int32))
+    space = row_space(layout, found, np.ones(30, np.int64), rows.take(slice(0, 1)))
+    for kind in ("field_swap", "entity_swap", "cutmix", "field_mask"):
+        policy = AugmentationConfig(kind=kind)
+        made = make_rows(rows, 500, [policy], space, np.random.default_rng(0))
+        assert np.array_equal(made.dense[:, 0], made.ids[:, 0]), kind
+        assert not np.array_equal(made.ids[:, 0], made.ids[:, 1]), kind
 
 
 @pytest.mark.parametrize(("rounds", "masked"), [(1, 1 / 2), (2, 3 / 4), (3, 7 / 8)])
@@ -107,7 +135,7 @@ def test_features_that_are_made_of_others_follow_them() -> None:
         ids[:, 4] = ids[:, 0]
 
     counts = np.zeros(102, np.int64)
-    space = row_space(LAYOUT, ENTITIES, counts, MISSING, write)
+    space = row_space(LAYOUT, units(LAYOUT, ENTITIES), counts, MISSING, write)
     config = AugmentationConfig(kind="entity_swap", probability=0.25)
     made = make_rows(table(), 1000, [config], space, np.random.default_rng(0))
     assert np.array_equal(made.ids[:, 0], made.ids[:, 4])
@@ -123,7 +151,7 @@ def test_entity_swap_keeps_each_entity_whole() -> None:
 
 def test_entity_swap_swaps_features_where_there_is_one_entity() -> None:
     counts = np.zeros(102, np.int64)
-    lone = row_space(LAYOUT, dict.fromkeys(ENTITIES, "context"), counts, MISSING)
+    lone = row_space(LAYOUT, units(LAYOUT), counts, MISSING)
     config = AugmentationConfig(kind="entity_swap", probability=0.25)
     made = make_rows(table(), 1000, [config], lone, np.random.default_rng(0))
     assert (made.dense[:, 0] != made.dense[:, 2]).mean() == pytest.approx(0.375, abs=0.05)

@@ -10,7 +10,7 @@ from dynens.config.distill import AugmentationConfig, DistillConfig
 from dynens.distill import teacher
 from dynens.distill.augment import row_space
 from dynens.distill.teacher import RowFactory
-from tests.unit.distill.rows import missing_row
+from tests.unit.distill.rows import missing_row, units
 
 LAYOUT = FeatureLayout(("price",), (SparseField("user", 50), SparseField("item", 40)))
 ROWS = 16
@@ -39,7 +39,7 @@ def factory(reuse: int) -> tuple[RowFactory, SumTeacher]:
         rng.integers(2, 40, (500, 2)).astype(np.int32),
     )
     config = DistillConfig(reuse=reuse, augmentations=(AugmentationConfig(kind="cutmix"),))
-    space = row_space(LAYOUT, {}, np.ones(92, np.int64), missing_row(LAYOUT))
+    space = row_space(LAYOUT, units(LAYOUT), np.ones(92, np.int64), missing_row(LAYOUT))
     judge = SumTeacher()
     return RowFactory(judge, table, IdStats(), space, config, seed=3), judge
 

@@ -17,7 +17,7 @@ from dynens.distill.views import ViewBalance, Views
 from dynens.metrics import auc
 from dynens.models.batches import tensor_batch
 from dynens.models.dnn import DNNLearner
-from tests.unit.distill.rows import missing_row
+from tests.unit.distill.rows import missing_row, units
 from tests.unit.models.tables import TinyStats
 
 LAYOUT = FeatureLayout(
@@ -28,7 +28,7 @@ ENTITIES = {"age": "user", "user": "user", "item": "item", "price": "item", "bra
 
 def space_of(layout: FeatureLayout, entities: dict[str, str]) -> RowSpace:
     counts = np.ones(sum(1 + field.num_embeddings for field in layout.fields), np.int64)
-    return row_space(layout, entities, counts, missing_row(layout))
+    return row_space(layout, units(layout, entities), counts, missing_row(layout))
 
 
 def test_each_view_lacks_the_columns_of_the_other() -> None:

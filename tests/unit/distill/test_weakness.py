@@ -11,7 +11,7 @@ from dynens.batch import PADDING, EncodedBatch, FeatureLayout, SparseField
 from dynens.config.distill import DistillConfig
 from dynens.distill.augment import make_rows, row_space
 from dynens.distill.weakness import PRIOR_ROWS, Weakness, drawn, row_divergence
-from tests.unit.distill.rows import missing_row
+from tests.unit.distill.rows import missing_row, units
 
 LAYOUT = FeatureLayout((), (SparseField("a", 3), SparseField("tags", 4, 2)))
 IDS = np.array([[2, 2, 3], [2, 3, PADDING], [0, 2, PADDING], [0, 2, PADDING]], np.int32)
@@ -88,7 +88,7 @@ def test_made_up_rows_start_where_the_weights_are() -> None:
     policies = DistillConfig.model_validate(
         {"augmentations": [{"kind": "id_dropout", "probability": 1e-9}]}
     ).augmentations
-    space = row_space(LAYOUT, {}, np.ones(9, np.int64), missing_row(LAYOUT))
+    space = row_space(LAYOUT, units(LAYOUT), np.ones(9, np.int64), missing_row(LAYOUT))
     made = make_rows(table, 300, policies, space, np.random.default_rng(0), weights)
     assert made.ids.tolist() == [[2, 3, 3]] * 300
 
