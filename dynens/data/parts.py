@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray, IntArray
+from dynens.batch import OUT_OF_VOCABULARY, EncodedBatch, FloatArray
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import EncodedEntity, RawEntity
 from dynens.data.encoding.fitters import field_fitter
@@ -20,7 +20,6 @@ from dynens.data.encoding.pairs import sources_of, values_of
 from dynens.data.shards import ShardWriter
 from dynens.data.splits import PARTS, TEST, TRAIN, UNLABELLED
 from dynens.data.staging import staged_chunks
-from dynens.data.statistics import CountTables
 from dynens.schema import FieldSpec
 
 RAW_ROWS = 100_000
@@ -38,7 +37,6 @@ class PartRows:
         grades: float32, as `grades_of` has them; or None.
         soft_labels: float32, or None.
         groups: int64, or None.
-        periods: int32 fold or period of training rows, 0 elsewhere.
     """
 
     path: Path
@@ -48,7 +46,6 @@ class PartRows:
     grades: FloatArray | None
     soft_labels: FloatArray | None
     groups: npt.NDArray[np.int64] | None
-    periods: IntArray
 
 
 @dataclass
@@ -57,14 +54,12 @@ class EncodedPart:
 
     Attributes:
         shards: the writers of `PARTS`, in order, their columns still in pieces.
-        counts: rows and positives per id among training rows.
         raw: the first raw test rows, entity columns joined.
         unseen: (parts, ids_width) rows whose value has no id.
         strangers: rows by entity whose key its table lacks.
     """
 
     shards: list[ShardWriter]
-    counts: CountTables
     raw: list[pa.Table]
     unseen: npt.NDArray[np.int64]
     strangers: Counter[str] = field(default_factory=Counter)
@@ -134,7 +129,6 @@ def encode_part(
     encoder: RowEncoder,
     entities: Sequence[RawEntity],
     rows: PartRows,
-    num_periods: int,
     directory: Path,
 ) -> EncodedPart:
     """Encode one staged file.
@@ -143,13 +137,12 @@ def encode_part(
         encoder: fitted.
         entities: tables joined to the raw test rows that are kept.
         rows: the file's rows.
-        num_periods: folds or periods of the statistics.
         directory: where the splits' columns go.
     """
     directory.mkdir(parents=True, exist_ok=True)
     shards = [ShardWriter(directory / f"{name}.arrow") for name in PARTS]
     unseen = np.zeros((len(PARTS), encoder.layout.ids_width), np.int64)
-    result = EncodedPart(shards, CountTables(encoder.layout, num_periods), [], unseen)
+    result = EncodedPart(shards, [], unseen)
     joined = sources_of([item.spec for item in encoder.encoders])
     kept = 0
     for at, table in staged_chunks(rows.path):
@@ -188,5 +181,3 @@ def _write_chunk(batch: EncodedBatch, at: slice, rows: PartRows, result: Encoded
             soft_labels=None if rows.soft_labels is None else rows.soft_labels[at][mine],
             groups=None if rows.groups is None else rows.groups[at][mine],
         )
-        if code == TRAIN:
-            result.counts.add(ids, labels, rows.periods[at][mine])

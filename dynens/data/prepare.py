@@ -241,7 +241,6 @@ class _Preparation:
         grades = None
         if rows.outcomes is not None:
             grades = grades_of(rows.outcomes, rows.labels, split == TRAIN, split == UNLABELLED)
-        past, periods, count = self._periods(rows, split, encoder.layout)
         calls = []
         for i, (part, at) in enumerate(zip(parts, rows.bounds, strict=True)):
             part_rows = PartRows(
@@ -252,13 +251,11 @@ class _Preparation:
                 None if grades is None else grades[at],
                 None if rows.soft_labels is None else rows.soft_labels[at],
                 None if rows.groups is None else rows.groups[at],
-                periods[at],
             )
             folder = self.directory / "parts" / str(i)
-            calls.append(partial(encode_part, encoder, self.entities, part_rows, count, folder))
+            calls.append(partial(encode_part, encoder, self.entities, part_rows, folder))
         shards = [ShardWriter(self.directory / f"{name}.arrow") for name in PARTS]
         raw: list[pa.Table] = []
-        counts: CountTables | None = None
         strangers: Counter[str] = Counter()
         unseen = np.zeros((len(PARTS), encoder.layout.ids_width), np.int64)
         for encoded in self.map_files(calls):
@@ -267,14 +264,9 @@ class _Preparation:
             raw += encoded.raw
             strangers += encoded.strangers
             unseen += encoded.unseen
-            if counts is None:
-                counts = encoded.counts
-            else:
-                counts.merge(encoded.counts)
-        assert counts is not None
         for name in ("staged", "parts"):
             shutil.rmtree(self.directory / name)
-        self._write_train_stats(shards[TRAIN], periods[split == TRAIN], counts, encoder, past)
+        counts = self._write_train_stats(shards[TRAIN], rows, split == TRAIN, encoder.layout)
         for shard in shards:
             if shard.num_rows:
                 shard.finish()
@@ -295,35 +287,36 @@ class _Preparation:
                 )
 
     def _periods(
-        self, rows: StagedRows, split: npt.NDArray[np.int8], layout: FeatureLayout
+        self, rows: StagedRows, train: npt.NDArray[np.bool_], layout: FeatureLayout
     ) -> tuple[bool, IntArray, int]:
-        """(whether statistics look at the past, fold or period of each row, how many of them)."""
-        train = split == TRAIN
-        result = np.zeros(len(split), np.int32)
+        """(whether statistics look at the past, fold or period of training rows, how many)."""
         wanted = self.dataset.statistics
         past = wanted == "past" or (wanted == "auto" and self.split_by == "time")
         if past and rows.times is not None:
             bounds = period_bounds(rows.times[train], num_periods(layout))
             if len(bounds):
-                result[train] = period_of(rows.times[train], bounds)
-                return True, result, len(bounds) + 1
-        result[train] = fold_of(np.arange(int(train.sum())), self.seed)
-        return False, result, NUM_FOLDS
+                return True, period_of(rows.times[train], bounds), len(bounds) + 1
+        return False, fold_of(np.arange(int(train.sum())), self.seed), NUM_FOLDS
 
     def _write_train_stats(
         self,
         shard: ShardWriter,
-        periods: IntArray,
-        counts: CountTables,
-        encoder: RowEncoder,
-        past: bool,
-    ) -> None:
-        tables = part_tables(encoder.layout, counts, past)
-        ids = shard.view("ids", encoder.layout.ids_width)
-        for start in range(0, len(ids), _STATS_CHUNK):
-            at = slice(start, start + _STATS_CHUNK)
-            values = train_stats(encoder.layout, tables, np.asarray(ids[at]), periods[at])
+        rows: StagedRows,
+        train: npt.NDArray[np.bool_],
+        layout: FeatureLayout,
+    ) -> CountTables:
+        """Count the training rows that the shard holds; write what each may see of the others."""
+        past, periods, num_parts = self._periods(rows, train, layout)
+        labels, ids = rows.labels[train], shard.view("ids", layout.ids_width)
+        chunks = [slice(i, i + _STATS_CHUNK) for i in range(0, len(ids), _STATS_CHUNK)]
+        counts = CountTables(layout, num_parts)
+        for at in chunks:
+            counts.add(np.asarray(ids[at]), labels[at], periods[at])
+        tables = part_tables(layout, counts, past)
+        for at in chunks:
+            values = train_stats(layout, tables, np.asarray(ids[at]), periods[at])
             shard.append_column("stats", values)
+        return counts
 
     def _save(
         self,

@@ -154,13 +154,6 @@ class CountTables:
         self.rows[:, within] += np.bincount(cells, minlength=size).reshape(shape)
         self.positives[:, within] += np.bincount(cells, positives, minlength=size).reshape(shape)
 
-    def merge(self, other: CountTables) -> None:
-        """Add another table's counts."""
-        self.rows += other.rows
-        self.positives += other.positives
-        self.part_rows += other.part_rows
-        self.part_positives += other.part_positives
-
     def total(self) -> tuple[Counts, Counts, float, float]:
         """(rows per id, positives per id, rows, positives) over all parts."""
         return (
