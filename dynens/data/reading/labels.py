@@ -140,13 +140,7 @@ class LabelReader:
                 positive nor negative.
         """
         column = _column(table, self.rule.column)
-        positive = self.rule.comparison("positive")
-        if positive is not None:
-            holds, known = compare(_column(table, positive.column), positive)
-            codes = np.where(known, holds, NO_LABEL).astype(np.int16)
-            self._count(codes)
-        else:
-            codes = self._binary_codes(column)
+        set_aside = np.zeros(len(column), np.int64)
         others = (
             (self.rule.comparison("unlabelled"), NO_LABEL),
             (self.rule.comparison("drop"), DROPPED),
@@ -154,13 +148,21 @@ class LabelReader:
         for rule, code in others:
             if rule is not None:
                 holds, known = compare(_column(table, rule.column), rule)
-                codes[holds & known] = code
+                set_aside[holds & known] = code
+        positive = self.rule.comparison("positive")
+        if positive is not None:
+            holds, known = compare(_column(table, positive.column), positive)
+            codes = np.where(known, holds, NO_LABEL)
+        else:
+            codes = self._codes_of_values(column, set_aside == 0)
+        codes = np.where(set_aside, set_aside, codes)
+        self._count(codes)
         self.num_unlabelled += int((codes == NO_LABEL).sum())
         negative = self.rule.comparison("negative")
         if negative is not None:
             holds, _ = compare(_column(table, negative.column), negative)
             self._refuse_other(column.filter(pa.array((codes == 0) & ~holds)))
-        return codes
+        return codes.astype(np.int16)
 
     def _refuse_other(self, others: pa.ChunkedArray) -> None:
         if len(others):
@@ -170,21 +172,32 @@ class LabelReader:
                 "labels as in the training table."
             )
 
-    def _binary_codes(self, column: pa.ChunkedArray) -> npt.NDArray[np.int16]:
+    def _codes_of_values(
+        self, column: pa.ChunkedArray, kept: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int64]:
         texts, codes = canonical_codes(column)
-        mapped = [
-            self._values.setdefault(_word(text), len(self._values)) for text in texts.to_pylist()
+        used = np.unique(codes[kept & (codes >= 0)])
+        code_of = np.full(len(texts) + 1, NO_LABEL, np.int64)  # the last one is of no value
+        code_of[used] = [
+            self._values.setdefault(_word(text), len(self._values))
+            for text in texts.take(pa.array(used)).to_pylist()
         ]
-        wide = np.array([*mapped, NO_LABEL], np.int64)[codes]
-        self._count(wide)
-        if len(self._values) > _MAX_DISTINCT:
-            raise DataError(self._not_binary())
-        result: npt.NDArray[np.int16] = wide.astype(np.int16)
+        result: npt.NDArray[np.int64] = code_of[codes]
         return result
 
-    def _count(self, codes: npt.NDArray[np.integer]) -> None:
+    def _count(self, codes: npt.NDArray[np.int64]) -> None:
+        """Count the rows that are kept for their label."""
         for code, count in zip(*np.unique(codes[codes >= 0], return_counts=True), strict=True):
             self._counts[int(code)] = self._counts.get(int(code), 0) + int(count)
+        self._refuse_many()
+
+    def _refuse_many(self) -> None:
+        if len(self._counts) > _MAX_DISTINCT:
+            raise DataError(self._not_binary())
+
+    def _present(self) -> dict[str, int]:
+        """Rows of every value."""
+        return {value: self._counts[code] for value, code in self._values.items()}
 
     def merge(self, other: LabelReader, codes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """Take over what another reader saw; its codes in this reader's terms.
@@ -197,30 +210,30 @@ class LabelReader:
         for value, code in other._values.items():
             mapping = np.pad(mapping, (0, max(code + 1 - len(mapping), 0)))
             mapping[code] = self._values.setdefault(value, len(self._values))
-        if len(self._values) > _MAX_DISTINCT:
-            raise DataError(self._not_binary())
         for code, count in other._counts.items():
             mine = int(mapping[code])
             self._counts[mine] = self._counts.get(mine, 0) + count
+        self._refuse_many()
         return np.where(codes < 0, codes, mapping[np.maximum(codes, 0)]).astype(np.int16)
 
     def _not_binary(self) -> str:
-        shown = ", ".join(repr(v) for v in list(self._values)[:5])
+        present = self._present()
+        shown = ", ".join(repr(v) for v in list(present)[:5])
         rule = self._example_rule()
-        if self.rule.column.lower() in self._values:
+        if self.rule.column.lower() in present:
             advice = "one is its own name, so remove the header among the rows"
         elif rule is None:
             advice = "name a column that says yes or no"
         else:
             advice = f"give a rule such as --label '{rule}'"
         return (
-            f"label column {self.rule.column!r} is not binary: it has {len(self._values)} or more "
+            f"label column {self.rule.column!r} is not binary: it has {len(present)} or more "
             f"values ({shown}, …); {advice}."
         )
 
     def _example_rule(self) -> str | None:
         """A rule that would make two classes of the values seen; None: there are many texts."""
-        counts = Counter({value: self._counts.get(code, 0) for value, code in self._values.items()})
+        counts = Counter(self._present())
         numbers = {value: number for value in counts if (number := parse_number(value)) is not None}
         if len(numbers) == len(counts):
             name = self.rule.column
@@ -247,7 +260,7 @@ class LabelReader:
                     f"{self._about_missing()}."
                 )
             return np.array([0.0, 1.0], np.float32)
-        present = [v for v, code in self._values.items() if self._counts.get(code)]
+        present = list(self._present())
         if len(present) == 1:
             raise DataError(
                 f"label column {self.rule.column!r} has one value only ({present[0]!r}); "
@@ -274,7 +287,7 @@ class LabelReader:
 
     def guess(self) -> str | None:
         """What to tell the user where only its rarity makes a value the positive one."""
-        pair = [v for v, code in self._values.items() if self._counts.get(code)]
+        pair = list(self._present())
         if len(pair) != 2 or self._evident(pair) is not None:
             return None
         rarer = self._positive_of(pair)
@@ -306,9 +319,9 @@ class LabelReader:
             return self.rule
         labels = self.labels_by_code()
         rules: dict[str, str] = {}
-        for value, code in self._values.items():
-            if self._counts.get(code):
-                rules["positive" if labels[code] > 0 else "negative"] = self._equals(value)
+        for value in self._present():
+            is_positive = labels[self._values[value]] > 0
+            rules["positive" if is_positive else "negative"] = self._equals(value)
         return self.rule.model_copy(update=rules)
 
     def _shown(self, value: str) -> str:

@@ -42,6 +42,29 @@ def test_rules_and_drops():
     assert labels_of([["buy", "view."]], positive="y != View.") == [1, 0]
 
 
+@pytest.mark.parametrize("rule", ["drop", "unlabelled"])
+def test_two_values_are_left_after_rows_have_been_set_aside(rule):
+    answers = [["yes", "maybe", "no"], ["no", "maybe"]]
+    assert labels_of(answers, **{rule: "y == maybe"}) == [1, None, 0, 0, None]
+    reader = LabelReader(LabelRule(column="y", **{rule: "y == maybe"}))
+    reader.read(pa.table({"y": answers[0]}))
+    assert (reader.resolved().positive, reader.resolved().negative) == ("`y` == yes", "`y` == no")
+    notes = [f"note {i}" for i in range(70_000)]
+    kinds = ["other"] * len(notes) + ["answer"] * 2
+    reader = LabelReader(LabelRule(column="y", **{rule: "kind == other"}))
+    codes = reader.read(pa.table({"y": [*notes, "yes", "no"], "kind": kinds}))
+    assert (codes[:-2] < 0).all()
+    assert reader.labels_by_code()[codes[-2:]].tolist() == [1, 0]
+
+
+def test_rows_set_aside_are_of_neither_class():
+    says = "'y >= 4' gives one class only"
+    with pytest.raises(DataError, match=says):
+        labels_of([[5, 1, 4]], positive="y >= 4", drop="y < 2")
+    with pytest.raises(DataError, match="one value only"):
+        labels_of([["yes", "no"]], drop="y == no")
+
+
 def test_rules_that_ask_whether_there_is_a_value():
     times = [["2024-05-01", None], ["NA", "2024-05-02"]]
     assert labels_of(times, positive="y != NA") == [1, 0, 0, 1]
