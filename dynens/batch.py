@@ -7,7 +7,7 @@ padded with `PADDING`. The exported ONNX graphs take exactly these two arrays.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from dataclasses import field as attribute
 from typing import Any, TypeVar, cast
@@ -384,15 +384,3 @@ def as_one_request(batch: EncodedBatch, layout: FeatureLayout) -> EncodedBatch:
     dense[:, : layout.context_dense] = dense[0, : layout.context_dense]
     ids[:, : layout.context_ids_width] = ids[0, : layout.context_ids_width]
     return replace(batch, dense=dense, ids=ids)
-
-
-def graph_feeds(
-    batch: EncodedBatch, names: Iterable[str], *, shares_context: bool = False
-) -> dict[str, npt.NDArray[Any]]:
-    """The named inputs of an exported graph; `shares_context` as `FeatureLayout` means it."""
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "dense": np.asarray(batch.dense),
-        "ids": np.asarray(batch.ids),
-        "context_rows": np.array(1 if shares_context else len(batch), np.int64),
-    }
-    return {name: arrays[name] for name in names}

@@ -26,6 +26,7 @@ from dynens.config.serving import EngineConfig, System
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.errors import BundleError
 from dynens.graph import Form, Graph, form_of, typical_candidates, typical_rows
+from dynens.session import joined
 
 Clock = Callable[[], float]
 
@@ -307,14 +308,7 @@ class Engine:
             parts.append(self.student.score(_STUDENT_OUTPUTS, part, form))
             after = self.clock()
             self.student_cost.observe(len(part), (after - now) / excess, after)
-        if not parts:
-            return np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
-        if len(parts) == 1:
-            logit, probability, difficulty = parts[0]
-        else:
-            logit, probability, difficulty = (
-                np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-            )
+        logit, probability, difficulty = joined(parts, len(_STUDENT_OUTPUTS))
         return logit, probability, difficulty
 
     def _every_row(self, batch: Rows, system: System, deadline_s: float | None) -> Steps:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dynens.batch import Candidates, EncodedBatch, FeatureLayout, FloatArray, IntArray, Rows
 from dynens.config.serving import EngineConfig
 from dynens.errors import BundleError
-from dynens.session import session_of
+from dynens.session import GraphSession, row_arrays
 
 ROW_INPUTS = frozenset({"dense", "ids", "context_rows", "student_logit"})
 RANK_INPUTS = frozenset({"context_dense", "context_ids", "items", "student_logit"})
@@ -41,10 +40,10 @@ class Graph:
     def __init__(
         self, path: Path, rank_path: Path | None, outputs: tuple[str, ...], config: EngineConfig
     ) -> None:
-        self._rows = _Session(path, ROW_INPUTS, outputs, config)
+        self._rows = _opened(path, ROW_INPUTS, outputs, config)
         self._ranking = None
         if rank_path is not None:
-            self._ranking = _Session(rank_path, RANK_INPUTS, outputs, config)
+            self._ranking = _opened(rank_path, RANK_INPUTS, outputs, config)
 
     @property
     def ranks(self) -> bool:
@@ -69,13 +68,12 @@ class Graph:
             student_logit: (N,), where the graph asks for it.
             shares_context: whether all rows agree in the layout's context columns.
         """
-        feeds: dict[str, Any] = {
-            "dense": dense,
-            "ids": ids,
-            "context_rows": np.array(1 if shares_context else len(ids), np.int64),
-            "student_logit": student_logit,
-        }
-        return self._rows.run(outputs, feeds)
+        arrays = row_arrays(dense, ids, student_logit, shares_context=shares_context)
+        return self._rows.run_arrays(outputs, arrays)
+
+    def run_all(self, outputs: tuple[str, ...], batch: EncodedBatch) -> list[FloatArray]:
+        """As `run`, of any number of rows with any contexts, chunk by chunk."""
+        return self._rows.run_all(outputs, batch)
 
     def score(
         self,
@@ -87,43 +85,36 @@ class Graph:
         """As `run`, of rows in any form; without a graph for candidates they are written out."""
         if isinstance(rows, Candidates):
             if self._ranking is not None:
-                feeds = {
+                arrays = {
                     "context_dense": rows.context_dense,
                     "context_ids": rows.context_ids,
                     "items": rows.items,
                     "student_logit": student_logit,
                 }
-                return self._ranking.run(outputs, feeds)
+                return self._ranking.run_arrays(outputs, arrays)
             rows, form = rows.encoded(), Form.SHARED
         shares = form is Form.SHARED
         return self.run(outputs, rows.dense, rows.ids, student_logit, shares_context=shares)
 
 
-class _Session:
-    """One ONNX session that takes whatever subset of the known inputs its graph names."""
-
-    def __init__(
-        self, path: Path, known: frozenset[str], outputs: tuple[str, ...], config: EngineConfig
-    ) -> None:
-        try:
-            self._session = session_of(path, config.intra_op_threads)
-        except Exception as e:  # onnxruntime raises its own unrelated classes
-            raise BundleError(
-                f"{path} cannot be loaded by onnxruntime; write it again with `dynens export RUN`."
-            ) from e
-        self._inputs = frozenset(i.name for i in self._session.get_inputs())
-        unknown = self._inputs - known
-        missing = set(outputs) - {o.name for o in self._session.get_outputs()}
-        if unknown or missing:
-            raise BundleError(
-                f"{path} has unknown inputs {sorted(unknown)} or lacks outputs {sorted(missing)}; "
-                "write it again with `dynens export RUN`."
-            )
-
-    def run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[FloatArray]:
-        used = {name: feeds[name] for name in self._inputs}
-        result: list[FloatArray] = self._session.run(outputs, used)
-        return result
+def _opened(
+    path: Path, known: frozenset[str], outputs: tuple[str, ...], config: EngineConfig
+) -> GraphSession:
+    """A session of a graph that names known inputs only and has the outputs."""
+    try:
+        session = GraphSession(path, config.intra_op_threads)
+    except Exception as e:  # onnxruntime raises its own unrelated classes
+        raise BundleError(
+            f"{path} cannot be loaded by onnxruntime; write it again with `dynens export RUN`."
+        ) from e
+    unknown = set(session.inputs) - known
+    missing = set(outputs) - set(session.outputs)
+    if unknown or missing:
+        raise BundleError(
+            f"{path} has unknown inputs {sorted(unknown)} or lacks outputs {sorted(missing)}; "
+            "write it again with `dynens export RUN`."
+        )
+    return session
 
 
 def form_of(layout: FeatureLayout, rows: Rows) -> Form:

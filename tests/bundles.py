@@ -21,7 +21,7 @@ from dynens.batch import FeatureLayout
 from dynens.bundle import ENSEMBLE, STUDENT, RouterSpec, write_bundle
 from dynens.data.prepare import prepare
 from dynens.data.prepared import open_prepared
-from dynens.ensemble.scorer import open_session, run_graph
+from dynens.ensemble.scorer import open_session
 from dynens.models.onnx_export import graph_inputs
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, EntityTable, FeatureSchema, FieldSpec, SplitConfig
@@ -280,7 +280,7 @@ def write_toy_bundle(
         directory / "ensemble.onnx", layout, members=members, hidden=hidden, seed=seed + 100
     )
     test = prepared.split("test")
-    (scores,) = run_graph(open_session(student), ("difficulty",), test)
+    (scores,) = open_session(student).run_all(("difficulty",), test)
     ranking = directory / "ranking"
     shutil.rmtree(ranking, ignore_errors=True)
     graphs = {STUDENT: student, ENSEMBLE: ensemble}

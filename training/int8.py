@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
 from dynens.ensemble.int8 import Int8Trial, calibration_rows, try_int8
-from dynens.ensemble.scorer import open_session, run_graph
+from dynens.ensemble.scorer import open_session
 from dynens.models.onnx_export import export_module
 from dynens.models.quantize import quantize_graph
 from dynens.routing.student_graph import StudentTrunk
@@ -97,7 +97,7 @@ def trunk_outputs(
         graph = Path(directory) / "trunk.onnx"
         export_module(trunk, context.prepared().layout, graph, outputs=TRUNK_OUTPUTS)
         trial = serve_int8(context, graph, rows, _settled_student(context))
-        logit, hidden, rarity = run_graph(open_session(graph), TRUNK_OUTPUTS, rows)
+        logit, hidden, rarity = open_session(graph).run_all(TRUNK_OUTPUTS, rows)
     return (logit, hidden, rarity), trial
 
 

@@ -5,27 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
-from dynens.batch import EncodedBatch, FeatureLayout, as_one_request, graph_feeds
+from dynens.batch import EncodedBatch, FeatureLayout, as_one_request
 from dynens.ensemble.blend import Logits
 from dynens.run import intact
-from dynens.session import session_of
-
-CHUNK_ROWS = 4096
+from dynens.session import GraphSession
 
 
-def open_session(path: Path, num_threads: int = 1) -> ort.InferenceSession:
-    """`session_of` a file of a run.
+def open_session(path: Path, num_threads: int = 1) -> GraphSession:
+    """A session of a file of a run.
 
     Raises:
         BundleError: the file is missing or damaged.
     """
     with intact(path):
-        return session_of(path, num_threads)
+        return GraphSession(path, num_threads)
 
 
 class PoolScorer:
@@ -47,13 +43,10 @@ class PoolScorer:
     def logits_of(
         self, names: Sequence[str], batch: EncodedBatch, *, shares_context: bool = False
     ) -> dict[str, Logits]:
-        """Logits (B,) float32 of the named learners; `shares_context` as in `graph_feeds`."""
-        if not len(batch):
-            return dict.fromkeys(names, np.empty(0, np.float32))
-        sessions = {name: self._sessions[name] for name in names}
+        """Logits (B,) float32 of the named learners; `shares_context` as in `GraphSession.run`."""
         return {
-            name: run_graph(session, ("logit",), batch, shares_context=shares_context)[0]
-            for name, session in sessions.items()
+            name: self._sessions[name].run_all(("logit",), batch, shares_context=shares_context)[0]
+            for name in names
         }
 
     def cost_us_per_row(
@@ -73,41 +66,12 @@ class PoolScorer:
         if layout is not None:
             block = as_one_request(block, layout)
         shares = layout is not None and layout.has_context
-        feeds = {
-            name: _feed(session, block, shares_context=shares)
-            for name, session in self._sessions.items()
-        }
         times: dict[str, list[float]] = {name: [] for name in self.names}
         for repeat in range(repeats + 5):
             for name, session in self._sessions.items():
                 start = time.perf_counter()
-                session.run(["logit"], feeds[name])
+                session.run(("logit",), block, shares_context=shares)
                 if repeat >= 5:
                     times[name].append(time.perf_counter() - start)
         count = min(rows, len(batch))
         return {name: float(np.median(t)) / count * 1e6 for name, t in times.items()}
-
-
-def run_graph(
-    session: ort.InferenceSession,
-    outputs: Sequence[str],
-    batch: EncodedBatch,
-    *,
-    shares_context: bool = False,
-) -> list[Logits]:
-    """The named outputs of every row of `batch` (at least one row), chunk by chunk."""
-    chunks = (
-        batch.take(slice(start, start + CHUNK_ROWS)) for start in range(0, len(batch), CHUNK_ROWS)
-    )
-    parts = [
-        session.run(list(outputs), _feed(session, chunk, shares_context=shares_context))
-        for chunk in chunks
-    ]
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-
-def _feed(
-    session: ort.InferenceSession, batch: EncodedBatch, *, shares_context: bool = False
-) -> dict[str, Any]:
-    names = [entry.name for entry in session.get_inputs()]
-    return graph_feeds(batch, names, shares_context=shares_context)

@@ -29,7 +29,6 @@ SYSTEMS = (
     "dynamic",
     "random_route",
 )
-_SCORE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -119,18 +118,7 @@ def student_outputs(
     engine: Engine, batch: EncodedBatch
 ) -> tuple[Probabilities, Probabilities, Probabilities]:
     """(logit, probability, difficulty) of the served student, each (N,)."""
-    parts = [
-        engine.student.run(
-            GRAPH_OUTPUTS[STUDENT],
-            batch.dense[start : start + _SCORE_ROWS],
-            batch.ids[start : start + _SCORE_ROWS],
-        )
-        for start in range(0, len(batch), _SCORE_ROWS)
-    ]
-    if not parts:
-        empty = np.zeros(0, np.float32)
-        return empty, empty, empty
-    logit, probability, difficulty = (np.concatenate(p) for p in zip(*parts, strict=True))
+    logit, probability, difficulty = engine.student.run_all(GRAPH_OUTPUTS[STUDENT], batch)
     return logit, probability, difficulty
 
 

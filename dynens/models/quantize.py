@@ -30,9 +30,9 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from dynens.batch import EncodedBatch, graph_feeds
+from dynens.batch import EncodedBatch
 from dynens.models.onnx_export import save_model
-from dynens.session import session_of
+from dynens.session import GraphSession
 
 Array = npt.NDArray[np.float32]
 
@@ -181,9 +181,7 @@ def _column_ranges(
     probed.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
     )
-    session = session_of(probed.SerializeToString())
-    feeds = graph_feeds(rows, [entry.name for entry in session.get_inputs()])
-    values = session.run(list(names), feeds)
+    values = GraphSession(probed.SerializeToString()).run_all(names, rows)
     flat = {name: v.reshape(-1, v.shape[-1]) for name, v in zip(names, values, strict=True)}
     return {name: (v.min(axis=0), v.max(axis=0)) for name, v in flat.items()}
 

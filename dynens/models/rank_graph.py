@@ -28,7 +28,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dynens.batch import EncodedBatch, FeatureLayout
-from dynens.session import session_of
+from dynens.session import GraphSession
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -356,9 +356,7 @@ def _evaluate(graph: _Graph, items: Arrays, max_bytes: float) -> dict[str, Array
 def _run(model: ModelProto, names: list[str], feeds: Arrays) -> dict[str, Array]:
     if not names:
         return {}
-    session = session_of(model.SerializeToString())
-    wanted = {i.name for i in session.get_inputs()}
-    values = session.run(names, {n: np.ascontiguousarray(feeds[n]) for n in wanted})
+    values = GraphSession(model.SerializeToString()).run_arrays(names, feeds)
     return dict(zip(names, values, strict=True))
 
 

@@ -228,8 +228,8 @@ def test_fuses_with_float32_members(tmp_path: Path) -> None:
     members = {"a": tmp_path / "int8.onnx", "b": trees, "c": fp32}
     blend = Blend({"a": 0.5, "b": 0.3, "c": 0.2}, 0.1)
     fuse_ensemble(members, {"probability": blend}, table.layout, tmp_path / "ensemble.onnx")
-    (probability,) = open_session(tmp_path / "ensemble.onnx").run(
-        ["probability"],
+    (probability,) = open_session(tmp_path / "ensemble.onnx").run_arrays(
+        ("probability",),
         {
             "dense": table.valid.dense,
             "ids": table.valid.ids,

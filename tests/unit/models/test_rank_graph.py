@@ -65,7 +65,7 @@ def run(ranking: onnx.ModelProto, age: float, items: list[int], tmp_path) -> np.
         "items": np.array(items, np.int32),
     }
     session = open_session(tmp_path / "m.onnx")
-    (y,) = session.run(None, {i.name: feeds[i.name] for i in session.get_inputs()})
+    (y,) = session.run_arrays(session.outputs, feeds)
     return np.asarray(y)
 
 

@@ -12,7 +12,7 @@ from dynens.batch import EncodedBatch
 from dynens.config.run import RunConfig
 from dynens.ensemble.blend import Blend
 from dynens.ensemble.int8 import GraphFigures, Int8Trial
-from dynens.ensemble.scorer import open_session, run_graph
+from dynens.ensemble.scorer import open_session
 from dynens.models.net_learner import NetLearner
 from dynens.models.onnx_export import export_module
 from dynens.models.quantize import quantize_graph
@@ -128,10 +128,9 @@ def test_router_is_fitted_on_the_outputs_of_the_served_student(tmp_path: Path) -
     assert kinds["difficulty.layers.0.weight"] == TensorProto.FLOAT
     assert TensorProto.INT8 in kinds.values()
 
-    logit, hidden, _ = run_graph(
-        open_session(tmp_path / "trunk.onnx"), int8.TRUNK_OUTPUTS, table.valid
-    )
-    served = run_graph(open_session(student), ("logit", "probability", "difficulty"), table.valid)
+    trunk_session = open_session(tmp_path / "trunk.onnx")
+    logit, hidden, _ = trunk_session.run_all(int8.TRUNK_OUTPUTS, table.valid)
+    served = open_session(student).run_all(("logit", "probability", "difficulty"), table.valid)
     assert served[0] == pytest.approx(logit, abs=1e-5)
     assert served[1] == pytest.approx(1 / (1 + np.exp(-(2 * logit + 0.5))), abs=1e-5)
     layers = [layer for layer in difficulty.layers if hasattr(layer, "weight")]
