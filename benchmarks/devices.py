@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from dynens.batch import EncodedBatch
 from dynens.data.prepared import open_prepared
 from dynens.engine import Engine
 from dynens.run import RunDirectory, environment, write_json
+from dynens.timing import in_turns
 from training.device_formats import DEVICE_FORMATS, PROBABILITY, device_feeds
 from training.devices import export_device
 
@@ -125,15 +125,8 @@ def tflite_work(path: Path, rows: EncodedBatch) -> Work:
 def time_in_turns(works: dict[str, Work]) -> dict[str, list[float]]:
     """Milliseconds of a call: the median of each round."""
     rounds: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(ROUNDS + 1):
-        for name, work in works.items():
-            seconds = []
-            for _ in range(REPEATS):
-                start = time.perf_counter()
-                work()
-                seconds.append(time.perf_counter() - start)
-            if number:  # the first warms up
-                rounds[name].append(1000 * float(np.median(seconds)))
+    for turn in in_turns(lambda _: works, ROUNDS, warm_up=1, calls=REPEATS):
+        rounds[turn.key].append(1e3 * turn.seconds)
     return rounds
 
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,6 +40,7 @@ from dynens.bundle import load_bundle
 from dynens.config.serving import LimitsConfig, System
 from dynens.engine import Engine
 from dynens.graph import form_of
+from dynens.timing import in_turns, median_seconds
 from serving.application import Application
 from serving.codecs import CODECS, Model
 from serving.environment import free_port
@@ -130,22 +130,21 @@ class Layers:
 def time_round(layers: Layers, repeats: int) -> dict[str, float]:
     """Median milliseconds of `repeats` requests per layer and system, all taking turns.
 
-    Each turn takes another request: the same one again would find its items in the caches. The
-    order of turns is drawn afresh every time, so that none always follows the same other one.
+    Each turn takes another request: the same one again would find its items in the caches.
     """
     turns = list(itertools.product(IN_PROCESS, SYSTEMS))
     apart = len(layers.bodies) // len(turns)
-    rng = np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {}
-    for repeat in range(repeats):
-        for turn in rng.permutation(len(turns)):
-            layer, system = turns[turn]
-            work = layers.work(layer, system, (repeat + turn * apart) % len(layers.bodies))
-            started = time.perf_counter()
-            work()
-            elapsed = time.perf_counter() - started
-            seconds.setdefault(f"{layer}_{system}", []).append(elapsed)
-    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+
+    def works(repeat: int) -> dict[str, Work]:
+        return {
+            f"{layer}_{system}": layers.work(
+                layer, system, (repeat + turn * apart) % len(layers.bodies)
+            )
+            for turn, (layer, system) in enumerate(turns)
+        }
+
+    seconds = median_seconds(in_turns(works, repeats, warm_up=0))
+    return {name: 1e3 * value for name, value in seconds.items()}
 
 
 def measure(run: Path, plan: Plan, repeats: int, rate: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,7 @@ from dynens.data.encoding.encoders import RowEncoder
 from dynens.errors import BundleError
 from dynens.graph import Form, Graph, form_of, typical_candidates, typical_rows
 from dynens.session import joined
-
-Clock = Callable[[], float]
+from dynens.timing import Clock, in_turns, median_seconds
 
 _STUDENT_CHUNK_ROWS = 2048
 _STUDENT_OUTPUTS, _ENSEMBLE_OUTPUTS = GRAPH_OUTPUTS[STUDENT], GRAPH_OUTPUTS[ENSEMBLE]
@@ -194,9 +193,13 @@ class Engine:
         else:
             batch = typical_candidates(self.layout, table, rows)
         logit = np.zeros(rows, np.float32)
-        student = partial(self.student.score, _STUDENT_OUTPUTS, batch, form)
-        ensemble = partial(self.ensemble.score, ("probability",), batch, form, logit)
-        return self._median_seconds(student), self._median_seconds(ensemble)
+        works = {
+            STUDENT: partial(self.student.score, _STUDENT_OUTPUTS, batch, form),
+            ENSEMBLE: partial(self.ensemble.score, ("probability",), batch, form, logit),
+        }
+        repeats = self.config.warm_up_repeats
+        seconds = median_seconds(in_turns(lambda _: works, repeats, warm_up=1, clock=self.clock))
+        return seconds[STUDENT], seconds[ENSEMBLE]
 
     def _warm_encoder(self) -> None:
         """Have look-up tables built that the encoder builds when first asked."""
@@ -371,16 +374,6 @@ class Engine:
         excess = self._excess[form][1]
         self.ensemble_cost.observe(len(probability), (end - start) / excess, end)
         return probability
-
-    def _median_seconds(self, work: Callable[[], object]) -> float:
-        """Median time of `work` over the configured repeats, after one run that is discarded."""
-        work()
-        seconds = []
-        for _ in range(self.config.warm_up_repeats):
-            start = self.clock()
-            work()
-            seconds.append(self.clock() - start)
-        return float(np.median(seconds))
 
 
 def _excess(seconds: float, cheapest_s: float) -> float:

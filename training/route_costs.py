@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from dynens.budget import CostModel
 from dynens.bundle import ENSEMBLE, GRAPH_OUTPUTS, STUDENT
 from dynens.config.serving import EngineConfig
 from dynens.graph import Form, Graph
+from dynens.timing import in_turns, median_seconds, other_rows
 
 _REPEATS = 30
 
@@ -34,16 +35,18 @@ def route_costs(
     }
     form = Form.SHARED if layout.has_context else Form.ANY
     sizes = config.warm_up_rows
-    seconds = np.empty((len(graphs), len(sizes), 1 + _REPEATS))
-    taken = 0
-    for repeat, (column, size) in itertools.product(range(1 + _REPEATS), enumerate(sizes)):
-        # Other rows each time: the same ones again would be found in the caches.
-        block = as_one_request(rows.take((taken + np.arange(size)) % len(rows)), layout)
-        taken += size
-        logit = np.zeros(size, np.float32)
-        for row, (name, graph) in enumerate(graphs.items()):
-            start = time.perf_counter()
-            graph.score(GRAPH_OUTPUTS[name], block, form, logit)
-            seconds[row, column, repeat] = time.perf_counter() - start
-    easy, hard = np.median(seconds[:, :, 1:], axis=2).tolist()  # the first round warms up
-    return CostModel.fit(sizes, easy), CostModel.fit(sizes, hard)
+
+    def works(repeat: int) -> dict[tuple[str, int], Callable[[], object]]:
+        found: dict[tuple[str, int], Callable[[], object]] = {}
+        start = repeat * sum(sizes)
+        for size in sizes:
+            block = as_one_request(other_rows(rows, start, size), layout)
+            start += size
+            logit = np.zeros(size, np.float32)
+            for name, graph in graphs.items():
+                found[name, size] = partial(graph.score, GRAPH_OUTPUTS[name], block, form, logit)
+        return found
+
+    seconds = median_seconds(in_turns(works, _REPEATS, warm_up=1))
+    easy, hard = (CostModel.fit(sizes, [seconds[name, size] for size in sizes]) for name in graphs)
+    return easy, hard

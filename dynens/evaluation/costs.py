@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from dynens.batch import Candidates, EncodedBatch, Rows, as_one_request
+from dynens.batch import Candidates, EncodedBatch, FeatureLayout, Rows, as_one_request
 from dynens.config.serving import System
 from dynens.engine import Engine, Scores
 from dynens.evaluation.systems import RunSystems, student_outputs
+from dynens.timing import in_turns, other_rows
 
 BLOCK_ROWS = 100
 _WARM_UP_REPEATS = 3
@@ -53,31 +52,30 @@ def measure_costs(systems: RunSystems, batch: EncodedBatch, *, repeats: int) -> 
 
     The rows of a block share the context of its first one, as the candidates of a request do.
     Every repeat takes another block, since some ask the ensemble and some do not; within a repeat
-    the systems take turns on the same block, in both forms and in random order, since whoever comes
-    later finds the block's rows in the caches. A block with an item that is not in the table is not
-    measured as candidates.
+    the systems take turns on the same block, in both forms and in changing order, since whoever
+    comes later finds the block's rows in the caches. A block with an item that is not in the table
+    is not measured as candidates.
     """
     assert set(_ENGINE_NAME.values()) == set(get_args(System))
     engine = systems.engine
     places = _places(engine.encoder.item_table() if engine.student.ranks else None)
-    as_rows: dict[str, list[Timed]] = {}
-    as_candidates: dict[str, list[Timed]] = {}
-    for repeat in range(repeats + _WARM_UP_REPEATS):
-        block = as_one_request(_block(batch, repeat), engine.layout)
-        turns = [(as_rows, name, call) for name, call in _work(systems, block).items()]
+
+    def works(repeat: int) -> dict[tuple[str, str], Callable[[], object]]:
+        block = _block(batch, repeat, engine.layout)
+        turns = {("rows", name): call for name, call in _work(systems, block).items()}
         candidates = _candidates(block, engine.encoder.item_table(), places)
         if candidates is not None:
             work = _engine_work(engine, candidates)
-            turns += [(as_candidates, name, call) for name, call in work.items()]
-        for turn in _order(len(turns), repeat):
-            times, name, call = turns[turn]
-            start = time.perf_counter()
-            answer = call()
-            elapsed = time.perf_counter() - start
-            if repeat >= _WARM_UP_REPEATS:
-                asked = isinstance(answer, Scores) and answer.hard_granted > 0
-                times.setdefault(name, []).append(Timed(elapsed / len(block) * 1e6, asked))
-    return Costs(_summarised(as_rows), _summarised(as_candidates))
+            turns |= {("candidates", name): call for name, call in work.items()}
+        return turns
+
+    times: dict[str, dict[str, list[Timed]]] = {"rows": {}, "candidates": {}}
+    for turn in in_turns(works, repeats, warm_up=_WARM_UP_REPEATS):
+        form, name = turn.key
+        asked = isinstance(turn.answer, Scores) and turn.answer.hard_granted > 0
+        timed = Timed(turn.seconds / BLOCK_ROWS * 1e6, asked)
+        times[form].setdefault(name, []).append(timed)
+    return Costs(_summarised(times["rows"]), _summarised(times["candidates"]))
 
 
 def cost_shares(
@@ -89,31 +87,23 @@ def cost_shares(
     rows that make the fraction, and fractions take turns. 0 and 1 are measured, too.
     """
     engine = systems.engine
-    times: dict[float, list[float]] = {}
-    for repeat in range(repeats + _WARM_UP_REPEATS):
-        block = as_one_request(_block(batch, repeat), engine.layout)
+    counts = {0, BLOCK_ROWS, *(round(fraction * BLOCK_ROWS) for fraction in fractions)}
+
+    def works(repeat: int) -> dict[int, Callable[[], Scores]]:
+        block = _block(batch, repeat, engine.layout)
         _, _, difficulty = student_outputs(engine, block)
         below = np.append(-np.sort(-difficulty), -np.inf)  # at n: what just is not hard of n
-        counts = [0, len(block), *(round(fraction * len(block)) for fraction in fractions)]
-        for turn in _order(len(counts), repeat):
-            start = time.perf_counter()
-            scores = engine.score(block, threshold=float(below[counts[turn]]))
-            elapsed = time.perf_counter() - start
-            if repeat >= _WARM_UP_REPEATS:
-                times.setdefault(scores.hard_granted / len(block), []).append(elapsed)
+        return {n: partial(engine.score, block, threshold=float(below[n])) for n in sorted(counts)}
+
+    times: dict[float, list[float]] = {}
+    for turn in in_turns(works, repeats, warm_up=_WARM_UP_REPEATS):
+        times.setdefault(turn.answer.hard_granted / BLOCK_ROWS, []).append(turn.seconds)
     hard = sorted(times)
     seconds = [float(np.median(times[fraction])) for fraction in hard]
     most = seconds[-1] - seconds[0]
     if hard[-1] == hard[0] or most <= 0:
         return {fraction: fraction for fraction in fractions}
     return {f: (float(np.interp(f, hard, seconds)) - seconds[0]) / most for f in fractions}
-
-
-def _order(turns: int, repeat: int) -> npt.NDArray[np.int64]:
-    """A random order, and the same one backwards in the next repeat: of any two systems either
-    comes first, to cold caches, as often."""
-    order = np.random.default_rng(repeat // 2).permutation(turns)
-    return order[::-1] if repeat % 2 else order
 
 
 def _summarised(times: dict[str, list[Timed]]) -> dict[str, float]:
@@ -158,10 +148,8 @@ def _candidates(
     return Candidates(context, table, np.array(found, np.int32))
 
 
-def _block(batch: EncodedBatch, repeat: int) -> EncodedBatch:
-    blocks = max(len(batch) // BLOCK_ROWS, 1)
-    start = (repeat % blocks) * BLOCK_ROWS
-    return batch.take(slice(start, start + BLOCK_ROWS))
+def _block(batch: EncodedBatch, repeat: int, layout: FeatureLayout) -> EncodedBatch:
+    return as_one_request(other_rows(batch, repeat * BLOCK_ROWS, BLOCK_ROWS), layout)
 
 
 def _engine_work(engine: Engine, rows: Rows) -> dict[str, Callable[[], object]]:

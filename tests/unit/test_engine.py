@@ -111,6 +111,22 @@ def clocked(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, Fake
     return loaded, clock
 
 
+def test_the_graphs_take_turns_in_warming_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    for name in ("student", "ensemble"):
+        graph = getattr(engine, name)
+
+        def noted(*args: Any, name: str = name, run: Any = graph.run, **shared: bool) -> Any:
+            ran.append(name)
+            return run(*args, **shared)
+
+        monkeypatch.setattr(graph, "run", noted)
+    engine.warm_up()
+    assert all({*pair} == {"student", "ensemble"} for pair in zip(ran[::2], ran[1::2], strict=True))
+
+
 def test_warm_up_learns_the_cost(clocked: tuple[Engine, FakeClock]) -> None:
     engine, _ = clocked
     assert engine.ensemble_cost.seconds(50, 0.0) == pytest.approx(50 * MEMBER_ROW_S, rel=1e-3)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dynens import timing
 from dynens.batch import EncodedBatch, FeatureLayout
 from dynens.engine import Scores
 from dynens.evaluation import costs
@@ -16,7 +17,12 @@ REPEATS = 40
 Seconds = Mapping[str, Callable[[int], float]]
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, seconds: Seconds, hard: Callable[[int], int]) -> Any:
+def measured(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: Seconds,
+    hard: Callable[[int], int],
+    num_rows: int = 400,
+) -> Any:
     """Costs where the n-th call of a system takes so long, and so many of its rows are hard."""
     now = 0.0
     calls: dict[str, itertools.count[int]] = {}
@@ -28,6 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, seconds: Seconds, hard: Callable[[
         return number
 
     def score(rows: EncodedBatch, *, system: str) -> Scores:
+        assert len(rows) == costs.BLOCK_ROWS
         number = take(system)
         granted = {"student": 0, "dynamic": hard(number)}.get(system, len(rows))
         zeros = np.zeros(len(rows), np.int32)
@@ -39,8 +46,8 @@ def measured(monkeypatch: pytest.MonkeyPatch, seconds: Seconds, hard: Callable[[
     engine = SimpleNamespace(student=student, encoder=encoder, layout=layout, score=score)
     scorer = SimpleNamespace(logits_of=lambda names, block, **_: take(names[0]))
     systems = SimpleNamespace(engine=engine, scorer=scorer, best_single="a", learners=("b", "c"))
-    monkeypatch.setattr(costs.time, "perf_counter", lambda: now)
-    batch = EncodedBatch(np.zeros((400, 0), np.float32), np.zeros((400, 0), np.int32))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    batch = EncodedBatch(np.zeros((num_rows, 0), np.float32), np.zeros((num_rows, 0), np.int32))
     return costs.measure_costs(systems, batch, repeats=REPEATS).rows  # type: ignore[arg-type]
 
 
@@ -63,6 +70,13 @@ def test_the_few_blocks_with_hard_rows_count_by_their_share(
 
     rows = measured(monkeypatch, {"dynamic": lambda n: 21.0 if hard(n) else 1.0}, hard)
     assert rows["dynamic"] == pytest.approx(1e4 * (0.95 + 0.05 * 21))
+
+
+def test_few_rows_are_measured_in_requests_of_as_many_as_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = measured(monkeypatch, {}, lambda number: 0, num_rows=30)
+    assert rows["student"] == pytest.approx(1e4)
 
 
 def test_of_any_two_systems_either_comes_first_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +114,7 @@ def test_a_fraction_costs_what_so_many_hard_rows_were_measured_to_cost(
         return Scores(zeros.astype(np.float32), zeros, granted, granted)
 
     engine = SimpleNamespace(layout=FeatureLayout((), ()), score=score)
-    monkeypatch.setattr(costs.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
     monkeypatch.setattr(costs, "student_outputs", lambda *_: (None, None, difficulty))
     batch = EncodedBatch(np.zeros((400, 0), np.float32), np.zeros((400, 0), np.int32))
     systems = SimpleNamespace(engine=engine)

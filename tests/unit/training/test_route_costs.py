@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynens import timing
 from dynens.batch import EncodedBatch, FeatureLayout
 from training import route_costs
 
@@ -24,7 +25,7 @@ def test_a_call_and_a_row_have_their_own_costs(monkeypatch: pytest.MonkeyPatch) 
             firsts.append(float(rows.dense[0, 0]))
 
     monkeypatch.setattr(route_costs, "Graph", FakeGraph)
-    monkeypatch.setattr(route_costs.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
     rows = EncodedBatch(np.arange(1000, dtype=np.float32)[:, None], np.zeros((1000, 0), np.int32))
     easy, hard = route_costs.route_costs(
         Path("easy"), Path("hard"), rows, FeatureLayout(("x",), ())
