@@ -164,7 +164,7 @@ class RunConfig(FrozenConfig):
         student: the student's architecture (a neural model, or "auto"); the baseline shares it.
             Keys that are not given keep the default student's values.
         student_cap_us_per_row: cost that "auto" and a search keep to where they can: ONNX Runtime,
-            one thread, 100 candidates of one request.
+            one thread, 100 candidates of one request, other ones in each repeat.
         student_search: a search for a better student under that cap.
         refit: whether everything is trained a second time, on training and validation rows, once
             validation has settled epochs, members, weights, calibration and threshold. "auto":

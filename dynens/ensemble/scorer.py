@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from dynens.batch import EncodedBatch, FeatureLayout, as_one_request
 from dynens.ensemble.blend import Logits
 from dynens.run import intact
 from dynens.session import GraphSession
+from dynens.timing import in_turns, median_seconds, other_rows
+
+_WARM_UP_REPEATS = 5
 
 
 def open_session(path: Path, num_threads: int = 1) -> GraphSession:
@@ -59,19 +60,19 @@ class PoolScorer:
     ) -> dict[str, float]:
         """Median time of `rows` rows of `batch` per learner, divided by `rows`, in µs.
 
-        With a `layout` the rows are made candidates of one request (`as_one_request`). The learners
-        take turns, so a slow moment of the machine hits all of them alike.
+        Every repeat takes other rows (`other_rows`), and the learners take turns on them. With a
+        `layout` they are made candidates of one request (`as_one_request`).
         """
-        block = batch.take(slice(0, rows))
-        if layout is not None:
-            block = as_one_request(block, layout)
         shares = layout is not None and layout.has_context
-        times: dict[str, list[float]] = {name: [] for name in self.names}
-        for repeat in range(repeats + 5):
-            for name, session in self._sessions.items():
-                start = time.perf_counter()
-                session.run(("logit",), block, shares_context=shares)
-                if repeat >= 5:
-                    times[name].append(time.perf_counter() - start)
-        count = min(rows, len(batch))
-        return {name: float(np.median(t)) / count * 1e6 for name, t in times.items()}
+
+        def works(repeat: int) -> dict[str, Callable[[], object]]:
+            block = other_rows(batch, repeat * rows, rows)
+            if layout is not None:
+                block = as_one_request(block, layout)
+            return {
+                name: partial(session.run, ("logit",), block, shares_context=shares)
+                for name, session in self._sessions.items()
+            }
+
+        seconds = median_seconds(in_turns(works, repeats, warm_up=_WARM_UP_REPEATS))
+        return {name: seconds[name] / rows * 1e6 for name in self.names}
