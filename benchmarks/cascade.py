@@ -29,7 +29,7 @@ from benchmarks.common import (
     write_result,
 )
 from dynens.batch import EncodedBatch
-from dynens.bootstrap import auc_draws, interval
+from dynens.bootstrap import PairedAUC
 from dynens.data.prepared import open_prepared
 from dynens.evaluation.evaluate import CURVE_FRACTIONS
 from dynens.evaluation.systems import RunSystems, Scored, score_rows
@@ -124,21 +124,14 @@ def paired(
     """Dynamic minus each cascade in AUC, with paired 95 % bootstrap intervals."""
     assert batch.labels is not None
     config = run_config(run)
-    probabilities = {"dynamic": scored.probabilities["dynamic"], **cascades}
-    draws = auc_draws(
+    paired = PairedAUC(
         batch.labels,
-        probabilities,
+        {"dynamic": scored.probabilities["dynamic"], **cascades},
         draws=config.report.bootstrap_draws,
         seed=config.seed,
         sample_weight=batch.sample_weight,
     )
-    value = {name: auc(batch.labels, p, batch.sample_weight) for name, p in probabilities.items()}
-    return {
-        f"dynamic_minus_{name}": vars(
-            interval(value["dynamic"] - value[name], draws["dynamic"] - draws[name])
-        )
-        for name in cascades
-    }
+    return {f"dynamic_minus_{name}": paired.difference("dynamic", name) for name in cascades}
 
 
 def markdown(report: Mapping[str, Any]) -> str:

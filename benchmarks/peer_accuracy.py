@@ -40,7 +40,7 @@ from benchmarks.common import (
 )
 from benchmarks.environments import CACHE, peer_python
 from dynens.batch import PADDING, EncodedBatch, FeatureLayout
-from dynens.bootstrap import auc_draws, interval
+from dynens.bootstrap import PairedAUC
 from dynens.data.prepared import PreparedData, open_prepared
 from dynens.evaluation.systems import RunSystems, score_rows
 from dynens.metrics import auc
@@ -204,20 +204,15 @@ def _tested(
     assert test.labels is not None
     config = run_config(run)
     scored = score_rows(RunSystems.load(run), test).probabilities
-    systems = {**peers, **{name: scored[name] for name in OURS}}
-    value = {name: auc(test.labels, p, test.sample_weight) for name, p in systems.items()}
-    draws = auc_draws(
+    paired = PairedAUC(
         test.labels,
-        {name: systems[name] for name in (chosen, *OURS)},
+        {**peers, **{name: scored[name] for name in OURS}},
         draws=config.report.bootstrap_draws,
         seed=config.seed,
         sample_weight=test.sample_weight,
     )
-    paired = {
-        name: vars(interval(value[name] - value[chosen], draws[name] - draws[chosen]))
-        for name in OURS
-    }
-    return {"test_auc": value, "minus_chosen": paired}
+    minus_chosen = {name: paired.difference(name, chosen) for name in OURS}
+    return {"test_auc": paired.value, "minus_chosen": minus_chosen}
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import difference, markdown_table, one_sentence, write_result
-from dynens.bootstrap import auc_draws, interval
+from dynens.bootstrap import PairedAUC
 from dynens.config.run import load_run_config
 from dynens.data.prepared import open_prepared
 from dynens.errors import BadInputError
 from dynens.evaluation.systems import RunSystems, score_rows
-from dynens.metrics import auc, logloss
+from dynens.metrics import logloss
 from dynens.report.write import run_config
 from dynens.run import RunDirectory, read_json
 from training.pipeline import fit
@@ -51,11 +51,11 @@ def compare(directory: Path) -> dict[str, Any]:
         first = fit(dataset, single, Path(folder) / "first", reuse=run.root)
         rows = open_prepared(first.data).split("test")
         before = score_rows(RunSystems.load(first), rows)
-    scores = {(name, 0): before.probabilities[name] for name in SYSTEMS}
-    scores |= {(name, 1): after.probabilities[name] for name in SYSTEMS}
-    draws = auc_draws(
+    scores = {f"{name} 0": before.probabilities[name] for name in SYSTEMS}
+    scores |= {f"{name} 1": after.probabilities[name] for name in SYSTEMS}
+    paired = PairedAUC(
         batch.labels,
-        {f"{name} {number}": p for (name, number), p in scores.items()},
+        scores,
         draws=config.report.bootstrap_draws,
         seed=config.seed,
         sample_weight=batch.sample_weight,
@@ -63,13 +63,12 @@ def compare(directory: Path) -> dict[str, Any]:
     systems = {}
     rate = np.average(batch.labels, weights=batch.sample_weight)
     for name in SYSTEMS:
-        old, new = (auc(batch.labels, scores[name, k], batch.sample_weight) for k in (0, 1))
-        gain = interval(new - old, draws[f"{name} 1"] - draws[f"{name} 0"])
-        losses = (logloss(batch.labels, scores[name, k], batch.sample_weight) for k in (0, 1))
-        foretold = (np.average(scores[name, k], weights=batch.sample_weight) for k in (0, 1))
+        old, new = passes = (f"{name} 0", f"{name} 1")
+        losses = (logloss(batch.labels, scores[k], batch.sample_weight) for k in passes)
+        foretold = (np.average(scores[k], weights=batch.sample_weight) for k in passes)
         systems[name] = {
-            "auc": (old, new),
-            "gain": vars(gain),
+            "auc": (paired.value[old], paired.value[new]),
+            "gain": paired.difference(new, old),
             "logloss": tuple(losses),
             "calibration_ratio": tuple(float(mean / rate) for mean in foretold),
         }

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.common import markdown_table, one_sentence, with_held_out_rows, write_result
 from dynens.batch import EncodedBatch
-from dynens.bootstrap import RandomRouteAUC, auc_draws, interval
+from dynens.bootstrap import PairedAUC, RandomRouteAUC
 from dynens.config.run import load_run_config
 from dynens.data.prepared import open_prepared
 from dynens.evaluation.systems import RunSystems, Scored, score_rows
@@ -99,22 +99,19 @@ def routed(
     assert batch.labels is not None
     flags = np.zeros(len(batch), dtype=bool)
     flags[np.argsort(-scored.difficulty, kind="stable")[: round(fraction * len(batch))]] = True
-    weight = np.ones(len(batch)) if batch.sample_weight is None else batch.sample_weight
     hard = scored.probabilities["static_ensemble_with_student"]
-    router = scored.routed(flags)
     chance = RandomRouteAUC(
         batch.labels, scored.probabilities["student"], hard, float(flags.mean())
     )
-    value = {"router": auc(batch.labels, router, weight), "random": chance(weight)}
-    drawn = auc_draws(
+    paired = PairedAUC(
         batch.labels,
-        {"router": router, "random": chance},
+        {"router": scored.routed(flags), "random": chance},
         draws=draws,
         seed=seed,
-        sample_weight=weight,
+        sample_weight=batch.sample_weight,
     )
-    difference = interval(value["router"] - value["random"], drawn["router"] - drawn["random"])
-    return {"fraction": fraction, **value, "difference": vars(difference)}
+    difference = paired.difference("router", "random")
+    return {"fraction": fraction, **paired.value, "difference": difference}
 
 
 def markdown(report: Mapping[str, Any]) -> str:

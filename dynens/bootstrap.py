@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynens.metrics import auc
+
 Scores = npt.NDArray[np.floating]
 Draws = npt.NDArray[np.float64]
 
@@ -109,3 +111,43 @@ def interval(value: float, draws: Draws) -> Interval:
         return Interval(value, float("nan"), float("nan"))
     low, high = np.quantile(finite, [0.025, 0.975])
     return Interval(value, float(low), float(high))
+
+
+class PairedAUC:
+    """AUC of several systems on the same rows, and how far they lie apart.
+
+    Args:
+        labels: (N,) in {0, 1}.
+        systems: (N,) scores by name, or random routing.
+        draws: resamples behind every interval.
+        seed: of these.
+        sample_weight: (N,) positive.
+
+    Attributes:
+        value: AUC by name.
+    """
+
+    def __init__(
+        self,
+        labels: npt.ArrayLike,
+        systems: Mapping[str, npt.ArrayLike | RandomRouteAUC],
+        *,
+        draws: int,
+        seed: int,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> None:
+        once = np.ones(len(np.asarray(labels)))
+        weight = once if sample_weight is None else np.asarray(sample_weight)
+        self.value = {
+            name: system(weight)
+            if isinstance(system, RandomRouteAUC)
+            else auc(labels, system, weight)
+            for name, system in systems.items()
+        }
+        self._draws = auc_draws(labels, systems, draws=draws, seed=seed, sample_weight=weight)
+
+    def difference(self, system: str, other: str) -> dict[str, float]:
+        """`value` of the AUC of `system` less that of `other`; `low` and `high` of its paired 95 %
+        interval."""
+        gap = self.value[system] - self.value[other]
+        return vars(interval(gap, self._draws[system] - self._draws[other]))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynens.batch import EncodedBatch
-from dynens.bootstrap import RandomRouteAUC, auc_draws, interval
+from dynens.bootstrap import PairedAUC, RandomRouteAUC
 from dynens.config.run import ReportConfig
 from dynens.evaluation.attribution import field_attribution
 from dynens.evaluation.costs import Costs, cost_shares, measure_costs
@@ -214,25 +214,20 @@ def _paired(
     a router may gain.
     """
     assert batch.labels is not None
-    weight = np.ones(len(batch)) if batch.sample_weight is None else batch.sample_weight
     by_chance = RandomRouteAUC(
         batch.labels,
         scored.probabilities["student"],
         scored.probabilities["static_ensemble_with_student"],
         scored.hard_fraction,
     )
-    draws = auc_draws(
+    paired = PairedAUC(
         batch.labels,
         {**scored.probabilities, "random_route": by_chance},
         draws=options.bootstrap_draws,
         seed=seed,
-        sample_weight=weight,
+        sample_weight=batch.sample_weight,
     )
-    value = {name: auc(batch.labels, p, weight) for name, p in scored.probabilities.items()}
-    value["random_route"] = by_chance(weight)
-    return {
-        f"{a}_minus_{b}": vars(interval(value[a] - value[b], draws[a] - draws[b])) for a, b in PAIRS
-    }
+    return {f"{a}_minus_{b}": paired.difference(a, b) for a, b in PAIRS}
 
 
 def student_stability(run: RunDirectory) -> float | None:

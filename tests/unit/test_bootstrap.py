@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dynens.bootstrap import RandomRouteAUC, WeightedAUC, auc_draws, interval
+from dynens.bootstrap import PairedAUC, RandomRouteAUC, WeightedAUC, auc_draws, interval
 
 
 def test_weighted_auc_agrees_with_scikit_learn_on_ties_and_weights() -> None:
@@ -50,3 +50,19 @@ def test_draws_are_paired_so_equal_systems_never_differ() -> None:
 def test_interval_holds_the_quantiles_of_the_draws() -> None:
     found = interval(0.5, np.arange(101) / 100)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))
+
+
+def test_a_paired_difference_is_far_surer_than_two_aucs() -> None:
+    rng = np.random.default_rng(4)
+    labels, weight = rng.integers(0, 2, 400), rng.integers(1, 4, 400)
+    worse = labels + rng.normal(size=400)
+    systems = {"worse": worse, "better": worse + 0.2 * labels, "same": 3 * worse}
+    paired = PairedAUC(labels, systems, draws=100, seed=5, sample_weight=weight)
+    for name, scores in systems.items():
+        expected = roc_auc_score(labels, scores, sample_weight=weight)
+        assert paired.value[name] == pytest.approx(expected, abs=1e-12)
+    assert paired.difference("same", "worse") == {"value": 0.0, "low": 0.0, "high": 0.0}
+    gain = paired.difference("better", "worse")
+    assert 0 < gain["low"] < gain["value"] < gain["high"]
+    draws = auc_draws(labels, {"a": worse}, draws=100, seed=5, sample_weight=weight)["a"]
+    assert gain["high"] - gain["low"] < 0.5 * np.ptp(np.quantile(draws, [0.025, 0.975]))
