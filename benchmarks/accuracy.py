@@ -18,18 +18,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import difference, mean_and_spread, one_sentence
+from benchmarks.common import (
+    difference,
+    grouped,
+    markdown_table,
+    mean_and_spread,
+    one_sentence,
+    write_result,
+)
 from dynens.config.run import RunConfig, load_run_config
 from dynens.data.datasets.presets import dataset_for
 from dynens.errors import BadInputError
 from dynens.report.console import relative_cost
 from dynens.report.write import METRICS_JSON, write_report
-from dynens.run import RunDirectory, environment, read_json, write_json
+from dynens.run import RunDirectory, read_json
 from dynens.schema import DatasetConfig
 from training.pipeline import fit
 from training.reuse import settings_of
 
 TRUTH = "truth.json"
+CLAIMED = {
+    "dynamic_minus_static_ensemble": "dynamic − static",
+    "dynamic_minus_random_route": "dynamic − random",
+    "student_minus_best_single": "student − best single",
+}
 COLUMNS = ("auc", "gauc", "logloss", "ece", "cost_us_per_row", "candidate_cost_us_per_row")
 
 
@@ -57,16 +69,14 @@ def best_possible(dataset: DatasetConfig) -> dict[str, float]:
     return {"best_possible_auc": read_json(truth)["auc"]} if truth.is_file() else {}
 
 
-def system_table(results: Sequence[dict[str, Any]]) -> str:
+def system_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Mean ± standard deviation over seeds of every system, as a Markdown table."""
-    lines = [
-        "| system | AUC | GAUC | logloss | ECE | µs/row | in ranking requests |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = ("system", "AUC", "GAUC", "logloss", "ECE", "µs/row", "in ranking requests")
+    rows = []
     for name in results[0]["systems"]:
         cells = [_cell([r["systems"][name].get(c) for r in results], c) for c in COLUMNS]
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name.replace("_", " "), *cells])
+    return markdown_table(columns, rows)
 
 
 def _cell(values: Sequence[float | None], column: str) -> str:
@@ -74,34 +84,27 @@ def _cell(values: Sequence[float | None], column: str) -> str:
     return mean_and_spread([v for v in values if v is not None], digits=digits)
 
 
-def claims(results: Sequence[dict[str, Any]]) -> str:
+def claims(results: Sequence[Mapping[str, Any]]) -> str:
     """What the project claims, seed by seed."""
-    lines = [
-        "| seed | hard rows | dynamic − static [95 %] | dynamic − random [95 %] | student − best "
-        "single [95 %] | gain share | dynamic vs. static ensemble | AUC over baseline, relative |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = ["seed", "hard rows", *(f"{claim} [95 %]" for claim in CLAIMED.values())]
+    columns += ["gain share", "dynamic vs. static ensemble", "AUC over baseline, relative"]
+    rows = []
     for result in results:
-        systems, paired = result["systems"], result["paired"]
+        systems = result["systems"]
         dynamic, static = systems["dynamic"], systems["static_ensemble"]
         relative = dynamic["auc"] / systems["baseline"]["auc"] - 1
         share = result["transfer_efficiency"]["gain_share"]
-        lines.append(
-            f"| {result['seed']} | {dynamic['hard_fraction']:.1%} "
-            f"| {difference(paired['dynamic_minus_static_ensemble'])} "
-            f"| {difference(paired['dynamic_minus_random_route'])} "
-            f"| {difference(paired['student_minus_best_single'])} "
-            f"| {'–' if share is None else f'{share:.2f}'} "
-            f"| {relative_cost(dynamic, static)} | {relative:+.2%} |"
-        )
-    return "\n".join(lines)
+        cells = [str(result["seed"]), f"{dynamic['hard_fraction']:.1%}"]
+        cells += [difference(result["paired"][pair]) for pair in CLAIMED]
+        cells += ["–" if share is None else f"{share:.2f}", relative_cost(dynamic, static)]
+        rows.append([*cells, f"{relative:+.2%}"])
+    return markdown_table(columns, rows)
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Tables of every dataset."""
     parts = []
-    for name in dict.fromkeys(r["dataset"] for r in report["results"]):
-        results = [r for r in report["results"] if r["dataset"] == name]
+    for name, results in grouped(report["results"], "dataset").items():
         rows, best = results[0]["rows"], results[0].get("best_possible_auc")
         known = "" if best is None else f" The true probabilities have an AUC of {best:.4f}."
         parts.append(
@@ -129,9 +132,8 @@ def main() -> None:
                 settings = [f"seed={seed}", "refit=false", *arguments.settings]
                 config, dataset = load_run_config(None, settings), dataset_for(data)
                 results.append(run_once(dataset, config, out) | best_possible(dataset))
-            report = {"environment": environment(), "results": results}
-            write_json(arguments.out, report)
-    print(markdown(report))
+            write_result(arguments.out, {"results": results})
+    print(markdown({"results": results}))
 
 
 if __name__ == "__main__":

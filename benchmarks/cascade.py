@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from benchmarks.common import (
     difference,
+    grouped,
     markdown_table,
     mean_and_spread,
     one_sentence,
@@ -137,8 +138,7 @@ def paired(
 def markdown(report: Mapping[str, Any]) -> str:
     """Per dataset: AUC at cost of every system (mean over seeds), then the paired differences."""
     parts = []
-    for dataset in dict.fromkeys(r["dataset"] for r in report["results"]):
-        mine = [r for r in report["results"] if r["dataset"] == dataset]
+    for dataset, mine in grouped(report["results"], "dataset").items():
         parts.append(f"### {dataset}\n\n{_systems(mine)}\n\n{_differences(mine)}\n")
     return "\n".join(parts)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ def write_result(out: Path, result: Mapping[str, Any]) -> None:
     write_json(out, {**result, "command": sys.argv, "machine": environment()})
 
 
+def grouped(results: Iterable[Mapping[str, Any]], *keys: str) -> dict[Any, list[Mapping[str, Any]]]:
+    """Results by what they have under a key, or the tuple of it under several, as first met."""
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for result in results:
+        found = tuple(result.get(key) for key in keys)
+        groups.setdefault(found if len(keys) > 1 else found[0], []).append(result)
+    return groups
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
@@ -58,8 +68,13 @@ def percent(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.0%}"
 
 
+def median_and_range(values: Sequence[float]) -> list[float]:
+    """Median, smallest and largest."""
+    return [statistics.median(values), min(values), max(values)]
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """`median (smallest–largest)` of the three values of a summary."""
+    """`median (smallest–largest)` of what `median_and_range` gives."""
     median, low, high = (number(value, digits) for value in values)
     return f"{median} ({low}–{high})"
 

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import write_result
 from benchmarks.mil import run_package
 from dynens.batch import EncodedBatch
 from dynens.data.prepared import open_prepared
 from dynens.engine import Engine
-from dynens.run import RunDirectory, environment, write_json
+from dynens.run import RunDirectory
 from dynens.timing import in_turns
 from training.device_formats import DEVICE_FORMATS, PROBABILITY, device_feeds
 from training.devices import export_device
@@ -50,7 +51,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report: dict[str, Any] = {
             "dataset": data.name,
-            "environment": environment(),
             "rows_compared": len(rows),
             "size_bytes": {"onnx": engine.bundle.student.stat().st_size},
             "largest_difference": {},
@@ -70,7 +70,7 @@ def main() -> None:
                 "tflite": tflite_work(path, rows.take(slice(0, count))),
             }
             report["milliseconds"][str(count)] = time_in_turns(works)
-    write_json(arguments.out, report)
+    write_result(arguments.out, report)
     print(describe(report))
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import (
+    grouped,
     markdown_table,
     mean_and_spread,
     one_sentence,
@@ -137,8 +138,7 @@ def summary(results: list[dict[str, Any]]) -> str:
     )
     rows = []
     references = configured_beside(results)
-    for name in dict.fromkeys(r["variant"] for r in results):
-        own = [r for r in results if r["variant"] == name]
+    for name, own in grouped(results, "variant").items():
         beside = [
             (r, reference)
             for r, reference in zip(results, references, strict=True)

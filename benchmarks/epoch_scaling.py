@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.common import markdown_table, write_result
 from dynens.batch import EncodedBatch, FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.models.batches import minibatches
 from dynens.models.dnn import DNNHead
 from dynens.models.network import CTRNetwork
 from dynens.models.training import Trainer
-from dynens.run import environment, write_json
 
 NUM_FIELDS, VOCABULARY, CHUNK_ROWS = 10, 10_000, 1_000_000
 
@@ -80,16 +80,12 @@ def one_epoch(num_rows: int, batch_size: int, threads: int) -> dict[str, Any]:
 
 def markdown(data: Mapping[str, Any]) -> str:
     """The results as a table."""
-    lines = [
-        "| rows | s per epoch | rows/s | anonymous memory, MB |",
-        "| --- | --- | --- | --- |",
-    ]
+    rows = []
     for r in data["results"]:
         memory = (r["anonymous_bytes"] or r["peak_rss_bytes"]) / 1e6
-        lines.append(
-            f"| {r['rows']:,} | {r['seconds']:.2f} | {r['rows_per_second']:,.0f} | {memory:.0f} |"
-        )
-    return "\n".join(lines)
+        speed = f"{r['rows_per_second']:,.0f}"
+        rows.append([f"{r['rows']:,}", f"{r['seconds']:.2f}", speed, f"{memory:.0f}"])
+    return markdown_table(["rows", "s per epoch", "rows/s", "anonymous memory, MB"], rows)
 
 
 def main() -> None:
@@ -106,8 +102,7 @@ def main() -> None:
             task = (rows, arguments.batch_size, arguments.threads)
             results.append(workers.apply(one_epoch, task))
         print(json.dumps(results[-1]), flush=True)
-    data = {"results": results, "environment": environment()}
-    write_json(arguments.out, data)
+    write_result(arguments.out, {"results": results})
 
 
 if __name__ == "__main__":

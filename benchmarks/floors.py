@@ -33,7 +33,13 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from benchmarks.common import markdown_table, one_sentence, spread, write_result
+from benchmarks.common import (
+    markdown_table,
+    median_and_range,
+    one_sentence,
+    spread,
+    write_result,
+)
 from benchmarks.loads import FULL, SHORT, Bench, Plan, Profile, arguments, variant_configs
 from dynens.batch import Rows
 from dynens.bundle import load_bundle
@@ -181,11 +187,7 @@ def measure(run: Path, plan: Plan, repeats: int, rate: float) -> dict[str, Any]:
 
 def summarise_rounds(rounds: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Median, smallest and largest round by name."""
-    summary = {}
-    for name in rounds[0]:
-        values = [measured[name] for measured in rounds]
-        summary[name] = [statistics.median(values), min(values), max(values)]
-    return summary
+    return {name: median_and_range([measured[name] for measured in rounds]) for name in rounds[0]}
 
 
 def stacked(median_ms: Mapping[str, Sequence[float]]) -> list[list[str]]:

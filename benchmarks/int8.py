@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import with_held_out_rows
+from benchmarks.common import with_held_out_rows, write_result
 from dynens.batch import EncodedBatch
 from dynens.data.prepared import open_prepared
 from dynens.ensemble.int8 import calibration_rows, try_int8
 from dynens.ensemble.scorer import PoolScorer
 from dynens.metrics import auc
 from dynens.report.write import run_config
-from dynens.run import environment, write_json
 from training.int8 import fp32_graph
 from training.valid_roles import valid_roles
 
@@ -65,13 +64,7 @@ def main() -> None:
     for name, directory in directories.items():
         models[name] = compare(fp32_graph(directory), rows)
         print(describe(name, models[name]), flush=True)
-    report = {
-        "dataset": data.name,
-        "seed": config.seed,
-        "environment": environment(),
-        "models": models,
-    }
-    write_json(arguments.out, report)
+    write_result(arguments.out, {"dataset": data.name, "seed": config.seed, "models": models})
 
 
 def compare(source: Path, rows: Rows) -> dict[str, Any]:

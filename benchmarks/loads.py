@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import median_and_range
 from dynens.config.serving import ServingConfig
 from serving.loadtest import (
     LoadOptions,
@@ -148,10 +149,9 @@ class Bench:
 
 def summarise(results: Sequence[LoadResult]) -> dict[str, Any]:
     """Median over the rounds, with the smallest and largest round."""
-    summary: dict[str, Any] = {}
-    for name in SUMMARISED:
-        values = [getattr(r, name) for r in results]
-        summary[name] = [statistics.median(values), min(values), max(values)]
+    summary: dict[str, Any] = {
+        name: median_and_range([getattr(r, name) for r in results]) for name in SUMMARISED
+    }
     summary["granted_share"] = min(r.granted_share for r in results)
     summary["hard_share"] = statistics.median(r.hard_share for r in results)
     return summary

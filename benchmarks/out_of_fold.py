@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import (
+    grouped,
     markdown_table,
     mean_and_spread,
     with_held_out_rows,
@@ -146,8 +147,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *("− in sample", "seconds of the pool"),
     )
     rows = []
-    for variant, folds in dict.fromkeys((r["variant"], r["folds"]) for r in results):
-        own = [r for r in results if (r["variant"], r["folds"]) == (variant, folds)]
+    for (variant, folds), own in grouped(results, "variant", "folds").items():
         differences = [r["test"] - in_sample[variant, r["seed"]] for r in own]
         teacher = report["teachers"][str(folds)]
         rows.append(

@@ -32,6 +32,7 @@ import pyarrow.csv
 
 from benchmarks.common import (
     difference,
+    grouped,
     markdown_table,
     mean_and_spread,
     one_sentence,
@@ -218,10 +219,7 @@ def _tested(
 def markdown(results: Mapping[str, Any]) -> str:
     """Per dataset: test AUC of every model and system, then the differences seed by seed."""
     parts = []
-    by_data: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results["runs"]:
-        by_data.setdefault(result["dataset"], []).append(result)
-    for name, runs in by_data.items():
+    for name, runs in grouped(results["runs"], "dataset").items():
         systems = list(runs[0]["test_auc"])
         rows = []
         for system in systems:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.common import mean_and_spread, write_result
 from dynens import metrics
 from dynens.batch import FloatArray
 from dynens.config.base import apply_overrides, validate
@@ -31,7 +32,6 @@ from dynens.data.datasets.presets import dataset_for
 from dynens.data.prepare import prepare
 from dynens.data.prepared import PreparedData
 from dynens.models.registry import MODELS, build_learner
-from dynens.run import environment, write_json
 
 DEFAULT_POOL = ("lr", "fm", "dnn", "deepfm", "dcnv2", "ipnn", "masknet", "finalmlp", "xgboost")
 
@@ -106,7 +106,8 @@ def best_trio(data: PreparedData, results: list[Result]) -> dict[str, Any]:
 
 def pool(arguments: argparse.Namespace) -> dict[str, Any]:
     """Every learner on every seed, the best single one and the best trio of each seed."""
-    seeds, names = [], arguments.learners
+    seeds: list[dict[str, Any]] = []
+    names = arguments.learners
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             data = prepared(arguments, seed, Path(folder))
@@ -123,13 +124,12 @@ def pool(arguments: argparse.Namespace) -> dict[str, Any]:
                 }
             )
             print(f"seed {seed} best single {single.name} {single.test_auc:.5f}, trio {trio}")
-    summary = {
-        kind: mean_and_std([float(s[kind]["test_auc"]) for s in seeds])  # type: ignore[index]
-        for kind in ("best_single", "best_trio")
-    }
+    aucs = {kind: [s[kind]["test_auc"] for s in seeds] for kind in ("best_single", "best_trio")}
     for i, name in enumerate(names):
-        summary[name] = mean_and_std([s["learners"][i]["test_auc"] for s in seeds])  # type: ignore[index]
-    return {"names": names, "seeds": seeds, "test_auc": summary}
+        aucs[name] = [s["learners"][i]["test_auc"] for s in seeds]
+    for name, values in aucs.items():
+        print(f"{name}: test AUC {mean_and_spread(values, digits=5)}")
+    return {"names": names, "seeds": seeds, "test_auc": aucs}
 
 
 def grid(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -166,13 +166,6 @@ def config_of(
     return validate(LearnerConfig, data, "--set")
 
 
-def mean_and_std(values: list[float]) -> dict[str, float]:
-    return {
-        "mean": float(np.mean(values)),
-        "std": float(np.std(values, ddof=min(1, len(values) - 1))),
-    }
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("mode", choices=("pool", "grid"))
@@ -192,10 +185,7 @@ def main() -> None:
     started = time.monotonic()
     result = pool(arguments) if arguments.mode == "pool" else grid(arguments)
     result["arguments"] = {k: str(v) for k, v in vars(arguments).items()}
-    result["seconds"] = time.monotonic() - started
-    result["environment"] = environment()
-    write_json(arguments.out, result)
-    print(json.dumps(result.get("test_auc", {}), indent=1))
+    write_result(arguments.out, {**result, "seconds": time.monotonic() - started})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import difference, markdown_table, one_sentence, write_result
+from benchmarks.common import difference, grouped, markdown_table, one_sentence, write_result
 from dynens.bootstrap import PairedAUC
 from dynens.config.run import load_run_config
 from dynens.data.prepared import open_prepared
@@ -91,8 +91,7 @@ def _minutes(run: RunDirectory) -> float:
 def markdown(report: Mapping[str, Any]) -> str:
     """A table of every dataset."""
     parts = []
-    for dataset in dict.fromkeys(r["dataset"] for r in report["results"]):
-        runs = [r for r in report["results"] if r["dataset"] == dataset]
+    for dataset, runs in grouped(report["results"], "dataset").items():
         rows = []
         for name in SYSTEMS:
             for run in runs:

@@ -39,6 +39,7 @@ from benchmarks import (
     stacking,
     training_speed,
 )
+from benchmarks.common import grouped
 from dynens.report import plots
 from dynens.run import write_json, write_text
 
@@ -238,13 +239,14 @@ def earlier_sections() -> dict[str, str]:
 def made_by(name: str, command: str, data: Mapping[str, Any]) -> str:
     """The command that made the figures shown: the options it was given, its paths as RUN and F."""
     if name == "accuracy":
-        datasets = " ".join(dict.fromkeys(r["dataset"] for r in data["results"]))
-        seeds = " ".join(str(seed) for seed in dict.fromkeys(r["seed"] for r in data["results"]))
+        datasets, seeds = (
+            " ".join(map(str, grouped(data["results"], key))) for key in ("dataset", "seed")
+        )
         return f"python -m benchmarks.accuracy --data {datasets} --seeds {seeds} --out F"
     if "command" not in data:
         return command
     given = iter(data["command"][1:])
-    words = ["python", "-m", f"benchmarks.{name.partition('-')[0]}"]
+    words = ["python", "-m", f"benchmarks.{Path(data['command'][0]).stem}"]
     for word in given:
         if word == "--out":
             next(given, None)
@@ -303,8 +305,7 @@ def draw_accuracy(
 ) -> list[Path]:
     """AUC over cost of the first seed of every dataset, with the cascade where it was measured."""
     paths = []
-    for name in dict.fromkeys(r["dataset"] for r in results):
-        metrics = next(r for r in results if r["dataset"] == name)
+    for name, (metrics, *_) in grouped(results, "dataset").items():
         seed = metrics["seed"]
         curves = dict(metrics["auc_cost_curve"])
         for other in cascades:

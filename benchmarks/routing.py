@@ -21,7 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import markdown_table, one_sentence, with_held_out_rows, write_result
+from benchmarks.common import (
+    grouped,
+    markdown_table,
+    one_sentence,
+    with_held_out_rows,
+    write_result,
+)
 from dynens.batch import EncodedBatch
 from dynens.bootstrap import PairedAUC, RandomRouteAUC
 from dynens.config.run import load_run_config
@@ -119,8 +125,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     columns = ["student", "seed", "alone", "trio", "trio and student"]
     columns += [f"{fraction:.0%} hard" for fraction in FRACTIONS] + ["as chosen"]
     parts = []
-    for dataset in dict.fromkeys(r["dataset"] for r in report["results"]):
-        mine = [r for r in report["results"] if r["dataset"] == dataset]
+    for dataset, mine in grouped(report["results"], "dataset").items():
         rows = [
             [
                 result["student"],

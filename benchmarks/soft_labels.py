@@ -32,7 +32,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.common import markdown_table, mean_and_spread, one_sentence
+from benchmarks.common import (
+    grouped,
+    markdown_table,
+    mean_and_spread,
+    one_sentence,
+    write_result,
+)
 from benchmarks.distillation import train_student
 from dynens.config.run import load_run_config
 from dynens.data.datasets.presets import dataset_for
@@ -44,7 +50,7 @@ from dynens.engine import Engine
 from dynens.errors import BadInputError
 from dynens.metrics import auc
 from dynens.predict import predict_file
-from dynens.run import RunDirectory, environment, write_json
+from dynens.run import RunDirectory
 from dynens.schema import DatasetConfig, SplitConfig
 from training.pipeline import fit
 from training.stages import labels_of, weights_of
@@ -179,9 +185,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     tests = report["tests"]
     deaf = {r["seed"]: r for r in results if r.get("weight") == 0.0}
     rows = []
-    for key in dict.fromkeys((r["system"], r.get("weight")) for r in results):
-        own = [r for r in results if (r["system"], r.get("weight")) == key]
-        system, weight = key
+    for (system, weight), own in grouped(results, "system", "weight").items():
         name = system if weight is None else f"student, soft_label {weight:g}"
         cells = [mean_and_spread([r["route"] for r in own if "route" in r])]
         for test in tests:
@@ -210,10 +214,9 @@ def main() -> None:
             "study": arguments.study,
             "data": arguments.data,
             "tests": [k for k in results[0] if k not in ("system", "seed")],
-            "environment": environment(),
             "results": results,
         }
-        write_json(arguments.out, report)
+        write_result(arguments.out, report)
     print(markdown(report))
 
 

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import xgboost
 
 from benchmarks.common import (
+    grouped,
     markdown_table,
     mean_and_spread,
     with_held_out_rows,
@@ -210,8 +211,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     results = report["results"]
     methods = list(results[0]["test_auc"])
     rows = []
-    for name in dict.fromkeys(r["pool"] for r in results):
-        own = [r for r in results if r["pool"] == name]
+    for name, own in grouped(results, "pool").items():
         aucs = [mean_and_spread([r["test_auc"][m] for r in own]) for m in methods]
         costs = [np.mean([r[key] for r in own]) for key in ("us_per_row", "seconds")]
         rows.append((name, *aucs, f"{costs[0]:.1f}", f"{costs[1]:.0f}"))

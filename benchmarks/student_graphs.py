@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import markdown_table
+from benchmarks.common import grouped, markdown_table, mean_and_spread
 from dynens.data.prepared import PreparedData
 from dynens.ensemble.int8 import calibration_rows
 from dynens.ensemble.scorer import PoolScorer
@@ -60,11 +60,8 @@ def graphs_table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         "INT8 KB",
         "seconds",
     )
-    rows = []
-    for name in names:
-        own = [r for r in results if r["variant"] == name and "int8_test" in r]
-        if own:
-            rows.append((name, *_figures(own)))
+    measured = grouped((r for r in results if "int8_test" in r), "variant")
+    rows = [(name, *_figures(measured[name])) for name in names if name in measured]
     if not rows:
         return ""
     note = (
@@ -76,13 +73,10 @@ def graphs_table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 
 
 def _figures(own: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    def mean(values: Sequence[float], form: str) -> str:
-        return f"{np.mean(values):{form}} ± {np.std(values, ddof=len(values) > 1):.5f}"
-
     shares = {f: [r[f"{f}_us_per_row"] / r["reference_us_per_row"] for r in own] for f in FORMS}
     return (
-        mean([r["int8_test"] for r in own], ".5f"),
-        mean([r["int8_test"] - r["fp32_test"] for r in own], "+.5f"),
+        mean_and_spread([r["int8_test"] for r in own], digits=5),
+        mean_and_spread([r["int8_test"] - r["fp32_test"] for r in own], sign="+", digits=5),
         *(f"{np.mean(shares[form]):.2f}" for form in FORMS),
         *(f"{np.mean([r[f'{form}_size_bytes'] for r in own]) / 1000:.0f}" for form in FORMS),
         f"{np.mean([r['seconds'] for r in own]):.0f}",

@@ -27,13 +27,19 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from benchmarks.common import markdown_table, mean_and_spread, one_sentence
+from benchmarks.common import (
+    grouped,
+    markdown_table,
+    mean_and_spread,
+    one_sentence,
+    write_result,
+)
 from dynens.config.run import load_run_config
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepared import open_prepared
 from dynens.errors import BadInputError
 from dynens.report.write import write_report
-from dynens.run import RunDirectory, environment, write_json
+from dynens.run import RunDirectory
 from training.pipeline import fit
 
 PARTS = {"train": 0.7, "valid": 0.15, "test": 0.15}
@@ -130,8 +136,7 @@ def markdown(data: Mapping[str, Any]) -> str:
     """Mean and spread of test AUC over seeds, one row per table."""
     columns = ("table", *NOTEBOOKS.values(), *(s.replace("_", " ") for s in SYSTEMS), "hard rows")
     rows = []
-    for name in dict.fromkeys(r["table"] for r in data["results"]):
-        own = [r for r in data["results"] if r["table"] == name]
+    for name, own in grouped(data["results"], "table").items():
         cells = [mean_and_spread([r[key] for r in own], digits=3) for key in (*NOTEBOOKS, *SYSTEMS)]
         rows.append([name, *cells, f"{np.mean([r['hard_fraction'] for r in own]):.0%}"])
     return markdown_table(columns, rows)
@@ -155,8 +160,8 @@ def main() -> None:
                     raise BadInputError(f"{given} names no label; give FILE=LABEL.")
                 results.append(run_once(Path(path), label, seed, arguments.settings))
                 print(json.dumps(results[-1]), flush=True)
-                report = {"settings": arguments.settings, "environment": environment()}
-                write_json(arguments.out, {**report, "results": results})
+                report = {"settings": arguments.settings, "results": results}
+                write_result(arguments.out, report)
     print(markdown({"results": results}))
 
 

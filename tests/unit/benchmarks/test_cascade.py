@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from benchmarks.cascade import CASCADES, TABLE, cascaded, least_sure, markdown
-from benchmarks.common import mean_and_spread
 from dynens.evaluation.systems import Scored
 
 LOGIT = np.array([2.0, -0.1, 0.5, -3.0, 0.1], np.float32)
@@ -31,11 +30,6 @@ def test_the_least_sure_rows_have_the_smallest_margin() -> None:
 def test_only_those_rows_get_the_ensembles_answer(name: str, hard: float) -> None:
     probability = cascaded(scored(), 2, CASCADES[name])
     assert probability == pytest.approx([0.1, hard, 0.1, 0.1, hard])
-
-
-def test_one_seed_has_no_spread() -> None:
-    assert mean_and_spread([0.5]) == "0.5000"
-    assert mean_and_spread([0.5, 0.7]) == "0.6000 ± 0.1414"
 
 
 def test_the_table_names_the_difficulty_and_both_differences() -> None:

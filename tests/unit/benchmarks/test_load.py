@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.common import markdown_table, spread
+from benchmarks.common import spread
 from benchmarks.floors import stacked, summarise_rounds
 from benchmarks.load_curve import knee, over_the_floor, points, sweep
 from benchmarks.loads import SHORT, summarise
@@ -40,10 +40,6 @@ def test_rounds_are_summed_up_by_median_and_range() -> None:
     assert summary["granted_share"] == 0.98
     assert summary["hard_share"] == 0.1
     assert spread(summary["p99_ms"], 1) == "6.0 (5.0–9.0)"
-
-
-def test_a_table() -> None:
-    assert markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
 def curve(*p99_ms: float) -> list[dict[str, Any]]:

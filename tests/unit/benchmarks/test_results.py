@@ -83,6 +83,12 @@ def test_what_was_not_measured_anew_keeps_its_section(docs: Path, tmp_path: Path
     assert (docs / "RESULTS.md").read_text(encoding="utf-8") == page
 
 
+def test_a_section_names_the_module_that_made_it() -> None:
+    command = ["benchmarks/soft_labels.py", "continual", "--seeds", "1", "--out", "x/y.json"]
+    made = results.made_by("continual", "", {"command": command})
+    assert made == "python -m benchmarks.soft_labels continual --seeds 1 --out F"
+
+
 def test_raw_samples_go_at_every_depth() -> None:
     data = {"samples": 1, "a": {"trials": 2, "b": 3}, "latency": {"x": [1]}}
     assert results.without_raw(data) == {"a": {"b": 3}, "latency": {"x": [1]}}
