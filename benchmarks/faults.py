@@ -15,12 +15,11 @@ or with an error that says so; health is asked for twenty times a second all the
 
 from __future__ import annotations
 
+import http.client
 import multiprocessing
 import signal
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +33,7 @@ from benchmarks.common import markdown_table, one_sentence, write_result
 from benchmarks.loads import BUDGET_MS, FULL, Bench, Profile, arguments, variant_configs
 from dynens.bundle import load_bundle
 from dynens.report.console import number
+from serving.client import READY_PATH, open_directly
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
@@ -85,8 +85,7 @@ def measure(run: Path, rate: float, budget_ms: float, seconds: float) -> dict[st
         bench = Bench(profiles, replace(FULL, budget_ms=budget_ms))
         bench.warm_up()
         for name, (variant, fault) in phases.items():
-            ready = f"{base}/{variant}/v2/health/ready"
-            with probing(ready) as health, injected(fault):
+            with probing(f"{base}/{variant}{READY_PATH}") as health, injected(fault):
                 measured[name] = bench.send(variant, rate, seconds).to_dict()
             measured[name]["health"] = health_summary(health)
     return measured
@@ -169,9 +168,9 @@ def probing(url: str) -> Iterator[list[float | None]]:
         while not stop.wait(_HEALTH_EVERY_S):
             started = time.perf_counter()
             try:
-                with urllib.request.urlopen(url, timeout=_HEALTH_TIMEOUT_S) as answer:
+                with open_directly(url, _HEALTH_TIMEOUT_S) as answer:
                     answer.read()
-            except (urllib.error.URLError, OSError):
+            except (OSError, http.client.HTTPException):
                 answers.append(None)
             else:
                 answers.append(time.perf_counter() - started)

@@ -17,7 +17,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -40,6 +39,7 @@ from benchmarks.loads import (
 )
 from dynens.bundle import load_bundle
 from dynens.report.console import number
+from serving.client import open_directly, wait_ready
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
@@ -97,23 +97,11 @@ def running_peer(server: Server, python: Path, run: Path, path: str, body: bytes
         )
     url = f"http://127.0.0.1:{server.port}{path}"
     try:
-        if not _answers(process, url, body):
+        if not wait_ready(_asking(url, body), process, timeout_s=_READY_TIMEOUT_S):
             raise SystemExit(f"{server.name} does not answer; see {log}.")
         yield url
     finally:
         _stop(process)
-
-
-def _answers(process: subprocess.Popen[bytes], url: str, body: bytes) -> bool:
-    """Whether the server answers before the time is up."""
-    give_up = time.monotonic() + _READY_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < give_up:
-        try:
-            _post(url, body)
-            return True
-        except OSError:
-            time.sleep(0.2)
-    return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -126,9 +114,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _asking(url: str, body: bytes) -> urllib.request.Request:
+    return urllib.request.Request(url, body, {"Content-Type": "application/json"})
+
+
 def _post(url: str, body: bytes) -> Any:
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with open_directly(_asking(url, body), 5) as answer:
         return json.loads(answer.read())
 
 

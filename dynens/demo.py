@@ -33,7 +33,6 @@ EXAMPLE_ROWS = 2000
 WARM_UP_REQUESTS = 20
 # The two answers are to be seen even where other work slows the machine.
 EXAMPLE_BUDGET_MS = 1000
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no http_proxy
 MODES = (("student only", "student"), ("static ensemble", "ensemble"), ("dynamic", "dynamic"))
 
 
@@ -97,6 +96,7 @@ def _clear(out: Path) -> None:
 @contextlib.contextmanager
 def server(run: Path, system: str) -> Iterator[str]:
     """`dynens serve` as a process of its own, ready; drained and gone afterwards."""
+    from serving.client import READY_PATH, wait_ready
     from serving.environment import free_port
 
     port = free_port()
@@ -109,7 +109,12 @@ def server(run: Path, system: str) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
         try:
-            _wait_ready(process, url, log)
+            if not wait_ready(url + READY_PATH, process, timeout_s=READY_TIMEOUT_S):
+                log.seek(0)
+                tail = log.read().decode(errors="replace").strip().splitlines()[-1:]
+                raise ServingError(
+                    f"the server did not become ready: {' '.join(tail) or 'no message'}"
+                )
             yield url
         finally:
             process.send_signal(signal.SIGTERM)
@@ -118,27 +123,6 @@ def server(run: Path, system: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Any) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if _is_ready(url):
-            return
-        time.sleep(0.1)
-    log.seek(0)
-    tail = log.read().decode(errors="replace").strip().splitlines()[-1:]
-    raise ServingError(f"the server did not become ready: {' '.join(tail) or 'no message'}")
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with _DIRECT.open(f"{url}/v2/health/ready", timeout=1) as response:
-            return int(response.status) == 200
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def show_answers(console: Console, run: RunDirectory, url: str) -> None:
@@ -167,12 +151,14 @@ def show_answers(console: Console, run: RunDirectory, url: str) -> None:
 
 def _ask(url: str, body: bytes) -> dict[str, Any]:
     """The last of several answers: the first ones come from cold caches."""
+    from serving.client import open_directly
+
     headers = {"Content-Type": "application/json", "x-latency-budget-ms": str(EXAMPLE_BUDGET_MS)}
     request = urllib.request.Request(url, body, headers)
     answer: dict[str, Any] = {}
     for _ in range(WARM_UP_REQUESTS):
         try:
-            with _DIRECT.open(request, timeout=10) as response:
+            with open_directly(request, 10) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as e:
             raise ServingError(f"the server refused a row: {json.load(e)['error']}") from e

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dynens.errors import BadInputError
+from serving.client import open_directly
 from serving.environment import bearer_token
 from serving.replay import open_run_data, request_bodies
 
@@ -44,12 +45,11 @@ def check_server(
     """
     path, bodies = request_bodies(open_run_data(run), rows_per_request, 1)
     address = url.rstrip("/") + path
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no http_proxy
     try:
         request = urllib.request.Request(
             address, bodies[0], {"Content-Type": "application/json", **headers}
         )
-        with direct.open(request, timeout=_TIMEOUT_S):
+        with open_directly(request, _TIMEOUT_S):
             pass
     except urllib.error.HTTPError as e:
         if e.code < 500:  # a server under load may well answer 503 or 504

@@ -11,8 +11,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from dynens.errors import BadInputError, ServingError, briefly
 from dynens.signals import handled_by, starting_ray
+from serving.client import READY_PATH, wait_ready
 from serving.control import listening
 from serving.environment import (
     APP_NAME,
@@ -165,7 +164,7 @@ def running_variants(
             _run_application(build(arguments), name, f"/{name}")
 
     replicas = sum(config.replicas for config in variants.values())
-    ready = f"/{next(iter(variants))}/v2/health/ready"
+    ready = f"/{next(iter(variants))}{READY_PATH}"
     shared = ServingConfig(replicas=replicas)
     with _ray_serve(host, port, shared, start, None, ready, environment) as up:
         yield up
@@ -193,7 +192,7 @@ def _ray_serve(
     config: ServingConfig,
     start: Callable[[Runtime], None],
     stop: threading.Event | None,
-    ready_path: str = "/v2/health/ready",
+    ready_path: str = READY_PATH,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Ray and Serve with the application that `start` deploys; sets `stop` when they are to end."""
@@ -212,7 +211,8 @@ def _ray_serve(
             _start_ray(runtime, config)
         _start_serve(host, port)
         start(runtime)
-        _wait_until_ready(url + ready_path)
+        if not wait_ready(url + ready_path, timeout_s=_READY_TIMEOUT_S):
+            raise ServingError(f"{url} did not become ready within {_READY_TIMEOUT_S:.0f} s.")
         yield Running(url, runtime, time.monotonic() - began)
     finally:
         if stop is not None:
@@ -292,22 +292,6 @@ def _failure(app_name: str) -> str:
     lines = [line.strip() for text in messages for line in text.splitlines() if line.strip()]
     logging.getLogger("dynens.serving").error("%s", "\n".join(messages))
     return lines[-1] if lines else ""
-
-
-def _wait_until_ready(url: str) -> None:
-    """Return when the model answers through HAProxy."""
-    give_up = time.monotonic() + _READY_TIMEOUT_S
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no http_proxy
-    while True:
-        try:
-            with direct.open(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            pass
-        if time.monotonic() > give_up:
-            raise ServingError(f"{url} did not become ready within {_READY_TIMEOUT_S:.0f} s.")
-        time.sleep(0.05)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from serving.client import open_directly
 from serving.environment import free_port
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +63,7 @@ class ServerProcess:
             )
 
     def wait_ready(self, timeout_s: float = 120.0) -> None:
+        """Until the server itself says so: from then on a signal drains it."""
         give_up = time.monotonic() + timeout_s
         while "READY" not in self.log:
             if self.process.poll() is not None or time.monotonic() > give_up:
@@ -121,6 +122,6 @@ def server(run: Path, log: Path, **config: Any) -> Iterator[ServerProcess]:
 
 def get(url: str) -> bytes:
     """The body of a GET."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with open_directly(url, 10) as answer:
         body: bytes = answer.read()
         return body

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import pytest
 
 from dynens.data.datasets.synthetic import SyntheticConfig, write
 from serving.environment import free_port
+from tests.server_process import get
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 120
 
 
 def quick_start() -> list[str]:
@@ -61,9 +60,7 @@ def test_quick_start_works_as_written(tmp_path: Path) -> None:
                 )
                 assert server.stdout is not None
                 assert "ready on" in server.stdout.readline()
-                health = f"http://127.0.0.1:{port}/v2/health/ready"
-                with urllib.request.urlopen(health, timeout=READY_S) as response:
-                    assert response.status == 200
+                get(f"http://127.0.0.1:{port}/v2/health/ready")
                 continue
             done = run(command, tmp_path)
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from dynens.bundle import load_bundle
+from serving.client import open_directly
 from serving.environment import free_port, free_ports
 from tests.bundles import toy_run
 from tests.server_process import command_line
@@ -104,7 +105,7 @@ def _version(port: int) -> str:
     body = json.dumps({"user_id": 3, "candidates": ["i1"], "latency_budget_ms": 30_000})
     request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/rank", body.encode())
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with open_directly(request, 30) as answer:
             return str(json.load(answer)["bundle_version"])
     except urllib.error.HTTPError as e:
         return f"status {e.code}"

@@ -5,15 +5,14 @@ import math
 import subprocess
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import psutil
 import pytest
 
 from benchmarks import faults
 from benchmarks.common import write_result
+from tests.answering import answering
 
 SLEEPER = "import time; time.sleep(60)"
 
@@ -34,24 +33,12 @@ def test_a_stopped_process_goes_on_when_the_phase_is_over(monkeypatch: pytest.Mo
             child.kill()
 
 
-class _Health(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/well" else 503)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.mark.parametrize(("path", "failing"), [("/well", False), ("/ill", True)])
-def test_health_is_asked_all_the_while(path: str, failing: bool) -> None:
-    with HTTPServer(("127.0.0.1", 0), _Health) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        with faults.probing(f"http://127.0.0.1:{server.server_port}{path}") as answers:
-            until = time.monotonic() + 10
-            while len(answers) < 3 and time.monotonic() < until:
-                time.sleep(0.01)
-        server.shutdown()
+@pytest.mark.parametrize(("status", "failing"), [(200, False), (503, True)])
+def test_health_is_asked_all_the_while(status: int, failing: bool) -> None:
+    with answering(lambda _: status) as url, faults.probing(url) as answers:
+        until = time.monotonic() + 10
+        while len(answers) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
     summary = faults.health_summary(answers)
     assert summary["probes"] == len(answers) >= 3
     assert summary["failed"] == (len(answers) if failing else 0)

@@ -1,9 +1,8 @@
 """What load tests send, and what they make of the answers."""
 
 import socket
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import orjson
@@ -24,6 +23,7 @@ from serving.loadtest import (
     trial_seconds,
 )
 from serving.replay import INFER_PATH, RANK_PATH, infer_body, open_run_data, request_bodies
+from tests.answering import answering
 
 GOOD = LoadResult(
     offered_qps=100,
@@ -201,51 +201,28 @@ def test_a_load_that_nobody_answers_is_refused(run: Path) -> None:
 def test_a_server_of_another_run_is_refused_in_its_own_words(
     run: Path, status: int, is_refused: bool
 ) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b'{"error": "there is no field u"}')
-
-        def log_message(self, *arguments: object) -> None:
-            """Be quiet."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with answering(lambda _: status, b'{"error": "there is no field u"}') as url:
         if is_refused:
             with pytest.raises(BadInputError, match=r"answers 400 \(there is no field u\)"):
                 check_server(url, run, 5)
         else:
             check_server(url, run, 5)
-        server.shutdown()
 
 
 def test_a_server_that_asks_for_a_token_gets_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            is_known = self.headers["authorization"] == "Bearer s3cret"
-            self.send_response(200 if is_known else 401)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            """Be quiet."""
+    def status(request: BaseHTTPRequestHandler) -> int:
+        return 200 if request.headers["authorization"] == "Bearer s3cret" else 401
 
     monkeypatch.setenv("SERVER_TOKEN", "s3cret")
     monkeypatch.setenv("NO_TOKEN", "")
     assert bearer_header(None) == {}
     with pytest.raises(BadInputError, match="'NO_TOKEN' is empty"):
         bearer_header("NO_TOKEN")
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with answering(status) as url:
         with pytest.raises(BadInputError, match="answers 401"):
             check_server(url, run, 5)
         options = LoadOptions(headers=bearer_header("SERVER_TOKEN"), bodies=5)
         check_server(url, run, 5, options.headers)
         result = run_loadtest(url, run, 20, 1, 5, options=options)
-        server.shutdown()
     assert result.errors == {}
     assert result.requests > 0
