@@ -28,6 +28,7 @@ from benchmarks.loads import (
     BUDGET_MS,
     FULL,
     SHORT,
+    VARIANTS,
     Bench,
     Plan,
     Profile,
@@ -42,11 +43,6 @@ from serving.loadtest import MAX_ERROR_RATE, MIN_GRANTED_SHARE, LoadResult, keep
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "student": {"system": "student"},
-    "dynamic": {"system": "dynamic"},
-    "static": {"system": "ensemble"},
-}
 NOOP = "noop"
 # Name in the palette and in the legend.
 SHOWN = {

@@ -22,6 +22,12 @@ from serving.loadtest import (
     trial_seconds,
 )
 
+# Settings of a server by what a table calls it.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "student": {"system": "student"},
+    "dynamic": {"system": "dynamic"},
+    "static": {"system": "ensemble"},
+}
 SUMMARISED = ("p50_ms", "p95_ms", "p99_ms", "p999_ms", "achieved_qps", "error_rate")
 BUDGET_MS = 8.0
 # k6 refuses less than a second.

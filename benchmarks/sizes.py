@@ -23,18 +23,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import markdown_table, one_sentence, spread, write_result
-from benchmarks.loads import FULL, SHORT, Bench, Profile, arguments, summaries, variant_configs
+from benchmarks.loads import (
+    FULL,
+    SHORT,
+    VARIANTS,
+    Bench,
+    Profile,
+    arguments,
+    summaries,
+    variant_configs,
+)
 from dynens.bundle import load_bundle
 from dynens.report.console import number
 from serving.environment import free_port
 from serving.replay import open_run_data, request_bodies
 from serving.server import running_variants
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "student": {"system": "student"},
-    "dynamic": {"system": "dynamic"},
-    "static": {"system": "ensemble"},
-}
 SIZES = (1, 10, 100, 500)
 PROXY_ROWS = 100
 # What `serving/environment.py` sets for HAProxy, taken back: Ray Serve's defaults.

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-import ray
 
 from dynens import metrics
 from dynens.config.learner import LearnerConfig, OptimizerConfig
@@ -41,13 +39,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     (folder / "raw").mkdir()
     synthetic.write(synthetic.SyntheticConfig(num_rows=6000), folder / "raw")
     return prepare(synthetic.dataset(folder / "raw"), folder / "prepared", seed=0)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

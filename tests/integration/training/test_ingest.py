@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.prepare import prepare
@@ -19,12 +17,7 @@ from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 from tests.unit.data.tables import mixed_table
 from training.ingest import prepare_on_ray
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def files(folder: Path) -> DatasetConfig:

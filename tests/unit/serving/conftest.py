@@ -1,5 +1,7 @@
-"""One toy run for all tests of serving."""
+"""One toy run for all tests of serving, and the folders of a server."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from dynens.config.serving import ServingConfig
 from dynens.engine import Engine
 from serving.application import Application
+from serving.environment import Runtime, create_runtime
 from serving.metrics import SnapshotFolder
 from tests.bundles import toy_run
 
@@ -25,3 +28,10 @@ def engine(run: Path) -> Engine:
 def app(engine: Engine) -> Application:
     config = ServingConfig(latency_budget_ms=10_000)
     return Application(engine, config, folder=SnapshotFolder(None, "one"))
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    created = create_runtime()
+    yield created
+    shutil.rmtree(created.directory)

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from serving.environment import Runtime, create_runtime, ray_environment
 _NODE_ID_CHARS = 56  # Ray scopes HAProxy's files by node
 _SOCKET_CHARS = 107
 _HAPROXY_SUFFIX = ".1234567.tmp"
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    created = create_runtime()
-    yield created
-    shutil.rmtree(created.directory)
 
 
 def test_the_folder_is_private_and_sockets_fit_into_it(runtime: Runtime) -> None:

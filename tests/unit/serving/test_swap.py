@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,19 +18,12 @@ from dynens.errors import BadInputError, BundleError, ServingError
 from dynens.schema import FieldSpec
 from serving import control, swap
 from serving.control import find_runtime, listening, send_command
-from serving.environment import Runtime, create_runtime, free_port, is_alive
+from serving.environment import Runtime, free_port, is_alive
 from serving.haproxy_wrapper import DIRECTORY_VARIABLE
 from serving.leftovers import end_leftovers, remove_dead
 from serving.metrics import ReplicaMetrics, SnapshotFolder
 from serving.swap import BundleKeeper
 from tests.bundles import write_toy_bundle
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    created = create_runtime()
-    yield created
-    shutil.rmtree(created.directory)
 
 
 class FakeReplica:
