@@ -17,7 +17,7 @@ from dynens.distill.teacher import RowFactory
 from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.distill.views import Views
 from dynens.distill.weakness import Weakness
-from dynens.models.base import FitProgress, FitReport
+from dynens.models.base import FitReport
 from dynens.models.dnn import DNNLearner
 from dynens.models.network import CTRNetwork
 from tests.unit.distill.rows import missing_row, units
@@ -26,10 +26,6 @@ from tests.unit.models.tables import TinyTable, lookup, tiny_table
 TABLE = tiny_table(rows=600)
 PRIOR = (0.6, 0.4)
 ITEMS = {"c0": "item", "c1": "item", "x0": "item"}
-
-
-class KilledError(Exception):
-    """Stands for the death of the worker."""
 
 
 class TwoVoices:
@@ -107,9 +103,3 @@ def fit(
         return made[0]
 
     return learner.fit_with(trainer, train, TABLE.valid), made[0]
-
-
-def kill_in_fourth_epoch(progress: FitProgress) -> None:
-    """A progress callback."""
-    if progress.point.epoch > 3.5:
-        raise KilledError

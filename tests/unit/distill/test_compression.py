@@ -18,12 +18,11 @@ from dynens.models.batches import TensorBatch
 from dynens.models.quantize import quantize_graph
 from tests.unit.distill.students import (
     TABLE,
-    KilledError,
     fit,
-    kill_in_fourth_epoch,
     learner_of,
     teaching_of,
 )
+from tests.unit.killed import KilledError, kill_after
 
 COMPRESSED = {"pruning": {"share": 0.5, "mutual": 0.5}, "quantisation_aware": {"weight": 1.0}}
 
@@ -43,7 +42,7 @@ def test_a_continued_compression_equals_an_undisturbed_one(tmp_path: Path) -> No
     where = {"taught": compressed_teaching(), "checkpoint_dir": tmp_path}
     killed = learner_of(ema_decay=0.9)
     with pytest.raises(KilledError):
-        fit(killed, COMPRESSED, progress=kill_in_fourth_epoch, **where)
+        fit(killed, COMPRESSED, progress=kill_after(3.5), **where)
     report, _ = fit(continued, COMPRESSED, taught=compressed_teaching(), checkpoint_dir=tmp_path)
     assert report.curve == expected.curve
     np.testing.assert_array_equal(

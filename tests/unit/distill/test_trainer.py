@@ -21,13 +21,12 @@ from dynens.models.training import CHECKPOINT
 from tests.unit.distill.students import (
     PRIOR,
     TABLE,
-    KilledError,
     OneVoice,
     fit,
-    kill_in_fourth_epoch,
     learner_of,
     teaching_of,
 )
+from tests.unit.killed import KilledError, kill_after
 
 EVERYTHING = {
     "follow_weakness": True,
@@ -59,7 +58,7 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
             learner_of(**options),
             EVERYTHING,
             checkpoint_dir=tmp_path,
-            progress=kill_in_fourth_epoch,
+            progress=kill_after(3.5),
         )
     continued = learner_of(**options)
     report, second = fit(continued, EVERYTHING, checkpoint_dir=tmp_path)
@@ -83,7 +82,7 @@ def test_every_term_works_on_a_gpu(tmp_path: Path) -> None:
             learner_of("cuda"),
             EVERYTHING,
             checkpoint_dir=tmp_path,
-            progress=kill_in_fourth_epoch,
+            progress=kill_after(3.5),
         )
     continued = learner_of("cuda")
     fit(continued, EVERYTHING, checkpoint_dir=tmp_path)

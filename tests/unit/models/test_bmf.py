@@ -16,10 +16,10 @@ from dynens.config.learner import GibbsConfig, LearnerConfig
 from dynens.errors import ConfigError, TrainingError
 from dynens.metrics import auc
 from dynens.models import gibbs
-from dynens.models.base import FitProgress
 from dynens.models.bmf import BMFLearner
 from dynens.models.gibbs import Sampler, heard_rows, vector_length
 from dynens.models.pairs import LONGEST_PRODUCT
+from tests.unit.killed import KilledError, kill_after
 from tests.unit.models.tables import TinyStats
 
 NO_STATS = TinyStats(np.zeros((0, 2), np.float32), (), ())
@@ -191,13 +191,8 @@ def test_unknown_ids_are_what_is_expected_of_any(fitted: BMFLearner) -> None:
 def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     whole = learner_of()
     report = whole.fit(TRAIN, VALID)
-
-    def kill(progress: FitProgress) -> None:
-        if progress.point.epoch >= 40:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        learner_of().fit(TRAIN, VALID, checkpoint_dir=tmp_path, progress=kill)
+    with pytest.raises(KilledError):
+        learner_of().fit(TRAIN, VALID, checkpoint_dir=tmp_path, progress=kill_after(39))
     seen: list[float] = []
     again = learner_of()
     continued = again.fit(

@@ -12,11 +12,12 @@ from dynens.batch import FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError
 from dynens.metrics import auc
-from dynens.models.base import BaseLearner, FitProgress
+from dynens.models.base import BaseLearner
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import MODELS, build_learner, load_learner
 from dynens.models.training import CHECKPOINT
+from tests.unit.killed import KilledError, kill_after
 from tests.unit.models.tables import TinyTable, tiny_table
 
 TABLE = tiny_table(multi_valued=True)
@@ -119,17 +120,10 @@ def test_a_learner_trained_on_a_gpu_is_saved_for_any_machine(tmp_path: Path) -> 
 
 @needs_gpu
 def test_a_killed_training_goes_on_on_a_gpu(tmp_path: Path) -> None:
-    class KilledError(Exception):
-        pass
-
-    def kill(progress: FitProgress) -> None:
-        if progress.point.epoch >= 2:
-            raise KilledError
-
     config = config_of("dnn", device="cuda")
     learner = build_learner(config, TABLE.layout, TABLE.stats, 1)
     with pytest.raises(KilledError):
-        learner.fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill)
+        learner.fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill_after(1.9))
     assert (tmp_path / CHECKPOINT).exists()
     continued = fitted(config, checkpoint_dir=tmp_path).predict_logits(TABLE.valid)
     # Sums on a GPU are not in a fixed order: near, not equal.

@@ -14,9 +14,9 @@ from dynens.config.learner import GibbsConfig, LearnerConfig
 from dynens.layers.effects import FieldColumn, FieldEffects
 from dynens.metrics import auc
 from dynens.models import effects
-from dynens.models.base import FitProgress
 from dynens.models.bmf import BMFLearner
 from dynens.models.effects import Effects, most_telling, other_fields
+from tests.unit.killed import KilledError, kill_after
 from tests.unit.models.tables import TinyStats
 
 NO_STATS = TinyStats(np.zeros((0, 2), np.float32), (), ())
@@ -150,13 +150,8 @@ def test_values_never_seen_add_nothing(tmp_path: Path) -> None:
 def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     whole, again = learner_of(), learner_of()
     whole.fit(TRAIN, VALID)
-
-    def kill(progress: FitProgress) -> None:
-        if progress.point.epoch >= 40:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        learner_of().fit(TRAIN, VALID, checkpoint_dir=tmp_path, progress=kill)
+    with pytest.raises(KilledError):
+        learner_of().fit(TRAIN, VALID, checkpoint_dir=tmp_path, progress=kill_after(39))
     again.fit(TRAIN, VALID, checkpoint_dir=tmp_path)
     np.testing.assert_array_equal(again.predict_logits(VALID), whole.predict_logits(VALID))
 

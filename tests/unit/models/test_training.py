@@ -26,6 +26,7 @@ from dynens.models.optim import (
     reproducible,
 )
 from dynens.models.training import CHECKPOINT, weighted_bce
+from tests.unit.killed import KilledError, kill_after
 from tests.unit.models.tables import config_of, tiny_table
 
 TABLE = tiny_table(multi_valued=True)
@@ -97,10 +98,6 @@ def test_non_finite_loss_stops_with_the_last_good_checkpoint(tmp_path: Path) -> 
         assert value.isfinite().all()
 
 
-class KilledError(Exception):
-    """Stands for the death of the worker."""
-
-
 @pytest.mark.parametrize("of_another", [False, True])
 def test_a_checkpoint_that_cannot_be_continued_is_named(tmp_path: Path, of_another: bool) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
@@ -124,15 +121,11 @@ def test_a_checkpoint_that_cannot_be_continued_is_named(tmp_path: Path, of_anoth
 def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str, object]) -> None:
     config = config_of(max_epochs=6, **options)
 
-    def kill_in_fourth_epoch(progress: FitProgress) -> None:
-        if progress.point.epoch > 3.5:
-            raise KilledError
-
     undisturbed = learner_of(config)
     expected = undisturbed.fit(TABLE.train, TABLE.valid)
     with pytest.raises(KilledError):
         learner_of(config).fit(
-            TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill_in_fourth_epoch
+            TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill_after(3.5)
         )
     continued = learner_of(config)
     epochs: list[float] = []
@@ -162,14 +155,10 @@ def test_a_cosine_takes_the_rate_to_zero_over_all_epochs(tmp_path: Path, kill: b
     """No plateau ends it, and a continued run stands where it was on the curve."""
     config = config_of(schedule="cosine", max_epochs=6, patience=1, max_decays=0)
 
-    def die_in_fourth_epoch(progress: FitProgress) -> None:
-        if progress.point.epoch > 3.5:
-            raise KilledError
-
     if kill:
         with pytest.raises(KilledError):
             learner_of(config).fit(
-                TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=die_in_fourth_epoch
+                TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill_after(3.5)
             )
     report = learner_of(config).fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path)
     steps = -(-len(TABLE.train) // 64)
