@@ -24,7 +24,6 @@ requests; the table shows the median of rounds with the smallest and largest.
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
