@@ -129,7 +129,7 @@ class Layers:
         request, batch = self._parsed(body)
         scores = self.engine.score(batch, system=system)
         report = {"hard_wanted": scores.hard_wanted, "hard_granted": scores.hard_granted}
-        self.codec.render(request, scores, self.model, report)
+        self.codec.render(request, batch, scores, self.model, report)
 
 
 def time_round(layers: Layers, repeats: int) -> dict[str, float]:

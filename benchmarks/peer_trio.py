@@ -50,7 +50,7 @@ class Trio:
             start += len(batch)
             scores = Scores(part, np.ones(len(part), np.int32), len(part), len(part))
             report = {"hard_wanted": len(part), "hard_granted": len(part)}
-            answers.append(self.codec.render(request, scores, self.model, report).body)
+            answers.append(self.codec.render(request, batch, scores, self.model, report).body)
         return answers
 
     def _score(self, batches: list[Rows]) -> np.ndarray:

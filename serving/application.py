@@ -124,9 +124,9 @@ class Application:
         if prefix and path.startswith(prefix):
             path = path[len(prefix) :] or "/"
         headers = header_map(scope["headers"])
+        path = path.rstrip("/") or "/"
         if self._authorization is not None and path not in _OPEN_PATHS:
             self._authorize(headers)
-        path = path.rstrip("/") or "/"
         if path.startswith(_VERSIONS):  # only one answers
             path = path.replace(f"/versions/{self.model.version}", "", 1)
         codec = CODECS.get(path)
@@ -143,7 +143,8 @@ class Application:
 
     def _authorize(self, headers: Mapping[bytes, bytes]) -> None:
         assert self._authorization is not None
-        given = headers.get(b"authorization", b"")
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given = scheme.capitalize() + b" " + token.strip()
         if not hmac.compare_digest(given, self._authorization):
             raise RequestError(
                 401,
@@ -167,7 +168,7 @@ class Application:
             scores = await self._score(model, rows, progress, receive)
         scored_s = engine.clock()
         elapsed_ms = (scored_s - progress.arrival_s) * 1e3
-        response = codec.render(request, scores, model, _report(scores, progress, elapsed_ms))
+        response = codec.render(request, rows, scores, model, _report(scores, progress, elapsed_ms))
         now = engine.clock()
         gate.reply_cost.observe(len(rows), now - scored_s, now)
         if now > progress.deadline_s:

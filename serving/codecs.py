@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from dynens.batch import IdColumns, Rows
+from dynens.batch import Candidates, IdColumns, Rows
 from dynens.config.serving import LimitsConfig
 from dynens.engine import Engine, Scores
 from serving.errors import RequestError
@@ -29,6 +29,7 @@ class Model:
         context_fields: those that candidates of a ranking request share.
         told_fields: the raw inputs that no table knows, nor the user's key: a ranking request tells
             them, or they are missing.
+        user_fields: those that the user table knows, its key aside: missing for other users.
         user_key: the schema's name of the user's key, or None.
         version: of the bundle.
         dynens_version: that wrote it.
@@ -41,6 +42,7 @@ class Model:
     fields: dict[str, Field]
     context_fields: dict[str, Field]
     told_fields: frozenset[str]
+    user_fields: frozenset[str]
     user_key: str | None
     version: str
     dynens_version: str
@@ -55,11 +57,14 @@ class Model:
             f.name: Field(f.name, f.kind, f.entity, encoder.separators_of(f.name))
             for f in encoder.input_fields
         }
+        joined = encoder.joined_fields
+        of_user = {name for name in joined & fields.keys() if fields[name].entity == "user"}
         return cls(
             engine=engine,
             fields=fields,
             context_fields={n: f for n, f in fields.items() if f.entity != "item"},
-            told_fields=frozenset(fields.keys() - encoder.joined_fields - {encoder.user_key}),
+            told_fields=frozenset(fields.keys() - joined - {encoder.user_key}),
+            user_fields=frozenset(of_user - {encoder.user_key}),
             user_key=encoder.user_key,
             version=manifest.bundle_version,
             dynens_version=manifest.dynens_version,
@@ -92,7 +97,7 @@ class Codec(ABC, Generic[Request]):
 
     @abstractmethod
     def render(
-        self, request: Request, scores: Scores, model: Model, report: dict[str, Any]
+        self, request: Request, rows: Rows, scores: Scores, model: Model, report: dict[str, Any]
     ) -> Response:
         """The answer, with what it says about itself."""
 
@@ -111,8 +116,14 @@ class InferCodec(Codec[InferRequest]):
         return model.engine.encoder.encode_columns(request.columns)
 
     def render(
-        self, request: InferRequest, scores: Scores, model: Model, report: dict[str, Any]
+        self,
+        request: InferRequest,
+        rows: Rows,
+        scores: Scores,
+        model: Model,
+        report: dict[str, Any],
     ) -> Response:
+        del rows
         report["bundle_version"] = model.version
         if len(request.columns) < len(model.fields):
             report["missing_fields"] = ",".join(
@@ -147,14 +158,22 @@ class RankCodec(Codec[RankRequest]):
         return model.engine.encode_rank(request.user, request.context, request.candidates)
 
     def render(
-        self, request: RankRequest, scores: Scores, model: Model, report: dict[str, Any]
+        self, request: RankRequest, rows: Rows, scores: Scores, model: Model, report: dict[str, Any]
     ) -> Response:
         report["bundle_version"] = model.version
-        missing = model.told_fields - request.context.keys()
+        encoder = model.engine.encoder
+        missing = model.told_fields
         if request.user is None and model.user_key in model.fields:
             missing |= {model.user_key}
+        elif request.user is not None and encoder.count_strangers("user", [request.user]):
+            missing |= model.user_fields
+        missing -= request.context.keys()
         if missing:
             report["missing_fields"] = ",".join(sorted(missing))
+        if not isinstance(rows, Candidates):  # which are of the table, all of them
+            strangers = encoder.count_strangers("item", request.candidates)
+            if strangers:
+                report["unknown_items"] = strangers
         return Response(200, render_rank(request, scores, report))
 
 

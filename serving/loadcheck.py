@@ -53,9 +53,9 @@ def check_server(
             pass
     except urllib.error.HTTPError as e:
         if e.code < 500:  # a server under load may well answer 503 or 504
+            remedy = _REMEDIES.get(e.code, f"give the address of a server of {run}")
             raise BadInputError(
-                f"{address} answers {e.code} ({_sentence(e.read())}); give the address of a server "
-                f"of {run}."
+                f"{address} answers {e.code} ({_sentence(e.read())}); {remedy}."
             ) from e
     except (OSError, ValueError, http.client.HTTPException) as e:
         reason = getattr(e, "reason", None) or e
@@ -63,6 +63,12 @@ def check_server(
             f"nothing answers at {url} ({reason}); start `dynens serve {run}`, or give its address "
             "as http://host:port."
         ) from e
+
+
+_REMEDIES = {
+    401: "name the variable that holds its token as --bearer-token-env",
+    413: "ask for fewer --rows-per-request",
+}
 
 
 def _sentence(body: bytes) -> str:

@@ -199,7 +199,7 @@ class _Page(Collector):
             ("dynens_rows", "Rows answered, by route.", "route", t["rows"]),
             ("dynens_degraded", "Answers with fewer hard rows than wanted.", "why", t["degraded"]),
             ("dynens_oov_values", "Values outside the vocabulary.", "field", t["oov"]),
-            ("dynens_bundle_swaps", "Attempts to change the bundle.", "outcome", t["swaps"]),
+            ("dynens_bundle_swaps", "Changes of a replica's bundle.", "outcome", t["swaps"]),
         )
         for name, text, label, values in labelled:
             family = CounterMetricFamily(name, text, labels=[label])

@@ -26,7 +26,7 @@ _REPORT = {
     "elapsed_ms": {"type": "number", "description": "From arrival until the scores were ready."},
     "degraded": {"type": ["string", "null"], "enum": [None, "budget", "load"]},
     "bundle_version": {"type": "string"},
-    "missing_fields": {"type": "string", "description": "Fields left out, missing in every row."},
+    "missing_fields": {"type": "string", "description": "Fields missing in every row, by commas."},
 }
 _BUDGET_PARAMETER = {
     "name": "x-latency-budget-ms",
@@ -163,6 +163,13 @@ def _rank(model: Model, config: ServingConfig) -> dict[str, Any]:
     }
     answer = {
         "type": "object",
-        "properties": {"items": {"type": "array", "items": item}, **_REPORT},
+        "properties": {
+            "items": {"type": "array", "items": item},
+            **_REPORT,
+            "unknown_items": {
+                "type": "integer",
+                "description": "Candidates that the item table does not have, if any.",
+            },
+        },
     }
     return _operation("Rank candidates for a user, best first.", body, answer)

@@ -10,11 +10,13 @@ import numpy as np
 import orjson
 
 from dynens.config.serving import LimitsConfig
+from dynens.data.reading.values import canonical
 from dynens.engine import Scores
 from serving.errors import RequestError, bad_request
 from serving.tensors import MAX_WIDTH, Field
 from serving.v2 import loads
 
+_MOST_NAMES = 20
 _KEYS = frozenset({"user_id", "context", "candidates", "top_k", "latency_budget_ms"})
 
 
@@ -60,18 +62,30 @@ def parse_rank(
         name = min(map(str, unknown))[:60]
         raise bad_request(f"unknown key {name!r}; the body takes {', '.join(sorted(_KEYS))}")
     context = _context(document.get("context"), context_fields, limits)
-    named = document.get(user_key, context.get(user_key)) if user_key else None
-    user = document.get("user_id", named)
-    if isinstance(user, bool) or not isinstance(user, (str, int, float, type(None))):
-        raise bad_request("'user_id' must be a string or a number")
-    _check_length("user_id", user, limits)
+    named = (document.get("user_id"), document.get(user_key), context.get(user_key or ""))
     return RankRequest(
-        user=user,
+        user=_user([user for user in named if user is not None], limits),
         context=context,
         candidates=_candidates(document.get("candidates"), limits),
         top_k=_top_k(document.get("top_k")),
         budget=document.get("latency_budget_ms"),
     )
+
+
+def _user(given: list[object], limits: LimitsConfig) -> str | int | float | None:
+    for user in given:
+        if isinstance(user, bool) or not isinstance(user, (str, int, float)):
+            raise bad_request("'user_id' must be a string or a number")
+        _check_length("user_id", user, limits)
+        if canonical(user) != canonical(given[0]):
+            raise bad_request("the request names two users; name one, in one place")
+    return given[0] if given else None  # type: ignore[return-value]
+
+
+def _shown(fields: Mapping[str, Field]) -> str:
+    names = list(fields)
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return (", ".join(names[:_MOST_NAMES]) or "none") + more
 
 
 def _candidates(value: object, limits: LimitsConfig) -> list[str | int | float]:
@@ -102,7 +116,7 @@ def _context(
     unknown = value.keys() - context_fields.keys()
     if unknown:
         raise bad_request(
-            f"context has no field {min(unknown)[:60]!r}; GET /v2/models/dynens lists the fields"
+            f"the context takes no field {min(unknown)[:60]!r}; it takes {_shown(context_fields)}"
         )
     for name, entry in value.items():
         _check_entry(context_fields[name], entry, limits)

@@ -77,9 +77,13 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
+def _status(status: object) -> str:
+    return "no answer" if str(status) == "0" else str(status)
+
+
 def print_load(console: Console, load: Mapping[str, Any]) -> None:
     """Print what a load test's client saw."""
-    errors = ", ".join(f"{n} × {status}" for status, n in load["errors"].items()) or "none"
+    errors = ", ".join(f"{n} × {_status(s)}" for s, n in load["errors"].items()) or "none"
     lines = (
         f"offered {load['offered_qps']:.1f} requests/s of {load['rows_per_request']} rows for "
         f"{load['duration_s']:.0f} s; answered {load['achieved_qps']:.1f}/s",

@@ -156,6 +156,11 @@ class RowEncoder:
         """Which of the encoders read a raw column."""
         return self._positions.get(column or "", ())
 
+    def count_strangers(self, entity: Entity, keys: Sequence[Any]) -> int:
+        """How many of the keys an entity's table lacks; none where there is no such table."""
+        tables = [table for table in self.entities if table.entity == entity]
+        return sum(table.rows_of(keys).count(len(table.keys)) for table in tables)
+
     def separators_of(self, column: str) -> tuple[str | None, ...]:
         """At which the fields that read a raw column split its texts into lists."""
         specs = (self.encoders[position].spec for position in self.positions_of(column))

@@ -120,6 +120,34 @@ def test_ranking_says_what_no_table_and_no_context_tells(app: Application) -> No
     assert call(app, "POST", RANK, body).json()["missing_fields"] == "hour,user_id"
 
 
+def test_ranking_says_which_keys_no_table_has(app: Application) -> None:
+    context = {"hour": 3, "town": "Oslo"}
+    body = {"user_id": 5, "context": context, "candidates": ["i1", "never seen", "i2", "nor this"]}
+    answer = call(app, "POST", RANK, body).json()
+    assert answer["unknown_items"] == 2
+    assert "missing_fields" not in answer
+    stranger = {"user_id": "never seen", "context": context, "candidates": ["i1"]}
+    answer = call(app, "POST", RANK, stranger).json()
+    assert answer["missing_fields"] == "age"
+    assert "unknown_items" not in answer
+
+
+def test_a_request_has_one_user(app: Application) -> None:
+    body = {"user_id": 5, "candidates": ["i1"]}
+    alike = {**body, "context": {"hour": 3, "user_id": "5"}}
+    assert call(app, "POST", RANK, alike).status == 200
+    refused = call(app, "POST", RANK, {**body, "context": {"hour": 3, "user_id": 6}})
+    assert (refused.status, refused.json()["error"][:26]) == (400, "the request names two user")
+
+
+def test_an_items_field_is_no_context(app: Application) -> None:
+    body = {"user_id": 5, "context": {"price": 3}, "candidates": ["i1"]}
+    message = call(app, "POST", RANK, body).json()["error"]
+    start = "the context takes no field 'price'; it takes "
+    assert message.startswith(start)
+    assert set(message.removeprefix(start).split(", ")) == {"user_id", "town", "age", "hour"}
+
+
 @pytest.mark.parametrize("keys", [["i1", "i2", "i3"], ["i1", "never seen", "i2"], ["i3", " i2"]])
 def test_known_items_and_strangers_rank_alike(app: Application, engine: Engine, keys: Any) -> None:
     """Items of the table take a shorter way; one stranger sends its request the long way."""
@@ -251,8 +279,11 @@ def test_a_token_is_asked_for_everywhere_but_at_health(engine: Engine) -> None:
     assert (refused.status, refused.headers.get("www-authenticate")) == (401, "Bearer")
     assert call(app, "POST", RANK, body, Authorization="Bearer wrong").status == 401
     assert call(app, "POST", RANK, body, Authorization="Bearer s3cret").status == 200
+    assert call(app, "POST", RANK, body, Authorization="bearer s3cret").status == 200
+    assert call(app, "POST", RANK, body, Authorization="s3cret").status == 401
     assert call(app, "GET", "/metrics").status == 401
     assert call(app, "GET", "/v2/health/ready").status == 200
+    assert call(app, "GET", "/v2/health/ready/").status == 200
 
 
 def test_queue_time_counts_and_a_spent_budget_is_a_504(engine: Engine) -> None:

@@ -197,16 +197,26 @@ def test_a_load_that_nobody_answers_is_refused(run: Path) -> None:
         check_server("notaurl", run, 5)
 
 
-@pytest.mark.parametrize(("status", "is_refused"), [(200, False), (503, False), (400, True)])
-def test_a_server_of_another_run_is_refused_in_its_own_words(
-    run: Path, status: int, is_refused: bool
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (200, None),
+        (503, None),
+        (400, "give the address of a server of"),
+        (401, "--bearer-token-env"),
+        (413, "fewer --rows-per-request"),
+    ],
+)
+def test_a_refusal_is_told_in_the_servers_words_and_with_a_remedy(
+    run: Path, status: int, remedy: str | None
 ) -> None:
     with answering(lambda _: status, b'{"error": "there is no field u"}') as url:
-        if is_refused:
-            with pytest.raises(BadInputError, match=r"answers 400 \(there is no field u\)"):
-                check_server(url, run, 5)
-        else:
+        if remedy is None:
             check_server(url, run, 5)
+        else:
+            says = rf"answers {status} \(there is no field u\); .*{remedy}"
+            with pytest.raises(BadInputError, match=says):
+                check_server(url, run, 5)
 
 
 def test_a_server_that_asks_for_a_token_gets_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
