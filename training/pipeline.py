@@ -102,6 +102,8 @@ def fit(
     with no_empty_folders(run.root):
         is_new = not os.path.exists(run.config)
         run.start(settings, resume=resume, normalised=_normalised)
+        if resume and is_new:
+            watcher.warned(f"there was no run in {out} to continue; a new one begins there")
         with run.locked():
             linked: set[str] = set()
             try:

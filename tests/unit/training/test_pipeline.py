@@ -168,6 +168,29 @@ def test_a_run_may_go_on_with_fewer_cores_but_not_with_other_settings(
         fit(dataset, RunConfig(seed=2), out, resume=True)
 
 
+def test_going_on_with_a_run_that_is_not_there_says_so(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Heard(pipeline.Watcher):
+        def __init__(self) -> None:
+            self.warnings: list[str] = []
+
+        def warned(self, text: str) -> None:
+            self.warnings.append(text)
+
+    def stopped(_: RayConfig) -> None:
+        raise TrainingError("stopped")
+
+    monkeypatch.setattr(pipeline, "cluster", stopped)
+    said = []
+    for _ in range(2):
+        watcher = Heard()
+        with pytest.raises(TrainingError):
+            fit(dataset_of(table), RunConfig(), tmp_path / "run", resume=True, watcher=watcher)
+        said.append(any("no run in" in text for text in watcher.warnings))
+    assert said == [True, False]
+
+
 def test_a_run_that_another_process_works_on_is_left_alone(table: Path, tmp_path: Path) -> None:
     dataset, out = dataset_of(table), tmp_path / "run"
     started(dataset, out, resume=False)
