@@ -18,19 +18,20 @@ much as their sum, which any other interplay of the two makes it tell as well: 4
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from dynens.data.encoding.fields import numbers_of
+from dynens.data.inference.drafts import Draft, Sample
 from dynens.data.inference.evidence import (
     COPY_AUC,
     LEAK_AUC,
     Labels,
+    beyond,
     chi2_of,
     halves,
     held_out_auc,
@@ -53,7 +54,6 @@ _ALIKE = 2.0  # times that one of two columns may spread more than the other
 _MIN_KNOWN = 0.5
 _FAR = 10.0  # deviations at which encoders cut a scale off
 _RANGES, _OWN_RANGES = 10, 40
-_SMOOTHING = 10.0
 _TELLS_MORE = 0.1  # AUC of one of two columns above the other's
 
 Floats = npt.NDArray[np.float64]
@@ -80,22 +80,6 @@ class _Pair:
 
 
 @dataclass(frozen=True)
-class Differences:
-    """What was found.
-
-    Attributes:
-        fields: the fields, some with an `apart_from`.
-        copies: columns that give the label away by a difference, with the reason; their fields are
-            left out.
-        warnings: differences that nearly do, or do by who knows which of the two.
-    """
-
-    fields: list[FieldSpec]
-    copies: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class _Found:
     """A pair that tells the label, by how much, and the AUC of its difference."""
 
@@ -104,46 +88,42 @@ class _Found:
     auc: float
 
 
-def apart_fields(fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels) -> Differences:
-    """The fields, with `apart_from` where the difference of two of them tells the label.
+def apart_fields(draft: Draft, sample: Sample) -> Draft:
+    """`apart_from` where the difference of two fields tells the label.
 
     Where it is the label, the one that is only known afterwards is left out, and the others are
-    looked at again; where neither is known to be that one, the difference is no feature.
-
-    Args:
-        fields: as inferred.
-        sample: (joined) rows, decimals behind points.
-        labels: (N,) of these rows.
+    looked at again; where neither is known to be that one, the difference is no feature, and warns,
+    as does one that nearly is the label.
     """
-    step = -(-len(labels) // _ROWS)
-    kept = np.arange(0, len(labels), step)
-    sample, labels = sample.take(pa.array(kept)), labels[kept]
-    chosen = [spec for spec in fields if _is_measure(spec)][:_MAX_FIELDS]
-    values = {spec.name: numbers_of(sample[spec.source], spec) for spec in chosen}
-    result = Differences(list(fields))
+    sample = sample.thinned(_ROWS)
+    labels = sample.labels
+    chosen = [spec for spec in draft.fields if _is_measure(spec)][:_MAX_FIELDS]
+    values = {spec.name: numbers_of(sample.table[spec.source], spec) for spec in chosen}
+    left_out: dict[str, str] = {}
+    warnings: list[str] = []
     untold: set[frozenset[str]] = set()
     while True:
-        chosen = [spec for spec in chosen if spec.source not in result.copies]
+        chosen = [spec for spec in chosen if spec.source not in left_out]
         numbers = [values[spec.name] for spec in chosen]
         found = _found(chosen, numbers, labels, untold)
         copies = [one for one in found if one.auc >= COPY_AUC]
         for one in copies:
             taker, owner = chosen[one.pair.taker], chosen[one.pair.owner]
-            if result.copies.keys() & {taker.source, owner.source}:
+            if left_out.keys() & {taker.source, owner.source}:
                 continue
             later = _later(one.pair, chosen, numbers, labels)
             if later is None:
                 untold.add(frozenset((taker.name, owner.name)))
-                result.warnings.append(_told(one, taker, owner, "gives the label away"))
+                warnings.append(_told(one, taker, owner, "gives the label away"))
             else:
                 other = owner if later is taker else taker
                 why = f"{_WHAT[one.pair.scale]} it and {other.name} are gives the label away"
-                result.copies[later.source] = f"{why} completely (held-out AUC 1)"
+                left_out[later.source] = f"{why} completely (held-out AUC 1)"
         if not copies:
             break
-    result.fields[:] = [spec for spec in fields if spec.source not in result.copies]
-    _tie(result, chosen, found)
-    return result
+    fields = [spec for spec in draft.fields if spec.source not in left_out]
+    warnings += _tie(fields, chosen, found)
+    return draft.then(fields, left_out, warnings)
 
 
 def _found(
@@ -193,19 +173,20 @@ def _later(
     return specs[later] if alone[later] - min(alone.values()) > _TELLS_MORE else None
 
 
-def _tie(result: Differences, specs: Sequence[FieldSpec], found: Sequence[_Found]) -> None:
-    """Give the fields of the pairs what they are apart from, and warn of what may be leaks."""
-    place = {spec.name: at for at, spec in enumerate(result.fields)}
+def _tie(fields: list[FieldSpec], specs: Sequence[FieldSpec], found: Sequence[_Found]) -> list[str]:
+    """Give the fields of the pairs what they are apart from; warnings of what may be leaks."""
+    place, warnings = {spec.name: at for at, spec in enumerate(fields)}, []
     for one in found:
         pair = one.pair
-        taker, owner = (result.fields[place[specs[i].name]] for i in (pair.taker, pair.owner))
+        taker, owner = (fields[place[specs[i].name]] for i in (pair.taker, pair.owner))
         reason = f"{_WHAT[pair.scale]} it and {owner.name} are tells the label (χ² {one.chi2:.0f})"
         update = {"apart_from": owner.name, "why": f"{taker.why}; {reason}"}
         for spec, changed in ((taker, update), (owner, {})):
             changed = {**changed, "transform": pair.scale}
-            result.fields[place[spec.name]] = spec.model_copy(update=changed)
+            fields[place[spec.name]] = spec.model_copy(update=changed)
         if one.auc >= LEAK_AUC:
-            result.warnings.append(_told(one, taker, owner, "nearly tells the label"))
+            warnings.append(_told(one, taker, owner, "nearly tells the label"))
+    return warnings
 
 
 def _told(one: _Found, taker: FieldSpec, owner: FieldSpec, what: str) -> str:
@@ -293,11 +274,7 @@ def _chi2(
     """χ² of the module's equation, beyond what the ranges of `known` differences tell."""
     own = [ranges(values[i], _OWN_RANGES) for i in (pair.taker, pair.owner)]
     rest = labels.astype(np.float64)
-    rest -= rest.mean()
-    for _ in range(3):
-        for codes in (*own, *known):
-            counts, sums = np.bincount(codes), np.bincount(codes, rest)
-            rest = rest - (sums / (counts + _SMOOTHING))[codes]
+    rest = beyond(rest - rest.mean(), (*own, *known), rounds=3)
     return chi2_of(ranges(_difference(pair, values, sign), _RANGES), rest)
 
 

@@ -29,9 +29,11 @@ import pyarrow as pa
 
 from dynens.data.columns import unused_name
 from dynens.data.encoding.fields import derived, numbers_of
+from dynens.data.inference.drafts import Draft, Sample
 from dynens.data.inference.evidence import Labels, halves, ranges
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.values import canonical_codes
+from dynens.metrics import sigmoid
 from dynens.schema import FieldSpec, VocabularyPolicy
 
 _ROWS = 60_000
@@ -92,43 +94,30 @@ class _Pair:
         return len(cells) / int(np.count_nonzero(np.bincount(cells)))
 
 
-def crossed_fields(
-    fields: Sequence[FieldSpec],
-    sample: pa.Table,
-    labels: Labels,
-    distance: float = 1.0,
-    later: npt.NDArray[np.bool_] | None = None,
-) -> list[FieldSpec]:
-    """The fields, and behind them the pairs of them that tell the label.
-
-    Args:
-        fields: as inferred.
-        sample: (joined) rows.
-        labels: (N,) of these rows.
-        distance: rows of the whole table per row of the sample.
-        later: (N,) which rows are of the later half, where that is known.
-    """
-    step = -(-len(labels) // _ROWS)
-    kept = np.arange(0, len(labels), step)
-    sample, labels = sample.take(pa.array(kept)), labels[kept]
-    sides = _sides(fields, sample)
-    result, half = list(fields), halves(len(labels)) if later is None else later[kept]
+def crossed_fields(draft: Draft, sample: Sample) -> Draft:
+    """Behind the fields the pairs of them that tell the label."""
+    sample = sample.thinned(_ROWS)
+    table, labels = sample.table, sample.labels
+    sides = _sides(draft.fields, table)
     if len(sides) < 2:
-        return result
-    model = _single_fields(fields, sides, sample, labels)
-    pairs = _telling(sides[:_MAX_FIELDS], model.rest, half, distance * step)
-    while pairs and len(result) < len(fields) + _MAX_FOUND:
+        return draft
+    result, half = list(draft.fields), sample.later
+    if half is None:
+        half = halves(len(labels))
+    model = _single_fields(draft.fields, sides, table, labels)
+    pairs = _telling(sides[:_MAX_FIELDS], model.rest, half, sample.distance)
+    while pairs and len(result) < len(draft.fields) + _MAX_FOUND:
         scores = [_score(pair, model.rest, half) for pair in pairs]
         best = int(np.argmax(scores))
         if scores[best] < _CERTAIN:
             break
         pair = pairs.pop(best)
         why = f"together they tell what neither tells alone (z {scores[best]:.0f})"
-        is_sparse = pair.rows_per_cell() * distance * step < _PLENTY
-        result = _with_pair(result, pair, _SPARSE if is_sparse else _POLICY, why, sample)
+        is_sparse = pair.rows_per_cell() * sample.distance < _PLENTY
+        result = _with_pair(result, pair, _SPARSE if is_sparse else _POLICY, why, table)
         model.add(pair.cells(), _CELL_RIDGE)
         model.fit(_MORE_ROUNDS)
-    return result
+    return draft.then(result)
 
 
 def _single_fields(
@@ -268,8 +257,8 @@ class _Additive:
         """Newton steps along each of the codes in turn."""
         for _ in range(rounds):
             for codes, ridge in self._codes:
-                p = 1 / (1 + np.exp(-self._logits))
+                p = sigmoid(self._logits)
                 slope = np.bincount(codes, self._labels - p)
                 curve = np.bincount(codes, p * (1 - p))
                 self._logits += np.clip(slope / (curve + ridge), -_STEP, _STEP)[codes]
-        self.rest = self._labels - 1 / (1 + np.exp(-self._logits))
+        self.rest = self._labels - sigmoid(self._logits)

@@ -9,7 +9,6 @@ over the n rows of each range is about 9 by chance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -17,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.encoding.fields import vectors
-from dynens.data.inference.evidence import Labels, chi2_of, ranges
+from dynens.data.inference.drafts import Draft, Sample
+from dynens.data.inference.evidence import chi2_of, ranges
 from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import to_numbers
 from dynens.schema import FieldSpec
@@ -31,38 +31,32 @@ _SPREAD = 0.1  # of the components' squares; less is lost on the one scale that 
 Floats = npt.NDArray[np.float64]
 
 
-def dot_fields(fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels) -> list[FieldSpec]:
-    """The fields, with `dot_with` where the dot product of two vectors tells the label.
+def dot_fields(draft: Draft, sample: Sample) -> Draft:
+    """`dot_with` where the dot product of two vectors tells the label.
 
     A vector has one product with a vector before it, the one that tells most.
-
-    Args:
-        fields: as inferred.
-        sample: (joined) rows.
-        labels: (N,) of these rows.
     """
-    result = list(fields)
+    fields, result = draft.fields, list(draft.fields)
     chosen = [i for i, spec in enumerate(fields) if spec.kind == "dense_vector"][:_MAX_FIELDS]
     if len(chosen) < 2:
-        return result
-    step = -(-len(labels) // _ROWS)
-    kept = np.arange(0, len(labels), step)
-    sample, labels = sample.take(pa.array(kept)), labels[kept]
-    matrices = {i: _matrix(sample[fields[i].source], fields[i]) for i in chosen}
+        return draft
+    sample = sample.thinned(_ROWS)
+    rest = sample.labels - sample.labels.mean()
+    matrices = {i: _matrix(sample.table[fields[i].source], fields[i]) for i in chosen}
     chosen = [i for i in chosen if _is_spread(matrices[i])]
     strongest = dict.fromkeys(chosen, _CERTAIN)
     for owner, taker in combinations(chosen, 2):
         if fields[owner].length != fields[taker].length:
             continue
         product = (matrices[owner] * matrices[taker]).sum(axis=1)
-        chi2 = chi2_of(ranges(product, _RANGES), labels - labels.mean())
+        chi2 = chi2_of(ranges(product, _RANGES), rest)
         if chi2 > strongest[taker]:
             strongest[taker] = chi2
             name = fields[owner].name
             reason = f"its dot product with {name} tells the label (χ² {chi2:.0f})"
             update = {"dot_with": name, "why": f"{fields[taker].why}; {reason}"}
             result[taker] = fields[taker].model_copy(update=update)
-    return result
+    return draft.then(result)
 
 
 def _is_spread(matrix: Floats) -> bool:

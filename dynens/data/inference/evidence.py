@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,23 @@ def chi2_of(codes: npt.NDArray[np.int64], rest: npt.NDArray[np.floating]) -> flo
     """
     counts, sums = np.bincount(codes)[1:], np.bincount(codes, rest)[1:]
     return float((sums**2 / np.maximum(counts, 1)).sum() / max(float((rest**2).mean()), 1e-12))
+
+
+def beyond(
+    rest: npt.NDArray[np.float64], known: Sequence[npt.NDArray[np.int64]], rounds: int
+) -> npt.NDArray[np.float64]:
+    """What is left of (N,) `rest` when the smoothed means of codes are taken away, in turn.
+
+    Args:
+        rest: (N,) the labels less their mean.
+        known: (N,) codes each, from -1 on, whose means are known.
+        rounds: how often, as what one of them leaves has means by the others.
+    """
+    for _ in range(rounds):
+        for codes in known:
+            counts, sums = np.bincount(codes + 1), np.bincount(codes + 1, rest)
+            rest = rest - (sums / (counts + _SMOOTHING))[codes + 1]
+    return rest
 
 
 def _rank_auc(

@@ -14,14 +14,12 @@ import pyarrow as pa
 from dynens.data.columns import check_roles, check_types, unusable_type, unused_name
 from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.amounts import inexact_ids, told_inexact
-from dynens.data.inference.apart import apart_fields
-from dynens.data.inference.crossed import crossed_fields
 from dynens.data.inference.decide import TEXT_WORDS, decide, is_id_name
-from dynens.data.inference.dots import dot_fields
+from dynens.data.inference.drafts import Draft, Sample
 from dynens.data.inference.evidence import Labels
 from dynens.data.inference.inferred import InferredSchema
 from dynens.data.inference.leaks import find_leak, named_after_leaks
-from dynens.data.inference.looked_up import lists_of_keys, looked_up_fields
+from dynens.data.inference.passes import tied
 from dynens.data.inference.passing import why_passing
 from dynens.data.inference.profile import ColumnProfile, profile_column
 from dynens.data.inference.roles import (
@@ -32,7 +30,6 @@ from dynens.data.inference.roles import (
     find_weight,
     may_be_time,
 )
-from dynens.data.inference.shared import shared_values
 from dynens.data.inference.time_fields import (
     age_fields,
     date_fields,
@@ -232,18 +229,16 @@ class _Inference:
             self._add(profile, roles)
 
     def _tie_fields(self, roles: Roles) -> None:
-        """What fields tell together: by distance, dot product, values in common, or as pairs."""
-        user = roles.user_key
-        fields = lists_of_keys(self._fields, self._sample)
-        fields = dot_fields(fields, self._sample, self._labels)
-        apart = apart_fields(fields, self._sample, self._labels)
-        shared = shared_values(apart.fields, self._sample, self._labels, user)
-        self._result.warnings += [*apart.warnings, *shared.warnings]
-        for name, why in (apart.copies | shared.copies).items():
-            self._exclude(name, why, True)
-        fields = looked_up_fields(shared.fields, self._sample, self._labels, user, self._items)
+        """Look at what fields tell together."""
         later = None if self._times is None else self._times > np.nanmedian(self._times)
-        self._fields = crossed_fields(fields, self._sample, self._labels, self._distance, later)
+        sample = Sample(
+            self._sample, self._labels, roles.user_key, self._items, later, self._distance
+        )
+        draft = tied(Draft(tuple(self._fields)), sample)
+        self._fields = list(draft.fields)
+        self._result.warnings += draft.warnings
+        for name, why in draft.excluded.items():
+            self._exclude(name, why, True)
 
     def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
         """Warn of texts that are a sign of something else."""

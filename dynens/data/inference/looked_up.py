@@ -8,7 +8,7 @@ is in a history says by itself that their categories meet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.columns import unused_name
-from dynens.data.inference.evidence import Labels
-from dynens.data.inference.shared import Meeting, Values, meeting_of, thinned, values_of
+from dynens.data.inference.drafts import Draft, Sample
+from dynens.data.inference.shared import ROWS, Meeting, Values, meeting_of, values_of
 from dynens.schema import FieldSpec
 
 _MIN_KEYS = 20
@@ -51,29 +51,15 @@ class _Key:
     is_unique: bool
 
 
-def looked_up_fields(
-    fields: Sequence[FieldSpec],
-    sample: pa.Table,
-    labels: Labels,
-    user: str | None = None,
-    items: Mapping[str, pa.Table] | None = None,
-) -> list[FieldSpec]:
-    """The fields, and behind them those that are looked up by the values of lists.
-
-    Args:
-        fields: as inferred.
-        sample: (joined) rows.
-        labels: (N,) of these rows.
-        user: the column that identifies the user.
-        items: entity tables by the column that identifies their rows, which is in them too.
-    """
-    result = list(fields)
-    if not any(spec.kind == "multi_valued" for spec in fields):
-        return result
-    texts: dict[str, int] = {}
-    rows, labels, users = thinned(sample, labels, user)
-    values = values_of(fields, rows, texts)
-    keys = [_key(v, sample, items or {}, texts) for v in values if not v.is_list]
+def looked_up_fields(draft: Draft, sample: Sample) -> Draft:
+    """Behind the fields those that are looked up by the values of lists."""
+    if not any(spec.kind == "multi_valued" for spec in draft.fields):
+        return draft
+    result, texts = list(draft.fields), dict[str, int]()
+    thinned = sample.thinned(ROWS)
+    labels, users = thinned.labels, thinned.users()
+    values = values_of(draft.fields, thinned.table, texts)
+    keys = [_key(v, sample, texts) for v in values if not v.is_list]
     for listed in (v for v in values if v.is_list):
         found = []
         for key in keys:
@@ -87,34 +73,29 @@ def looked_up_fields(
         found.sort(key=lambda one: -abs(one[0].error))
         first = {meeting.owner.spec.name: (meeting, key) for meeting, key in found[::-1]}
         for meeting, key in list(first.values())[::-1][:_MAX_FOUND]:
-            names = [*sample.column_names, *(spec.name for spec in result)]
+            names = [*sample.table.column_names, *(spec.name for spec in result)]
             result.append(_field(meeting, listed.spec, key.spec, names))
-    return result
+    return draft.then(result)
 
 
-def lists_of_keys(fields: Sequence[FieldSpec], sample: pa.Table) -> list[FieldSpec]:
-    """The fields; words that are another field's values as they are spelled are a list of these.
-
-    Args:
-        fields: as inferred.
-        sample: rows.
-    """
-    sample = sample.slice(0, _SPELLED_ROWS)
+def lists_of_keys(draft: Draft, sample: Sample) -> Draft:
+    """Words that are another field's values as they are spelled are a list of these."""
+    rows = sample.table.slice(0, _SPELLED_ROWS)
     texts: dict[str, int] = {}
-    single = values_of([f for f in fields if f.kind == "categorical"], sample, texts)
+    single = values_of([f for f in draft.fields if f.kind == "categorical"], rows, texts)
     result = []
-    for spec in fields:
+    for spec in draft.fields:
         if spec.fold_words and spec.separator is None:
             update = {"fold_words": False, "keep": "last", "max_len": None, "why": _KEYS}
             plain = spec.model_copy(update=update)
-            both = values_of([spec, plain], sample, texts)
+            both = values_of([spec, plain], rows, texts)
             for key in (np.unique(v.single) for v in single if v.spec.source != spec.source):
                 shares = [_share(listed, key) for listed in both]
                 if len(key) > _MIN_KEYS and len(both) > 1 and shares[1] >= max(0.5, shares[0]):
                     spec = plain
                     break
         result.append(spec)
-    return result
+    return draft.then(result)
 
 
 def _share(listed: Values, keys: Codes) -> float:
@@ -122,11 +103,9 @@ def _share(listed: Values, keys: Codes) -> float:
     return float(np.isin(listed.codes, keys).mean()) if len(listed.codes) else 0.0
 
 
-def _key(
-    values: Values, sample: pa.Table, items: Mapping[str, pa.Table], texts: dict[str, int]
-) -> _Key:
-    table = items.get(values.spec.source)
-    rows = sample if table is None else table
+def _key(values: Values, sample: Sample, texts: dict[str, int]) -> _Key:
+    table = sample.items.get(values.spec.source)
+    rows = sample.table if table is None else table
     (told,) = values_of([values.spec], rows, texts) or [values]
     return _Key(values.spec, values.single, told.single, rows, table is not None)
 

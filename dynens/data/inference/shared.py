@@ -13,7 +13,7 @@ popular, a long list and an active user meet more often, and tell nothing more b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -22,12 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.encoding.fitting import MAX_LEN
-from dynens.data.inference.evidence import COPY_AUC, LEAK_AUC, Labels
+from dynens.data.inference.drafts import Draft, Sample
+from dynens.data.inference.evidence import COPY_AUC, LEAK_AUC, Labels, beyond
 from dynens.data.reading.lists import split_lists, takes_beginnings
 from dynens.data.reading.values import canonical_codes
 from dynens.schema import FieldSpec
 
-_ROWS = 20_000
+ROWS = 20_000
 _LISTED = 1_000_000  # values of a list column that are looked at
 _MIN_DISTINCT = 10  # two of fewer values are found as a pair of categories (`crossed`)
 _MIN_NAMES = 5  # the same names mean the same, which tells with fewer rows than such a pair does
@@ -36,25 +37,9 @@ _MIN_MEETINGS = 20  # rows
 _MIN_OVERLAP = 0.2
 _MAX_PAIRS = 1000
 _CERTAIN = 5.0  # standard errors
-_SMOOTHING = 10.0
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """What was found.
-
-    Attributes:
-        fields: the fields, some with a `vocabulary_of`.
-        copies: fields that give the label away by a meeting, with the reason; they are left out.
-        warnings: meetings that nearly do.
-    """
-
-    fields: list[FieldSpec]
-    copies: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,68 +90,54 @@ class Meeting:
         )
 
 
-def shared_values(
-    fields: Sequence[FieldSpec], sample: pa.Table, labels: Labels, user: str | None = None
-) -> Sharing:
-    """The fields, with `vocabulary_of` where a meeting of two fields' values tells the label.
+def shared_values(draft: Draft, sample: Sample) -> Draft:
+    """`vocabulary_of` where a meeting of two fields' values tells the label.
 
-    Args:
-        fields: as inferred.
-        sample: (joined) rows.
-        labels: (N,) of these rows.
-        user: the column that identifies the user.
+    Where it gives the label away, the field is left out; where it nearly does, it warns.
     """
-    sample, labels, users = thinned(sample, labels, user)
-    values = values_of(fields, sample, {})
+    sample = sample.thinned(ROWS)
+    labels, users = sample.labels, sample.users()
+    values = values_of(draft.fields, sample.table, {})
     meetings = [
         _turned(meeting, labels)
         for a, b in _overlapping(values)
         if a.spec.source != b.spec.source
         if (meeting := meeting_of(a, b, labels, users)) is not None
     ]
-    return _assigned(fields, sorted(meetings, key=lambda m: -abs(m.error)))
+    return _assigned(draft, sorted(meetings, key=lambda m: -abs(m.error)))
 
 
-def thinned(sample: pa.Table, labels: Labels, user: str | None) -> tuple[pa.Table, Labels, Codes]:
-    """Every so many of the rows, their labels, and the codes of their users."""
-    step = -(-len(labels) // _ROWS)
-    kept = np.arange(0, len(labels), step)
-    sample, labels = sample.take(pa.array(kept)), labels[kept]
-    users = np.zeros(len(labels), np.int64)
-    if user is not None:
-        users = canonical_codes(sample[user])[1].astype(np.int64)
-    return sample, labels, users
-
-
-def _assigned(fields: Sequence[FieldSpec], meetings: Sequence[Meeting]) -> Sharing:
+def _assigned(draft: Draft, meetings: Sequence[Meeting]) -> Draft:
     """Every field one owner, by the most certain meetings."""
     owner_of: dict[str, str] = {}
     why: dict[str, str] = {}
-    result = Sharing([])
+    left_out: dict[str, str] = {}
+    warnings = []
     for meeting in meetings:
         sides = _sides(meeting, owner_of)
-        if sides is None or sides[0] in result.copies:
+        if sides is None or sides[0] in left_out:
             continue
         taker, owner = sides
         if meeting.auc >= COPY_AUC:
-            result.copies[taker] = f"it gives the label away completely: {meeting.why}"
+            left_out[taker] = f"it gives the label away completely: {meeting.why}"
             continue
         if meeting.auc >= LEAK_AUC or min(meeting.rates) == 0 or max(meeting.rates) == 1:
-            result.warnings.append(
+            warnings.append(
                 f"{taker} nearly tells the label ({meeting.why}); leave it out if it is only known "
                 "afterwards"
             )
         owner_of[taker], why[taker] = owner, meeting.why
-    lists = {spec.name for spec in fields if spec.kind == "multi_valued"}
-    for spec in fields:
+    lists = {spec.name for spec in draft.fields if spec.kind == "multi_valued"}
+    fields = []
+    for spec in draft.fields:
         if spec.name in owner_of:
             reasons = "; ".join(filter(None, (spec.why, why[spec.name])))
             owner = owner_of[spec.name]
             update = {"vocabulary_of": owner, "share": {spec.name, owner} <= lists, "why": reasons}
-            result.fields.append(spec.model_copy(update=update))
-        elif spec.name not in result.copies:
-            result.fields.append(spec)
-    return result
+            fields.append(spec.model_copy(update=update))
+        elif spec.name not in left_out:
+            fields.append(spec)
+    return draft.then(fields, left_out, warnings)
 
 
 def _sides(meeting: Meeting, owner_of: Mapping[str, str]) -> tuple[str, str] | None:
@@ -219,7 +190,7 @@ def _list_values(column: pa.ChunkedArray, spec: FieldSpec) -> tuple[pa.Array, Co
 
     The other rows count as empty.
     """
-    _, lengths = split_lists(column.slice(0, _ROWS // 20), spec.separator)
+    _, lengths = split_lists(column.slice(0, ROWS // 20), spec.separator)
     few = max(int(_LISTED / max(float(lengths.mean()) if len(lengths) else 1.0, 1.0)), 1)
     values, lengths = split_lists(column.slice(0, few), spec.separator, fold=spec.fold_words)
     rows = np.repeat(np.arange(len(lengths)), lengths)
@@ -266,9 +237,7 @@ def meeting_of(a: Values, b: Values, labels: Labels, users: Codes) -> Meeting | 
     if not _MIN_MEETINGS <= num_meets <= len(labels) - _MIN_MEETINGS:
         return None
     rest = labels.astype(np.float64) - labels.mean()
-    for _ in range(2):
-        for codes in (owner.single, taker.single, users):
-            rest = _beyond(codes, rest)
+    rest = beyond(rest, (owner.single, taker.single, users), rounds=2)
     surprise = meets - _expected(taker, owner, len(labels))
     surprise -= surprise.mean()
     scores = surprise * rest
@@ -308,10 +277,3 @@ def _expected(taker: Values, owner: Values, num_rows: int) -> Floats:
     once = np.unique(taker.rows * size + taker.codes)
     likely = np.bincount(once // size, frequency[once % size], minlength=num_rows)
     return np.minimum(likely, 1.0)
-
-
-def _beyond(codes: Codes, rest: Floats) -> Floats:
-    """What is left of (N,) `rest` when the smoothed mean of each code is taken away."""
-    counts, sums = np.bincount(codes + 1), np.bincount(codes + 1, rest)
-    left: Floats = rest - (sums / (counts + _SMOOTHING))[codes + 1]
-    return left
