@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from dynens.batch import MISSING, OUT_OF_VOCABULARY, EncodedBatch
 from dynens.data.columns import (
-    folded,
     number_columns,
     numeric_fields,
     refuse_times,
@@ -21,6 +20,7 @@ from dynens.data.columns import (
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.fields import CategoricalEncoder, DenseVectorEncoder, misfits
 from dynens.data.inference.amounts import inexact_ids, told_inexact
+from dynens.data.names import folded
 from dynens.data.reading.layouts import told_names
 from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from dynens.batch import FeatureLayout, IntArray
+from dynens.data.agreement import unified_schema
 from dynens.data.cache import Progress, remove_abandoned
-from dynens.data.columns import unified_schema, unusable_type
+from dynens.data.columns import unusable_type
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import load_entities
 from dynens.data.encoding.fitters import look_at_items, tie_fields

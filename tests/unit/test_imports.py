@@ -7,6 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+Layers = tuple[tuple[str, ...], ...]
+
 # Lowest first. A module may import from its own layer and from lower ones.
 LAYERS = (
     (
@@ -26,6 +28,13 @@ LAYERS = (
     ("dynens.bundle",),
     ("dynens.budget", "dynens.graph", "dynens.engine"),
     ("dynens.evaluation", "dynens.predict", "dynens.report"),
+)
+# What `dynens.data` is made of, likewise.
+DATA_LAYERS = (
+    ("dynens.data.reading", "dynens.data.names"),
+    ("dynens.data.encoding",),
+    ("dynens.data.columns", "dynens.data.agreement"),
+    ("dynens.data.inference",),
 )
 # These put the others together.
 COMPOSITION = ("dynens.cli", "dynens.cli_tables", "dynens.demo", "dynens.__main__")
@@ -80,8 +89,8 @@ def belongs(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(name == p or name.startswith(p + ".") for p in prefixes)
 
 
-def layer_of(name: str) -> int | None:
-    for level, prefixes in enumerate(LAYERS):
+def layer_of(name: str, layers: Layers = LAYERS) -> int | None:
+    for level, prefixes in enumerate(layers):
         if belongs(name, prefixes):
             return level
     return None
@@ -100,6 +109,17 @@ def test_dynens_modules_import_only_lower_layers(path: Path) -> None:
             raise AssertionError(f"{name} imports {imported}")
         below = layer_of(imported)
         assert below is None or below <= level, f"{name} imports {imported}, which lies above it"
+
+
+@pytest.mark.parametrize("path", modules("dynens/data"), ids=module_name)
+def test_tables_are_read_below_what_looks_at_them(path: Path) -> None:
+    level = layer_of(module_name(path), DATA_LAYERS)
+    if level is None:
+        return
+    for imported in imports(path, lazy=True) - {"dynens.data"}:
+        below = layer_of(imported, DATA_LAYERS)
+        inside = belongs(imported, ("dynens.data",))
+        assert not inside or (below is not None and below <= level), f"{path} imports {imported}"
 
 
 @pytest.mark.parametrize("path", modules("training"), ids=module_name)

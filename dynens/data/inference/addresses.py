@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import takewhile
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc
+from dynens.data.names import POSTAL
 from dynens.data.reading.lists import ADDRESS, DOTTED, prefixes_after, split_texts
 from dynens.data.reading.values import canonical_texts
 
@@ -22,7 +22,6 @@ _QUERIES, _NEARLY_ALL = 0.2, 0.95  # of the texts
 _ADDRESSES = ("/", "@")
 _DIGITS = r"^[0-9]{5,}$"
 _NUMBERS = r"^[vV]?[0-9]+([.][0-9]+)+"  # IP addresses, versions
-_POSTAL = re.compile(r"(.*[_\-. ])?(zip|zip_?code|post(al)?_?code|plz)$")
 _CODES = (".", "-", ":", "_")  # of IP addresses, versions, stock numbers
 _OTHERS = (*_CODES, " ")  # phone numbers have them too
 
@@ -37,7 +36,7 @@ def may_be_code(name: str, array: pa.Array) -> bool:
     if not pc.all(pc.match_substring_regex(texts, _DIGITS)).as_py():
         return False
     has_zeros = bool(pc.any(pc.starts_with(texts, "0")).as_py())
-    return has_zeros or _POSTAL.fullmatch(name.lower()) is not None
+    return has_zeros or POSTAL.fullmatch(name.lower()) is not None
 
 
 def parts_separator(

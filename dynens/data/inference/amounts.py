@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
-from dynens.data.reading.values import canonical_texts, plain
+from dynens.data.reading.values import canonical_texts
 from dynens.schema import FieldSpec
 
 EXACT = 2**53  # beyond, a float is not one integer
@@ -20,17 +20,6 @@ _MIN_KNOWN = 20
 _MIN_NUMBERS = 10  # fewer are categories and no more
 _UNIT_ROWS = 2000
 _THREES, _NEARLY = r"^[0-9]{3}([, ][0-9]{3})*$", 0.95
-
-
-def number_share(column: pa.ChunkedArray) -> float | None:
-    """Share of the known values of a flat column that are numbers; None when there are too few."""
-    array = plain(column)
-    if pa.types.is_nested(array.type) or pa.types.is_temporal(array.type):
-        return None
-    texts = canonical_texts(array).drop_null()
-    if len(texts) < _MIN_KNOWN:
-        return None
-    return 1.0 - to_numbers(texts).num_unreadable / len(texts)
 
 
 def numbers_in(array: pa.Array) -> tuple[Numbers | None, str | None]:

@@ -37,7 +37,7 @@ from dynens.data.inference.evidence import (
     held_out_auc,
     ranges,
 )
-from dynens.data.inference.roles import OUTCOME, plain_name
+from dynens.data.names import OUTCOME, plain_name
 from dynens.metrics import auc
 from dynens.schema import FieldSpec
 

@@ -27,10 +27,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.columns import unused_name
 from dynens.data.encoding.fields import derived, numbers_of
 from dynens.data.inference.drafts import Draft, Sample
 from dynens.data.inference.evidence import Labels, halves, ranges
+from dynens.data.names import unused_name
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.values import canonical_codes
 from dynens.metrics import sigmoid

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pyarrow as pa
 
 from dynens.data.inference.profile import ColumnProfile
+from dynens.data.names import is_id_name
 from dynens.data.reading.lists import (
     CHARACTERS,
     PIECES,
@@ -27,13 +26,6 @@ _COMES_BACK = 2.0  # rows per text
 _REPEATS = 1.1
 _PLENTY = 100  # rows per integer
 _WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
-_ID_NAME = re.compile(r"(.*[_\-. ])?(id|ids|key|code|zip|zipcode|zip_code|postcode|uuid|hash)$")
-_IN_A_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # where the next word of KeywordID begins
-
-
-def is_id_name(name: str) -> bool:
-    """Whether a column's name says that it identifies something: `shop_id`, `userId`, `zip`."""
-    return _ID_NAME.fullmatch(_IN_A_WORD.sub("_", name).lower()) is not None
 
 
 def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.columns import check_roles, check_types, unusable_type, unused_name
+from dynens.data.agreement import check_types
+from dynens.data.columns import check_roles, unusable_type
 from dynens.data.encoding.entities import RawEntity
 from dynens.data.inference.amounts import inexact_ids, told_inexact
-from dynens.data.inference.decide import TEXT_WORDS, decide, is_id_name
+from dynens.data.inference.decide import TEXT_WORDS, decide
 from dynens.data.inference.drafts import Draft, Sample
 from dynens.data.inference.evidence import Labels
 from dynens.data.inference.inferred import InferredSchema
@@ -23,7 +24,6 @@ from dynens.data.inference.passes import tied
 from dynens.data.inference.passing import why_passing
 from dynens.data.inference.profile import ColumnProfile, profile_column
 from dynens.data.inference.roles import (
-    NUMBERING,
     Roles,
     find_copies,
     find_roles,
@@ -38,6 +38,7 @@ from dynens.data.inference.time_fields import (
     row_time_fields,
     row_times,
 )
+from dynens.data.names import NUMBERING, is_id_name, unused_name
 from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
 from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.layouts import with_layout

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dynens.data.inference.evidence import COPY_AUC, LEAK_AUC
 from dynens.data.inference.profile import ColumnProfile
-from dynens.data.inference.roles import OUTCOME, plain_name
+from dynens.data.names import OUTCOME, plain_name
 
 _SHOWN = 5  # columns in one warning
 _FEW_VALUES = 20  # more may be an identifier that stands for one class, which is no copy

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dynens.data.columns import unused_name
 from dynens.data.inference.drafts import Draft, Sample
 from dynens.data.inference.shared import ROWS, Meeting, Values, meeting_of, values_of
+from dynens.data.names import unused_name
 from dynens.schema import FieldSpec
 
 _MIN_KEYS = 20

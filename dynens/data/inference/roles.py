@@ -11,71 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.inference.profile import ColumnProfile
+from dynens.data.names import DATE, DAYS, ITEMS, REQUEST, TIME, USERS, WEIGHT, plain_name
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
 from dynens.schema import FeatureSchema, TimeFormat
 
-_KEY = r"([_\-. ]?(id|key|no|hash|uuid|guid))?$"
-USERS = (  # the likelier names first
-    re.compile(r"(user|member|customer|visitor|uid|client|account|person|profile)" + _KEY),
-    re.compile(
-        r"(reviewer|viewer|listener|player|subscriber|buyer|shopper|contact|recipient|cookie)"
-        + _KEY
-    ),
-)
-ITEMS = (  # the likelier names first
-    re.compile(
-        r"(item|video|movie|product|ad|article|news|song|track|book|doc|creative|sku|asin|iid|goods|"
-        r"page|isbn)([_\-. ]?(id|key|no|hash|uuid|guid|asin|sku|code))?$"
-    ),
-    re.compile(
-        r"(content|post|photo|listing|offer|hotel|restaurant|recipe|course|game|place|note|"
-        r"episode|podcast|prop|property|job)"
-        r"[_\-. ]?(id|key|no|hash|uuid|guid)$"
-    ),
-)
-_EVENTS = (
-    "event|click|request|impression|impr|log|server|show|view|action|interaction|rating|order|"
-    "purchase|transaction|trans|visit|session|unix|utc|local|auction|bid|query|send|sent|served|"
-    "shown|requested|search|searched|viewed|logged|occurred|happened|delivered|played|"
-    "review|reviewed"
-)
-_TIME = re.compile(  # of the row, whatever order rows stand in
-    rf"(({_EVENTS})[_ ]?(date|dt|at|day)|"
-    rf"(({_EVENTS})[_ ]?)*(timestamp|date_?time|time_?stamp|time|ts))([_ ]?(m?s|utc))?|hour|"
-    r"(unix[_ ]?)?epoch([_ ]?(m?s|sec(ond)?s|milli(second)?s))?"
-)
-REQUEST = re.compile(
-    r"(impression|impr|request|req|search|srch|auction|slate|display|serp|session|page_?view)"
-    r"[_\-. ]?(id|key|no)"
-)
-_WEIGHT = re.compile(
-    r"(sampl(e|ing)|row|case|instance|example|observation|importance|ipw|inverse[_ ]propensity)"
-    r"[_ ]?(weights?|wt)"
-)
-DATE = re.compile(  # of the row, or of what it shows
-    r"((created|received|invoice)[_ ]?)?(timestamp|date_?time|time|ts|dt|date|at|on)|day|created"
-)
-_DAYS = re.compile(  # counted from any one
-    r"(date|dt|day|week)([_ ]?(no|num|number|id|idx|index))?"
-)
-NUMBERING = re.compile(r"unnamed: ?\d*|__index_level_\d+__|index|row(_?(id|no|number|num))?")
-OUTCOME = re.compile(
-    r"((is|was|has)[_ ]?)?(click(ed|s)?|clk|opened|purchased?|bought|buy|ordered|"
-    r"conver(sion|ted)|attributed|long_view|(dis)?likes?|follow(ed)?|comment(ed)?|forward(ed)?|"
-    r"shared?|hate|profile_enter|dwell_?(time)?(_m?s)?|(play|watch|stay|read)_?time(_m?s)?|rating|"
-    r"revenue|add(ed)?[_ ]?(to[_ ]?)?(cart|basket|wish_?list)|favou?rite|outcome|target|label)"
-    r"([_ ]?(bool|flag|yn))?|"
-    r"(is|was|has)[_ ]booked|book(ed|ing)[_ ](bool|flag|yn)"  # `booked` alone is a date
-)
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
 _DAY_S = 86_400
 _NEAR_START = 0.01  # of the last time
-
-
-def plain_name(name: str) -> str:
-    """A column's name in lower case with `_` between its words: `Order Date (UTC)`, say."""
-    return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
 
 
 @dataclass(frozen=True)
@@ -123,7 +66,7 @@ def find_timestamp(
     """
     found: dict[str, tuple[tuple[bool, bool, bool], TimeFormat]] = {}
     for name, profile in profiles.items():
-        named, dated, counted = (p.fullmatch(plain_name(name)) for p in (_TIME, DATE, _DAYS))
+        named, dated, counted = (p.fullmatch(plain_name(name)) for p in (TIME, DATE, DAYS))
         if not name or profile.num_distinct < 3 or profile.missing_share > 0.01 or profile.is_list:
             continue
         if not (named or dated or counted) and profile.num_distinct < 10:
@@ -218,7 +161,7 @@ def find_weight(sample: pa.Table, warnings: list[str]) -> str | None:
     """
     names: list[str] = sample.column_names
     for name in names:
-        if _WEIGHT.fullmatch(plain_name(name)) and not pa.types.is_nested(sample[name].type):
+        if WEIGHT.fullmatch(plain_name(name)) and not pa.types.is_nested(sample[name].type):
             weights = to_numbers(sample[name]).values
             if (np.isfinite(weights) & (weights > 0)).all():
                 return name

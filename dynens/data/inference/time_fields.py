@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.inference.evidence import LEAK_AUC, Labels, auc_noise, halves, held_out_auc, ranges
-from dynens.data.inference.roles import DATE, is_of_our_days, plain_name
+from dynens.data.inference.roles import is_of_our_days
+from dynens.data.names import DATE, plain_name
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import NUMBER_FORMATS, has_offsets, time_part, to_seconds
 from dynens.errors import DataError

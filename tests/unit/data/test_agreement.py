@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynens.batch import OUT_OF_VOCABULARY
-from dynens.data.columns import unified_schema
+from dynens.data.agreement import unified_schema
 from dynens.data.datasets.presets import dataset_from_files
 from dynens.data.encoding.entities import load_entities
 from dynens.data.prepare import prepare

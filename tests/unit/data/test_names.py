@@ -1,6 +1,6 @@
 import pytest
 
-from dynens.data.inference.decide import is_id_name
+from dynens.data.names import is_id_name
 
 
 @pytest.mark.parametrize(
