@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,30 @@ _MIN_KNOWN = 20
 _MIN_NUMBERS = 10  # fewer are categories and no more
 _UNIT_ROWS = 2000
 _THREES, _NEARLY = r"^[0-9]{3}([, ][0-9]{3})*$", 0.95
+
+
+@dataclass(frozen=True)
+class NumberFacts:
+    """The numbers of a column.
+
+    Attributes:
+        unit: what stands behind them (`km` of `12 km`), or None.
+        is_integer: whether (nearly) all values are numbers, and all of these whole.
+        sequential: whether they only grow (or only fall) from row to row.
+        span: largest number less the smallest.
+        looks_hashed: whether integers are strewn evenly over a huge range, as hashes are.
+        among_texts: whether most of the rows or of the different texts are numbers, or ranges of
+            them (`3-5`), but not nearly all.
+        not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
+    """
+
+    unit: str | None = None
+    is_integer: bool = False
+    sequential: bool = False
+    span: float = math.inf
+    looks_hashed: bool = False
+    among_texts: bool = False
+    not_a_number: str | None = None
 
 
 def numbers_in(array: pa.Array) -> tuple[Numbers | None, str | None]:
@@ -65,11 +91,12 @@ def mostly_ranges(texts: pa.StringArray) -> bool:
     return to_numbers(sample, unit=unit_of(sample)).num_ranges > len(sample) / 2
 
 
-def number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
-    """What a column of numbers looks like, by names of `ColumnProfile`.
+def number_facts(values: npt.NDArray[np.float64], unit: str | None) -> NumberFacts:
+    """What a column of numbers looks like.
 
     Args:
         values: (N,) finite values in the order of the table, N at least 1.
+        unit: of them.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.diff(values)
@@ -78,13 +105,13 @@ def number_facts(values: npt.NDArray[np.float64]) -> dict[str, object]:
     sparse = len(np.unique(values)) < 0.01 * span
     is_integer = bool((values == np.trunc(values)).all())
     strewn = span > 1e6 and sparse and 0.25 < middle < 0.75
-    return {
-        "looks_hashed": is_integer and bool(values.max() > EXACT or strewn),
-        "span": float(span),
-        "is_number": True,
-        "is_integer": is_integer,
-        "sequential": bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
-    }
+    return NumberFacts(
+        unit,
+        is_integer,
+        sequential=bool(len(steps) and ((steps > 0).all() or (steps < 0).all())),
+        span=float(span),
+        looks_hashed=is_integer and bool(values.max() > EXACT or strewn),
+    )
 
 
 def inexact_ids(table: pa.Table, fields: Iterable[FieldSpec]) -> list[str]:
@@ -108,20 +135,20 @@ def told_inexact(name: str) -> str:
     )
 
 
-def spelled_numbers(texts: pa.StringArray) -> dict[str, object]:
+def spelled_numbers(texts: pa.StringArray) -> NumberFacts | None:
     """Whether most of the distinct texts are numbers or ranges of them: `enough_numbers`."""
     sample = texts.slice(0, _UNIT_ROWS)
     if are_lists(sample):
-        return {}
+        return None
     unit = unit_of(sample)
     values = to_numbers(sample, unit=unit).values
     if np.isfinite(values).sum() < (1 - FEW_TEXTS) * len(values):
-        return {}
+        return None
     return enough_numbers(values, unit)
 
 
-def enough_numbers(values: npt.NDArray[np.float64], unit: str | None) -> dict[str, object]:
-    """That a column holds numbers, and their unit, where these are no mere categories."""
+def enough_numbers(values: npt.NDArray[np.float64], unit: str | None) -> NumberFacts | None:
+    """That a column of texts holds numbers, where these are no mere categories."""
     if len(np.unique(values[np.isfinite(values)])) < _MIN_NUMBERS:
-        return {}
-    return {"holds_numbers": True, "unit": unit}
+        return None
+    return NumberFacts(unit, among_texts=True)

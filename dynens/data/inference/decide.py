@@ -31,10 +31,10 @@ _WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
 def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:
     """The field or fields that a column becomes."""
     name = profile.name
-    if profile.is_list or profile.list_length:
+    if profile.is_list or profile.lists.length:
         fields = [_list_field(profile)]
-        if profile.ordered is not None:
-            fields.append(_beside(_ordered_field(profile, *profile.ordered), "numbers"))
+        if profile.lists.ordered is not None:
+            fields.append(_beside(_ordered_field(profile, *profile.lists.ordered), "numbers"))
         return fields
     if is_key:
         return [_categorical(profile, "identifies a user or item")]
@@ -42,15 +42,15 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
     if time_format is not None:
         return [_date_field(name, time_format)]
     if profile.is_number and profile.num_distinct > 2:
-        parts = profile.parts is not None and profile.num_distinct > 200
+        parts = profile.texts.parts is not None and profile.num_distinct > 200
         return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
     fields = _text_fields(profile)
-    if profile.ordered is not None:
-        vector = _ordered_field(profile, *profile.ordered)
+    if profile.lists.ordered is not None:
+        vector = _ordered_field(profile, *profile.lists.ordered)
         if fields[0].kind == "categorical" and len(fields) == 1 and profile.repeats < _REPEATS:
             return [vector]
         return [*fields, _beside(vector, "numbers")]
-    if not profile.holds_numbers or _is_id(profile):
+    if not profile.numbers.among_texts or _is_id(profile):
         return fields
     if profile.repeats < _COMES_BACK:  # the texts among the numbers come back
         fields = [f.model_copy(update={"vocabulary": _WORDS}) for f in fields]
@@ -58,16 +58,16 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
 
 
 def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
-    if profile.separator is not None and profile.num_distinct > 10:
-        why = f"values are lists of few tokens, separated by {profile.separator!r}"
-        if weights := weights_of(profile.separator):
+    if profile.lists.separator is not None and profile.num_distinct > 10:
+        why = f"values are lists of few tokens, separated by {profile.lists.separator!r}"
+        if weights := weights_of(profile.lists.separator):
             why = f"values are lists of few tokens between {weights[0]!r}, without their weights"
-        return [_tokens_field(profile.name, profile.separator, why)]
-    shared = profile.shares_words and not profile.unspaced
+        return [_tokens_field(profile.name, profile.lists.separator, why)]
+    shared = profile.texts.shares_words and not profile.texts.unspaced
     words, enough = (_SHARED_WORDS, _SHARING_TEXTS) if shared else (_QUERY_WORDS, 200)
-    if profile.mean_words >= words and profile.num_distinct > enough:
+    if profile.texts.mean_words >= words and profile.num_distinct > enough:
         return _word_fields(profile)
-    if profile.parts is not None and profile.num_distinct > 200:
+    if profile.texts.parts is not None and profile.num_distinct > 200:
         return _parts_fields(profile)
     if not profile.is_number:
         return [_categorical(profile, "text")]
@@ -80,13 +80,13 @@ def _categorical(profile: ColumnProfile, why: str) -> FieldSpec:
 
 
 def _list_field(profile: ColumnProfile) -> FieldSpec:
-    if profile.list_of_floats and profile.list_length:
-        why = f"lists of {profile.list_length} floating-point numbers"
+    if profile.lists.of_floats and profile.lists.length:
+        why = f"lists of {profile.lists.length} floating-point numbers"
         return FieldSpec(
             name=profile.name,
             kind="dense_vector",
-            length=profile.list_length,
-            separator="," if profile.is_list else profile.separator,
+            length=profile.lists.length,
+            separator="," if profile.is_list else profile.lists.separator,
             why=why,
         )
     return _tokens_field(profile.name, ",", f"lists over {profile.num_distinct} values")
@@ -109,20 +109,20 @@ def _tokens_field(name: str, separator: str, why: str) -> FieldSpec:
 
 def _word_fields(profile: ColumnProfile) -> list[FieldSpec]:
     """Bags of words; texts that come back (titles, paths) or are short: categories, too."""
-    words = "characters" if profile.unspaced else "words"
-    pieces = PIECES if profile.has_pieces else None
-    max_len = _text_length(profile.mean_words)
+    words = "characters" if profile.texts.unspaced else "words"
+    pieces = PIECES if profile.texts.has_pieces else None
+    max_len = _text_length(profile.texts.mean_words)
     kept = "" if max_len is None else f", the first {max_len} of each"
     bag = FieldSpec(
         name=profile.name,
         kind="multi_valued",
-        separator=CHARACTERS if profile.unspaced else pieces,
+        separator=CHARACTERS if profile.texts.unspaced else pieces,
         fold_words=True,
         max_len=max_len,
         vocabulary=_WORDS,
-        why=f"free text, {profile.mean_words:.0f} {words} on average: a bag of {words}{kept}",
+        why=f"free text, {profile.texts.mean_words:.0f} {words} on average: a bag of {words}{kept}",
     )
-    if profile.repeats < _COMES_BACK and profile.mean_words >= TEXT_WORDS:
+    if profile.repeats < _COMES_BACK and profile.texts.mean_words >= TEXT_WORDS:
         return [bag]
     why = "texts that come back" if profile.repeats >= _COMES_BACK else "short texts"
     return [_categorical(profile, why), _beside(bag, words)]
@@ -148,15 +148,15 @@ def _parts_fields(profile: ColumnProfile) -> list[FieldSpec]:
 
 
 def _parts(profile: ColumnProfile) -> FieldSpec:
-    why = f"texts that seldom repeat: their parts, between {profile.parts!r}"
-    if takes_beginnings(profile.parts):
+    why = f"texts that seldom repeat: their parts, between {profile.texts.parts!r}"
+    if takes_beginnings(profile.texts.parts):
         why = "codes that seldom repeat: their beginnings"
-        if (lengths := prefix_lengths(profile.parts)) and lengths[0] > 1:
+        if (lengths := prefix_lengths(profile.texts.parts)) and lengths[0] > 1:
             why += f", behind {lengths[0] - 1} characters that they have in common"
     return FieldSpec(
         name=profile.name,
         kind="multi_valued",
-        separator=profile.parts,
+        separator=profile.texts.parts,
         max_len=_MIN_TEXT_LEN,
         vocabulary=_WORDS,
         why=why,
@@ -169,22 +169,22 @@ def _number_fields(profile: ColumnProfile) -> list[FieldSpec]:
     Integers that are no identifiers keep their size beside the category: alone it may tell nothing
     and yet tell a lot together with another column.
     """
-    if not profile.is_integer:
+    if not profile.numbers.is_integer:
         return [_numeric(profile, "fractions")]
-    by_value, by_bucket = profile.auc_by_value, profile.auc_by_bucket
-    repeats = profile.repeats
+    label, repeats = profile.label, profile.repeats
+    by_value, by_bucket, noise = label.auc_by_value, label.auc_by_bucket, label.auc_noise
     if _is_id(profile):
         return [_categorical(profile, "an id by its name")]
-    if profile.looks_hashed and repeats > 1.5 and by_bucket < 0.5 + 2 * profile.auc_noise:
+    if profile.numbers.looks_hashed and repeats > 1.5 and not label.size_tells:
         return [_categorical(profile, "integers strewn over a huge range, as hashes are")]
     evidence = f"held-out AUC {by_value:.3f} by value, {by_bucket:.3f} by range"
     if profile.num_distinct <= 10:
         why = "few integers"
-    elif by_bucket < 0.5 + profile.auc_noise and repeats >= 5:
+    elif by_bucket < 0.5 + noise and repeats >= 5:
         why = f"repeated integers whose size tells nothing by itself: {evidence}"
-    elif by_value > by_bucket + profile.auc_noise and repeats >= 2:
+    elif by_value > by_bucket + noise and repeats >= 2:
         why = f"integers whose value matters more than their size: {evidence}"
-    elif by_bucket < by_value + profile.auc_noise and repeats >= _PLENTY:
+    elif by_bucket < by_value + noise and repeats >= _PLENTY:
         why = f"integers of many rows each, whose size matters no more than they do: {evidence}"
     else:
         return [_numeric(profile, f"integers whose size matters: {evidence}")]
@@ -201,7 +201,7 @@ def _size(profile: ColumnProfile) -> FieldSpec:
         name=f"{profile.name}.size",
         column=profile.name,
         kind="numeric",
-        unit=profile.unit,
+        unit=profile.numbers.unit,
         why="its size, beside its value",
     )
 
@@ -210,7 +210,7 @@ def _numeric(profile: ColumnProfile, why: str) -> FieldSpec:
     return FieldSpec(
         name=profile.name,
         kind="numeric",
-        unit=profile.unit,
+        unit=profile.numbers.unit,
         buckets=BUCKETS,
         why=f"{why}, {profile.num_distinct} distinct values",
     )
@@ -229,8 +229,8 @@ def _date_field(name: str, time_format: TimeFormat) -> FieldSpec:
 
 def _date_format(profile: ColumnProfile, column: pa.ChunkedArray) -> TimeFormat | None:
     if profile.is_number:
-        is_date = profile.is_integer and profile.num_distinct >= 10 and are_yyyymmdd(column)
+        is_date = profile.numbers.is_integer and profile.num_distinct >= 10 and are_yyyymmdd(column)
         return "yyyymmdd" if is_date else None
-    if profile.num_distinct < 3 or not 6 <= profile.mean_chars <= 40:
+    if profile.num_distinct < 3 or not 6 <= profile.texts.mean_chars <= 40:
         return None
     return text_format(column.slice(0, 1000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,71 @@ ENOUGH_ROWS = 20
 """With and without a value, for either to tell something."""
 _CHANCE = 1e-4  # that so many rows have one class though the column tells nothing
 _MANY_ROWS = 100
+_BUCKETS = 20
 _NO_SMALL_PART, _ENOUGH_EXPECTED = 0.1, 20.0  # of the rows; positive ones by chance
 
 Labels = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What one column tells of the label, its AUCs on the other half of the rows.
+
+    Attributes:
+        auc_by_value: of the label rate per value.
+        auc_by_bucket: of the label rate per quantile range (numbers only).
+        auc_by_absence: of the label rate of missing and of known values.
+        auc_by_usual: of that of the most common value (missing may be it) and of all others.
+        auc_by_part: of one of the first parts of texts, or the last one.
+        num_positive: positive rows.
+        implied: whether all values but the most common one go almost only with one class.
+        is_positive_only: whether they all go with the positive class, in many rows.
+        ruled_out: the value of many rows of which none is positive, in words, or None.
+    """
+
+    auc_by_value: float = 0.5
+    auc_by_bucket: float = 0.5
+    auc_by_absence: float = 0.5
+    auc_by_usual: float = 0.5
+    auc_by_part: float = 0.5
+    num_positive: int = 0
+    implied: bool = False
+    is_positive_only: bool = False
+    ruled_out: str | None = None
+
+    @property
+    def auc_noise(self) -> float:
+        """Difference between two of the AUCs that may be chance."""
+        return auc_noise(self.num_positive)
+
+    @property
+    def size_tells(self) -> bool:
+        """Whether how large numbers are tells the label beyond chance."""
+        return self.auc_by_bucket >= 0.5 + 2 * self.auc_noise
+
+
+def label_facts(
+    codes: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64] | None, labels: Labels
+) -> LabelFacts:
+    """What codes, and the numbers that they stand for, tell of the labels."""
+    half = halves(len(codes))
+    by_bucket = 0.5
+    if numbers is not None:
+        by_bucket = held_out_auc(ranges(numbers, _BUCKETS), labels, half)
+    return LabelFacts(
+        auc_by_value=held_out_auc(codes + 1, labels, half),
+        auc_by_bucket=by_bucket,
+        auc_by_absence=_auc_by_absence(codes >= 0, labels),
+        auc_by_usual=held_out_auc(unusual(codes).astype(np.int64), labels, half),
+        num_positive=int(labels.sum()),
+        implied=implies(codes, labels),
+        is_positive_only=is_positive_only(codes, labels),
+    )
+
+
+def absence_facts(known: npt.NDArray[np.bool_], labels: Labels) -> LabelFacts:
+    """What it tells of the labels whether rows have a value."""
+    return LabelFacts(auc_by_absence=_auc_by_absence(known, labels))
 
 
 def auc_noise(num_positive: int) -> float:
@@ -103,7 +166,7 @@ def _rank_auc(
     return 0.5 if math.isnan(value) else value
 
 
-def auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
+def _auc_by_absence(known: npt.NDArray[np.bool_], labels: Labels) -> float:
     """Held-out AUC of whether rows have a value."""
     return held_out_auc(known.astype(np.int64), labels, halves(len(known)))
 

@@ -179,7 +179,7 @@ class _Inference:
         profiles = {
             n: profile_column(n, self._sample[n], self._labels, self._distance) for n in names
         }
-        self._strength = {n: p.auc_by_bucket for n, p in profiles.items()}
+        self._strength = {n: p.label.auc_by_bucket for n, p in profiles.items()}
         roles = find_roles(features, self._sample, profiles)
         if roles.timestamp is not None:
             self._times = row_times(self._sample, roles.timestamp, roles.time_format)
@@ -244,14 +244,15 @@ class _Inference:
     def _look_at_texts(self, profiles: Mapping[str, ColumnProfile]) -> None:
         """Warn of texts that are a sign of something else."""
         for name, profile in profiles.items():
-            if profile.max_lines > _MANY_LINES:
+            if profile.texts.max_lines > _MANY_LINES:
                 self._warn(
-                    f"{name} holds a text of {profile.max_lines} lines; if a quote is not "
+                    f"{name} holds a text of {profile.texts.max_lines} lines; if a quote is not "
                     "closed there, rows are lost: set source.quoting to false"
                 )
         sized = {f.source for f in self._fields if f.kind == "numeric"}
         many = [p for p in profiles.values() if p.name in sized and p.num_distinct > _MANY_VALUES]
-        mixed = [f"{p.name} ({p.not_a_number!r})" for p in many if p.not_a_number is not None]
+        found = [(p.name, p.numbers.not_a_number) for p in many]
+        mixed = [f"{name} ({text!r})" for name, text in found if text is not None]
         if mixed:
             self._warn(
                 "numbers and texts stand together in "
@@ -293,8 +294,8 @@ class _Inference:
             return False
         elif (
             profile.unique_share > 0.95
-            and profile.looks_hashed
-            and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise
+            and profile.numbers.looks_hashed
+            and not profile.label.size_tells
         ):
             why = "a hash that is different in (nearly) every row"
             if not is_id_name(profile.name) and may_be_time(self._sample, profile):
@@ -302,11 +303,11 @@ class _Inference:
             self._exclude(profile.name, why, True)
         elif (
             profile.unique_share > 0.95
-            and profile.is_integer
-            and (profile.sequential or is_id_name(profile.name))
+            and profile.numbers.is_integer
+            and (profile.numbers.sequential or is_id_name(profile.name))
         ):
             self._exclude(profile.name, "an id, different in (nearly) every row", True)
-        elif profile.numbers_rows and profile.auc_by_bucket < 0.5 + 2 * profile.auc_noise:
+        elif profile.numbers_rows and not profile.label.size_tells:
             self._exclude(profile.name, "a numbering of the rows, in some order", True)
         elif profile.unique_share > 0.95 and self._is_unique_text(profile):
             self._exclude(profile.name, "a text that is different in (nearly) every row", True)
@@ -318,24 +319,26 @@ class _Inference:
         """Why a column tells nothing of later rows, such as an id of one visit; None: it may."""
         if self._times is None or profile.is_list:
             return None
-        bare = replace(profile, parts=None) if prefix_lengths(profile.parts) else profile
+        texts, bare = profile.texts, profile
+        if prefix_lengths(texts.parts):
+            bare = replace(profile, texts=replace(texts, parts=None))
         return why_passing(
             profile,
             self._sample[profile.name],
             self._times,
             self._labels,
             is_id=is_id_name(profile.name),
-            is_code=profile.mean_words == 1 and self._is_unique_text(bare),
+            is_code=texts.mean_words == 1 and self._is_unique_text(bare),
         )
 
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (
             not profile.is_number
-            and not (profile.list_length or profile.ordered)
+            and not (profile.lists.length or profile.lists.ordered)
             and not profile.is_temporal
-            and profile.mean_words < TEXT_WORDS
-            and profile.separator is None
-            and profile.parts is None
+            and profile.texts.mean_words < TEXT_WORDS
+            and profile.lists.separator is None
+            and profile.texts.parts is None
             and text_format(self._sample[profile.name].slice(0, 200)) is None
         )
 

@@ -30,22 +30,23 @@ class Leak:
 
 def find_leak(profile: ColumnProfile) -> Leak | None:
     """What makes a column a leak, if it may be one."""
-    by_few = max(profile.auc_by_bucket, profile.auc_by_usual)  # of groups of values
-    auc = max(profile.auc_by_value, by_few, profile.auc_by_absence, profile.auc_by_part)
+    label = profile.label
+    by_few = max(label.auc_by_bucket, label.auc_by_usual)  # of groups of values
+    auc = max(label.auc_by_value, by_few, label.auc_by_absence, label.auc_by_part)
     named = bool(OUTCOME.fullmatch(plain_name(profile.name)))
     few = profile.num_distinct <= _FEW_VALUES or by_few >= COPY_AUC
     if profile.tells_by_absence:
         return Leak("whether it is missing gives the label away completely (held-out AUC 1)", True)
     if auc >= COPY_AUC and few and profile.num_known > 100:
         return Leak("it gives the label away completely (held-out AUC 1)", True)
-    if profile.is_positive_only:
+    if label.is_positive_only:
         where = "has a value" if profile.missing_share > 0.5 else "has not its usual value"
         return Leak(f"every row in which it {where} is positive", True)
-    tells = profile.implies_label or profile.rules_out_label is not None or auc >= 0.75
+    tells = label.implied or label.ruled_out is not None or auc >= 0.75
     if named and tells:
         why = f"its name speaks of what follows the outcome, and it tells it (AUC {auc:.3f})"
         return Leak(why, True)
-    if auc >= LEAK_AUC or profile.implies_label:
+    if auc >= LEAK_AUC or label.implied:
         where = f"by itself (held-out AUC {auc:.3f})"
         if auc < LEAK_AUC:
             where = f"wherever it has not its usual value (AUC of all rows {auc:.3f})"
@@ -54,9 +55,9 @@ def find_leak(profile: ColumnProfile) -> Leak | None:
             "afterwards",
             False,
         )
-    if profile.rules_out_label is not None:
+    if label.ruled_out is not None:
         return Leak(
-            f"of rows with {profile.rules_out_label} in {profile.name} none is positive; leave it "
+            f"of rows with {label.ruled_out} in {profile.name} none is positive; leave it "
             "out if it is only known afterwards",
             False,
         )

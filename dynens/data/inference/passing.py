@@ -52,7 +52,8 @@ def why_passing(
         return "it goes on with the time of the row, so that no later row has such values"
     if (is_id or is_code) and passing_values(column, seconds):
         later = seconds > np.nanmedian(seconds)
-        if profile.parts is None or not telling_beginnings(*canonical_codes(column), labels, later):
+        parts = profile.texts.parts
+        if parts is None or not telling_beginnings(*canonical_codes(column), labels, later):
             return "its values do not come back as time goes on"
     return None
 

@@ -94,7 +94,7 @@ def find_timestamp(
 def time_formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeFormat, ...]:
     """How the column's values may be written, as times."""
     if profile.is_number:
-        return NUMBER_FORMATS if profile.unit is None else ()
+        return NUMBER_FORMATS if profile.numbers.unit is None else ()
     found = text_format(column.slice(0, 2000))
     return () if found is None else (found,)
 
@@ -125,7 +125,7 @@ def _from_a_start(seconds: npt.NDArray[np.float64], time_format: TimeFormat) -> 
 
 def _counts_on(column: pa.ChunkedArray, profile: ColumnProfile) -> bool:
     """Whether whole numbers go on from row to row and never back."""
-    if not profile.is_integer or profile.unit is not None:
+    if not profile.numbers.is_integer or profile.numbers.unit is not None:
         return False
     numbers = to_numbers(column).values
     steps = np.diff(numbers[np.isfinite(numbers)])
@@ -177,7 +177,7 @@ def find_copies(sample: pa.Table, profiles: Mapping[str, ColumnProfile]) -> dict
     copies: dict[str, str] = {}
     alike: dict[tuple[int, int, float], list[str]] = {}
     for name, profile in profiles.items():
-        key = profile.num_known, profile.num_distinct, profile.auc_by_value
+        key = profile.num_known, profile.num_distinct, profile.label.auc_by_value
         first = alike.setdefault(key, [])
         original = next((other for other in first if sample[other].equals(sample[name])), None)
         if original is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -37,13 +38,29 @@ _RANGES = 20
 _OFTEN_ABSENT = 0.5  # of the distinct values, in a list
 
 
-def list_facts(texts: pa.StringArray) -> dict[str, object]:
-    """What a `ColumnProfile` says of the lists or vectors that texts are, without brackets."""
+@dataclass(frozen=True)
+class ListFacts:
+    """The lists or vectors that values are, be it as texts.
+
+    Attributes:
+        length: the common one of all of them, or None.
+        of_floats: whether they hold floating-point numbers.
+        separator: one that splits texts into the numbers of vectors, or into a much smaller set of
+            tokens, or None.
+        ordered: separator and number of the few numbers that each is, where the size of the first,
+            say, tells the label.
+    """
+
+    length: int | None = None
+    of_floats: bool = False
+    separator: str | None = None
+    ordered: tuple[str | None, int] | None = None
+
+
+def list_facts(texts: pa.StringArray) -> ListFacts:
+    """What lists or vectors texts are, without brackets."""
     vector = _vector_facts(texts)
-    if vector:
-        return vector
-    separator = _weights_separator(texts) or _separator(texts)
-    return {} if separator is None else {"separator": separator}
+    return vector or ListFacts(separator=_weights_separator(texts) or _separator(texts))
 
 
 def ordered_numbers(
@@ -86,7 +103,7 @@ def share_of(tokens: pa.StringArray, pattern: str) -> float:
     return float(pc.mean(pc.match_substring_regex(tokens, pattern)).as_py() or 0.0)
 
 
-def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
+def _vector_facts(texts: pa.StringArray) -> ListFacts | None:
     """Separator and length where all texts are equally many numbers, most of them fractions."""
     for separator in (",", ";", "|", None):
         values, lengths = split_lists(texts, separator)
@@ -94,8 +111,8 @@ def _vector_facts(texts: pa.StringArray) -> dict[str, object]:
             continue
         fractions = pc.mean(pc.match_substring(values, ".").cast(pa.float64())).as_py()
         if fractions > 0.5 and to_numbers(values).is_plain:
-            return {"list_length": int(lengths[0]), "list_of_floats": True, "separator": separator}
-    return {}
+            return ListFacts(int(lengths[0]), of_floats=True, separator=separator)
+    return None
 
 
 def _weights_separator(texts: pa.StringArray) -> str | None:
