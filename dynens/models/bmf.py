@@ -35,13 +35,13 @@ from dynens.models.base import (
     is_time_up,
     validation_score,
 )
+from dynens.models.checkpoints import CHECKPOINT, save_tensors
 from dynens.models.defaults import resolve_config
 from dynens.models.effects import other_fields
 from dynens.models.gibbs import Posterior, Sampler, heard_rows, vector_length
 from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.optim import reproducible
 from dynens.models.pairs import LONGEST_PRODUCT, PairLearner, ScoredRows
-from dynens.models.training import CHECKPOINT, save_tensors
 from dynens.run import intact, write_atomically
 
 _SWEEPS_PER_POINT = 10
@@ -58,6 +58,7 @@ class Course:
     curve: list[CurvePoint] = field(default_factory=list)
     best: int = 0
     posterior: Posterior | None = None
+    seconds: float = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -75,6 +76,7 @@ class Course:
         return {
             "curve": [asdict(point) for point in self.curve],
             "best": self.best,
+            "seconds": self.seconds,
             "posterior": None if self.posterior is None else vars(self.posterior),
         }
 
@@ -83,7 +85,8 @@ class Course:
         """What `state` gave."""
         curve = [CurvePoint(**point) for point in state["curve"]]
         posterior = state["posterior"]
-        return cls(curve, state["best"], None if posterior is None else Posterior(**posterior))
+        kept = None if posterior is None else Posterior(**posterior)
+        return cls(curve, state["best"], kept, state.get("seconds", 0.0))
 
 
 class BMFLearner(PairLearner):
@@ -106,7 +109,7 @@ class BMFLearner(PairLearner):
         follow: FitReport | None = None,
         ends_at: float | None = None,
     ) -> FitReport:
-        started = time.monotonic()
+        begun = time.monotonic()
         config = resolve_config(self.config, self.layout, len(train))
         last = config.gibbs.sweeps if follow is None else round(follow.best_epoch)
         checkpoint = None if checkpoint_dir is None else checkpoint_dir / CHECKPOINT
@@ -114,6 +117,7 @@ class BMFLearner(PairLearner):
             heard = heard_rows(self.layout, config, train, unlabelled, self.seed)
             sampler = Sampler(heard, self.pair, config, self.seed)
             course = _resumed(sampler, checkpoint)
+            begun -= course.seconds
             is_cut = False
             while sampler.sweep < last and not course.is_over and not is_cut:
                 done = max(sampler.sweep, config.gibbs.burn_in)
@@ -123,16 +127,15 @@ class BMFLearner(PairLearner):
                 if follow is not None:
                     point = follow.followed(len(course.curve), point)
                 course.add(point, self._posterior, keep=follow is not None)
+                course.seconds = time.monotonic() - begun
                 _save(sampler, course, checkpoint)
                 is_cut = is_time_up(ends_at)
                 if progress is not None:
                     share = 1.0 if course.is_over or is_cut else sampler.sweep / last
                     progress(FitProgress(config.display_name, share, point))
         self.config, self._posterior = config, course.posterior
-        best, seconds = course.curve[course.best], time.monotonic() - started
-        return FitReport(
-            tuple(course.curve), seconds, best.epoch, best.valid_auc, best.score, is_cut
-        )
+        best, curve = course.curve[course.best], tuple(course.curve)
+        return FitReport(curve, course.seconds, best.epoch, best.valid_auc, best.score, is_cut)
 
     def _point(self, sweep: int, train: EncodedBatch, valid: EncodedBatch) -> CurvePoint:
         assert train.labels is not None

@@ -12,7 +12,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +35,7 @@ from dynens.models.base import (
     validation_score,
 )
 from dynens.models.batches import TensorBatch, minibatches, prediction_batches
+from dynens.models.checkpoints import CHECKPOINT, CUT, TrainingState, Weights, save_tensors
 from dynens.models.network import CTRNetwork
 from dynens.models.optim import (
     Decision,
@@ -51,9 +52,6 @@ from dynens.models.optim import (
 )
 from dynens.run import intact, write_atomically
 
-CHECKPOINT = "checkpoint.pt"
-_PROGRESS = ("epoch", "step", "finished", "is_cut", "best_epoch")  # of a state, as numbers
-Weights = dict[str, Tensor]
 Network = TypeVar("Network", bound=torch.nn.Module)
 Batch = TypeVar("Batch")
 
@@ -86,20 +84,6 @@ def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tenso
 def mean_over_branches(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     """The mean of a loss of (B,) logits over the branches of (B, K), a scalar."""
     return torch.stack([loss(branch) for branch in logits.unbind(dim=1)]).mean()
-
-
-@dataclass
-class TrainingState:
-    """Everything that a continued run needs."""
-
-    epoch: int = 0
-    step: int = 0
-    finished: bool = False
-    is_cut: bool = False
-    curve: list[CurvePoint] = field(default_factory=list)
-    best_epoch: float = 0.0
-    best: Weights = field(default_factory=dict)
-    snapshots: list[Weights] = field(default_factory=list)
 
 
 class BaseTrainer(ABC, Generic[Network, Batch]):
@@ -165,8 +149,8 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         """Train until the plateau schedule ends, and leave the best weights in the network."""
-        started = time.monotonic()
         self._resume()
+        started = time.monotonic() - self.state.seconds
         rows = bootstrap_rows(len(train), self.seed) if self.config.bootstrap else None
         snapshots = self.options.snapshots > 1
         epochs = (
@@ -178,12 +162,13 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             self._epoch(train, valid, rows, snapshots)
             self.state.epoch += 1
             self.end_of_epoch()
+            self.state.seconds = time.monotonic() - started
             self._save()
         if self.state.best:
             self.network.load_state_dict(self.state.best)
         return FitReport(
             curve=tuple(self.state.curve),
-            seconds=time.monotonic() - started,
+            seconds=self.state.seconds,
             best_epoch=self.state.best_epoch,
             best_auc=auc_at(self.state.curve, self.state.best_epoch),
             best_score=self.schedule.best,
@@ -313,29 +298,32 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         self.progress(FitProgress(self.config.display_name, fraction, point))
 
     def _save(self) -> None:
+        """After an epoch, or beside the last one's where time was up, which may be given later."""
         if self.checkpoint is None:
             return
-        state = self.state
+        state, cut = self.state, self.checkpoint.with_name(CUT)
         data: dict[str, Any] = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": asdict(self.schedule),
             "average": None if self.average is None else self.average.state_dict(),
             "extra": self.extra_state(),
-            "state": {
-                **{k: getattr(state, k) for k in _PROGRESS},
-                "curve": [asdict(point) for point in state.curve],
-                "best": state.best,
-                "snapshots": state.snapshots,
-            },
+            "state": state.to_dict(),
         }
-        write_atomically(self.checkpoint, lambda path: save_tensors(data, path))
+        place = cut if state.is_cut else self.checkpoint
+        write_atomically(place, lambda path: save_tensors(data, path))
+        if not state.is_cut:
+            cut.unlink(missing_ok=True)
 
     def _resume(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.exists():
+        """Go on after the last whole epoch; a training that was cut ends so while time is up."""
+        if self.checkpoint is None:
             return
-        with intact(self.checkpoint):
-            self._load(torch.load(self.checkpoint, map_location=self.device, weights_only=True))
+        cut = self.checkpoint.with_name(CUT)
+        path = cut if is_time_up(self.ends_at) and cut.exists() else self.checkpoint
+        if path.exists():
+            with intact(path):
+                self._load(torch.load(path, map_location=self.device, weights_only=True))
 
     def _load(self, data: dict[str, Any]) -> None:
         """Take back what `_save` wrote."""
@@ -345,8 +333,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         if self.average is not None:
             self.average.load_state_dict(data["average"])
         self.load_extra_state(data["extra"])
-        state = data["state"]
-        self.state = TrainingState(**{**state, "curve": [CurvePoint(**p) for p in state["curve"]]})
+        self.state = TrainingState.from_dict(data["state"])
 
 
 class Trainer(BaseTrainer[CTRNetwork, TensorBatch]):
@@ -383,9 +370,3 @@ class Trainer(BaseTrainer[CTRNetwork, TensorBatch]):
 def copy_weights(network: torch.nn.Module) -> Weights:
     """A deep copy of all weights and buffers, which further training leaves alone."""
     return copy.deepcopy(dict(network.state_dict()))
-
-
-def save_tensors(data: Any, path: Path) -> None:
-    """`torch.save` through a Python file: a full disk then shows as the `OSError` it is."""
-    with path.open("wb") as file:
-        torch.save(data, file)

@@ -16,8 +16,8 @@ from dynens.distill.weakness import row_divergence
 from dynens.errors import ConfigError
 from dynens.models.base import CurvePoint
 from dynens.models.batches import tensor_batch
+from dynens.models.checkpoints import CHECKPOINT
 from dynens.models.dnn import DNNLearner
-from dynens.models.training import CHECKPOINT
 from tests.unit.distill.students import (
     PRIOR,
     TABLE,

@@ -13,10 +13,10 @@ from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError
 from dynens.metrics import auc
 from dynens.models.base import BaseLearner
+from dynens.models.checkpoints import CHECKPOINT
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner
 from dynens.models.registry import MODELS, build_learner, load_learner
-from dynens.models.training import CHECKPOINT
 from tests.unit.killed import KilledError, kill_after
 from tests.unit.models.tables import TinyTable, tiny_table
 

@@ -16,6 +16,7 @@ from dynens.errors import BundleError, ConfigError, TrainingError
 from dynens.metrics import auc, sigmoid
 from dynens.models.base import FitProgress
 from dynens.models.batches import minibatches
+from dynens.models.checkpoints import CHECKPOINT
 from dynens.models.defaults import (
     default_batch_size,
     resolve_config,
@@ -25,7 +26,7 @@ from dynens.models.network import CTRNetwork
 from dynens.models.optim import (
     reproducible,
 )
-from dynens.models.training import CHECKPOINT, weighted_bce
+from dynens.models.training import weighted_bce
 from tests.unit.killed import KilledError, kill_after
 from tests.unit.models.tables import config_of, tiny_table
 

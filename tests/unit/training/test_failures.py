@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dynens.errors import BadInputError, DataError, TrainingError
-from dynens.models.training import save_tensors
+from dynens.models.checkpoints import save_tensors
 from training.failures import explained
 
 ROOT = Path("runs/clicks")
