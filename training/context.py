@@ -27,6 +27,7 @@ class StageContext:
         out: the directory this stage fills (renamed into place when it is complete).
         checkpoints: survives a killed worker; removed when the stage is complete.
         progress: told how far training is (`dynens.models.base.FitProgress`).
+        begun: when the stage began, in whatever process, as `time.time` counts seconds.
         ends_at: when training ends, as `time.time` counts seconds; None: when it is done.
     """
 
@@ -37,6 +38,7 @@ class StageContext:
     checkpoints: Path
     progress: Callable[[Any], None]
     first: RunDirectory | None = None
+    begun: float = 0.0
     ends_at: float | None = None
 
     def prepared(self) -> PreparedData:

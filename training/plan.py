@@ -19,6 +19,25 @@ LEARNER_PREFIX = "learner:"
 
 
 @dataclass(frozen=True)
+class StageLimit:
+    """How long a stage's training may take; times are as `time.time` counts seconds.
+
+    Attributes:
+        given: when a command gave it.
+        seconds: from when the stage began first, whoever may have had to begin it again.
+        ends: at the latest, whenever it began.
+    """
+
+    given: float
+    seconds: float
+    ends: float
+
+    def end(self, begun: float) -> float:
+        """Of a stage that began then."""
+        return min(begun + self.seconds, self.ends)
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """One stage.
 
@@ -28,7 +47,7 @@ class StageSpec:
         needs: names of stages that must be complete.
         num_cpus: cores it is given; none where workers of its own have them.
         again: whether it is of a second pass.
-        seconds: that its training may take, once it has begun; None: no limit.
+        limit: of its training's time; None: none.
     """
 
     name: str
@@ -36,7 +55,7 @@ class StageSpec:
     needs: tuple[str, ...]
     num_cpus: int = 1
     again: bool = False
-    seconds: float | None = None
+    limit: StageLimit | None = None
 
 
 def plan(config: RunConfig, run: RunDirectory, cluster_cpus: int) -> list[StageSpec]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import time
 import uuid
@@ -19,6 +21,7 @@ from training.failures import explained
 from training.plan import DONE, LEARNER_PREFIX, PREPARE, StageSpec, plan, read_mark
 
 PROGRESS_FILE = "progress.jsonl"
+BEGUN_FILE = "begun.json"
 
 
 def work_directory(run: RunDirectory, stage: str) -> Path:
@@ -39,7 +42,7 @@ def run_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
     work = work_directory(run, stage.name)
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
-    started = time.time()
+    started, begun = time.time(), _begun(stage, work)
     marks = {s.name: read_mark(s) or {} for s in plan(config, run, 1) if s.name in stage.needs}
     context = StageContext(
         run=run,
@@ -48,7 +51,8 @@ def run_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
         out=out,
         checkpoints=work / "checkpoints",
         progress=json_progress(work / PROGRESS_FILE),
-        ends_at=None if stage.seconds is None else started + stage.seconds,
+        begun=begun,
+        ends_at=None if stage.limit is None else stage.limit.end(begun),
         first=run.held_out if run.is_refitted else None,
     )
     with explained(stage.name, run.root):
@@ -64,6 +68,20 @@ def run_stage(stage: StageSpec, run: RunDirectory, config: RunConfig) -> None:
     write_json(out / DONE, mark)
     replace_directory(out, stage.directory)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _begun(stage: StageSpec, work: Path) -> float:
+    """When the stage began under its limit, which a worker in the place of a killed one shares."""
+    if stage.limit is None:
+        return time.time()
+    path, given = work / BEGUN_FILE, stage.limit.given
+    with contextlib.suppress(OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["given"] == given:
+            return float(kept["begun"])
+    begun = time.time()
+    write_json(path, {"given": given, "begun": begun})
+    return begun
 
 
 def _stage_function(name: str, again: bool) -> Callable[[StageContext], None]:

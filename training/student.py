@@ -244,16 +244,16 @@ class StudentLearner:
                 network.product.fill(tables)
             return DistillTrainer(network, config, distill, teaching, seed, checkpoints, progress)
 
-        ends_at = self._ends_at(trainings=distill.generations - generation)
+        ends_at = self._ends_at(generation)
         report = learner.fit_with(trainer, self._train, self._stop_rows, self._follow, ends_at)
         return learner, report
 
-    def _ends_at(self, trainings: int) -> float | None:
-        """When the next of so many trainings ends, which share the time that is left."""
-        ends_at = self._context.ends_at
+    def _ends_at(self, generation: int) -> float | None:
+        """When a generation ends, counted from 0; all have equal parts of the stage's time."""
+        begun, ends_at = self._context.begun, self._context.ends_at
         if ends_at is None:
             return None
-        return time.time() + max(ends_at - time.time(), 0.0) / trainings
+        return begun + (ends_at - begun) * (generation + 1) / self._distill.generations
 
     def _taught_by(self, learner: NetLearner, before: Teaching) -> Teaching:
         """The teaching of the next generation: the last one's answers in place of the pool's."""

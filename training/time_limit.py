@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from training.plan import LEARNER_PREFIX, StageSpec, finished_stages
+from training.plan import LEARNER_PREFIX, StageLimit, StageSpec, finished_stages
 
 _FIRST_PASS = 0.5  # a second one goes as far as the first came, on a few more rows
 _POOL = 0.5  # of a pass, for learners and baseline; the student has what is left when it begins
@@ -19,7 +20,8 @@ class TimeLimit:
 
     Attributes:
         pool: seconds of each learner's and of the baseline's.
-        student_ends: the end of the student's, as `time.time` counts seconds.
+        student_ends: the end of the student's, as `time.time` counts seconds, and the latest of
+            theirs.
     """
 
     pool: float
@@ -40,12 +42,11 @@ class TimeLimit:
         return cls(_POOL * length * min(slots / max(cores, 1), 1.0), now + _STUDENT_ENDS * length)
 
     def applied(self, stage: StageSpec) -> StageSpec:
-        """A stage that begins now, with the seconds that its training may take."""
-        if _is_of_pool(stage):
-            return replace(stage, seconds=self.pool)
-        if stage.name == "student":
-            return replace(stage, seconds=max(self.student_ends - time.time(), 0.0))
-        return stage
+        """A stage that may begin now, with the limit of its training."""
+        if not _is_of_pool(stage) and stage.name != "student":
+            return stage
+        seconds = self.pool if _is_of_pool(stage) else math.inf
+        return replace(stage, limit=StageLimit(time.time(), seconds, self.student_ends))
 
 
 def time_limits(

@@ -203,6 +203,14 @@ def test_a_second_student_is_trained_only_where_there_is_time_for_it(
     assert (report["faithful"], report["is_cut"]) == (left_s > 0, left_s == 0)
 
 
+def test_generations_have_equal_parts_of_the_stage_s_time_whenever_they_begin(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    context = replace(context_of(run, tmp_path, generations=3), begun=1000.0, ends_at=1600.0)
+    student = StudentLearner(context, context.config.student)
+    assert [student._ends_at(generation) for generation in range(3)] == [1200, 1400, 1600]
+
+
 @pytest.mark.parametrize(
     ("departures", "distill", "asked"),
     [
