@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
@@ -50,6 +50,15 @@ def cluster(config: RayConfig) -> Iterator[int]:
     finally:
         if not already:
             ray.shutdown()
+
+
+def cancel_running(references: Iterable[Any]) -> None:
+    """End tasks by force, but for those that have ended: one that just has would end this process
+    with it (Ray 2.60)."""
+    waiting = list(references)
+    _, running = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+    for reference in running:
+        ray.cancel(reference, force=True)
 
 
 def _knock(address: str) -> None:

@@ -13,7 +13,7 @@ from dynens.batch import FloatArray
 from dynens.config.run import RunConfig
 from dynens.distill.peers import Exchange, LocalBoard, News
 from dynens.models.base import FitReport
-from training.cluster import cluster
+from training.cluster import cancel_running, cluster
 from training.plan import check_cores
 
 # Trains one peer and saves it in the folder.
@@ -75,9 +75,5 @@ def train_peers(config: RunConfig, train: TrainPeer, folder: Path) -> tuple[Path
         except RayTaskError as e:
             raise getattr(e, "cause", None) or e from e
         finally:
-            # Only what still runs: to cancel a task by force that has just ended can end this
-            # process (Ray 2.60).
-            _, running = ray.wait(references, num_returns=len(references), timeout=0)
-            for reference in running:
-                ray.cancel(reference, force=True)
+            cancel_running(references)
     return max(zip(folders, reports, strict=True), key=lambda peer: peer[1].best_score)

@@ -29,7 +29,7 @@ from dynens.errors import (
 from dynens.metrics import auc_error
 from dynens.run import FIT_REPORT, RunDirectory, no_empty_folders, read_json
 from dynens.schema import DatasetConfig
-from training.cluster import cluster
+from training.cluster import cancel_running, cluster
 from training.context import read_settings
 from training.failures import LESS_MEMORY
 from training.passes import AGAIN, begin_first_pass, check_first_pass, is_wanted, passes
@@ -319,8 +319,7 @@ def _execute(
                 _report_end(stage, watcher, judged)
                 watcher.finished(stage, time.monotonic() - start, reused=False)
     finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
+        cancel_running(running)
 
 
 def _submit(run: RunDirectory, config: RunConfig, stage: StageSpec) -> Any:

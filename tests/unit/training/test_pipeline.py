@@ -242,6 +242,32 @@ def test_rows_of_other_files_undo_what_was_trained(
         assert finished_stages(specs) == finished
 
 
+def test_a_failed_stage_leaves_alone_what_ended_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[str] = []
+    ended = ["b", "a"]  # of learners of which "c" still runs
+
+    def wait(
+        tasks: list[str], num_returns: int, timeout: float | None = None
+    ) -> tuple[list[str], list[str]]:
+        done = [task for task in ended if task in tasks][:num_returns]
+        return done, [task for task in tasks if task not in done]
+
+    def failed(*_: object) -> None:
+        raise TrainingError("b failed")
+
+    monkeypatch.setattr(pipeline.ray, "wait", wait)
+    monkeypatch.setattr(pipeline.ray, "cancel", lambda task, force: forced.append(task))
+    monkeypatch.setattr(pipeline, "_judging_labels", lambda *_: np.zeros(2))
+    monkeypatch.setattr(pipeline, "_submit", lambda run, config, spec: spec.name)
+    monkeypatch.setattr(pipeline, "_result", failed)
+    specs = [StageSpec(name, tmp_path / name, ()) for name in "abc"]
+    with pytest.raises(TrainingError, match="b failed"):
+        pipeline._execute(RunDirectory(tmp_path), RunConfig(), specs, Watcher(), None)
+    assert forced == ["c"]
+
+
 @pytest.mark.parametrize(("rows", "told"), [(200, " ± 0.034"), (40_000, "")])
 def test_an_auc_of_few_rows_is_told_with_its_error(tmp_path: Path, rows: int, told: str) -> None:
     run, notes = RunDirectory(tmp_path), []
