@@ -8,14 +8,10 @@ are also the checkpoint from which killed workers continue.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +22,24 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
+from torchrec.distributed import DistributedModelParallel
 
-from dynens import metrics
 from dynens.batch import EncodedBatch, FloatArray
 from dynens.config.learner import LearnerConfig
-from dynens.data.prepared import PreparedData, open_prepared
+from dynens.data.prepared import open_prepared
 from dynens.errors import ConfigError, TrainingError
-from dynens.metrics import sigmoid
-from dynens.models.base import CurvePoint, FitReport, auc_at, validation_score
-from dynens.models.batches import TensorBatch, prediction_batches, tensor_batch
+from dynens.models.base import FitReport, ProgressCallback
+from dynens.models.batches import TensorBatch, prediction_batches, row_batches, tensor_batch
+from dynens.models.checkpoints import CHECKPOINT, TrainingState, Weights, save_tensors
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner
-from dynens.models.optim import (
-    Decision,
-    PlateauSchedule,
-    WeightAverage,
-    autocast,
-    check_finite,
-    scale_learning_rate,
-    set_learning_rate,
-)
+from dynens.models.network import CTRNetwork
+from dynens.models.optim import PlateauSchedule, autocast, learning_rate, set_learning_rate
 from dynens.models.registry import MODELS
-from dynens.models.training import weighted_bce
-from dynens.run import FIT_REPORT
+from dynens.models.training import BaseTrainer, weighted_bce
+from dynens.run import FIT_REPORT, read_json, write_json
 from training.sharding import (
     Sharding,
-    Weights,
     build_optimizer,
     clip_gradients,
     fields_of,
@@ -60,8 +48,6 @@ from training.sharding import (
     shard,
     share_of_batch,
 )
-
-WEIGHTS = "weights.pt"
 
 
 @dataclass(frozen=True)
@@ -91,6 +77,7 @@ def fit_distributed(
     spread: DistributedConfig,
     storage: Path,
     valid_rows: npt.NDArray[np.bool_] | None = None,
+    progress: ProgressCallback | None = None,
     follow: FitReport | None = None,
 ) -> FitReport:
     """Train `config` on prepared data with several workers and save a plain learner.
@@ -103,17 +90,16 @@ def fit_distributed(
         spread: workers and sharding.
         storage: folder for Ray's checkpoints, visible to every worker.
         valid_rows: which validation rows choose the epoch; None: all.
-        follow: as for `BaseLearner.fit`.
+        progress, follow: as for `BaseLearner.fit`.
 
     Raises:
         ConfigError: the model is not neural, or the tables cannot be sharded so.
         TrainingError: training failed.
     """
     check_spread(config, spread)
-    started = time.monotonic()
     arguments: dict[str, Any] = {"config": config.model_dump(mode="json"), "seed": seed}
-    arguments |= {"data_dir": str(data_dir), "out_dir": str(out_dir), "sharding": spread.sharding}
-    arguments |= {"valid_rows": valid_rows, "follow": follow}
+    arguments |= {"data_dir": data_dir, "out_dir": out_dir, "sharding": spread.sharding}
+    arguments |= {"valid_rows": valid_rows, "progress": progress, "follow": follow}
     trainer = _trainer(arguments, spread, storage, f"{config.display_name}-{seed}")
     try:
         trainer.fit()
@@ -121,7 +107,7 @@ def fit_distributed(
         raise TrainingError(
             f"{config.display_name}: distributed training failed ({e}); see Ray's worker logs."
         ) from e
-    return _report(out_dir, time.monotonic() - started)
+    return FitReport.from_dict(read_json(out_dir / FIT_REPORT))
 
 
 def _trainer(
@@ -158,18 +144,6 @@ def check_spread(config: LearnerConfig, spread: DistributedConfig) -> None:
             f"branches is {config.branches}; workers would train the branches' average and not "
             "each of them. Set branches to 1 or train in one process."
         )
-    options = config.optimizer
-    ignored = {
-        "bootstrap": config.bootstrap,
-        "optimizer.snapshots": options.snapshots > 1,
-        "optimizer.schedule": options.schedule != "plateau",
-        "optimizer.evaluations_per_epoch": options.evaluations_per_epoch > 1,
-    }
-    for name in (name for name, is_asked in ignored.items() if is_asked):
-        raise ConfigError(
-            f"{config.display_name}: several workers do not know {name}; leave it at its default "
-            "or train in one process."
-        )
     width = learner.head_class.embedding_width(config)
     if spread.sharding == "column_wise" and width % (4 * spread.num_workers):
         raise ConfigError(
@@ -179,11 +153,6 @@ def check_spread(config: LearnerConfig, spread: DistributedConfig) -> None:
         )
 
 
-def _report(out_dir: Path, seconds: float) -> FitReport:
-    data = json.loads((out_dir / FIT_REPORT).read_text(encoding="utf-8"))
-    return replace(FitReport.from_dict(data), seconds=seconds)
-
-
 def _worker(arguments: dict[str, Any]) -> None:
     """What every Ray worker runs."""
     data = open_prepared(Path(arguments["data_dir"]))
@@ -191,210 +160,149 @@ def _worker(arguments: dict[str, Any]) -> None:
     # Sharded tables have kernels and an optimiser of their own.
     options = raw.optimizer.model_copy(update={"embedding_optimizer": "adam"})
     raw = raw.model_copy(update={"optimizer": options})
-    config = resolve_config(raw, data.layout, len(data.split("train")))
+    train, valid = data.split("train"), data.split("valid")
+    if arguments["valid_rows"] is not None:
+        valid = valid.take(arguments["valid_rows"])
+    config, seed = resolve_config(raw, data.layout, len(train)), arguments["seed"]
     torch.set_num_threads(config.num_threads)
-    given = (arguments[name] for name in ("seed", "sharding", "valid_rows", "follow"))
-    worker = ShardedTraining(data, config, *given)
-    worker.resume(ray.train.get_checkpoint())
-    worker.run(worker.publish)
-    if dist.get_rank() == 0:
-        worker.save(Path(arguments["out_dir"]))
+    learner = MODELS[config.model](config, data.layout, data.stats, seed)
+    assert isinstance(learner, NetLearner)
+    torch.manual_seed(seed)
+    network = learner.build_network(config)
+    network.fit_stats(train.stats)
+    is_first = dist.get_rank() == 0
+    progress = arguments["progress"] if is_first else None
+    trainer = RayTrainer(network, config, seed, arguments["sharding"], progress)
+    trainer.follow = arguments["follow"]
+    report = trainer.fit(train, valid)
+    if is_first:
+        members = trainer.state.snapshots or [trainer.state.best]
+        learner.take(config, [learner.network_with(config, w) for w in members], train)
+        learner.save(arguments["out_dir"])
+        write_json(arguments["out_dir"] / FIT_REPORT, report.to_dict())
 
 
-class ShardedTraining:
-    """Training of one learner inside one of the workers of a process group.
+class ShardedTrainer(BaseTrainer[DistributedModelParallel, tuple[TensorBatch, float]]):
+    """The loop in one of the workers of a process group, all of which take the same steps.
+
+    A batch is this worker's rows of a global one and their share of its weight. All workers see the
+    same loss and validation logits, so that they decide alike.
 
     Args:
-        data: the prepared table.
-        config: resolved configuration.
-        seed: of initial weights and shuffling.
+        plain: the network, with the weights to begin with.
+        config, seed, progress: as for `BaseTrainer`.
         sharding: of the embedding tables.
-        valid_rows: which validation rows choose the epoch; None: all.
-        follow: as for `BaseLearner.fit`.
     """
 
     def __init__(
         self,
-        data: PreparedData,
+        plain: CTRNetwork,
         config: LearnerConfig,
         seed: int,
         sharding: Sharding,
-        valid_rows: npt.NDArray[np.bool_] | None,
-        follow: FitReport | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
-        learner = MODELS[config.model](config, data.layout, data.stats, seed)
-        assert isinstance(learner, NetLearner)
-        self.learner, self.follow = learner, follow
-        self.config = config
-        self.seed = seed
-        self.train, self.valid = data.split("train"), data.split("valid")
-        if valid_rows is not None:
-            self.valid = self.valid.take(valid_rows)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        torch.manual_seed(seed)
-        self.plain = learner.build_network(config)
-        self.plain.fit_stats(self.train.stats)
-        self.sharding = sharding
-        self.model = shard(self.plain, sharding, self.world)
-        scatter(self.model, self.plain.state_dict(), fields_of(self.plain))
-        self.optimizer = build_optimizer(self.model, config)
-        self.schedule = PlateauSchedule.from_config(config.optimizer)
-        decay = config.optimizer.ema_decay
-        self.average = WeightAverage(self.model, decay) if decay else None
-        self.epoch = 0
-        self.finished = False
-        self.curve: list[CurvePoint] = []
-        self.best: Weights = {}
-        self.best_epoch = 0.0
+        self.sharding, self.fields = sharding, fields_of(plain)
+        model = shard(plain, sharding, self.world)
+        scatter(model, plain.state_dict(), self.fields)
+        super().__init__(model, config, seed, None, progress)
 
-    def run(self, after_epoch: Callable[[], None]) -> None:
-        """Train to the end of the plateau schedule; `after_epoch` is called after each epoch."""
-        while self.epoch < self.config.optimizer.max_epochs and not self.finished:
-            loss = self._epoch()
-            self.epoch += 1
-            with self.average.applied() if self.average else contextlib.nullcontext():
-                decision = self._keep(self._evaluate(loss))
-            self._act(decision)
-            if self.follow and len(self.curve) > self.follow.best_index:
-                self.finished = True
-            after_epoch()
+    @property
+    def batch_size(self) -> int:
+        return self.options.batch_size or 4096
 
-    def _epoch(self) -> float:
-        self.model.train()
-        losses = []
-        for batch, share in self._local_batches():
-            assert batch.labels is not None
-            with autocast(self.config.optimizer.precision, torch.device("cpu")):
-                logits = self.model(batch.dense, batch.ids, batch.stats)
-            loss = share * weighted_bce(logits, batch.labels, batch.sample_weight)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            clip_gradients(self.model, self.config.optimizer.clip_norm, self.sharding)
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update()
-            losses.append(loss.item())
-        mean = self._mean_over_workers(float(np.mean(losses)))
-        check_finite(mean, self.config.display_name, self.epoch + 1)
-        return mean
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.network, self.config)
 
-    def _local_batches(self) -> Iterator[tuple[TensorBatch, float]]:
-        """This worker's rows of every global batch, and their share; all take as many steps."""
-        rng = np.random.default_rng([self.seed, self.epoch])
-        torch.manual_seed(int(rng.integers(2**62)) + self.rank)
-        order = rng.permutation(len(self.train))
-        size = self.config.optimizer.batch_size or 4096
-        for rows in np.split(order, range(size, len(order), size)):
-            if len(rows) >= self.world:
-                mine = rows[self.rank :: self.world]
-                share = share_of_batch(mine, rows, self.train.sample_weight, self.world)
-                yield tensor_batch(self.train, mine), share
+    def steps_per_epoch(self, train: EncodedBatch) -> int:
+        """Without a last batch that has fewer rows than there are workers."""
+        return (len(train) + self.batch_size - self.world) // self.batch_size
 
-    def _evaluate(self, train_loss: float) -> CurvePoint:
-        probabilities = sigmoid(self._valid_logits())
-        labels, weight = self.valid.labels, self.valid.sample_weight
-        assert labels is not None
-        point = CurvePoint(
-            epoch=float(self.epoch),
-            train_loss=train_loss,
-            valid_auc=metrics.auc(labels, probabilities, weight),
-            valid_logloss=metrics.logloss(labels, probabilities, weight),
-            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
-        )
-        point = replace(point, score=validation_score(point))
-        self.curve.append(self.follow.followed(len(self.curve), point) if self.follow else point)
-        return self.curve[-1]
+    def minibatches(
+        self, train: EncodedBatch, rng: np.random.Generator, rows: npt.NDArray[np.int64] | None
+    ) -> Iterator[tuple[TensorBatch, float]]:
+        torch.manual_seed(torch.initial_seed() + self.rank)  # of dropout
+        for index in row_batches(len(train), self.batch_size, rng, rows):
+            if len(index) >= self.world:
+                mine = index[self.rank :: self.world]
+                share = share_of_batch(mine, index, train.sample_weight, self.world)
+                yield tensor_batch(train, mine), share
 
-    def _valid_logits(self) -> FloatArray:
+    def loss(self, batch: tuple[TensorBatch, float]) -> Tensor:
+        rows, share = batch
+        assert rows.labels is not None
+        with autocast(self.options.precision, self.device):
+            logits = self.network(rows.dense, rows.ids, rows.stats)
+        return share * weighted_bce(logits, rows.labels, rows.sample_weight)
+
+    def train_step(self, batch: tuple[TensorBatch, float]) -> float:
+        """One step; returns the loss of the global batch."""
+        total = torch.tensor(super().train_step(batch), dtype=torch.float64)
+        dist.all_reduce(total)
+        return total.item() / self.world
+
+    def clip_gradients(self) -> None:
+        clip_gradients(self.network, self.options.clip_norm, self.sharding)
+
+    def validate(self, valid: EncodedBatch) -> FloatArray:
         """Every worker scores every world-th row (padded to as many), then all get all logits."""
-        share = math.ceil(len(self.valid) / self.world)
-        index = np.minimum(np.arange(share) * self.world + self.rank, len(self.valid) - 1)
-        local = self._logits(self.valid.take(index))
+        share = math.ceil(len(valid) / self.world)
+        index = np.minimum(np.arange(share) * self.world + self.rank, len(valid) - 1)
+        self.network.eval()
+        with torch.no_grad():
+            parts = [self.network(d, ids) for _, d, ids in prediction_batches(valid.take(index))]
+        self.network.train()
+        local = torch.cat(parts)
         gathered = [torch.empty_like(local) for _ in range(self.world)]
         dist.all_gather(gathered, local)
-        logits: FloatArray = torch.stack(gathered, dim=1).flatten()[: len(self.valid)].numpy()
+        logits: FloatArray = torch.stack(gathered, dim=1).flatten()[: len(valid)].numpy()
         return logits
 
-    def _logits(self, rows: EncodedBatch) -> Tensor:
-        self.model.eval()
-        with torch.no_grad():
-            parts = [self.model(dense, ids) for _, dense, ids in prediction_batches(rows)]
-        return torch.cat(parts)
+    def weights(self) -> Weights:
+        """Plain ones, complete on rank 0 only."""
+        return gather(self.network, self.fields)
 
-    def _keep(self, point: CurvePoint) -> Decision:
-        """Decide, alike on every worker, as all saw the same AUC; gather weights that improved."""
-        decision = self.schedule.update(point.score)
-        if decision == "improved":
-            self.best = gather(self.model, fields_of(self.plain))
-            self.best_epoch = point.epoch
-        return decision
-
-    def _act(self, decision: Decision) -> None:
-        """Lower the learning rate or stop on a plateau."""
-        if decision == "stop":
-            self.finished = True
-        elif decision == "decay":
-            scale_learning_rate(self.optimizer, self.config.optimizer.decay_factor)
-            if self.config.optimizer.restart_from_best:
-                scatter(self.model, self._broadcast_best(), fields_of(self.plain))
-                if self.average is not None:
-                    self.average.restart()
-
-    def _broadcast_best(self) -> Weights:
-        """The best weights, which rank 0 holds, on every worker."""
-        weights = self.best or {k: v.clone() for k, v in self.plain.state_dict().items()}
+    def load_weights(self, weights: Weights) -> None:
+        """Those of rank 0 on every worker."""
         for name in sorted(weights):
             dist.broadcast(weights[name], src=0)
-        return weights
+        scatter(self.network, weights, self.fields)
 
-    def _mean_over_workers(self, value: float) -> float:
-        total = torch.tensor([value], dtype=torch.float64)
-        dist.all_reduce(total)
-        return float(total.item()) / self.world
+    def to_save(self) -> dict[str, Any]:
+        return {
+            "network": self.weights(),
+            "learning_rate": learning_rate(self.optimizer),
+            "schedule": asdict(self.schedule),
+            "state": self.state.to_dict(),
+        }
 
-    def publish(self) -> None:
+    def load(self, data: dict[str, Any]) -> None:
+        """Take back what `to_save` gave; Adam's moments and the average start afresh."""
+        self.load_weights(data["network"])
+        if self.average is not None:
+            self.average.restart()
+        self.schedule = PlateauSchedule(**data["schedule"])
+        self.state = TrainingState.from_dict(data["state"])
+        set_learning_rate(self.optimizer, data["learning_rate"])
+
+
+class RayTrainer(ShardedTrainer):
+    """One whose checkpoints are Ray's."""
+
+    def save(self) -> None:
         """Report the epoch to Ray, with a checkpoint from rank 0."""
-        point = asdict(self.curve[-1])
-        current = gather(self.model, fields_of(self.plain))
+        point, data = asdict(self.state.curve[-1]), self.to_save()
         if self.rank != 0:
             ray.train.report(point)
             return
         with tempfile.TemporaryDirectory() as folder:
-            state = {
-                "weights": current,
-                "best": self.best,
-                "best_epoch": self.best_epoch,
-                "epoch": self.epoch,
-                "finished": self.finished,
-                "schedule": asdict(self.schedule),
-                "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
-                "curve": [asdict(p) for p in self.curve],
-            }
-            torch.save(state, os.path.join(folder, WEIGHTS))
+            save_tensors(data, Path(folder) / CHECKPOINT)
             ray.train.report(point, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    def resume(self, checkpoint: ray.train.Checkpoint | None) -> None:
-        """Continue from the last epoch that was published; Adam's moments start afresh."""
-        if checkpoint is None:
-            return
-        with checkpoint.as_directory() as folder:
-            state = torch.load(os.path.join(folder, WEIGHTS), weights_only=True)
-        scatter(self.model, state["weights"], fields_of(self.plain))
-        if self.average is not None:
-            self.average.restart()
-        self.schedule = PlateauSchedule(**state["schedule"])
-        self.curve = [CurvePoint(**point) for point in state["curve"]]
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.epoch, self.finished = state["epoch"], state["finished"]
-        set_learning_rate(self.optimizer, state["learning_rate"])
-
-    def save(self, directory: Path) -> None:
-        """Save the best weights as a plain learner, with the training curve."""
-        self.learner.config = self.config
-        network = self.learner.build_network(self.config)
-        network.load_state_dict(self.best)
-        self.learner.networks_ = [network.eval()]
-        self.learner.save(directory)
-        best_auc = auc_at(self.curve, self.best_epoch)
-        report = FitReport(tuple(self.curve), 0.0, self.best_epoch, best_auc)
-        (directory / FIT_REPORT).write_text(json.dumps(report.to_dict()), encoding="utf-8")
+    def resume(self) -> None:
+        """Continue from the last epoch that was reported."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                self.load(torch.load(Path(folder) / CHECKPOINT, weights_only=True))

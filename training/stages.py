@@ -23,7 +23,7 @@ from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc
 from dynens.models.base import BaseLearner, FitReport
-from dynens.models.net_learner import LEARNER_FILE, NetLearner
+from dynens.models.net_learner import LEARNER_FILE
 from dynens.models.registry import build_learner, load_learner
 from dynens.models.selection import select_features
 from dynens.run import (
@@ -109,13 +109,10 @@ def _fit_on_workers(
         spread=DistributedConfig(num_workers=context.config.ray.net_workers),
         storage=context.checkpoints,
         valid_rows=select,
+        progress=context.progress,
         follow=follow,
     )
-    learner = load_learner(context.out)
-    assert isinstance(learner, NetLearner)
-    learner.fill_unseen(context.prepared().split("train"))
-    learner.save(context.out)
-    return learner, report
+    return load_learner(context.out), report
 
 
 def course(

@@ -85,11 +85,22 @@ def minibatches(
 
     The last batch may be smaller; it is joined to none, so that no row is lost.
     """
-    order = np.arange(len(batch)) if rows is None else rows
+    for index in row_batches(len(batch), batch_size, rng, rows):
+        yield tensor_batch(batch, index)
+
+
+def row_batches(
+    num_rows: int,
+    batch_size: int,
+    rng: np.random.Generator | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
+) -> Iterator[npt.NDArray[np.int64]]:
+    """The row numbers of `minibatches`."""
+    order = np.arange(num_rows) if rows is None else rows
     if rng is not None:
         order = rng.permutation(order)
     for start in range(0, len(order), batch_size):
-        yield tensor_batch(batch, order[start : start + batch_size])
+        yield order[start : start + batch_size]
 
 
 def prediction_batches(batch: EncodedBatch) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, num_flat_rows
 from dynens.config.learner import LearnerConfig
@@ -96,18 +96,15 @@ class NetLearner:
             trainer = make_trainer(network.to(config.device), config)
             trainer.follow, trainer.ends_at = follow, ends_at
             report = trainer.fit(train, valid)
-            self.networks_ = [network.cpu()]
-            if trainer.state.snapshots:
-                self.networks_ = [
-                    self._network_with(config, weights) for weights in trainer.state.snapshots
-                ]
-        self.config = config
-        self.fill_unseen(train)
+            snapshots = [self.network_with(config, w) for w in trainer.state.snapshots]
+        self.take(config, snapshots or [network.cpu()], train)
         return report
 
-    def fill_unseen(self, train: EncodedBatch) -> None:
-        """Settle what values are that no training row has."""
-        for network in self.networks_:
+    def take(self, config: LearnerConfig, networks: list[CTRNetwork], train: EncodedBatch) -> None:
+        """Become what a training with the resolved `config` came to on `train`, whose rows tell
+        which values nothing was learnt of."""
+        self.config, self.networks_ = config, networks
+        for network in networks:
             network.fill_unseen(train.ids)
 
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:
@@ -154,7 +151,7 @@ class NetLearner:
                     for name in arrays.files
                     if name.startswith(prefix)
                 }
-                learner.networks_.append(learner._network_with(config, weights))
+                learner.networks_.append(learner.network_with(config, weights))
         return learner
 
     def export_onnx(self, path: Path) -> None:
@@ -164,7 +161,8 @@ class NetLearner:
     def _scorer(self) -> nn.Module:
         return self.networks_[0] if len(self.networks_) == 1 else MeanLogits(self.networks_)
 
-    def _network_with(self, config: LearnerConfig, weights: dict[str, torch.Tensor]) -> CTRNetwork:
+    def network_with(self, config: LearnerConfig, weights: Mapping[str, Tensor]) -> CTRNetwork:
+        """One with the weights of a state."""
         with torch.random.fork_rng(devices=[]):
             network = self.build_network(config)
         network.load_state_dict(weights)

@@ -149,7 +149,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
 
     def fit(self, train: EncodedBatch, valid: EncodedBatch) -> FitReport:
         """Train until the plateau schedule ends, and leave the best weights in the network."""
-        self._resume()
+        self.resume()
         started = time.monotonic() - self.state.seconds
         rows = bootstrap_rows(len(train), self.seed) if self.config.bootstrap else None
         snapshots = self.options.snapshots > 1
@@ -163,9 +163,9 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             self.state.epoch += 1
             self.end_of_epoch()
             self.state.seconds = time.monotonic() - started
-            self._save()
+            self.save()
         if self.state.best:
-            self.network.load_state_dict(self.state.best)
+            self.load_weights(self.state.best)
         return FitReport(
             curve=tuple(self.state.curve),
             seconds=self.state.seconds,
@@ -238,11 +238,23 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradients(self.network, self.options.clip_norm)
+        self.clip_gradients()
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
         return loss.item()
+
+    def clip_gradients(self) -> None:
+        """Keep a step within `clip_norm`."""
+        clip_gradients(self.network, self.options.clip_norm)
+
+    def weights(self) -> Weights:
+        """A copy of all weights and buffers, which further training leaves alone."""
+        return copy.deepcopy(dict(self.network.state_dict()))
+
+    def load_weights(self, weights: Weights) -> None:
+        """Take back what `weights` gave."""
+        self.network.load_state_dict(weights)
 
     def _point(
         self, valid: EncodedBatch, logits: FloatArray, epoch: float, train_loss: float
@@ -267,12 +279,12 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         """Copy the weights just validated if they are the best, or end a cosine cycle."""
         if snapshots:
             if (self.state.epoch + 1) % self.options.epochs_per_snapshot == 0:
-                self.state.snapshots.append(copy_weights(self.network))
+                self.state.snapshots.append(self.weights())
                 self.state.best_epoch = point.epoch
             return "wait"
         decision = self.schedule.update(point.score)
         if decision == "improved":
-            self.state.best = copy_weights(self.network)
+            self.state.best = self.weights()
             self.state.best_epoch = point.epoch
         return "wait" if self.options.schedule == "cosine" else decision
 
@@ -283,7 +295,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         elif decision == "decay":
             scale_learning_rate(self.optimizer, self.options.decay_factor)
             if self.options.restart_from_best:
-                self.network.load_state_dict(self.state.best)
+                self.load_weights(self.state.best)
                 if self.average is not None:
                     self.average.restart()
 
@@ -297,25 +309,17 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         fraction = 1.0 if self.state.finished else min(max(by_epochs, by_decays), 1.0)
         self.progress(FitProgress(self.config.display_name, fraction, point))
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """After an epoch, or beside the last one's where time was up, which may be given later."""
         if self.checkpoint is None:
             return
-        state, cut = self.state, self.checkpoint.with_name(CUT)
-        data: dict[str, Any] = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": asdict(self.schedule),
-            "average": None if self.average is None else self.average.state_dict(),
-            "extra": self.extra_state(),
-            "state": state.to_dict(),
-        }
-        place = cut if state.is_cut else self.checkpoint
+        data, cut = self.to_save(), self.checkpoint.with_name(CUT)
+        place = cut if self.state.is_cut else self.checkpoint
         write_atomically(place, lambda path: save_tensors(data, path))
-        if not state.is_cut:
+        if not self.state.is_cut:
             cut.unlink(missing_ok=True)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Go on after the last whole epoch; a training that was cut ends so while time is up."""
         if self.checkpoint is None:
             return
@@ -323,10 +327,21 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         path = cut if is_time_up(self.ends_at) and cut.exists() else self.checkpoint
         if path.exists():
             with intact(path):
-                self._load(torch.load(path, map_location=self.device, weights_only=True))
+                self.load(torch.load(path, map_location=self.device, weights_only=True))
 
-    def _load(self, data: dict[str, Any]) -> None:
-        """Take back what `_save` wrote."""
+    def to_save(self) -> dict[str, Any]:
+        """A checkpoint."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": asdict(self.schedule),
+            "average": None if self.average is None else self.average.state_dict(),
+            "extra": self.extra_state(),
+            "state": self.state.to_dict(),
+        }
+
+    def load(self, data: dict[str, Any]) -> None:
+        """Take back what `to_save` gave."""
         self.network.load_state_dict(data["network"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.schedule = PlateauSchedule(**data["schedule"])
@@ -365,8 +380,3 @@ class Trainer(BaseTrainer[CTRNetwork, TensorBatch]):
 
     def validate(self, valid: EncodedBatch) -> FloatArray:
         return predict_logits(self.network, valid)
-
-
-def copy_weights(network: torch.nn.Module) -> Weights:
-    """A deep copy of all weights and buffers, which further training leaves alone."""
-    return copy.deepcopy(dict(network.state_dict()))

@@ -48,10 +48,10 @@ def test_a_run_may_be_spread_over_workers(tmp_path: Path) -> None:
 
 def test_what_workers_cannot_do_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     config = spread(tmp_path, net_workers=2)
-    dnn = config.learners["dnn"].model_copy(update={"bootstrap": True})
+    dnn = config.learners["dnn"].model_copy(update={"branches": 2})
     config = config.model_copy(update={"learners": {**config.learners, "dnn": dnn}})
     dataset = dataset_from_files(str(tmp_path / "clicks-*.parquet"), label="click")
-    with pytest.raises(ConfigError, match="several workers do not know bootstrap"):
+    with pytest.raises(ConfigError, match="branches is 2; workers would train"):
         fit(dataset, config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -2,22 +2,12 @@
 
 import pytest
 
-from dynens.config.base import validate
 from dynens.config.learner import LearnerConfig
 from dynens.errors import ConfigError
 from training.distributed import DistributedConfig, check_spread
 
 
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({"bootstrap": True}, "bootstrap"),
-        ({"optimizer": {"snapshots": 2}}, "optimizer.snapshots"),
-        ({"optimizer": {"schedule": "cosine"}}, "optimizer.schedule"),
-        ({"optimizer": {"evaluations_per_epoch": 2}}, "optimizer.evaluations_per_epoch"),
-    ],
-)
-def test_what_workers_would_leave_out_is_refused(settings: dict[str, object], name: str) -> None:
-    check_spread(LearnerConfig(), DistributedConfig())
-    with pytest.raises(ConfigError, match=f"dnn: several workers do not know {name}; leave"):
-        check_spread(validate(LearnerConfig, settings, "test"), DistributedConfig())
+def test_branches_which_workers_would_average_are_refused() -> None:
+    check_spread(LearnerConfig(bootstrap=True), DistributedConfig())
+    with pytest.raises(ConfigError, match=r"branches is 2; workers would train .* average"):
+        check_spread(LearnerConfig(branches=2), DistributedConfig())
