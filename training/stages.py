@@ -23,9 +23,9 @@ from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc
 from dynens.models.base import BaseLearner, FitReport
-from dynens.models.net_learner import LEARNER_FILE
 from dynens.models.registry import build_learner, load_learner
 from dynens.models.selection import select_features
+from dynens.models.settings import LEARNER_FILE
 from dynens.run import (
     ENSEMBLE_JSON,
     FIT_REPORT,
@@ -57,20 +57,55 @@ def learner_seed(config: RunConfig, name: str) -> int:
 
 def train_learner(context: StageContext, name: str) -> None:
     """Fit one base learner; save it, its graph and its logits on every split."""
-    data = context.prepared()
     config = context.config.learners[name].model_copy(update={"name": name})
-    config, follow = course(context, lambda run: run.learner(name), config)
-    int8 = settled_trial(context, lambda run: run.learner(name))
-    train, valid = data.split("train"), data.split("valid")
-    roles = valid_roles(context.config, valid)
-    seed = learner_seed(context.config, name)
+    data, seed = context.prepared(), learner_seed(context.config, name)
     has_tables = bool(select_features(data.layout, config.fields).fields)
-    if context.config.ray.net_workers > 1 and config.is_neural and has_tables:
+    is_spread = context.config.ray.net_workers > 1 and config.is_neural and has_tables
+    learner = _train(context, lambda run: run.learner(name), config, seed, is_spread=is_spread)
+    logits = learner.training_logits(data.split("train"), data.unlabelled)
+    np.save(context.out / "logits_train.npy", logits)
+    scorer = PoolScorer({name: context.out / MODEL_ONNX})
+    np.save(context.out / "logits_test.npy", scorer.logits(data.split("test"))[name])
+    if context.first is None:
+        np.save(context.out / "logits_valid.npy", scorer.logits(data.split("valid"))[name])
+    else:  # those of rows that trained nothing
+        shutil.copy(context.first.learner(name) / "logits_valid.npy", context.out)
+
+
+def train_baseline(context: StageContext) -> None:
+    """The student's architecture and training, on click labels alone and without the pool."""
+    config = student_config(context.run, "baseline").model_copy(update={"product_width": 0})
+    _train(context, lambda run: run.baseline, config, context.config.seed)
+
+
+def _train(
+    context: StageContext,
+    place: Callable[[RunDirectory], Path],
+    config: LearnerConfig,
+    seed: int,
+    *,
+    is_spread: bool = False,
+) -> BaseLearner:
+    """Fit a learner on labels; save it, its graph and how its training went.
+
+    Args:
+        context: the stage's.
+        place: the learner's folder in a run.
+        config: as configured.
+        seed: of its training.
+        is_spread: whether several workers train it.
+    """
+    data = context.prepared()
+    config, follow = course(context, place, config)
+    int8 = settled_trial(context, place)
+    valid = data.split("valid")
+    roles = valid_roles(context.config, valid)
+    if is_spread:
         learner, report = _fit_on_workers(context, config, roles.select, seed, follow)
     else:
         learner = build_learner(config, data.layout, data.stats, seed)
         report = learner.fit(
-            train,
+            data.split("train"),
             valid.take(roles.select),
             unlabelled=data.unlabelled,
             checkpoint_dir=context.checkpoints,
@@ -81,14 +116,8 @@ def train_learner(context: StageContext, name: str) -> None:
         learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
     serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route), int8)
-    np.save(context.out / "logits_train.npy", learner.training_logits(train, data.unlabelled))
-    scorer = PoolScorer({name: context.out / MODEL_ONNX})
-    np.save(context.out / "logits_test.npy", scorer.logits(data.split("test"))[name])
-    if context.first is None:
-        np.save(context.out / "logits_valid.npy", scorer.logits(valid)[name])
-    else:  # those of rows that trained nothing
-        shutil.copy(context.first.learner(name) / "logits_valid.npy", context.out)
     write_json(context.out / FIT_REPORT, report.to_dict())
+    return learner
 
 
 def _fit_on_workers(
@@ -262,29 +291,6 @@ def best_neural(config: RunConfig, scores: dict[str, float | None]) -> str:
     """The neural learner of the pool with the best AUC (an undefined one counts as the worst)."""
     neural = [name for name, c in config.learners.items() if c.is_neural]
     return max(neural, key=lambda name: scores[name] or 0.0)
-
-
-def train_baseline(context: StageContext) -> None:
-    """The student's architecture and training, on click labels alone and without the pool."""
-    data = context.prepared()
-    config = student_config(context.run, "baseline").model_copy(update={"product_width": 0})
-    config, follow = course(context, lambda run: run.baseline, config)
-    int8 = settled_trial(context, lambda run: run.baseline)
-    valid = data.split("valid")
-    roles = valid_roles(context.config, valid)
-    learner = build_learner(config, data.layout, data.stats, context.config.seed)
-    report = learner.fit(
-        data.split("train"),
-        valid.take(roles.select),
-        checkpoint_dir=context.checkpoints,
-        progress=context.progress,
-        follow=follow,
-        ends_at=context.ends_at,
-    )
-    learner.save(context.out)
-    learner.export_onnx(context.out / MODEL_ONNX)
-    serve_int8(context, context.out / MODEL_ONNX, valid.take(roles.route), int8)
-    write_json(context.out / FIT_REPORT, report.to_dict())
 
 
 def labels_of(batch: EncodedBatch) -> npt.NDArray[np.float32]:

@@ -52,6 +52,7 @@ from dynens.models.ratings import (
     pair_ratings,
     unknown_rate,
 )
+from dynens.models.settings import save_settings
 from dynens.models.training import BaseTrainer, predict_logits, weighted_bce
 from dynens.run import intact
 
@@ -314,10 +315,9 @@ class AutoRecLearner(PairLearner):
         return mean
 
     def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        save_settings(self, directory)
         weights = self._network().state_dict()
         np.savez(directory / WEIGHTS_FILE, **{name: w.numpy() for name, w in weights.items()})
-        self._save_settings(directory)
 
     @classmethod
     def load(cls, directory: Path) -> Self:

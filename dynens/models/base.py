@@ -182,7 +182,8 @@ class BaseLearner(Protocol):
 
         Where a row's label would be an input of its own logit, it is left out.
         """
-        ...
+        del unlabelled
+        return self.predict_logits(train)
 
     def save(self, directory: Path) -> None:
         """Write everything `load` needs: JSON and arrays, nothing pickled."""

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from dynens import metrics
-from dynens.batch import EncodedBatch, FieldPair, FloatArray
+from dynens.batch import EncodedBatch, FieldPair
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
 from dynens.layers.effects import FieldEffects
@@ -42,6 +42,7 @@ from dynens.models.gibbs import Posterior, Sampler, heard_rows, vector_length
 from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.optim import reproducible
 from dynens.models.pairs import LONGEST_PRODUCT, PairLearner, ScoredRows
+from dynens.models.settings import save_settings
 from dynens.run import intact, write_atomically
 
 _SWEEPS_PER_POINT = 10
@@ -150,12 +151,6 @@ class BMFLearner(PairLearner):
         )
         return replace(point, score=validation_score(point))
 
-    def training_logits(
-        self, train: EncodedBatch, unlabelled: EncodedBatch | None = None
-    ) -> FloatArray:
-        del unlabelled
-        return self.predict_logits(train)
-
     def tables(self) -> tuple[Table, Table]:
         return self._fitted().product
 
@@ -172,14 +167,13 @@ class BMFLearner(PairLearner):
         return ScoredRows(PairProduct.of(self.pair, fitted.product), effects)
 
     def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        save_settings(self, directory)
         fitted = self._fitted()
         (left, left_bias), (right, right_bias) = fitted.product
         tensors = {"left": left, "left_bias": left_bias, "right": right, "right_bias": right_bias}
         tensors |= {f"{_EFFECT}{column}": effect for column, effect in fitted.effects.items()}
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
         np.savez(directory / WEIGHTS_FILE, **arrays)
-        self._save_settings(directory)
 
     @classmethod
     def load(cls, directory: Path) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
@@ -13,16 +12,16 @@ from torch import Tensor, nn
 
 from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, num_flat_rows
 from dynens.config.learner import LearnerConfig
-from dynens.models.base import FitReport, ProgressCallback, StatSource
+from dynens.models.base import BaseLearner, FitReport, ProgressCallback, StatSource
 from dynens.models.defaults import resolve_config
 from dynens.models.network import CTRNetwork, HeadClass
 from dynens.models.onnx_export import export_module
 from dynens.models.optim import reproducible
+from dynens.models.settings import load_settings, save_settings
 from dynens.models.training import Trainer, predict_logits
 from dynens.models.twin import InferenceTwin, MeanLogits
 from dynens.run import intact
 
-LEARNER_FILE = "learner.json"
 WEIGHTS_FILE = "weights.npz"
 
 
@@ -38,7 +37,7 @@ NO_STATS = SavedStats(np.zeros((0, 2), np.float32), ())
 """Of learners that make nothing of statistics."""
 
 
-class NetLearner:
+class NetLearner(BaseLearner):
     """A `BaseLearner` over `CTRNetwork`; subclasses name their head.
 
     After `fit`, `networks_` holds the network, or the members of a snapshot ensemble, whose
@@ -110,48 +109,33 @@ class NetLearner:
     def predict_logits(self, batch: EncodedBatch) -> FloatArray:
         return predict_logits(self._scorer(), batch)
 
-    def training_logits(
-        self, train: EncodedBatch, unlabelled: EncodedBatch | None = None
-    ) -> FloatArray:
-        del unlabelled
-        return self.predict_logits(train)
-
     def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        columns = list(self.stats.columns)
+        save_settings(self, directory, stats_columns=columns, members=len(self.networks_))
         arrays = {
             f"{member}/{name}": value.numpy()
             for member, network in enumerate(self.networks_)
             for name, value in network.state_dict().items()
         }
         np.savez(directory / WEIGHTS_FILE, **arrays)
-        data = {
-            "config": self.config.model_dump(mode="json"),
-            "layout": self.layout.to_dict(),
-            "stats_columns": list(self.stats.columns),
-            "seed": self.seed,
-            "members": len(self.networks_),
-        }
-        (directory / LEARNER_FILE).write_text(json.dumps(data, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
-        layout = FeatureLayout.from_dict(data["layout"])
+        said = load_settings(directory)
         # The networks' own buffers carry the statistics; this only gives the table's shape.
-        num_rows = num_flat_rows(layout.fields)
-        stats = SavedStats(np.zeros((num_rows, 2), np.float32), tuple(data["stats_columns"]))
-        config = LearnerConfig.model_validate(data["config"])
-        learner = cls(config, layout, stats, data["seed"])
+        num_rows = num_flat_rows(said.layout.fields)
+        stats = SavedStats(np.zeros((num_rows, 2), np.float32), tuple(said.more["stats_columns"]))
+        learner = cls(said.config, said.layout, stats, said.seed)
         path = directory / WEIGHTS_FILE
         with intact(path), np.load(path, allow_pickle=False) as arrays:
-            for member in range(data["members"]):
+            for member in range(said.more["members"]):
                 prefix = f"{member}/"
                 weights = {
                     name.removeprefix(prefix): torch.from_numpy(arrays[name])
                     for name in arrays.files
                     if name.startswith(prefix)
                 }
-                learner.networks_.append(learner.network_with(config, weights))
+                learner.networks_.append(learner.network_with(said.config, weights))
         return learner
 
     def export_onnx(self, path: Path) -> None:

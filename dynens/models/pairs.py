@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -14,9 +13,10 @@ from dynens.config.learner import LearnerConfig
 from dynens.errors import ConfigError
 from dynens.layers.effects import FieldEffects
 from dynens.layers.products import PairProduct, Table
-from dynens.models.base import StatSource
-from dynens.models.net_learner import LEARNER_FILE, NO_STATS
+from dynens.models.base import BaseLearner, StatSource
+from dynens.models.net_learner import NO_STATS
 from dynens.models.onnx_export import export_module
+from dynens.models.settings import load_settings
 from dynens.models.training import predict_logits
 
 LONGEST_PRODUCT = 128
@@ -38,7 +38,7 @@ class ScoredRows(nn.Module):
         return logits if self.effects is None else logits + self.effects(ids, context_rows)
 
 
-class PairLearner(ABC):
+class PairLearner(BaseLearner):
     """What such learners have in common; a subclass trains, saves and loads."""
 
     def __init__(
@@ -79,15 +79,6 @@ class PairLearner(ABC):
 
     @classmethod
     def _with_settings(cls, directory: Path) -> Self:
-        """One that is not fitted yet, with the settings that `_save_settings` wrote."""
-        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
-        config = LearnerConfig.model_validate(data["config"])
-        return cls(config, FeatureLayout.from_dict(data["layout"]), NO_STATS, data["seed"])
-
-    def _save_settings(self, directory: Path) -> None:
-        data = {
-            "config": self.config.model_dump(mode="json"),
-            "layout": self.layout.to_dict(),
-            "seed": self.seed,
-        }
-        (directory / LEARNER_FILE).write_text(json.dumps(data, indent=1), encoding="utf-8")
+        """One that is not fitted yet, with the settings that `save_settings` wrote."""
+        said = load_settings(directory)
+        return cls(said.config, said.layout, NO_STATS, said.seed)

@@ -18,7 +18,7 @@ from dynens.models.fm import FMLearner
 from dynens.models.ipnn import IPNNLearner
 from dynens.models.lr import LRLearner
 from dynens.models.masknet import MaskNetLearner
-from dynens.models.net_learner import LEARNER_FILE
+from dynens.models.settings import LEARNER_FILE
 from dynens.models.xgboost import XGBoostLearner
 from dynens.run import intact
 

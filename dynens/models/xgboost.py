@@ -31,6 +31,7 @@ from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
 from dynens.models.base import (
+    BaseLearner,
     CurvePoint,
     FitProgress,
     FitReport,
@@ -43,9 +44,10 @@ from dynens.models.base import (
 )
 from dynens.models.batches import prediction_batches
 from dynens.models.defaults import resolve_config
-from dynens.models.net_learner import LEARNER_FILE, SavedStats
+from dynens.models.net_learner import SavedStats
 from dynens.models.onnx_export import IR_VERSION, ML_OPSET, OPSET, export_module, save_model
 from dynens.models.selection import FeatureSelection, select_features
+from dynens.models.settings import load_settings, save_settings
 from dynens.models.twin import GroupInputs, group_tables, in_order, pair_kinds, stat_kinds
 from dynens.run import intact
 
@@ -103,7 +105,7 @@ class TreeInputs(nn.Module):
         return torch.cat([inputs, stats], dim=1)
 
 
-class XGBoostLearner:
+class XGBoostLearner(BaseLearner):
     """A `BaseLearner` of gradient-boosted trees."""
 
     def __init__(
@@ -222,36 +224,19 @@ class XGBoostLearner:
         logits = booster.inplace_predict(inputs, predict_type="margin")
         return np.asarray(logits, dtype=np.float32).reshape(-1)
 
-    def training_logits(
-        self, train: EncodedBatch, unlabelled: EncodedBatch | None = None
-    ) -> FloatArray:
-        del unlabelled
-        return self.predict_logits(train)
-
     def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        save_settings(self, directory, stats_columns=list(self.stats.columns))
         # Written by Python: a full disk then shows as the `OSError` it is.
         (directory / BOOSTER_FILE).write_bytes(self._booster().save_raw("json"))
         np.save(directory / TABLE_FILE, np.asarray(self.stats.table), allow_pickle=False)
-        data = {
-            "config": self.config.model_dump(mode="json"),
-            "layout": self.layout.to_dict(),
-            "stats_columns": list(self.stats.columns),
-            "seed": self.seed,
-        }
-        (directory / LEARNER_FILE).write_text(json.dumps(data, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        data = json.loads((directory / LEARNER_FILE).read_text(encoding="utf-8"))
+        said = load_settings(directory)
         with intact(directory / TABLE_FILE):
             table = np.load(directory / TABLE_FILE, allow_pickle=False)
-        learner = cls(
-            LearnerConfig.model_validate(data["config"]),
-            FeatureLayout.from_dict(data["layout"]),
-            SavedStats(table, tuple(data["stats_columns"])),
-            data["seed"],
-        )
+        stats = SavedStats(table, tuple(said.more["stats_columns"]))
+        learner = cls(said.config, said.layout, stats, said.seed)
         with intact(directory / BOOSTER_FILE):
             learner.booster_ = xgboost.Booster(model_file=directory / BOOSTER_FILE)
         return learner
