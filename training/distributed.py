@@ -31,13 +31,14 @@ from dynens.errors import ConfigError, TrainingError
 from dynens.models.base import FitReport, ProgressCallback
 from dynens.models.batches import TensorBatch, prediction_batches, row_batches, tensor_batch
 from dynens.models.checkpoints import CHECKPOINT, TrainingState, Weights, save_tensors
-from dynens.models.defaults import resolve_config
+from dynens.models.defaults import resolve_config, resolve_precision
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.optim import PlateauSchedule, autocast, learning_rate, set_learning_rate
 from dynens.models.registry import MODELS
 from dynens.models.training import BaseTrainer, weighted_bce
 from dynens.run import FIT_REPORT, read_json, write_json
+from training.precision import with_precision
 from training.sharding import (
     Sharding,
     build_optimizer,
@@ -97,7 +98,8 @@ def fit_distributed(
         TrainingError: training failed.
     """
     check_spread(config, spread)
-    arguments: dict[str, Any] = {"config": config.model_dump(mode="json"), "seed": seed}
+    settled = with_precision(config, resolve_precision(config))  # here, and not by each worker
+    arguments: dict[str, Any] = {"config": settled.model_dump(mode="json"), "seed": seed}
     arguments |= {"data_dir": data_dir, "out_dir": out_dir, "sharding": spread.sharding}
     arguments |= {"valid_rows": valid_rows, "progress": progress, "follow": follow}
     trainer = _trainer(arguments, spread, storage, f"{config.display_name}-{seed}")

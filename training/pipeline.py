@@ -45,6 +45,7 @@ from training.plan import (
     plan,
     ready,
 )
+from training.precision import settle_precision
 from training.reuse import compare_files, reuse_stages
 from training.stage import PROGRESS_FILE, run_stage, work_directory
 from training.time_limit import TimeLimit, time_limits
@@ -112,6 +113,7 @@ def fit(
                 config = _prepare_passes(run, config, watcher, is_new=is_new)
                 with cluster(config.ray) as num_cpus:
                     check_cores(config, num_cpus)
+                    config = settle_precision(run, config)
                     planned = passes(config, run, num_cpus)
                     limits = time_limits(
                         config.time_limit_min, begun, [stages for _, stages in planned], num_cpus

@@ -28,7 +28,7 @@ from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
 from dynens.errors import ConfigError
 from dynens.models.base import FitProgress, FitReport
-from dynens.models.defaults import default_batch_size, default_embedding_l2
+from dynens.models.defaults import default_batch_size, default_embedding_l2, resolve_precision
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
 from dynens.models.registry import MODELS, load_learner
@@ -369,7 +369,7 @@ class StudentLearner:
             name = best_neural(config, scores)
         teacher = load_learner(run.learner(name))
         assert isinstance(teacher, NetLearner)
-        return TeacherFeatures(teacher.networks_[-1], self._train, self._config.optimizer.precision)
+        return TeacherFeatures(teacher.networks_[-1], self._train, resolve_precision(self._config))
 
 
 def _train_peer(

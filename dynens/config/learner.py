@@ -73,7 +73,8 @@ class OptimizerConfig(FrozenConfig):
     """Members of a snapshot ensemble (cyclic cosine learning rate); 0 or 1: an ordinary run."""
     epochs_per_snapshot: int = Field(default=3, ge=1)
     precision: Precision = "auto"
-    """Arithmetic of the training step; auto: bf16 on a CPU that is clearly faster in it."""
+    """Arithmetic of the training step; auto: bf16 on a CPU that is clearly faster in it, decided
+    once in a run."""
 
 
 class TreesConfig(FrozenConfig):

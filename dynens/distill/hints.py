@@ -36,7 +36,7 @@ class TeacherFeatures:
     """
 
     def __init__(
-        self, network: CTRNetwork, train: EncodedBatch, precision: Precision = "auto"
+        self, network: CTRNetwork, train: EncodedBatch, precision: Precision = "fp32"
     ) -> None:
         self._network = network.eval().requires_grad_(False)
         self._precision = precision

@@ -242,15 +242,12 @@ def cyclic_cosine(step: int, steps_per_cycle: int, peak: float) -> float:
 
 
 @functools.cache
-def bf16_is_fast(device: torch.device) -> bool:
-    """Whether it is a CPU that multiplies bfloat16 matrices in clearly less time than float32.
+def bf16_is_fast() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in clearly less time than float32.
 
     The instructions alone do not tell: a Xeon that has AVX512-BF16 but hides its AMX takes nearly
-    twice as long. A GPU's step is bound by the launches of its kernels, not by products
-    (`benchmarks/training_speed.py`: 3.1 ms in float32, 3.3 in bfloat16 on an H200).
+    twice as long.
     """
-    if device.type == "cuda":
-        return False
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return False
     return product_seconds(torch.bfloat16) < _CLEARLY_LESS * product_seconds(torch.float32)
@@ -268,8 +265,8 @@ def product_seconds(dtype: torch.dtype) -> float:
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """bfloat16 matrix products where asked for, or where "auto" finds hardware for them."""
-    if precision == "bf16" or (precision == "auto" and bf16_is_fast(device)):
+    """bfloat16 matrix products where a resolved configuration says so."""
+    if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from dynens.models import optim
+from dynens.config.base import validate
+from dynens.config.learner import LearnerConfig
+from dynens.models import defaults, optim
 from dynens.models.defaults import resolve_config
 from dynens.models.dnn import DNNHead
 from dynens.models.network import CTRNetwork
@@ -91,8 +93,28 @@ def test_bf16_is_taken_where_it_is_there_and_clearly_faster(
     seconds = {torch.bfloat16: bf16_seconds, torch.float32: 1.0}
     monkeypatch.setattr(optim, "product_seconds", seconds.__getitem__)
     optim.bf16_is_fast.cache_clear()
-    assert optim.bf16_is_fast(torch.device("cpu")) is is_fast
+    assert optim.bf16_is_fast() is is_fast
     optim.bf16_is_fast.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "given", "settled"),
+    [
+        ("dnn", "cpu", "auto", "bf16"),
+        ("dnn", "cpu", "fp32", "fp32"),
+        ("dnn", "cuda", "auto", "fp32"),
+        ("autorec", "cpu", "auto", "auto"),  # whose steps have no such products
+    ],
+)
+def test_a_resolved_configuration_says_in_which_arithmetic_it_trains(
+    monkeypatch: pytest.MonkeyPatch, model: str, device: str, given: str, settled: str
+) -> None:
+    monkeypatch.setattr(optim, "bf16_is_fast", lambda: True)
+    monkeypatch.setattr(defaults, "resolve_device", lambda _: device)
+    settings = {"model": model, "optimizer": {"precision": given}}
+    config = validate(LearnerConfig, settings, "test")
+    resolved = resolve_config(config, tiny_table().layout, 600)
+    assert resolved.optimizer.precision == settled
 
 
 def test_gradient_is_clipped_to_the_norm_and_left_alone_within_it() -> None:

@@ -146,6 +146,7 @@ def fit_without_training(
     """How many passes there are to execute."""
     executed: list[RunDirectory] = []
     monkeypatch.setattr(pipeline, "cluster", lambda _: contextlib.nullcontext(2))
+    monkeypatch.setattr(pipeline, "settle_precision", lambda run, config: config)
     monkeypatch.setattr(pipeline, "_execute", lambda run, *_: executed.append(run))
     monkeypatch.setattr(pipeline, "warn_of_ranking", lambda *_: None)
     for name, value in more.items():

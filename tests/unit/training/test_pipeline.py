@@ -132,6 +132,7 @@ def test_bad_input_that_a_late_stage_finds_leaves_what_was_trained(
         raise ConfigError("no 3 learners cost at most 0.1 µs")
 
     monkeypatch.setattr(pipeline, "cluster", lambda _: contextlib.nullcontext(2))
+    monkeypatch.setattr(pipeline, "settle_precision", lambda run, config: config)
     monkeypatch.setattr(pipeline, "_execute", refuses)
     with pytest.raises(ConfigError, match="no 3 learners"):
         fit(dataset_of(table), RunConfig(), tmp_path / "run")

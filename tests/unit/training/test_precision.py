@@ -1,0 +1,41 @@
+"""The arithmetic of a run."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dynens.config.base import validate
+from dynens.config.run import RunConfig
+from dynens.models import optim
+from dynens.run import RunDirectory
+from training import precision
+from training.precision import settle_precision
+
+SETTINGS = {
+    "learners": {
+        "a": {"model": "dnn"},
+        "b": {"model": "dcnv2", "optimizer": {"precision": "fp32"}},
+        "c": {"model": "xgboost"},
+    },
+    "student": {"device": "cpu"},
+}
+
+
+def test_what_was_found_first_holds_for_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the stopwatch of another process would say."""
+    answers = iter([True, True, False])
+    monkeypatch.setattr(optim, "bf16_is_fast", lambda: next(answers))
+    measured = precision._measured._function  # what a worker of Ray would run
+    monkeypatch.setattr(precision, "_measured", SimpleNamespace(remote=measured))
+    monkeypatch.setattr(precision.ray, "get", lambda answer: answer)
+    config = validate(RunConfig, SETTINGS, "test")
+    cpu = {name: c.model_copy(update={"device": "cpu"}) for name, c in config.learners.items()}
+    config = config.model_copy(update={"learners": cpu})
+    for _ in range(2):
+        settled = settle_precision(RunDirectory(tmp_path), config)
+        found = {name: c.optimizer.precision for name, c in settled.learners.items()}
+        assert found == {"a": "bf16", "b": "fp32", "c": "auto"}
+        assert settled.student.optimizer.precision == "bf16"
