@@ -36,6 +36,7 @@ from benchmarks.student_variants import CONFIGURED, VARIANTS
 from dynens.batch import FloatArray
 from dynens.data.prepared import open_prepared
 from dynens.metrics import auc
+from dynens.models.base import FitOptions
 from dynens.models.registry import build_learner
 from dynens.report.write import run_config
 from dynens.run import RunDirectory
@@ -73,7 +74,7 @@ def fold_answers(root: Path, name: str, rows: Rows) -> tuple[FloatArray, float]:
     learner = build_learner(own, data.layout, data.stats, learner_seed(config, name))
     start = time.monotonic()
     stop_at = valid.take(valid_roles(config, valid).select)
-    learner.fit(train.take(seen), stop_at, unlabelled=data.unlabelled)
+    learner.fit(train.take(seen), stop_at, FitOptions(unlabelled=data.unlabelled))
     return learner.predict_logits(train.take(rows)), time.monotonic() - start
 
 

@@ -31,6 +31,7 @@ from dynens.config.learner import LearnerConfig
 from dynens.data.datasets.presets import dataset_for
 from dynens.data.prepare import prepare
 from dynens.data.prepared import PreparedData
+from dynens.models.base import FitOptions
 from dynens.models.registry import MODELS, build_learner
 
 DEFAULT_POOL = ("lr", "fm", "dnn", "deepfm", "dcnv2", "ipnn", "masknet", "finalmlp", "xgboost")
@@ -60,7 +61,7 @@ def train(data: PreparedData, config: LearnerConfig, seed: int, settings: dict[s
     """Fit one learner and score validation and test rows."""
     valid, test = data.split("valid"), data.split("test")
     learner = build_learner(config, data.layout, data.stats, seed)
-    report = learner.fit(data.split("train"), valid, unlabelled=data.unlabelled)
+    report = learner.fit(data.split("train"), valid, FitOptions(unlabelled=data.unlabelled))
     valid_logits, test_logits = learner.predict_logits(valid), learner.predict_logits(test)
     assert valid.labels is not None
     assert test.labels is not None

@@ -20,7 +20,7 @@ from dynens.config.distill import (
 from dynens.config.learner import LearnerConfig
 from dynens.distill.trainer import DistillTrainer, Int8Teaching, Teaching
 from dynens.ensemble.int8 import calibration_rows
-from dynens.models.base import FitProgress, FitReport, ProgressCallback
+from dynens.models.base import FitOptions, FitProgress, FitReport, ProgressCallback
 from dynens.models.batches import TensorBatch, tensor_batch
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
@@ -73,24 +73,23 @@ class Lessons:
             how: epochs and learning rate.
             taught: attributes of `Teaching` that change.
         """
-        options = {
+        changed = {
             "schedule": "cosine",
             "max_epochs": how.epochs,
             "learning_rate": how.learning_rate,
         }
-        optimizer = config.optimizer.model_copy(update=options)
+        optimizer = config.optimizer.model_copy(update=changed)
         config = config.model_copy(update={"optimizer": optimizer})
         seed, context = self.context.config.seed, self.context
         distill = self.distill.model_copy(
             update={name: ended(getattr(self.distill, name)) for name in ("alpha", "temperature")}
         )
         teaching = replace(self.teaching, peers=None, **taught)
+        options = FitOptions(checkpoint_dir=context.checkpoints, progress=context.progress)
 
         def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             network.load_state_dict(weights)
-            return DistillTrainer(
-                network, config, distill, teaching, seed, context.checkpoints, context.progress
-            )
+            return DistillTrainer(network, config, distill, teaching, seed, options)
 
         smaller = type(learner)(config, learner.layout, learner.stats, seed)
         return smaller, smaller.fit_with(trainer, self.train, self.stop_rows)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from dynens.batch import EncodedBatch, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.data.prepared import open_prepared
 from dynens.errors import ConfigError, TrainingError
-from dynens.models.base import FitReport, ProgressCallback
+from dynens.models.base import PLAINLY, FitOptions, FitReport
 from dynens.models.batches import TensorBatch, prediction_batches, row_batches, tensor_batch
 from dynens.models.checkpoints import CHECKPOINT, TrainingState, Weights, save_tensors
 from dynens.models.defaults import resolve_config, resolve_precision
@@ -78,8 +78,7 @@ def fit_distributed(
     spread: DistributedConfig,
     storage: Path,
     valid_rows: npt.NDArray[np.bool_] | None = None,
-    progress: ProgressCallback | None = None,
-    follow: FitReport | None = None,
+    how: FitOptions = PLAINLY,
 ) -> FitReport:
     """Train `config` on prepared data with several workers and save a plain learner.
 
@@ -91,7 +90,7 @@ def fit_distributed(
         spread: workers and sharding.
         storage: folder for Ray's checkpoints, visible to every worker.
         valid_rows: which validation rows choose the epoch; None: all.
-        progress, follow: as for `BaseLearner.fit`.
+        how: what it goes by, but for an end or checkpoints of its own.
 
     Raises:
         ConfigError: the model is not neural, or the tables cannot be sharded so.
@@ -101,7 +100,7 @@ def fit_distributed(
     settled = with_precision(config, resolve_precision(config))  # here, and not by each worker
     arguments: dict[str, Any] = {"config": settled.model_dump(mode="json"), "seed": seed}
     arguments |= {"data_dir": data_dir, "out_dir": out_dir, "sharding": spread.sharding}
-    arguments |= {"valid_rows": valid_rows, "progress": progress, "follow": follow}
+    arguments |= {"valid_rows": valid_rows, "how": how}
     trainer = _trainer(arguments, spread, storage, f"{config.display_name}-{seed}")
     try:
         trainer.fit()
@@ -173,9 +172,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     network = learner.build_network(config)
     network.fit_stats(train.stats)
     is_first = dist.get_rank() == 0
-    progress = arguments["progress"] if is_first else None
-    trainer = RayTrainer(network, config, seed, arguments["sharding"], progress)
-    trainer.follow = arguments["follow"]
+    how = arguments["how"] if is_first else replace(arguments["how"], progress=None)
+    trainer = RayTrainer(network, config, seed, arguments["sharding"], how)
     report = trainer.fit(train, valid)
     if is_first:
         members = trainer.state.snapshots or [trainer.state.best]
@@ -192,7 +190,7 @@ class ShardedTrainer(BaseTrainer[DistributedModelParallel, tuple[TensorBatch, fl
 
     Args:
         plain: the network, with the weights to begin with.
-        config, seed, progress: as for `BaseTrainer`.
+        config, seed, how: as for `BaseTrainer`.
         sharding: of the embedding tables.
     """
 
@@ -202,13 +200,13 @@ class ShardedTrainer(BaseTrainer[DistributedModelParallel, tuple[TensorBatch, fl
         config: LearnerConfig,
         seed: int,
         sharding: Sharding,
-        progress: ProgressCallback | None = None,
+        how: FitOptions = PLAINLY,
     ) -> None:
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.sharding, self.fields = sharding, fields_of(plain)
         model = shard(plain, sharding, self.world)
         scatter(model, plain.state_dict(), self.fields)
-        super().__init__(model, config, seed, None, progress)
+        super().__init__(model, config, seed, how)
 
     @property
     def batch_size(self) -> int:

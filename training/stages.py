@@ -22,7 +22,7 @@ from dynens.ensemble.scorer import PoolScorer
 from dynens.ensemble.selection import choose_members
 from dynens.ensemble.weights import choose_weights
 from dynens.metrics import auc
-from dynens.models.base import BaseLearner, FitReport
+from dynens.models.base import BaseLearner, FitOptions, FitReport
 from dynens.models.registry import build_learner, load_learner
 from dynens.models.selection import select_features
 from dynens.models.settings import LEARNER_FILE
@@ -107,11 +107,13 @@ def _train(
         report = learner.fit(
             data.split("train"),
             valid.take(roles.select),
-            unlabelled=data.unlabelled,
-            checkpoint_dir=context.checkpoints,
-            progress=context.progress,
-            follow=follow,
-            ends_at=context.ends_at,
+            FitOptions(
+                unlabelled=data.unlabelled,
+                checkpoint_dir=context.checkpoints,
+                progress=context.progress,
+                follow=follow,
+                ends_at=context.ends_at,
+            ),
         )
         learner.save(context.out)
     learner.export_onnx(context.out / MODEL_ONNX)
@@ -138,8 +140,7 @@ def _fit_on_workers(
         spread=DistributedConfig(num_workers=context.config.ray.net_workers),
         storage=context.checkpoints,
         valid_rows=select,
-        progress=context.progress,
-        follow=follow,
+        how=FitOptions(progress=context.progress, follow=follow),
     )
     return load_learner(context.out), report
 

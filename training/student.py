@@ -27,7 +27,7 @@ from dynens.distill.weakness import Weakness
 from dynens.ensemble.blend import Logits
 from dynens.ensemble.scorer import PoolScorer
 from dynens.errors import ConfigError
-from dynens.models.base import FitProgress, FitReport
+from dynens.models.base import FitOptions, FitProgress, FitReport
 from dynens.models.defaults import default_batch_size, default_embedding_l2, resolve_precision
 from dynens.models.net_learner import NetLearner
 from dynens.models.network import CTRNetwork
@@ -65,7 +65,7 @@ class StudentLearner:
         roles: the configuration whose validation roles apply; None: the context's own. A study
             that varies the seed keeps the roles of the run whose pool it distils.
         exchange: where this student, one of several peers, meets the others.
-        follow: as for `BaseLearner.fit`.
+        follow: as for `FitOptions`.
     """
 
     def __init__(
@@ -234,6 +234,12 @@ class StudentLearner:
         progress = context.progress
         if self._may_be_first and self._exchange is None:
             progress = within(progress, 0, 2)
+        how = FitOptions(
+            checkpoint_dir=checkpoints,
+            progress=progress,
+            follow=self._follow,
+            ends_at=self._ends_at(generation),
+        )
 
         def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
             if network.product is not None:
@@ -242,11 +248,9 @@ class StudentLearner:
                 taught = read_blend(run, teacher_system(run, distill.teacher))
                 tables = inherited_tables(run, context.config, data.layout, taught, width)
                 network.product.fill(tables)
-            return DistillTrainer(network, config, distill, teaching, seed, checkpoints, progress)
+            return DistillTrainer(network, config, distill, teaching, seed, how)
 
-        ends_at = self._ends_at(generation)
-        report = learner.fit_with(trainer, self._train, self._stop_rows, self._follow, ends_at)
-        return learner, report
+        return learner, learner.fit_with(trainer, self._train, self._stop_rows)
 
     def _ends_at(self, generation: int) -> float | None:
         """When a generation ends, counted from 0; all have equal parts of the stage's time."""

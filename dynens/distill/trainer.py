@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from dynens.distill.views import ViewBalance, Views
 from dynens.distill.weakness import Weakness, row_divergence
 from dynens.ensemble.blend import Logits
 from dynens.errors import ConfigError
-from dynens.models.base import CurvePoint, FitReport, ProgressCallback, positive_rate
+from dynens.models.base import PLAINLY, CurvePoint, FitOptions, FitReport, positive_rate
 from dynens.models.batches import TensorBatch
 from dynens.models.fake_quantize import Int8Simulation
 from dynens.models.network import CTRNetwork, HeadInputs
@@ -95,7 +94,7 @@ class DistillTrainer(Trainer):
         config: the student's resolved learner configuration.
         distill: the distillation.
         teaching: what it teaches from.
-        seed, checkpoint_dir, progress: as for `Trainer`.
+        seed, how: as for `Trainer`.
     """
 
     def __init__(
@@ -105,10 +104,9 @@ class DistillTrainer(Trainer):
         distill: DistillConfig,
         teaching: Teaching,
         seed: int,
-        checkpoint_dir: Path | None = None,
-        progress: ProgressCallback | None = None,
+        how: FitOptions = PLAINLY,
     ) -> None:
-        super().__init__(network, config, seed, checkpoint_dir, progress)
+        super().__init__(network, config, seed, how)
         self._distill = distill
         self._teaching = teaching
         self._teacher_logits = torch.from_numpy(np.asarray(teaching.logits, dtype=np.float32))

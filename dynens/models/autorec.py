@@ -39,7 +39,7 @@ from dynens.batch import EncodedBatch, FieldPair, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
 from dynens.layers.products import PairProduct, Table, shortened
-from dynens.models.base import FitReport, ProgressCallback
+from dynens.models.base import PLAINLY, FitOptions, FitReport
 from dynens.models.defaults import AUTOREC_ROWS_PER_STEP, autorec_steps, resolve_config
 from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.optim import reproducible
@@ -204,7 +204,6 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
     """
 
     _ratings: tuple[Ratings, Ratings] | None = None
-    unlabelled: EncodedBatch | None = None
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         tables: list[nn.Parameter] = []
@@ -241,7 +240,7 @@ class AutoRecTrainer(BaseTrainer[AutoRecNetwork, tuple[Side, SideBatch]]):
         """Both sides' training rows."""
         if self._ratings is None:
             train = train if rows is None else train.take(rows)
-            self._ratings = pair_ratings(self.network.pair, train, self.unlabelled)
+            self._ratings = pair_ratings(self.network.pair, train, self.how.unlabelled)
         return self._ratings
 
     def loss(self, batch: tuple[Side, SideBatch]) -> Tensor:
@@ -271,17 +270,7 @@ class AutoRecLearner(PairLearner):
     def product_width(pair: FieldPair, config: LearnerConfig) -> int:
         return min(LONGEST_PRODUCT, 2 * config.branches * vector_length(pair, config))
 
-    def fit(
-        self,
-        train: EncodedBatch,
-        valid: EncodedBatch,
-        *,
-        unlabelled: EncodedBatch | None = None,
-        checkpoint_dir: Path | None = None,
-        progress: ProgressCallback | None = None,
-        follow: FitReport | None = None,
-        ends_at: float | None = None,
-    ) -> FitReport:
+    def fit(self, train: EncodedBatch, valid: EncodedBatch, how: FitOptions = PLAINLY) -> FitReport:
         config = resolve_config(self.config, self.layout, len(train))
         with reproducible(self.seed, config.num_threads):
             network = AutoRecNetwork(self.pair, config)
@@ -290,9 +279,7 @@ class AutoRecLearner(PairLearner):
                 for side in (branch.user, branch.item):
                     side.base.fill_(math.log(rate / (1 - rate)))
             network.to(config.device)
-            trainer = AutoRecTrainer(network, config, self.seed, checkpoint_dir, progress)
-            trainer.unlabelled, trainer.follow, trainer.ends_at = unlabelled, follow, ends_at
-            report = trainer.fit(train, valid)
+            report = AutoRecTrainer(network, config, self.seed, how).fit(train, valid)
         self.config, self.network_ = config, network.cpu().eval()
         return report
 

@@ -125,6 +125,33 @@ class FitProgress:
 ProgressCallback = Callable[[FitProgress], None]
 
 
+@dataclass(frozen=True)
+class FitOptions:
+    """What a training goes by, beside a learner's settings and its rows.
+
+    Attributes:
+        unlabelled: further training rows, which most learners make nothing of.
+        checkpoint_dir: where checkpoints go; None writes none. Where it holds that of an
+            interrupted run of the same learner, training continues there and ends as the
+            undisturbed run would have.
+        progress: called after every validation point.
+        follow: how an earlier training of the same learner went, on rows without the validation
+            rows. This one, on rows with them, takes what validation said from there: it lowers its
+            learning rate at the same points and ends at the one that was kept.
+        ends_at: when training ends with a last validation point, of which the best one is kept, in
+            seconds as `time.time` counts them.
+    """
+
+    unlabelled: EncodedBatch | None = None
+    checkpoint_dir: Path | None = None
+    progress: ProgressCallback | None = None
+    follow: FitReport | None = None
+    ends_at: float | None = None
+
+
+PLAINLY = FitOptions()
+
+
 def is_time_up(ends_at: float | None) -> bool:
     """Whether `ends_at` has come, in seconds as `time.time` counts them; never where it is None."""
     return ends_at is not None and time.time() >= ends_at
@@ -141,30 +168,8 @@ class BaseLearner(Protocol):
         self, config: LearnerConfig, layout: FeatureLayout, stats: StatSource, seed: int
     ) -> None: ...
 
-    def fit(
-        self,
-        train: EncodedBatch,
-        valid: EncodedBatch,
-        *,
-        unlabelled: EncodedBatch | None = None,
-        checkpoint_dir: Path | None = None,
-        progress: ProgressCallback | None = None,
-        follow: FitReport | None = None,
-        ends_at: float | None = None,
-    ) -> FitReport:
+    def fit(self, train: EncodedBatch, valid: EncodedBatch, how: FitOptions = PLAINLY) -> FitReport:
         """Train on `train` (its `.stats` are leakage-free); `valid` only stops training early.
-
-        `unlabelled` are further training rows, which most learners make nothing of.
-
-        `follow` is how an earlier training of the same learner went, on rows without `valid`. This
-        one, on rows with it, takes what validation said from there: it lowers its learning rate at
-        the same points and ends at the one that was kept.
-
-        At `ends_at`, in seconds as `time.time` counts them, training ends with a last validation
-        point, and the best one is kept.
-
-        With a `checkpoint_dir` that holds the checkpoint of an interrupted run of the same
-        learner, training continues there and ends as the undisturbed run would have.
 
         Raises:
             TrainingError: the loss stopped being finite; the last good checkpoint is kept.

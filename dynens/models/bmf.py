@@ -28,10 +28,11 @@ from dynens.errors import TrainingError
 from dynens.layers.effects import FieldEffects
 from dynens.layers.products import PairProduct, Table
 from dynens.models.base import (
+    PLAINLY,
     CurvePoint,
+    FitOptions,
     FitProgress,
     FitReport,
-    ProgressCallback,
     is_time_up,
     validation_score,
 )
@@ -99,23 +100,13 @@ class BMFLearner(PairLearner):
     def product_width(pair: FieldPair, config: LearnerConfig) -> int:
         return min(LONGEST_PRODUCT, 2 * vector_length(pair, config))
 
-    def fit(
-        self,
-        train: EncodedBatch,
-        valid: EncodedBatch,
-        *,
-        unlabelled: EncodedBatch | None = None,
-        checkpoint_dir: Path | None = None,
-        progress: ProgressCallback | None = None,
-        follow: FitReport | None = None,
-        ends_at: float | None = None,
-    ) -> FitReport:
-        begun = time.monotonic()
+    def fit(self, train: EncodedBatch, valid: EncodedBatch, how: FitOptions = PLAINLY) -> FitReport:
+        begun, follow = time.monotonic(), how.follow
         config = resolve_config(self.config, self.layout, len(train))
         last = config.gibbs.sweeps if follow is None else round(follow.best_epoch)
-        checkpoint = None if checkpoint_dir is None else checkpoint_dir / CHECKPOINT
+        checkpoint = None if how.checkpoint_dir is None else how.checkpoint_dir / CHECKPOINT
         with reproducible(self.seed, config.num_threads):
-            heard = heard_rows(self.layout, config, train, unlabelled, self.seed)
+            heard = heard_rows(self.layout, config, train, how.unlabelled, self.seed)
             sampler = Sampler(heard, self.pair, config, self.seed)
             course = _resumed(sampler, checkpoint)
             begun -= course.seconds
@@ -130,10 +121,10 @@ class BMFLearner(PairLearner):
                 course.add(point, self._posterior, keep=follow is not None)
                 course.seconds = time.monotonic() - begun
                 _save(sampler, course, checkpoint)
-                is_cut = is_time_up(ends_at)
-                if progress is not None:
+                is_cut = is_time_up(how.ends_at)
+                if how.progress is not None:
                     share = 1.0 if course.is_over or is_cut else sampler.sweep / last
-                    progress(FitProgress(config.display_name, share, point))
+                    how.progress(FitProgress(config.display_name, share, point))
         self.config, self._posterior = config, course.posterior
         best, curve = course.curve[course.best], tuple(course.curve)
         return FitReport(curve, course.seconds, best.epoch, best.valid_auc, best.score, is_cut)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dynens.batch import EncodedBatch, FeatureLayout, FloatArray, num_flat_rows
 from dynens.config.learner import LearnerConfig
-from dynens.models.base import BaseLearner, FitReport, ProgressCallback, StatSource
+from dynens.models.base import PLAINLY, BaseLearner, FitOptions, FitReport, StatSource
 from dynens.models.defaults import resolve_config
 from dynens.models.network import CTRNetwork, HeadClass
 from dynens.models.onnx_export import export_module
@@ -59,24 +59,9 @@ class NetLearner(BaseLearner):
         """A fresh network, initialised from torch's current random state."""
         return CTRNetwork(self.layout, config, self.head_class, self.stats)
 
-    def fit(
-        self,
-        train: EncodedBatch,
-        valid: EncodedBatch,
-        *,
-        unlabelled: EncodedBatch | None = None,
-        checkpoint_dir: Path | None = None,
-        progress: ProgressCallback | None = None,
-        follow: FitReport | None = None,
-        ends_at: float | None = None,
-    ) -> FitReport:
-        del unlabelled
+    def fit(self, train: EncodedBatch, valid: EncodedBatch, how: FitOptions = PLAINLY) -> FitReport:
         return self.fit_with(
-            lambda network, config: Trainer(network, config, self.seed, checkpoint_dir, progress),
-            train,
-            valid,
-            follow,
-            ends_at,
+            lambda network, config: Trainer(network, config, self.seed, how), train, valid
         )
 
     def fit_with(
@@ -84,8 +69,6 @@ class NetLearner(BaseLearner):
         make_trainer: Callable[[CTRNetwork, LearnerConfig], Trainer],
         train: EncodedBatch,
         valid: EncodedBatch,
-        follow: FitReport | None = None,
-        ends_at: float | None = None,
     ) -> FitReport:
         """`fit` with another training loop: distillation brings its own `Trainer`."""
         config = resolve_config(self.config, self.layout, len(train))
@@ -93,7 +76,6 @@ class NetLearner(BaseLearner):
             network = self.build_network(config)
             network.fit_stats(train.stats)
             trainer = make_trainer(network.to(config.device), config)
-            trainer.follow, trainer.ends_at = follow, ends_at
             report = trainer.fit(train, valid)
             snapshots = [self.network_with(config, w) for w in trainer.state.snapshots]
         self.take(config, snapshots or [network.cpu()], train)

@@ -13,7 +13,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -25,10 +24,11 @@ from dynens import metrics
 from dynens.batch import EncodedBatch, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.models.base import (
+    PLAINLY,
     CurvePoint,
+    FitOptions,
     FitProgress,
     FitReport,
-    ProgressCallback,
     auc_at,
     bootstrap_rows,
     is_time_up,
@@ -89,35 +89,23 @@ def mean_over_branches(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> Tens
 class BaseTrainer(ABC, Generic[Network, Batch]):
     """Trains one network, on the device it is on; subclasses say what a step is.
 
-    With `follow` set, it goes as that earlier training went, and it ends by `ends_at`; see
-    `BaseLearner.fit`.
-
     Args:
         network: the network; its weights change in place.
         config: resolved learner configuration.
         seed: of shuffling, dropout and bootstrap.
-        checkpoint_dir: where checkpoints go; None writes none.
-        progress: called after every validation point.
+        how: what it goes by.
     """
 
-    follow: FitReport | None = None
-    ends_at: float | None = None
-
     def __init__(
-        self,
-        network: Network,
-        config: LearnerConfig,
-        seed: int,
-        checkpoint_dir: Path | None = None,
-        progress: ProgressCallback | None = None,
+        self, network: Network, config: LearnerConfig, seed: int, how: FitOptions = PLAINLY
     ) -> None:
         self.network = network
         self.device = device_of(network)
         self.config = config
         self.options = config.optimizer
         self.seed = seed
-        self.checkpoint = None if checkpoint_dir is None else checkpoint_dir / CHECKPOINT
-        self.progress = progress
+        self.how, folder = how, how.checkpoint_dir
+        self.checkpoint = None if folder is None else folder / CHECKPOINT
         self.optimizer = self.build_optimizer()
         self.schedule = PlateauSchedule.from_config(self.options)
         self.average = (
@@ -187,8 +175,8 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         torch.manual_seed(int(rng.integers(2**62)))
         num_steps = self.steps_per_epoch(train)
         points = 1 if snapshots else min(self.options.evaluations_per_epoch, num_steps)
-        if self.follow is not None:
-            points = min(points, self.follow.points_per_epoch)
+        if self.how.follow is not None:
+            points = min(points, self.how.follow.points_per_epoch)
         evaluate_at = {num_steps * (k + 1) // points for k in range(points)}
         cosine = snapshots or self.options.schedule == "cosine"
         cycle_epochs = self.options.epochs_per_snapshot if snapshots else self.options.max_epochs
@@ -203,7 +191,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             losses.append(self.train_step(batch))
             check_finite(losses[-1], self.config.display_name, epoch + step / num_steps)
             self.state.step += 1
-            self.state.is_cut = is_time_up(self.ends_at)
+            self.state.is_cut = is_time_up(self.how.ends_at)
             if step in evaluate_at or self.state.is_cut:
                 with self.average.applied() if self.average else contextlib.nullcontext():
                     logits = self.validate(valid)
@@ -212,7 +200,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
                     decision = self._keep(point, snapshots)
                 losses.clear()
                 self._act("stop" if self.state.is_cut else decision)
-                if self.follow and len(self.state.curve) > self.follow.best_index:
+                if self.how.follow and len(self.state.curve) > self.how.follow.best_index:
                     self.state.finished = True
                 self._report(point)
                 if self.state.finished:
@@ -270,8 +258,8 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
             learning_rate=learning_rate(self.optimizer),
         )
         point = replace(point, score=self.score(point, logits))
-        if self.follow is not None:
-            point = self.follow.followed(len(self.state.curve), point)
+        if self.how.follow is not None:
+            point = self.how.follow.followed(len(self.state.curve), point)
         self.state.curve.append(point)
         return point
 
@@ -300,14 +288,14 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
                     self.average.restart()
 
     def _report(self, point: CurvePoint) -> None:
-        if self.progress is None:
+        if self.how.progress is None:
             return
         by_epochs = point.epoch / self.options.max_epochs
         by_decays = self.schedule.decays / (self.options.max_decays + 1)
         if self.options.schedule == "cosine":
             by_decays = 0.0
         fraction = 1.0 if self.state.finished else min(max(by_epochs, by_decays), 1.0)
-        self.progress(FitProgress(self.config.display_name, fraction, point))
+        self.how.progress(FitProgress(self.config.display_name, fraction, point))
 
     def save(self) -> None:
         """After an epoch, or beside the last one's where time was up, which may be given later."""
@@ -324,7 +312,7 @@ class BaseTrainer(ABC, Generic[Network, Batch]):
         if self.checkpoint is None:
             return
         cut = self.checkpoint.with_name(CUT)
-        path = cut if is_time_up(self.ends_at) and cut.exists() else self.checkpoint
+        path = cut if is_time_up(self.how.ends_at) and cut.exists() else self.checkpoint
         if path.exists():
             with intact(path):
                 self.load(torch.load(path, map_location=self.device, weights_only=True))

@@ -31,11 +31,12 @@ from dynens.batch import EncodedBatch, FeatureLayout, FloatArray
 from dynens.config.learner import LearnerConfig
 from dynens.errors import TrainingError
 from dynens.models.base import (
+    PLAINLY,
     BaseLearner,
     CurvePoint,
+    FitOptions,
     FitProgress,
     FitReport,
-    ProgressCallback,
     StatSource,
     bootstrap_rows,
     is_time_up,
@@ -119,19 +120,8 @@ class XGBoostLearner(BaseLearner):
         self.inputs = TreeInputs(self.selection, self.selection.table(stats))
         self.booster_: xgboost.Booster | None = None
 
-    def fit(
-        self,
-        train: EncodedBatch,
-        valid: EncodedBatch,
-        *,
-        unlabelled: EncodedBatch | None = None,
-        checkpoint_dir: Path | None = None,
-        progress: ProgressCallback | None = None,
-        follow: FitReport | None = None,
-        ends_at: float | None = None,
-    ) -> FitReport:
-        del unlabelled
-        started = time.monotonic()
+    def fit(self, train: EncodedBatch, valid: EncodedBatch, how: FitOptions = PLAINLY) -> FitReport:
+        started, follow = time.monotonic(), how.follow
         self.config = resolve_config(self.config, self.layout, len(train))
         options = self.config.trees
         inputs, labels, weight = self._training_inputs(train)
@@ -148,7 +138,7 @@ class XGBoostLearner(BaseLearner):
             )
         )
         num_trees = options.num_trees if follow is None else follow.best_index + 1
-        callback = _Progress(self.config.display_name, num_trees, progress, follow, ends_at)
+        callback = _Progress(self.config.display_name, num_trees, how)
         self.booster_ = xgboost.train(
             self._parameters(positive_rate(labels, weight), valid),
             matrices[0],
@@ -256,20 +246,12 @@ class XGBoostLearner(BaseLearner):
 class _Progress(xgboost.callback.TrainingCallback):  # type: ignore[misc]
     """Collects the curve and reports every tenth tree."""
 
-    def __init__(
-        self,
-        learner: str,
-        num_trees: int,
-        progress: ProgressCallback | None,
-        follow: FitReport | None,
-        ends_at: float | None,
-    ) -> None:
+    def __init__(self, learner: str, num_trees: int, how: FitOptions) -> None:
         super().__init__()
-        self.follow, self.ends_at = follow, ends_at
+        self.how = how
         self.is_cut = False
         self.learner = learner
         self.num_trees = num_trees
-        self.progress = progress
         self.curve: list[CurvePoint] = []
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
@@ -281,13 +263,13 @@ class _Progress(xgboost.callback.TrainingCallback):  # type: ignore[misc]
             valid_logloss=valid["logloss"][-1],
             learning_rate=0.0,
         )
-        if self.follow is not None:
-            point = self.follow.followed(epoch, point)
+        if self.how.follow is not None:
+            point = self.how.follow.followed(epoch, point)
         self.curve.append(point)
-        if self.progress is not None and (epoch + 1) % 10 == 0:
+        if self.how.progress is not None and (epoch + 1) % 10 == 0:
             fraction = (epoch + 1) / self.num_trees
-            self.progress(FitProgress(self.learner, fraction, point))
-        self.is_cut = is_time_up(self.ends_at)
+            self.how.progress(FitProgress(self.learner, fraction, point))
+        self.is_cut = is_time_up(self.how.ends_at)
         return self.is_cut
 
     @property

@@ -17,7 +17,7 @@ from dynens.distill.teacher import RowFactory
 from dynens.distill.trainer import DistillTrainer, Teaching
 from dynens.distill.views import Views
 from dynens.distill.weakness import Weakness
-from dynens.models.base import FitReport
+from dynens.models.base import FitOptions, FitReport
 from dynens.models.dnn import DNNLearner
 from dynens.models.network import CTRNetwork
 from tests.unit.distill.rows import missing_row, units
@@ -99,7 +99,7 @@ def fit(
     made: list[DistillTrainer] = []
 
     def trainer(network: CTRNetwork, config: LearnerConfig) -> DistillTrainer:
-        made.append(DistillTrainer(network, config, distill, teaching, 0, **where))  # type: ignore[arg-type]
+        made.append(DistillTrainer(network, config, distill, teaching, 0, FitOptions(**where)))  # type: ignore[arg-type]
         return made[0]
 
     return learner.fit_with(trainer, train, TABLE.valid), made[0]

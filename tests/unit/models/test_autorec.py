@@ -15,7 +15,7 @@ from dynens.layers.products import PairProduct
 from dynens.metrics import auc
 from dynens.models import autorec
 from dynens.models.autorec import AutoRecLearner
-from dynens.models.base import FitProgress
+from dynens.models.base import FitOptions, FitProgress
 from dynens.models.net_learner import WEIGHTS_FILE
 from dynens.models.pairs import ScoredRows
 from dynens.models.ratings import pair_ratings, unknown_rate
@@ -245,9 +245,9 @@ def test_a_killed_training_continues_to_the_same_learner(tmp_path: Path) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learner_of().fit(TRAIN, VALID, checkpoint_dir=tmp_path, progress=kill)
+        learner_of().fit(TRAIN, VALID, FitOptions(checkpoint_dir=tmp_path, progress=kill))
     continued = learner_of()
-    report = continued.fit(TRAIN, VALID, checkpoint_dir=tmp_path)
+    report = continued.fit(TRAIN, VALID, FitOptions(checkpoint_dir=tmp_path))
     assert report.curve[0].epoch == 1.0
     np.testing.assert_array_equal(
         continued.predict_logits(VALID), undisturbed.predict_logits(VALID)
@@ -313,7 +313,7 @@ def test_rows_without_a_label_tell_who_is_alike() -> None:
     unlabelled = EncodedBatch(np.zeros((len(users), 0), np.float32), ids)
     alone, told = learner_of(), learner_of()
     alone.fit(few, VALID)
-    told.fit(few, VALID, unlabelled=unlabelled)
+    told.fit(few, VALID, FitOptions(unlabelled=unlabelled))
     assert VALID.labels is not None
     before, after = (auc(VALID.labels, x.predict_logits(VALID)) for x in (alone, told))
     assert before is not None

@@ -16,6 +16,7 @@ from dynens.config.learner import GibbsConfig, LearnerConfig
 from dynens.errors import ConfigError, TrainingError
 from dynens.metrics import auc
 from dynens.models import gibbs
+from dynens.models.base import FitOptions
 from dynens.models.bmf import BMFLearner
 from dynens.models.gibbs import Sampler, heard_rows, vector_length
 from dynens.models.pairs import LONGEST_PRODUCT
@@ -123,7 +124,7 @@ def test_rows_without_a_label_say_who_met_whom() -> None:
     new = taste_table(3000, 4)
     alone, beside = learner_of(), learner_of()
     alone.fit(few, new)
-    beside.fit(few, new, unlabelled=others)
+    beside.fit(few, new, FitOptions(unlabelled=others))
     assert auc_of(new, beside.predict_logits(new)) > auc_of(new, alone.predict_logits(new)) + 0.02
 
 
@@ -192,17 +193,19 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None
     whole = learner_of()
     report = whole.fit(TRAIN, VALID)
     with pytest.raises(KilledError):
-        learner_of().fit(TRAIN, VALID, checkpoint_dir=tmp_path, progress=kill_after(39))
+        learner_of().fit(TRAIN, VALID, FitOptions(checkpoint_dir=tmp_path, progress=kill_after(39)))
     seen: list[float] = []
     again = learner_of()
     continued = again.fit(
-        TRAIN, VALID, checkpoint_dir=tmp_path, progress=lambda p: seen.append(p.point.epoch)
+        TRAIN,
+        VALID,
+        FitOptions(checkpoint_dir=tmp_path, progress=lambda p: seen.append(p.point.epoch)),
     )
     assert seen == [50, 60]
     np.testing.assert_array_equal(again.predict_logits(VALID), whole.predict_logits(VALID))
     assert [p.epoch for p in continued.curve] == [p.epoch for p in report.curve] == [30, 40, 50, 60]
     after_the_end = learner_of()
-    after_the_end.fit(TRAIN, VALID, checkpoint_dir=tmp_path)
+    after_the_end.fit(TRAIN, VALID, FitOptions(checkpoint_dir=tmp_path))
     np.testing.assert_array_equal(after_the_end.predict_logits(VALID), whole.predict_logits(VALID))
 
 

@@ -20,7 +20,7 @@ from dynens.errors import BundleError
 from dynens.graph import Form, Graph
 from dynens.layers.products import Table
 from dynens.metrics import auc
-from dynens.models.base import BaseLearner, FitProgress
+from dynens.models.base import BaseLearner, FitOptions, FitProgress
 from dynens.models.pairs import PairLearner
 from dynens.models.rank_graph import rank_graph
 from dynens.models.registry import MODELS, build_learner, load_learner
@@ -347,7 +347,7 @@ def test_progress_reports_the_curve(model: str) -> None:
     table = TABLES["plain"]
     seen: list[FitProgress] = []
     learner = build_learner(config_of(model), table.layout, table.stats, 0)
-    report = learner.fit(table.train, table.valid, progress=seen.append)
+    report = learner.fit(table.train, table.valid, FitOptions(progress=seen.append))
     assert seen
     assert all(0 <= p.fraction <= 1 for p in seen)
     assert {p.point for p in seen} <= set(report.curve)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dynens.models.base import FitProgress, FitReport
+from dynens.models.base import FitOptions, FitProgress, FitReport
 from dynens.models.registry import build_learner
 from dynens.run import finite
 from tests.unit.models.learners import config_of, every_model
@@ -30,7 +30,7 @@ def test_a_learner_that_follows_another_training_on_its_rows_becomes_that_learne
     report = first.fit(table.train, table.valid)
     told = FitReport.from_dict(json.loads(json.dumps(finite(report.to_dict()))))
     second = build_learner(first.config, table.layout, table.stats, seed=3)
-    again = second.fit(table.train, wrong, follow=told)
+    again = second.fit(table.train, wrong, FitOptions(follow=told))
     np.testing.assert_array_equal(
         second.predict_logits(table.valid), first.predict_logits(table.valid)
     )
@@ -44,13 +44,13 @@ def test_a_learner_that_follows_another_training_on_its_rows_becomes_that_learne
 def test_training_ends_when_time_is_up_and_is_a_learner_all_the_same(model: str) -> None:
     table = tiny_table()
     learner = build_learner(config_of(model), table.layout, table.stats, seed=3)
-    report = learner.fit(table.train, table.valid, ends_at=time.time())
+    report = learner.fit(table.train, table.valid, FitOptions(ends_at=time.time()))
     assert report.is_cut
     assert len(report.curve) == 1
     assert FitReport.from_dict(json.loads(json.dumps(finite(report.to_dict())))).is_cut
     assert np.isfinite(learner.predict_logits(table.valid)).all()
     unhurried = build_learner(config_of(model), table.layout, table.stats, seed=3)
-    report = unhurried.fit(table.train, table.valid, ends_at=time.time() + 3600)
+    report = unhurried.fit(table.train, table.valid, FitOptions(ends_at=time.time() + 3600))
     assert not report.is_cut
     assert len(report.curve) > 1
 
@@ -79,7 +79,7 @@ def test_a_training_that_goes_on_took_the_time_of_all_its_epochs(
     def learner():  # type: ignore[no-untyped-def]
         return build_learner(config, table.layout, table.stats, seed=3)
 
-    undisturbed = learner().fit(table.train, table.valid, progress=clock.tick)
+    undisturbed = learner().fit(table.train, table.valid, FitOptions(progress=clock.tick))
 
     def kill(progress: FitProgress) -> None:
         if progress.point.epoch == undisturbed.curve[2].epoch:
@@ -87,9 +87,11 @@ def test_a_training_that_goes_on_took_the_time_of_all_its_epochs(
         clock.tick(progress)
 
     with pytest.raises(KeyboardInterrupt):
-        learner().fit(table.train, table.valid, checkpoint_dir=tmp_path, progress=kill)
+        learner().fit(table.train, table.valid, FitOptions(checkpoint_dir=tmp_path, progress=kill))
     clock.now += 1000.0
-    report = learner().fit(table.train, table.valid, checkpoint_dir=tmp_path, progress=clock.tick)
+    report = learner().fit(
+        table.train, table.valid, FitOptions(checkpoint_dir=tmp_path, progress=clock.tick)
+    )
     assert len(report.curve) == len(undisturbed.curve) > 2
     assert report.seconds == pytest.approx(undisturbed.seconds, abs=10)
 
@@ -102,7 +104,9 @@ def test_a_training_that_was_cut_goes_on_where_there_is_time_again(
 
     def fitted(**how):  # type: ignore[no-untyped-def]
         learner = build_learner(config_of("dnn"), table.layout, table.stats, seed=3)
-        return learner, learner.fit(table.train, table.valid, progress=clock.tick, **how)
+        return learner, learner.fit(
+            table.train, table.valid, FitOptions(progress=clock.tick, **how)
+        )
 
     undisturbed, expected = fitted()
     limited = {"checkpoint_dir": tmp_path, "ends_at": clock.now + 20}

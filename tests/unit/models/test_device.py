@@ -12,7 +12,7 @@ from dynens.batch import FeatureLayout, SparseField
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import ConfigError
 from dynens.metrics import auc
-from dynens.models.base import BaseLearner
+from dynens.models.base import BaseLearner, FitOptions
 from dynens.models.checkpoints import CHECKPOINT
 from dynens.models.defaults import resolve_config
 from dynens.models.net_learner import NetLearner
@@ -49,7 +49,7 @@ def fitted(
     config: LearnerConfig, table: TinyTable = TABLE, checkpoint_dir: Path | None = None
 ) -> BaseLearner:
     learner = build_learner(config, table.layout, table.stats, 1)
-    learner.fit(table.train, table.valid, checkpoint_dir=checkpoint_dir)
+    learner.fit(table.train, table.valid, FitOptions(checkpoint_dir=checkpoint_dir))
     return learner
 
 
@@ -123,7 +123,9 @@ def test_a_killed_training_goes_on_on_a_gpu(tmp_path: Path) -> None:
     config = config_of("dnn", device="cuda")
     learner = build_learner(config, TABLE.layout, TABLE.stats, 1)
     with pytest.raises(KilledError):
-        learner.fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill_after(1.9))
+        learner.fit(
+            TABLE.train, TABLE.valid, FitOptions(checkpoint_dir=tmp_path, progress=kill_after(1.9))
+        )
     assert (tmp_path / CHECKPOINT).exists()
     continued = fitted(config, checkpoint_dir=tmp_path).predict_logits(TABLE.valid)
     # Sums on a GPU are not in a fixed order: near, not equal.

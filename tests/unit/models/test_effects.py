@@ -14,6 +14,7 @@ from dynens.config.learner import GibbsConfig, LearnerConfig
 from dynens.layers.effects import FieldColumn, FieldEffects
 from dynens.metrics import auc
 from dynens.models import effects
+from dynens.models.base import FitOptions
 from dynens.models.bmf import BMFLearner
 from dynens.models.effects import Effects, most_telling, other_fields
 from tests.unit.killed import KilledError, kill_after
@@ -151,8 +152,8 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None
     whole, again = learner_of(), learner_of()
     whole.fit(TRAIN, VALID)
     with pytest.raises(KilledError):
-        learner_of().fit(TRAIN, VALID, checkpoint_dir=tmp_path, progress=kill_after(39))
-    again.fit(TRAIN, VALID, checkpoint_dir=tmp_path)
+        learner_of().fit(TRAIN, VALID, FitOptions(checkpoint_dir=tmp_path, progress=kill_after(39)))
+    again.fit(TRAIN, VALID, FitOptions(checkpoint_dir=tmp_path))
     np.testing.assert_array_equal(again.predict_logits(VALID), whole.predict_logits(VALID))
 
 
@@ -161,6 +162,6 @@ def test_rows_without_a_label_bring_their_values_along() -> None:
     between = shown_table(2000, 3)
     between = EncodedBatch(between.dense, between.ids, grades=np.zeros(2000, np.float32))
     learner = learner_of()
-    learner.fit(replace(TRAIN, grades=TRAIN.labels * 2 - 1), VALID, unlabelled=between)
+    learner.fit(replace(TRAIN, grades=TRAIN.labels * 2 - 1), VALID, FitOptions(unlabelled=between))
     assert VALID.labels is not None
     assert auc(VALID.labels, learner.predict_logits(VALID)) > 0.76

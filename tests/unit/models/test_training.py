@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from dynens.config.learner import LearnerConfig, OptimizerConfig
 from dynens.errors import BundleError, ConfigError, TrainingError
 from dynens.metrics import auc, sigmoid
-from dynens.models.base import FitProgress
+from dynens.models.base import FitOptions, FitProgress
 from dynens.models.batches import minibatches
 from dynens.models.checkpoints import CHECKPOINT
 from dynens.models.defaults import (
@@ -76,7 +76,7 @@ def test_a_training_on_more_rows_follows_epoch_by_epoch() -> None:
     report = first.fit(TABLE.train, TABLE.valid)
     assert report.points_per_epoch == 2
     twice = TABLE.train.take(np.tile(np.arange(len(TABLE.train)), 2))
-    again = learner_of(first.config).fit(twice, TABLE.valid, follow=report)
+    again = learner_of(first.config).fit(twice, TABLE.valid, FitOptions(follow=report))
     assert again.points_per_epoch == 2
     assert again.best_epoch == report.best_epoch == again.curve[-1].epoch
 
@@ -85,13 +85,15 @@ def test_non_finite_loss_stops_with_the_last_good_checkpoint(tmp_path: Path) -> 
     seen: list[FitProgress] = []
     poisoned = dataclasses.replace(TABLE.train, dense=TABLE.train.dense.copy())
     config = config_of(max_epochs=3)
-    learner_of(config).fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=seen.append)
+    learner_of(config).fit(
+        TABLE.train, TABLE.valid, FitOptions(checkpoint_dir=tmp_path, progress=seen.append)
+    )
     good = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     poisoned.dense[5] = np.inf
     longer = config_of(max_epochs=5)
     message = r"dnn: the training loss became (nan|inf) in epoch 3\."
     with pytest.raises(TrainingError, match=message):
-        learner_of(longer).fit(poisoned, TABLE.valid, checkpoint_dir=tmp_path)
+        learner_of(longer).fit(poisoned, TABLE.valid, FitOptions(checkpoint_dir=tmp_path))
     kept = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert kept["state"]["epoch"] == good["state"]["epoch"] == 3
     for name, value in good["network"].items():
@@ -105,9 +107,9 @@ def test_a_checkpoint_that_cannot_be_continued_is_named(tmp_path: Path, of_anoth
     if of_another:
         (tmp_path / CHECKPOINT).unlink()
         other = learner_of(config_of().model_copy(update={"hidden_units": (3,)}))
-        other.fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path)
+        other.fit(TABLE.train, TABLE.valid, FitOptions(checkpoint_dir=tmp_path))
     with pytest.raises(BundleError, match=f"{CHECKPOINT} is missing or damaged; remove its folder"):
-        learner_of(config_of()).fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path)
+        learner_of(config_of()).fit(TABLE.train, TABLE.valid, FitOptions(checkpoint_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -126,15 +128,14 @@ def test_continued_run_equals_undisturbed_run(tmp_path: Path, options: dict[str,
     expected = undisturbed.fit(TABLE.train, TABLE.valid)
     with pytest.raises(KilledError):
         learner_of(config).fit(
-            TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill_after(3.5)
+            TABLE.train, TABLE.valid, FitOptions(checkpoint_dir=tmp_path, progress=kill_after(3.5))
         )
     continued = learner_of(config)
     epochs: list[float] = []
     report = continued.fit(
         TABLE.train,
         TABLE.valid,
-        checkpoint_dir=tmp_path,
-        progress=lambda p: epochs.append(p.point.epoch),
+        FitOptions(checkpoint_dir=tmp_path, progress=lambda p: epochs.append(p.point.epoch)),
     )
     assert epochs[0] == 4.0
     assert report.curve == expected.curve
@@ -159,9 +160,11 @@ def test_a_cosine_takes_the_rate_to_zero_over_all_epochs(tmp_path: Path, kill: b
     if kill:
         with pytest.raises(KilledError):
             learner_of(config).fit(
-                TABLE.train, TABLE.valid, checkpoint_dir=tmp_path, progress=kill_after(3.5)
+                TABLE.train,
+                TABLE.valid,
+                FitOptions(checkpoint_dir=tmp_path, progress=kill_after(3.5)),
             )
-    report = learner_of(config).fit(TABLE.train, TABLE.valid, checkpoint_dir=tmp_path)
+    report = learner_of(config).fit(TABLE.train, TABLE.valid, FitOptions(checkpoint_dir=tmp_path))
     steps = -(-len(TABLE.train) // 64)
     ends = [math.cos(math.pi * (steps * (k + 1) - 1) / (steps * 6)) for k in range(6)]
     expected = [0.01 / 2 * (end + 1) for end in ends]

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from dynens.config.learner import LearnerConfig, OptimizerConfig
-from dynens.models.base import FitProgress
+from dynens.models.base import FitOptions, FitProgress
 from dynens.models.defaults import resolve_config
 from dynens.models.dnn import DNNHead
 from dynens.models.network import CTRNetwork
@@ -51,7 +51,9 @@ def network_of(config: LearnerConfig) -> CTRNetwork:
 
 
 def sharded(config: LearnerConfig, progress: list[FitProgress]) -> ShardedTrainer:
-    return ShardedTrainer(network_of(config), config, 0, "table_wise", progress.append)
+    return ShardedTrainer(
+        network_of(config), config, 0, "table_wise", FitOptions(progress=progress.append)
+    )
 
 
 def train(rank: int, port: int, folder: str) -> None:

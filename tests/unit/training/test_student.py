@@ -156,9 +156,9 @@ def test_a_student_whom_labels_taught_nothing_makes_way_for_a_faithful_one(
     trained: list[tuple[LearnerConfig, DistillConfig, Path]] = []
 
     class Recording(DistillTrainer):
-        def __init__(self, network, config, distill, teaching, seed, checkpoints, *rest) -> None:  # type: ignore[no-untyped-def]
-            trained.append((config, distill, checkpoints))
-            super().__init__(network, config, distill, teaching, seed, checkpoints, *rest)
+        def __init__(self, network, config, distill, teaching, seed, how) -> None:  # type: ignore[no-untyped-def]
+            trained.append((config, distill, how.checkpoint_dir))
+            super().__init__(network, config, distill, teaching, seed, how)
 
     monkeypatch.setattr("training.student.DistillTrainer", Recording)
     monkeypatch.setattr("training.student.departures_tell", lambda *_: 2.9)
