@@ -22,7 +22,7 @@ def one_sentence() -> Iterator[None]:
     """End with exit code 2 and one sentence where the user's input, or the server, is at fault."""
     try:
         yield
-    except DynensError as e:
+    except (DynensError, FileNotFoundError) as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
 

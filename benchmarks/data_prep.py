@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.common import write_result
+from benchmarks.common import one_sentence, write_result
 from dynens.data.datasets import synthetic
 from dynens.data.datasets.presets import dataset_for
 from dynens.data.encoding.encoders import RowEncoder
@@ -141,4 +141,5 @@ def measure_encoding(num_rows: int, repeats: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

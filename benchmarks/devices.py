@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import write_result
+from benchmarks.common import one_sentence, write_result
 from benchmarks.mil import run_package
 from dynens.batch import EncodedBatch
 from dynens.data.prepared import open_prepared
@@ -151,4 +151,5 @@ def describe(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

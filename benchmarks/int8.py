@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import with_held_out_rows, write_result
+from benchmarks.common import one_sentence, with_held_out_rows, write_result
 from dynens.batch import EncodedBatch
 from dynens.data.prepared import open_prepared
 from dynens.ensemble.int8 import calibration_rows, try_int8
@@ -128,4 +128,5 @@ def describe(name: str, result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

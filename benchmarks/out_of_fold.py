@@ -28,6 +28,7 @@ from benchmarks.common import (
     grouped,
     markdown_table,
     mean_and_spread,
+    one_sentence,
     with_held_out_rows,
     write_result,
 )
@@ -198,4 +199,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

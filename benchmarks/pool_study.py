@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.common import mean_and_spread, write_result
+from benchmarks.common import mean_and_spread, one_sentence, write_result
 from dynens import metrics
 from dynens.batch import FloatArray
 from dynens.config.base import apply_overrides, validate
@@ -190,4 +190,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

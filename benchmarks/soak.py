@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.common import write_result
+from benchmarks.common import one_sentence, write_result
 from benchmarks.faults import replicas
 from dynens.bundle import load_bundle
 from dynens.config.serving import ServingConfig
@@ -88,4 +88,5 @@ def _sample(
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

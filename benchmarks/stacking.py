@@ -30,6 +30,7 @@ from benchmarks.common import (
     grouped,
     markdown_table,
     mean_and_spread,
+    one_sentence,
     with_held_out_rows,
     write_result,
 )
@@ -233,4 +234,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import markdown_table, spread, write_result
+from benchmarks.common import markdown_table, one_sentence, spread, write_result
 from benchmarks.environments import CACHE, peer_python
 from dynens import metrics
 from dynens.batch import EncodedBatch, FeatureLayout, SparseField
@@ -241,4 +241,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

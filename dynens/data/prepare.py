@@ -20,6 +20,7 @@ from dynens.batch import FeatureLayout, IntArray
 from dynens.data.agreement import unified_schema
 from dynens.data.cache import Progress, remove_abandoned
 from dynens.data.columns import unusable_type
+from dynens.data.copies import copies_in, of_copies
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import load_entities
 from dynens.data.encoding.fitters import look_at_items, tie_fields
@@ -37,7 +38,17 @@ from dynens.data.prepared import (
 )
 from dynens.data.reading.sources import expand
 from dynens.data.shards import ShardWriter
-from dynens.data.splits import PARTS, SPLITS, TEST, TRAIN, UNLABELLED, VALID, split_kind, split_rows
+from dynens.data.splits import (
+    PARTS,
+    SPLITS,
+    TEST,
+    TRAIN,
+    UNLABELLED,
+    VALID,
+    first_alike,
+    split_kind,
+    split_rows,
+)
 from dynens.data.staging import StagedPart, StagedRows, merge_parts, stage_part
 from dynens.data.statistics import (
     NUM_FOLDS,
@@ -158,6 +169,10 @@ class _Preparation:
         if rows.times is not None and is_cut:
             self._tell_of_the_cut(rows.times[(rows.given == TRAIN) & ~np.isnan(rows.labels)])
         self.say(f"splitting: {self.split_by}")
+        self.copies = None
+        if self.split_by == "random":
+            self.copies = copies_in([part.path for part in parts])
+            self.warnings += [] if self.copies is None else of_copies(self.copies)
         cut = partial(
             split_rows,
             self.dataset.split,
@@ -167,6 +182,7 @@ class _Preparation:
             times=rows.times,
             time_format=self.features.time_format,
             groups=rows.groups,
+            copies=self.copies,
         )
         split = cut()
         if train_on_valid:
@@ -297,7 +313,10 @@ class _Preparation:
             bounds = period_bounds(rows.times[train], num_periods(layout))
             if len(bounds):
                 return True, period_of(rows.times[train], bounds), len(bounds) + 1
-        return False, fold_of(np.arange(int(train.sum())), self.seed), NUM_FOLDS
+        numbers = np.arange(int(train.sum()))
+        if self.copies is not None:
+            numbers = first_alike(self.copies[train])
+        return False, fold_of(numbers, self.seed), NUM_FOLDS
 
     def _write_train_stats(
         self,

@@ -36,6 +36,7 @@ def split_rows(
     times: npt.NDArray[np.float64] | None = None,
     time_format: TimeFormat = "auto",
     groups: npt.NDArray[np.int64] | None = None,
+    copies: npt.NDArray[np.uint64] | None = None,
     train_on_valid: bool = False,
 ) -> Codes:
     """(N,) int8 split of every row, an index into `PARTS` or `LEFT_OUT`.
@@ -52,6 +53,7 @@ def split_rows(
         times: (N,) seconds; NaN rows go to train.
         time_format: of the cut points.
         groups: (N,) group codes.
+        copies: (N,) numbers, equal for rows that random cuts keep together.
         train_on_valid: whether the rows of the validation part train in the end.
 
     Raises:
@@ -70,7 +72,8 @@ def split_rows(
             assert groups is not None
             codes[rows] = _by_group(groups[rows], shares, seed)
         else:
-            codes[rows] = _at_random(labels[rows], shares, seed, split.stratify)
+            drawn = _at_random(labels[rows], shares, seed, split.stratify)
+            codes[rows] = drawn if copies is None else drawn[first_alike(copies[rows])]
     _check(codes, labels, how)
     if train_on_valid:
         codes[codes == VALID] = TRAIN
@@ -214,6 +217,12 @@ def _at_random(labels: Labels, shares: npt.NDArray[np.float64], seed: int, strat
         codes[rows[first:second]] = VALID
         codes[rows[second:]] = TEST
     return codes
+
+
+def first_alike(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """(N,) the first row that has each row's number."""
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def _check(codes: Codes, labels: Labels, how: str) -> None:

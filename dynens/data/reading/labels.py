@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -309,7 +310,7 @@ class LabelReader:
         for value, other in (pair, pair[::-1]):
             if value in _POSITIVE_WORDS or other in _NEGATIVE_WORDS:
                 return value
-            if other in (f"not {value}", f"no {value}", f"non-{value}", f"un{value}"):
+            if re.fullmatch(rf"(not|no|non)[ _-]?{re.escape(value)}|un{re.escape(value)}", other):
                 return value
         return None
 

@@ -25,6 +25,8 @@ def labels_of(values, **rule):
         ([-1, 1], [0, 1]),
         ([0.0, 1.0, None], [0, 1, None]),
         (["click", "no click"], [1, 0]),
+        (["not_interested", "interested"], [0, 1]),
+        (["churned", "non-churned", "churned"], [1, 0, 1]),
         ([">50K", "<=50K", "<=50K"], [1, 0, 0]),
         ([">50K", "<=50K", " <=50K.", ">50K. ", "<=50K"], [1, 0, 0, 1, 0]),
         (["b", "a", "b"], [0, 1, 0]),
