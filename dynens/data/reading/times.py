@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.spelled import parse_number
+from dynens.data.reading.spelled_times import AWAY, LAYOUTS, OFFSET, ZULU, spelled_seconds
 from dynens.data.reading.values import canonical_texts, plain
 from dynens.schema import TimeFormat, TimePart
 
@@ -38,13 +38,12 @@ def to_seconds(
 ) -> Floats:
     """(B,) float64 seconds since 1970 UTC, NaN where missing or not a time.
 
-    `auto` reads Arrow times and dates, ISO texts, the layouts of `_DATES`, `_CLOCKS` and `_LOGS`,
-    also as `_REWRITTEN` makes them of others (months of `_MONTH_NAMES`, weekdays in English),
-    months alone (2015-12, Dec-2015, 12/2015), integers of 1900 to 2100 that begin with yyyymmdd,
-    followed by nothing or hhmm, hhmmss or these and milliseconds, and Unix times in s, ms, us or
-    ns, told apart by size. `day_first` reads 3/4/2024 as a day of April, and is `auto` otherwise.
-    `count` is numbers of any unit from any start, which tell an order. Where times have an offset
-    from UTC, `local` reads the clock that they show: 10:00+02:00 is ten o'clock.
+    `auto` reads Arrow times and dates, ISO texts and those that `spelled_times` knows, integers of
+    1900 to 2100 that begin with yyyymmdd, followed by nothing or hhmm, hhmmss or these and
+    milliseconds, and Unix times in s, ms, us or ns, told apart by size. `day_first` reads 3/4/2024
+    as a day of April, and is `auto` otherwise. `count` is numbers of any unit from any start, which
+    tell an order. Where times have an offset from UTC, `local` reads the clock that they show:
+    10:00+02:00 is ten o'clock.
     """
     column = plain(column)
     kind = column.type
@@ -69,14 +68,14 @@ def has_offsets(column: pa.Array | pa.ChunkedArray) -> bool:
         return zone not in (None, "UTC", "+00:00")
     if not pa.types.is_string(column.type):
         return False
-    return bool(pc.any(pc.match_substring_regex(column, _AWAY.pattern)).as_py())
+    return bool(pc.any(pc.match_substring_regex(column, AWAY.pattern)).as_py())
 
 
 def _clocks(column: pa.Array) -> pa.Array:
     """Times without their offsets, which leaves what the clock shows."""
     if pa.types.is_timestamp(column.type):
         return pc.local_timestamp(column)
-    return pc.replace_substring_regex(column, _OFFSET.pattern, r"\1\3")
+    return pc.replace_substring_regex(column, OFFSET.pattern, r"\1\3")
 
 
 def seconds_of(value: Any, time_format: TimeFormat = "auto", *, local: bool = False) -> float:
@@ -202,14 +201,14 @@ def _from_yyyymmdd(numbers: Floats) -> Floats:
 
 
 def _from_texts(column: pa.Array, time_format: TimeFormat) -> Floats:
-    bare = pc.replace_substring_regex(column, _ZULU.pattern, "")
+    bare = pc.replace_substring_regex(column, ZULU.pattern, "")
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):  # without or with an offset
         try:
             return to_seconds(bare.cast(kind))
         except pa.ArrowInvalid:
             continue
     encoded = bare.dictionary_encode()
-    layouts = list(_LAYOUTS[time_format == "day_first"])
+    layouts = list(LAYOUTS[time_format == "day_first"])
     texts = encoded.dictionary.to_pylist()
     seconds = np.array([_from_text(text, layouts, time_format) for text in texts] + [np.nan])
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
@@ -217,98 +216,15 @@ def _from_texts(column: pa.Array, time_format: TimeFormat) -> Floats:
     return result
 
 
-_ZULU = re.compile(r"\s*(Z|UTC|GMT)\s*$")
-# Hours from UTC: those of RFC 2822, section 4.3, and of Central Europe.
-_ZONES = {"EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
-_ZONES |= {"CET": 1, "CEST": 2}
-_NAMED = "|".join(_ZONES)
-_CLOCK = r":\d\d(?:\.\d+)?(?:\s?[ap]\.?m\.?)?"
-_YEAR = r"(?: \d{4})?\s*$"  # behind the offset of what `date` prints
-_OFFSET = re.compile(rf"(?i)({_CLOCK})\s?([-+](?:0\d|1[0-4])(?::?\d\d)?|UTC|GMT|{_NAMED})({_YEAR})")
-_AWAY = re.compile(rf"(?i){_CLOCK}\s?(?:[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*|{_NAMED}){_YEAR}")
-_MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y")
-_DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
-_DATES = (
-    *("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y"),
-    *("%d.%m.%y", "%d %b %y", "%d-%b-%y", "%m %d, %Y", "%Y-%m-%d", "%Y.%m.%d"),
-)
-_CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
-_LOGS = ("%b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S")
-_LAYOUTS = [
-    tuple(date + clock for date in (*_DATES, *dates) for clock in _CLOCKS) + _LOGS
-    for dates in (_MONTH_FIRST, _DAY_FIRST)
-]
-_MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y"]
-_REWRITTEN = [
-    (re.compile(pattern, re.IGNORECASE), written)
-    for pattern, written in (
-        (r"(?<=\d)(?:,| at|, at) (?=\d\d?:\d\d)", " "),  # 5/3/2022, 17:30
-        (r"(?<=\d)\s?([ap])\.?m\b\.?", r" \1m"),  # 5:30pm
-        (r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +", ""),  # Monday, May 6, 2024; Mon 6 May 2024
-        (r"(?<=\d)(st|nd|rd|th|er)\b", ""),  # October 26th, 2019
-        (r"\b(\d\d?)([A-Z]{3})(\d{4})\b:?", r"\1 \2 \3 "),  # 06MAY2013:17:30:00
-        (r"(\d{4})[年년] ?(\d\d?)[月월] ?(\d\d?)[日일]", r"\1-\2-\3 "),
-        (r"(?<=\d)\. (?=[^\W\d])| de ", " "),  # 6. Mai 2024, 6 de mayo de 2024
-        (r"(?<=[^\W\d])\.?,? (?=\d{4}\b)", " "),  # 21 Aug, 2012; 21 sept. 2012
-    )
-]
-_MONTH_NAMES = (  # in English, German, French and Spanish
-    *("jan january januar janvier janv enero ene", "feb february februar février févr febrero"),
-    *("mar march märz mär mrz mars marzo", "apr april avril avr abril abr", "may mai mayo"),
-    *("jun june juni juin junio", "jul july juli juillet juil julio"),
-    *("aug august août agosto ago", "sep sept september septembre septiembre"),
-    *("oct october oktober okt octobre octubre", "nov november novembre noviembre"),
-    "dec december dezember dez décembre déc diciembre dic",
-)
-_MONTH_OF = {name: names[:3] for names in _MONTH_NAMES for name in names.split()}
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_VERSION = re.compile(r"(\d\.\d+|\d\d?\.\d)\.\d\d")  # 2.10.15, where 02.10.15 is a day
-_DATE_LIKE = re.compile(r"([A-Za-z]{3} +|\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
-_MONTH_LIKE = re.compile(r"(19|20)\d\d[-/]\d\d|(\d\d?/|[A-Za-z]{3}[- ])(19|20)\d\d")
-
-
 def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) -> float:
-    """Seconds of one text; the layout that fits moves to the front, for no two fit one text."""
+    """Seconds of one text."""
     if text is None:
         return float("nan")
     text = text.strip()
     number = parse_number(text)
     if number is not None:
         return float(_from_numbers(np.array([number]), time_format)[0])
-    try:
-        return seconds_of(datetime.fromisoformat(text))
-    except ValueError:
-        pass
-    text, ahead_s = _without_offset(text)
-    for pattern, written in _REWRITTEN:
-        text = pattern.sub(written, text)
-    text = _WORD.sub(lambda word: _MONTH_OF.get(word[0].lower(), word[0]), text).strip()
-    if _MONTH_LIKE.fullmatch(text):
-        layouts = _MONTHS
-    elif not _DATE_LIKE.match(text) or _VERSION.fullmatch(text):
-        return float("nan")
-    for i, layout in enumerate(layouts):
-        try:
-            seconds = seconds_of(datetime.strptime(text, layout))
-        except ValueError:
-            continue
-        layouts.insert(0, layouts.pop(i))
-        return seconds - ahead_s
-    return float("nan")
-
-
-def _without_offset(text: str) -> tuple[str, float]:
-    """(the text without its offset from UTC, which may be a zone's name; seconds ahead of UTC)."""
-    found = _OFFSET.search(text)
-    if found is None:
-        return text, 0.0
-    clock, offset, year = found.groups()
-    text = text[: found.start()] + clock + year
-    if offset[0] not in "-+":
-        return text, 3600.0 * _ZONES.get(offset.upper(), 0)
-    digits = offset[1:].replace(":", "").ljust(4, "0")
-    ahead_s = 3600.0 * int(digits[:2]) + 60.0 * int(digits[2:])
-    return text, -ahead_s if offset[0] == "-" else ahead_s
+    return spelled_seconds(text, layouts)
 
 
 def time_part(seconds: Floats, part: TimePart) -> Floats:

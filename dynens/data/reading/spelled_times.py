@@ -1,0 +1,106 @@
+"""Dates and times as people, databases and browsers write them in texts.
+
+These are the layouts of `_DATES`, `_CLOCKS` and `_LOGS`, also as `_REWRITTEN` makes them of others
+(months of `_MONTH_NAMES`, weekdays in English), and months alone (2015-12, Dec-2015, 12/2015).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+ZULU = re.compile(r"\s*(Z|UTC|GMT)\s*$")
+# Hours from UTC: those of RFC 2822, section 4.3, and of Central Europe.
+_ZONES = {"EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
+_ZONES |= {"CET": 1, "CEST": 2}
+_NAMED = "|".join(_ZONES)
+_CLOCK = r":\d\d(?:\.\d+)?(?:\s?[ap]\.?m\.?)?"
+_YEAR = r"(?: \d{4})?\s*$"  # behind the offset of what `date` prints
+OFFSET = re.compile(rf"(?i)({_CLOCK})\s?([-+](?:0\d|1[0-4])(?::?\d\d)?|UTC|GMT|{_NAMED})({_YEAR})")
+AWAY = re.compile(rf"(?i){_CLOCK}\s?(?:[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*|{_NAMED}){_YEAR}")
+_MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y")
+_DAY_FIRST = ("%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y")
+_DATES = (
+    *("%Y/%m/%d", "%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y"),
+    *("%d.%m.%y", "%d %b %y", "%d-%b-%y", "%m %d, %Y", "%Y-%m-%d", "%Y.%m.%d"),
+)
+_CLOCKS = (" %H:%M:%S", " %H:%M", "", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
+_LOGS = ("%b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S")
+LAYOUTS = [
+    tuple(date + clock for date in (*_DATES, *dates) for clock in _CLOCKS) + _LOGS
+    for dates in (_MONTH_FIRST, _DAY_FIRST)
+]
+_MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y"]
+_REWRITTEN = [
+    (re.compile(pattern, re.IGNORECASE), written)
+    for pattern, written in (
+        (r"(?<=\d)(?:,| at|, at) (?=\d\d?:\d\d)", " "),  # 5/3/2022, 17:30
+        (r"(?<=\d)\s?([ap])\.?m\b\.?", r" \1m"),  # 5:30pm
+        (r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +", ""),  # Monday, May 6, 2024; Mon 6 May 2024
+        (r"(?<=\d)(st|nd|rd|th|er)\b", ""),  # October 26th, 2019
+        (r"\b(\d\d?)([A-Z]{3})(\d{4})\b:?", r"\1 \2 \3 "),  # 06MAY2013:17:30:00
+        (r"(\d{4})[年년] ?(\d\d?)[月월] ?(\d\d?)[日일]", r"\1-\2-\3 "),
+        (r"(?<=\d)\. (?=[^\W\d])| de ", " "),  # 6. Mai 2024, 6 de mayo de 2024
+        (r"(?<=[^\W\d])\.?,? (?=\d{4}\b)", " "),  # 21 Aug, 2012; 21 sept. 2012
+    )
+]
+_MONTH_NAMES = (  # in English, German, French and Spanish
+    *("jan january januar janvier janv enero ene", "feb february februar février févr febrero"),
+    *("mar march märz mär mrz mars marzo", "apr april avril avr abril abr", "may mai mayo"),
+    *("jun june juni juin junio", "jul july juli juillet juil julio"),
+    *("aug august août agosto ago", "sep sept september septembre septiembre"),
+    *("oct october oktober okt octobre octubre", "nov november novembre noviembre"),
+    "dec december dezember dez décembre déc diciembre dic",
+)
+_MONTH_OF = {name: names[:3] for names in _MONTH_NAMES for name in names.split()}
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_VERSION = re.compile(r"(\d\.\d+|\d\d?\.\d)\.\d\d")  # 2.10.15, where 02.10.15 is a day
+_DATE_LIKE = re.compile(r"([A-Za-z]{3} +|\d{1,4}[-/. ])\w{1,3}[-/., ].*\d")
+_MONTH_LIKE = re.compile(r"(19|20)\d\d[-/]\d\d|(\d\d?/|[A-Za-z]{3}[- ])(19|20)\d\d")
+
+
+def spelled_seconds(text: str, layouts: list[str]) -> float:
+    """Seconds since 1970 UTC of one text that is no number, NaN where it is no time.
+
+    Args:
+        text: without white space around it.
+        layouts: those of `LAYOUTS`; the one that fits moves to the front, for no two fit one text.
+    """
+    try:
+        return _seconds(datetime.fromisoformat(text))
+    except ValueError:
+        pass
+    text, ahead_s = _without_offset(text)
+    for pattern, written in _REWRITTEN:
+        text = pattern.sub(written, text)
+    text = _WORD.sub(lambda word: _MONTH_OF.get(word[0].lower(), word[0]), text).strip()
+    if _MONTH_LIKE.fullmatch(text):
+        layouts = _MONTHS
+    elif not _DATE_LIKE.match(text) or _VERSION.fullmatch(text):
+        return float("nan")
+    for i, layout in enumerate(layouts):
+        try:
+            seconds = _seconds(datetime.strptime(text, layout))
+        except ValueError:
+            continue
+        layouts.insert(0, layouts.pop(i))
+        return seconds - ahead_s
+    return float("nan")
+
+
+def _seconds(moment: datetime) -> float:
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
+
+
+def _without_offset(text: str) -> tuple[str, float]:
+    """(the text without its offset from UTC, which may be a zone's name; seconds ahead of UTC)."""
+    found = OFFSET.search(text)
+    if found is None:
+        return text, 0.0
+    clock, offset, year = found.groups()
+    text = text[: found.start()] + clock + year
+    if offset[0] not in "-+":
+        return text, 3600.0 * _ZONES.get(offset.upper(), 0)
+    digits = offset[1:].replace(":", "").ljust(4, "0")
+    ahead_s = 3600.0 * int(digits[:2]) + 60.0 * int(digits[2:])
+    return text, -ahead_s if offset[0] == "-" else ahead_s
