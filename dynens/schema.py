@@ -243,6 +243,7 @@ class SourceOptions(FrozenConfig):
         objects: columns whose texts are objects of JSON or Python, or lists of them, in files of
             any format, with the keys that are read: of `meta: [os, app.version]` the columns
             `meta.os` and `meta.app.version`; of `tags: []` the column `tags`, lists of the keys.
+        dates: columns that are put together, each of those of its year, month and day.
     """
 
     delimiter: str | None = None
@@ -251,6 +252,7 @@ class SourceOptions(FrozenConfig):
     quoting: bool = True
     decimal: Decimal = "."
     objects: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    dates: dict[str, tuple[str, str, str]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _named(self) -> SourceOptions:
@@ -262,11 +264,7 @@ class SourceOptions(FrozenConfig):
 DEFAULT_SOURCE = SourceOptions()
 
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Files = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Files = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 
 
 class EntityTable(FrozenConfig):

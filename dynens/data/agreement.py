@@ -38,6 +38,9 @@ def unified_schema(
         SchemaError: the schema asks for a column that is nowhere.
     """
     needed = needed_columns(config.features)
+    for name in needed.keys() & config.source.dates.keys():
+        for part in config.source.dates[name]:
+            needed.setdefault(part, f"part of {name}")
     for entity in entities:
         needed.setdefault(entity.key, f"the {entity.entity} table's key")
     types: dict[str, pa.DataType] = {}

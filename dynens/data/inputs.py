@@ -26,6 +26,7 @@ from dynens.data.reading.lists import split_lists
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.objects import opened
 from dynens.data.reading.sources import iter_tables
+from dynens.data.reading.split_dates import dated
 from dynens.data.reading.times import to_seconds, unreadable_times
 from dynens.data.reading.values import canonical_texts, one_line, plain
 from dynens.errors import DataError
@@ -71,8 +72,8 @@ class InputFiles:
 
     @property
     def layout(self) -> SourceOptions:
-        """How the files are read as they stand, texts that are JSON objects among them."""
-        return self.dataset.source.model_copy(update={"objects": {}})
+        """How the files are read as they stand: objects as texts, parts of dates alone."""
+        return self.dataset.source.model_copy(update={"objects": {}, "dates": {}})
 
     @property
     def known(self) -> list[str]:
@@ -88,7 +89,8 @@ class InputFiles:
         """
         rows = 0
         for _, verbatim in iter_tables([self.source], self.layout, verbatim=True, known=self.known):
-            table = opened(verbatim, self.dataset.source.objects)
+            layout = self.dataset.source
+            table = dated(opened(verbatim, layout.objects), layout.dates)
             self._look_for_columns(table)
             self._look_for_values(table)
             self._look_at_vectors(table)

@@ -244,7 +244,8 @@ class _Preparation:
         self.warnings += [text for fitter in fitters if (text := fitter.warning())]
         bare = RowEncoder(encoders, (), self.features.user_key, self.features.item_key)
         encoded = [encode_entity(bare, e, self.interaction_columns) for e in self.entities]
-        return RowEncoder(encoders, encoded, bare.user_key, bare.item_key)
+        dates = self.dataset.source.dates
+        return RowEncoder(encoders, encoded, bare.user_key, bare.item_key, dates)
 
     def _encode(
         self,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dynens.batch import (
     Candidates,
@@ -23,7 +21,6 @@ from dynens.batch import (
 from dynens.data.encoding.entities import EncodedEntity
 from dynens.data.encoding.fields import (
     UNREADABLE,
-    CategoricalEncoder,
     DenseVectorEncoder,
     FieldEncoder,
     NumericEncoder,
@@ -31,25 +28,16 @@ from dynens.data.encoding.fields import (
 from dynens.data.encoding.lookups import LookedUpIds, lookups_of
 from dynens.data.encoding.pairs import PairIds, pairs_of
 from dynens.data.encoding.ranking import Ranker
+from dynens.data.encoding.raw_inputs import inputs_of
 from dynens.data.encoding.store import read_encoder, write_encoder
-from dynens.data.reading.numbers import to_numbers
-from dynens.data.reading.values import canonical_texts
+from dynens.data.reading.split_dates import NO_DATES, Dates, with_dates
 from dynens.errors import DataError, about
-from dynens.schema import Entity, FieldKind, FieldSpec
+from dynens.schema import Entity, FieldSpec
 
 _ENTITY_ORDER = {"user": 0, "context": 1, "item": 2}
 # Where a field stands in (dense, ids).
 FieldColumns = tuple[slice, slice]
 _VECTORISED_ROWS = 2048  # above, an Arrow column beats a Python loop
-
-
-@dataclass(frozen=True)
-class InputField:
-    """A raw column that requests may carry."""
-
-    name: str
-    kind: FieldKind
-    entity: Entity
 
 
 class RowEncoder:
@@ -61,6 +49,7 @@ class RowEncoder:
         entities: the encoded user and item tables that keys are joined with.
         user_key: the user's column, None when there is none.
         item_key: the item's column, None when there is none.
+        dates: columns that requests bring in parts.
 
     Attributes:
         layout: of the encoded rows.
@@ -75,6 +64,7 @@ class RowEncoder:
         entities: Sequence[EncodedEntity] = (),
         user_key: str | None = None,
         item_key: str | None = None,
+        dates: Dates = NO_DATES,
     ) -> None:
         ordered = sorted(encoders, key=lambda e: _ENTITY_ORDER[e.spec.entity])
         self.encoders = tuple(ordered)
@@ -82,7 +72,9 @@ class RowEncoder:
         self.user_key, self.item_key = user_key, item_key
         self.layout = _layout(ordered, {user_key, item_key})
         self._slices = _column_slices(self.encoders)
-        self.input_fields = self._find_inputs()
+        self._positions = _positions_by_column(self.encoders)
+        self.dates = {name: parts for name, parts in dates.items() if name in self._positions}
+        self.input_fields = inputs_of(self.encoders, self.entities, self.dates)
         numbers = ("numeric", "dense_vector")
         others = (e.spec for e in ordered if e.spec.kind not in numbers or e.spec.derive)
         self.text_columns = frozenset(
@@ -93,7 +85,6 @@ class RowEncoder:
                 continue
             if isinstance(encoder, (NumericEncoder, DenseVectorEncoder)):
                 encoder.texts_are_missing = encoder.spec.source in self.text_columns
-        self._positions = _positions_by_column(self.encoders)
         ids_at = {name: at for name, (_, at) in self.field_columns().items()}
         self._made: tuple[PairIds | LookedUpIds, ...] = (
             *pairs_of(ordered, ids_at),
@@ -106,28 +97,6 @@ class RowEncoder:
     def has_item_entity(self) -> bool:
         """Whether an item table was joined, so that candidates can be ranked by key alone."""
         return any(e.entity == "item" for e in self.entities)
-
-    def _find_inputs(self) -> tuple[InputField, ...]:
-        inputs: dict[str, InputField] = {}
-        for entity in self.entities:
-            inputs[entity.key] = InputField(entity.key, "categorical", entity.entity)
-        texts = {e.spec.source for e in self.encoders if _reads_texts(e)}
-        numeric = {e.spec.source for e in self.encoders if e.spec.kind == "numeric"} - texts
-        texts |= {e.spec.source for e in self.encoders if _spells_numbers(e, numeric)}
-        for encoder in self.encoders:
-            spec = encoder.spec
-            if not spec.is_read:
-                continue
-            # Dates, and columns that several kinds of field read, travel as categories; numbers
-            # that are categories too as numbers, which either field reads, unless texts stood
-            # among them or the category is a spelling such as 07 that no number keeps. Lists that
-            # are vectors too stay lists.
-            kind: FieldKind = "categorical" if spec.derive else spec.kind
-            known = inputs.get(spec.source)
-            if known is not None and known.kind != kind:
-                kind = _common_kind({known.kind, kind}, spec.source in texts)
-            inputs[spec.source] = InputField(spec.source, kind, spec.entity)
-        return tuple(inputs.values())
 
     def _missing_row(self) -> tuple[FloatArray, IntArray]:
         dense = np.zeros(self.layout.num_dense, np.float32)
@@ -235,7 +204,7 @@ class RowEncoder:
         dense, ids = self.empty(num_rows)
         if not num_rows:
             return EncodedBatch(dense, ids)
-        for name, values in columns.items():
+        for name, values in self.with_dates(columns).items():
             positions = self._positions.get(name)
             if positions is not None:
                 self._encode_column(values, positions, dense, ids)
@@ -255,6 +224,17 @@ class RowEncoder:
                 encoder.encode(column, dense[:, dense_at], ids[:, ids_at])
             else:
                 encoder.encode_values(values, dense[:, dense_at], ids[:, ids_at])
+
+    def with_dates(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Columns, and the dates that they are the parts of.
+
+        Raises:
+            DataError: a part is no single value.
+        """
+        try:
+            return with_dates(columns, self.dates)
+        except UNREADABLE as e:
+            raise DataError(f"a year, month or day is no single value ({e}).") from e
 
     def encode_rank(
         self, user_id: Any, context: Mapping[str, Any], candidates: Sequence[Any]
@@ -301,31 +281,7 @@ class RowEncoder:
         Raises:
             BundleError: files are missing or damaged.
         """
-        encoders, entities, user_key, item_key = read_encoder(directory)
-        return cls(encoders, entities, user_key, item_key)
-
-
-def _common_kind(kinds: set[FieldKind], are_texts: bool) -> FieldKind:
-    """How a column travels that fields of two kinds read."""
-    if kinds == {"multi_valued", "dense_vector"}:
-        return "multi_valued"
-    return "numeric" if kinds == {"categorical", "numeric"} and not are_texts else "categorical"
-
-
-def _reads_texts(encoder: FieldEncoder) -> bool:
-    """Whether what it reads of a column is, or was in training, more than numbers."""
-    if isinstance(encoder, NumericEncoder) and encoder.holds_texts:
-        return True
-    return encoder.spec.derive is not None or encoder.spec.kind == "multi_valued"
-
-
-def _spells_numbers(encoder: FieldEncoder, columns: set[str]) -> bool:
-    """Whether categories of one of `columns` are texts, or numbers that floats spell otherwise."""
-    if encoder.spec.source not in columns or not isinstance(encoder, CategoricalEncoder):
-        return False
-    values = encoder.vocabulary.values
-    spelled = canonical_texts(pa.array(to_numbers(values).values, from_pandas=True))
-    return bool(pc.any(pc.not_equal(spelled, values).fill_null(True)).as_py())
+        return cls(*read_encoder(directory))
 
 
 def _layout(ordered: Sequence[FieldEncoder], key_columns: Container[str | None]) -> FeatureLayout:

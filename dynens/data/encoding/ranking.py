@@ -139,8 +139,8 @@ class Ranker:
             if self._users is not None:
                 self._users.write_row(user_id, dense, ids)
             encoder.write_values(encoder.user_key, [user_id], dense, ids)
-        for name, value in context.items():
-            encoder.write_values(name, [value], dense, ids)
+        for name, values in encoder.with_dates({n: [v] for n, v in context.items()}).items():
+            encoder.write_values(name, values, dense, ids)
         return dense, ids
 
     @staticmethod

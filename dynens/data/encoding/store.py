@@ -22,6 +22,7 @@ from dynens.data.encoding.fields import (
 from dynens.data.encoding.list_field import LengthScale, MultiValuedEncoder
 from dynens.data.encoding.lookups import LookUpEncoder
 from dynens.data.encoding.vocabulary import Vocabulary
+from dynens.data.reading.split_dates import Dates
 from dynens.errors import BundleError
 from dynens.schema import FieldSpec
 
@@ -58,6 +59,8 @@ def write_encoder(encoder: RowEncoder, directory: Path) -> None:
         "user_key": encoder.user_key,
         "item_key": encoder.item_key,
     }
+    if encoder.dates:
+        meta["dates"] = encoder.dates
     (directory / "encoder.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
 
@@ -89,8 +92,8 @@ def _write_entity(entity: EncodedEntity, directory: Path) -> dict[str, Any]:
 
 def read_encoder(
     directory: Path,
-) -> tuple[list[FieldEncoder], list[EncodedEntity], str | None, str | None]:
-    """(field encoders, entities, user key, item key) as `write_encoder` stored them.
+) -> tuple[list[FieldEncoder], list[EncodedEntity], str | None, str | None, Dates]:
+    """(field encoders, entities, user key, item key, dates) as `write_encoder` stored them.
 
     Raises:
         BundleError: files are missing or damaged.
@@ -106,11 +109,12 @@ def read_encoder(
             encoders.append(_read_field(entry, texts.slice(start, size)))
             start += size
         entities = [_read_entity(entry, directory) for entry in meta["entities"]]
+        dates = {name: tuple(parts) for name, parts in meta.get("dates", {}).items()}
     except (OSError, EOFError, ValueError, KeyError, TypeError, pa.ArrowException) as e:
         if isinstance(e, BundleError):
             raise
         raise BundleError(f"{directory} holds no readable encoder ({e}).") from e
-    return encoders, entities, meta["user_key"], meta["item_key"]
+    return encoders, entities, meta["user_key"], meta["item_key"], dates
 
 
 def _read_field(entry: dict[str, Any], texts: pa.StringArray) -> FieldEncoder:

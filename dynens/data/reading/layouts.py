@@ -15,6 +15,7 @@ from dynens.data.reading.heads import (
 )
 from dynens.data.reading.objects import objects_in
 from dynens.data.reading.sources import expand, explained, file_format, read_head
+from dynens.data.reading.split_dates import dates_in
 from dynens.schema import SourceOptions
 
 _ROWS = 2000
@@ -28,6 +29,9 @@ def with_layout(
     if not options.objects:
         objects = objects_in(read_head(patterns, options, _ROWS))
         options = options.model_copy(update={"objects": objects})
+    if not options.dates:
+        dates = dates_in(read_head(patterns, options, _ROWS))
+        options = options.model_copy(update={"dates": dates})
     return options, commas
 
 

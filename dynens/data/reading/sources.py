@@ -40,6 +40,7 @@ from dynens.data.reading.heads import (
 )
 from dynens.data.reading.libsvm import iter_libsvm
 from dynens.data.reading.objects import opened
+from dynens.data.reading.split_dates import dated, read_for
 from dynens.data.reading.stacking import stack
 from dynens.data.reading.values import NULL_SPELLINGS
 from dynens.errors import DataError
@@ -154,15 +155,14 @@ def iter_tables(
     Raises:
         DataError: a file is missing, empty, unreadable or malformed.
     """
+    read = read_for(columns, options.dates)
     for path in expand(patterns):
         rows = 0
         with explained(path):
-            for table in _iter_file(path, options, columns, chunk_rows, verbatim, known):
+            for table in _iter_file(path, options, read, chunk_rows, verbatim, known):
                 rows += table.num_rows
                 if table.num_rows:
-                    table = opened(flat(table), options.objects)
-                    table = _with_partitions(table, path, columns)
-                    yield path, _select(table, columns)
+                    yield path, _select(_whole(table, path, options, read), columns)
         if rows == 0:
             raise DataError(f"{path} is empty: it has no rows; give a table with rows.")
 
@@ -237,15 +237,14 @@ def file_schema(
     if path.stat().st_size and file_format(path) == "parquet":
         with explained(path):
             schema = pq.read_schema(path)
-        table = opened(flat(schema.empty_table()), options.objects)
-        return _with_partitions(table, path, None).schema
+        return _whole(schema.empty_table(), path, options, None).schema
     return next(iter_tables([str(path)], options, chunk_rows=1, known=known))[1].schema
 
 
 def _iter_file(
     path: Path,
     options: SourceOptions,
-    columns: Sequence[str] | None,
+    columns: Collection[str] | None,
     chunk_rows: int,
     verbatim: bool,
     known: Collection[str] | None,
@@ -263,7 +262,15 @@ def _iter_file(
         yield from _iter_csv(path, options, columns, [""] if verbatim else NULL_SPELLINGS)
 
 
-def _with_partitions(table: pa.Table, path: Path, columns: Sequence[str] | None) -> pa.Table:
+def _whole(
+    table: pa.Table, path: Path, options: SourceOptions, columns: Collection[str] | None
+) -> pa.Table:
+    """A file's table with the columns that others hold, its folders' and dates in parts."""
+    table = _with_partitions(opened(flat(table), options.objects), path, columns)
+    return dated(table, options.dates)
+
+
+def _with_partitions(table: pa.Table, path: Path, columns: Collection[str] | None) -> pa.Table:
     """The table with the columns that its folders are named by (`country=DE/`, as Hive does)."""
     for name, value in partitions_of(path).items():
         if name not in table.column_names and (columns is None or name in columns):
@@ -278,7 +285,9 @@ def partitions_of(path: Path) -> dict[str, str | None]:
     return {name: None if value == _NO_PARTITION else value for name, value in found.items()}
 
 
-def _iter_parquet(path: Path, columns: Sequence[str] | None, chunk_rows: int) -> Iterator[pa.Table]:
+def _iter_parquet(
+    path: Path, columns: Collection[str] | None, chunk_rows: int
+) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         names, kinds = file.schema_arrow.names, file.schema_arrow.types
         check_names(path, names)
@@ -318,7 +327,7 @@ def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
 def _iter_csv(
     path: Path,
     options: SourceOptions,
-    columns: Sequence[str] | None,
+    columns: Collection[str] | None,
     null_values: Sequence[str],
 ) -> Iterator[pa.Table]:
     head = head_of(path, options)

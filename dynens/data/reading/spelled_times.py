@@ -104,3 +104,9 @@ def _without_offset(text: str) -> tuple[str, float]:
     digits = offset[1:].replace(":", "").ljust(4, "0")
     ahead_s = 3600.0 * int(digits[:2]) + 60.0 * int(digits[2:])
     return text, -ahead_s if offset[0] == "-" else ahead_s
+
+
+def month_of(word: str) -> int | None:
+    """Which month a word is: 9 of `September`, `Sep.` or `sept`."""
+    short = _MONTH_OF.get(word.strip().rstrip(".").lower())
+    return None if short is None else list(dict.fromkeys(_MONTH_OF.values())).index(short) + 1

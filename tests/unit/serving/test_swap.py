@@ -165,7 +165,8 @@ def test_a_bundle_replaced_while_it_is_copied_has_its_own_name(
 def test_a_bundle_that_clients_could_not_use_is_refused(
     keeper: BundleKeeper, run: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dynens.data.encoding.encoders import InputField, RowEncoder
+    from dynens.data.encoding.encoders import RowEncoder
+    from dynens.data.encoding.raw_inputs import InputField
 
     load = RowEncoder.load
 
