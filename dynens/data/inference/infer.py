@@ -264,7 +264,9 @@ class _Inference:
     def _skipped(self) -> set[str]:
         features = self._config.features
         roles = [c for c in (features.request_id, features.soft_label) if c]
-        return {*features.label.columns(), *features.excluded, *roles}
+        skipped = {*features.label.columns(), *features.excluded, *roles}
+        dates = self._config.source.dates
+        return skipped.union(name for name in dates if skipped.intersection(dates[name]))
 
     def _is_left_out(self, profile: ColumnProfile, roles: Roles) -> bool:
         """Leave out sure leaks, what tells nothing and what passes; warn of likely leaks."""

@@ -150,6 +150,12 @@ def test_a_date_in_parts_has_an_age_and_a_weekday(tmp_path, ending):
         encoder.encode_columns({name: [[1]] for name in PARTS})
 
 
+def test_a_date_does_not_tell_a_label_that_is_a_part_of_it(tmp_path):
+    hotels(tmp_path / "t.csv")
+    features = infer_schema(tmp_path / "t.csv", f"{PARTS[0]} >= 2024").dataset.features
+    assert "arrival_date" not in {f.source for f in features.fields}
+
+
 def test_only_what_is_asked_for_is_read(tmp_path):
     hotels(tmp_path / "t.csv")
     options = SourceOptions(dates={"arrival_date": PARTS})
