@@ -17,7 +17,7 @@ from dynens.ties import check_apart, check_crossed, check_dots, check_shared, ch
 FieldKind = Literal["categorical", "numeric", "multi_valued", "dense_vector"]
 Entity = Literal["user", "item", "context"]
 TimePart = Literal["hour", "weekday", "day", "month", "epoch_days"]
-TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd", "count"]
+TimeFormat = Literal["auto", "day_first", "yymmddhh", "yyyymmddhh", "yyyymmdd", "excel", "count"]
 Transform = Literal["quantile", "standard", "log", "none"]
 Decimal = Literal[".", ","]
 

@@ -46,6 +46,7 @@ WEIGHT = re.compile(
 DATE = re.compile(  # of the row, or of what it shows
     r"((created|received|invoice)[_ ]?)?(timestamp|date_?time|time|ts|dt|date|at|on)|day|created"
 )
+MOMENT = re.compile(r"(.*_)?(timestamp|date_?time|date|time|ts|dt|at)(_(utc|gmt|local))?")
 DAYS = re.compile(  # counted from any one
     r"(date|dt|day|week)([_ ]?(no|num|number|id|idx|index))?"
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from dynens.data.inference.profile import ColumnProfile
-from dynens.data.names import is_id_name
+from dynens.data.names import MOMENT, is_id_name, plain_name
 from dynens.data.reading.lists import (
     CHARACTERS,
     PIECES,
@@ -13,7 +13,7 @@ from dynens.data.reading.lists import (
     takes_beginnings,
     weights_of,
 )
-from dynens.data.reading.times import are_yyyymmdd, text_format
+from dynens.data.reading.times import are_excel_days, are_yyyymmdd, text_format
 from dynens.schema import FieldSpec, TimeFormat, VocabularyPolicy
 
 BUCKETS = 32
@@ -25,12 +25,16 @@ _SHARING_TEXTS = 20  # texts of words that others have, too, from which on words
 _COMES_BACK = 2.0  # rows per text
 _REPEATS = 1.1
 _PLENTY = 100  # rows per integer
+_LONGEST_TIME = 80  # characters, with a zone's name in full
 _WORDS = VocabularyPolicy(min_count=5, max_size=20_000)
 
 
 def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> list[FieldSpec]:
     """The field or fields that a column becomes."""
     name = profile.name
+    time_format = "auto" if profile.is_temporal else _date_format(profile, column)
+    if time_format is not None and not is_key:
+        return [_date_field(name, time_format)]
     if profile.is_list or profile.lists.length:
         fields = [_list_field(profile)]
         if profile.lists.ordered is not None:
@@ -38,9 +42,6 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         return fields
     if is_key:
         return [_categorical(profile, "identifies a user or item")]
-    time_format = "auto" if profile.is_temporal else _date_format(profile, column)
-    if time_format is not None:
-        return [_date_field(name, time_format)]
     if profile.is_number and profile.num_distinct > 2:
         parts = profile.texts.parts is not None and profile.num_distinct > 200
         return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
@@ -229,8 +230,11 @@ def _date_field(name: str, time_format: TimeFormat) -> FieldSpec:
 
 def _date_format(profile: ColumnProfile, column: pa.ChunkedArray) -> TimeFormat | None:
     if profile.is_number:
+        if MOMENT.fullmatch(plain_name(profile.name)) and are_excel_days(column):
+            return "excel"
         is_date = profile.numbers.is_integer and profile.num_distinct >= 10 and are_yyyymmdd(column)
         return "yyyymmdd" if is_date else None
-    if profile.num_distinct < 3 or not 6 <= profile.texts.mean_chars <= 40:
+    few_chars = 6 <= profile.texts.mean_chars <= _LONGEST_TIME
+    if profile.is_list or profile.num_distinct < 3 or not few_chars:
         return None
     return text_format(column.slice(0, 1000))

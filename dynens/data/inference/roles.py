@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.inference.profile import ColumnProfile
-from dynens.data.names import DATE, DAYS, ITEMS, REQUEST, TIME, USERS, WEIGHT, plain_name
+from dynens.data.names import DATE, DAYS, ITEMS, MOMENT, REQUEST, TIME, USERS, WEIGHT, plain_name
 from dynens.data.reading.numbers import to_numbers
-from dynens.data.reading.times import NUMBER_FORMATS, text_format, to_seconds
+from dynens.data.reading.times import NUMBER_FORMATS, are_excel_days, text_format, to_seconds
 from dynens.schema import FeatureSchema, TimeFormat
 
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
@@ -94,6 +94,8 @@ def find_timestamp(
 def time_formats(column: pa.ChunkedArray, profile: ColumnProfile) -> tuple[TimeFormat, ...]:
     """How the column's values may be written, as times."""
     if profile.is_number:
+        if MOMENT.fullmatch(plain_name(profile.name)) and are_excel_days(column):
+            return ("excel",)
         return NUMBER_FORMATS if profile.numbers.unit is None else ()
     found = text_format(column.slice(0, 2000))
     return () if found is None else (found,)

@@ -13,7 +13,14 @@ import pyarrow.compute as pc
 
 from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.spelled import parse_number
-from dynens.data.reading.spelled_times import AWAY, LAYOUTS, OFFSET, ZULU, spelled_seconds
+from dynens.data.reading.spelled_times import (
+    AWAY,
+    LAYOUTS,
+    OFFSET,
+    RANGE,
+    ZULU,
+    spelled_seconds,
+)
 from dynens.data.reading.values import canonical_texts, plain
 from dynens.schema import TimeFormat, TimePart
 
@@ -27,6 +34,7 @@ _DAY_S = 86_400
 # (upper bound of the absolute value, units per second): seconds, then ms, us, ns since 1970
 _EPOCH_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (np.inf, 1e9))
 _UNITS = [unit for _, unit in _EPOCH_UNITS]
+_EXCEL_1970, _EXCEL_DAYS = 25_569, (20_000, 60_000)  # of 1954 to 2064
 _MAX_KNOWN = 20_000
 _FIRST = 50
 # Texts of requests that were read before, which come back: (text, format, local) → seconds.
@@ -41,14 +49,15 @@ def to_seconds(
     `auto` reads Arrow times and dates, ISO texts and those that `spelled_times` knows, integers of
     1900 to 2100 that begin with yyyymmdd, followed by nothing or hhmm, hhmmss or these and
     milliseconds, and Unix times in s, ms, us or ns, told apart by size. `day_first` reads 3/4/2024
-    as a day of April, and is `auto` otherwise. `count` is numbers of any unit from any start, which
-    tell an order. Where times have an offset from UTC, `local` reads the clock that they show:
-    10:00+02:00 is ten o'clock.
+    as a day of April, and is `auto` otherwise. `excel` is days as spreadsheets count them, `count`
+    numbers of any unit from any start, which tell an order. Where times have an offset from UTC,
+    `local` reads the clock that they show: 10:00+02:00 is ten o'clock.
     """
     column = plain(column)
     kind = column.type
     if local and has_offsets(column):
-        return to_seconds(_clocks(column), time_format)
+        column = _clocks(column)
+        kind = column.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         seconds = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         return to_numbers(seconds).values / 1e6
@@ -56,7 +65,7 @@ def to_seconds(
         numbers = to_numbers(column)
         if numbers.is_plain:
             return _from_numbers(numbers.values, time_format)
-        return _from_texts(column, time_format)
+        return _from_texts(column, time_format, local)
     return _from_numbers(to_numbers(column).values, time_format)
 
 
@@ -68,14 +77,19 @@ def has_offsets(column: pa.Array | pa.ChunkedArray) -> bool:
         return zone not in (None, "UTC", "+00:00")
     if not pa.types.is_string(column.type):
         return False
-    return bool(pc.any(pc.match_substring_regex(column, AWAY.pattern)).as_py())
+    return bool(pc.any(pc.match_substring_regex(_starts(column), AWAY.pattern)).as_py())
 
 
 def _clocks(column: pa.Array) -> pa.Array:
-    """Times without their offsets, which leaves what the clock shows."""
+    """Times without most of their offsets, which leaves what the clock shows."""
     if pa.types.is_timestamp(column.type):
         return pc.local_timestamp(column)
-    return pc.replace_substring_regex(column, OFFSET.pattern, r"\1\3")
+    return pc.replace_substring_regex(_starts(column), OFFSET.pattern, r"\1\3")
+
+
+def _starts(column: pa.Array) -> pa.Array:
+    """Texts of ranges of hours without their ends."""
+    return pc.replace_substring_regex(column, RANGE.pattern, r"\1")
 
 
 def seconds_of(value: Any, time_format: TimeFormat = "auto", *, local: bool = False) -> float:
@@ -136,6 +150,8 @@ def unreadable_times(column: pa.Array | pa.ChunkedArray, seconds: Floats) -> tup
 def _from_numbers(numbers: Floats, time_format: TimeFormat) -> Floats:
     if time_format == "count":
         return numbers
+    if time_format == "excel":
+        return np.asarray(np.round((numbers - _EXCEL_1970) * _DAY_S, 3))
     if time_format == "yymmddhh":
         return _from_clock(numbers + 2_000_000_000, 100, 1)
     if time_format == "yyyymmddhh":
@@ -180,6 +196,15 @@ _CLOCK_DIGITS: dict[int, Callable[[Floats], Floats]] = {
 }
 
 
+def are_excel_days(column: pa.ChunkedArray) -> bool:
+    """Whether all numbers of a column may be times as spreadsheets count, not all midnights."""
+    numbers = to_numbers(column).values
+    numbers = numbers[np.isfinite(numbers)]
+    first, last = _EXCEL_DAYS
+    in_range = len(numbers) > 0 and first <= numbers.min() and numbers.max() <= last
+    return bool(in_range and (numbers != np.trunc(numbers)).any())
+
+
 def are_yyyymmdd(column: pa.ChunkedArray) -> bool:
     """Whether (nearly) all numbers of a column are days of 1900 to 2100, as yyyymmdd."""
     numbers = to_numbers(column).values
@@ -200,8 +225,8 @@ def _from_yyyymmdd(numbers: Floats) -> Floats:
     return np.where(valid, (first + np.where(valid, days, 1) - 1) * float(_DAY_S), np.nan)
 
 
-def _from_texts(column: pa.Array, time_format: TimeFormat) -> Floats:
-    bare = pc.replace_substring_regex(column, ZULU.pattern, "")
+def _from_texts(column: pa.Array, time_format: TimeFormat, local: bool) -> Floats:
+    bare = pc.replace_substring_regex(_starts(column), ZULU.pattern, "")
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):  # without or with an offset
         try:
             return to_seconds(bare.cast(kind))
@@ -210,13 +235,14 @@ def _from_texts(column: pa.Array, time_format: TimeFormat) -> Floats:
     encoded = bare.dictionary_encode()
     layouts = list(LAYOUTS[time_format == "day_first"])
     texts = encoded.dictionary.to_pylist()
-    seconds = np.array([_from_text(text, layouts, time_format) for text in texts] + [np.nan])
+    read = [_from_text(text, layouts, time_format, local) for text in texts]
+    seconds = np.array([*read, np.nan])
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     result: Floats = seconds[codes]
     return result
 
 
-def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) -> float:
+def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat, local: bool) -> float:
     """Seconds of one text."""
     if text is None:
         return float("nan")
@@ -224,7 +250,7 @@ def _from_text(text: str | None, layouts: list[str], time_format: TimeFormat) ->
     number = parse_number(text)
     if number is not None:
         return float(_from_numbers(np.array([number]), time_format)[0])
-    return spelled_seconds(text, layouts)
+    return spelled_seconds(text, layouts, local=local)
 
 
 def time_part(seconds: Floats, part: TimePart) -> Floats:

@@ -5,7 +5,11 @@ import pyarrow as pa
 import pytest
 
 from dynens.data.encoding.fields import derived, derived_values
+from dynens.data.inference.decide import decide
+from dynens.data.inference.profile import profile_column
+from dynens.data.inference.roles import find_timestamp
 from dynens.data.inference.time_fields import date_fields, row_time_fields
+from dynens.data.reading.times import to_seconds
 from dynens.schema import FieldSpec
 
 MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)  # a Saturday
@@ -64,3 +68,29 @@ def test_the_weekday_of_a_month_is_none(texts):
     days = pa.chunked_array([column.to_pylist() + ["2015-01-05"] * len(column)])
     labels = np.concatenate([labels, np.zeros(len(column))])
     assert "weekday" in [f.derive for f in date_fields(date, days, labels)]
+
+
+@pytest.mark.parametrize(
+    ("layout", "time_format"),
+    [
+        ("%Y. %m. %d. %H:%M", "auto"),  # and no vector of numbers
+        ("%a %b %d %Y %H:%M:%S GMT+0200 (Central European Summer Time)", "auto"),
+        (None, "excel"),
+    ],
+)
+def test_dates_of_spreadsheets_and_browsers_are_dates(layout, time_format):
+    moments = [MIDNIGHT + timedelta(hours=h * h % 9973) for h in range(300)]
+    values = [45_444 + (m - MIDNIGHT) / timedelta(days=1) for m in moments]
+    if layout is not None:
+        values = [m.strftime(layout) for m in moments]
+    column = pa.chunked_array([values])
+    profile = profile_column("signed_up_at", column)
+    (field,) = decide(profile, column, is_key=False)
+    assert (field.derive, field.time_format) == ("epoch_days", time_format)
+    now = pa.table(
+        {"event_time": sorted(values, key=lambda v: to_seconds(pa.array([v]), time_format)[0])}
+    )
+    profile = profile_column("event_time", now["event_time"])
+    assert find_timestamp(now, {"event_time": profile}) == ("event_time", time_format)
+    if layout is None:
+        assert decide(profile_column("price", column), column, is_key=False)[0].derive is None

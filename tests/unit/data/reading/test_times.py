@@ -67,6 +67,24 @@ SECONDS = MOMENT.timestamp()
         "3 May, 2022 17:30",
         "2022年5月3日 17:30",
         "2022/05/03 17:30:00+0000",
+        "03-MAY-22 05.30.00.000000000 PM",
+        "03-MAY-22 01.30.00.000000 PM AMERICA/NEW_YORK",
+        "2022-05-03-17.30.00.000000",
+        "2022-05-03 19:30:00.000 Europe/Berlin",
+        "2022-05-03 17:30:00.000 Etc/UTC",
+        "Tue May 03 2022 19:30:00 GMT+0200 (Central European Summer Time)",
+        f"/Date({int(SECONDS * 1000)})/",
+        f"/Date({int(SECONDS * 1000)}+0200)/",
+        "2022. 05. 03. 17:30",
+        "2022. 5. 3. 오후 5:30:00",
+        "2022年05月03日 17時30分",
+        "2022年5月3日 17時30分00秒",
+        "05/03/2022 à 17:30",
+        "3 mai 2022 à 17h30",
+        "2022-05-03 17:30–17:59",
+        "2022-05-03 17:30-17:59",
+        "2022-05-03 17:30 - 18:30",
+        "2022-123 17:30",
         20220503173000,
         202205031730,
         20220503173000000,
@@ -89,6 +107,12 @@ def test_one_moment_in_many_spellings(value):
         ("Tue May 03 17:30:00 -0400 2022", True),
         ("Tue May 03 17:30:00 PDT 2022", True),
         ("May 3, 2022 5:30 PM EST", True),
+        ("03-MAY-22 05.30.00.000000 PM -07:00", True),
+        ("2022-05-03 17:30:00.000 Asia/Kolkata", True),
+        ("Tue May 03 2022 17:30:00 GMT-0700 (Pacific Daylight Time)", True),
+        (f"/Date({int(SECONDS * 1000) - 7_200_000}+0200)/", True),
+        ("2022-05-03 17:30-17:59", False),
+        (f"/Date({int(SECONDS * 1000)})/", False),
         ("Tue May 03 17:30:00 UTC 2022", False),
         ("2022-05-03T17:30:00+00:00", False),
         ("2022-05-03T17:30:00Z", False),
@@ -189,6 +213,11 @@ def test_months_begin_with_their_first_day(text):
         "2022 km",
         "9 May",
         "5-2030000000",
+        "10:00–11:00",
+        "2022-05-03 17:30:00 Middle/Earth",
+        "2022-366 17:30",
+        "/Date(1)",
+        "2 10.15.20",
     ],
 )
 def test_codes_and_ranges_are_no_times(text):
@@ -251,6 +280,16 @@ def test_hours_behind_the_day():
     assert seconds_of(2022050317, "yyyymmddhh") == SECONDS - 1800
     hours = to_seconds(pa.array(["2022050324", "2022133100"]), "yyyymmddhh")
     assert np.isnan(hours).all()
+
+
+def test_days_of_spreadsheets():
+    days = [44_684.729166666664, 44_684.72917, 44_684.75]
+    read = to_seconds(pa.array(days), "excel")
+    np.testing.assert_allclose(read, [SECONDS, SECONDS + 0.288, SECONDS + 1800], atol=0.01)
+    assert read[0] == SECONDS  # and no second before, which is another minute
+    np.testing.assert_array_equal(seconds_of_values(days, "excel"), read)
+    np.testing.assert_array_equal(to_seconds(pa.array(map(str, days)), "excel"), read)
+    assert seconds_of("2022-05-03 17:30", "excel") == SECONDS
 
 
 def test_avazu_hours():
