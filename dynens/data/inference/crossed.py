@@ -203,8 +203,9 @@ def _telling(
     """The pairs with enough rows per cell that tell most, one by one."""
     scored = []
     for first, second in combinations(sides, 2):
-        if first.spec.source == second.spec.source:
-            continue
+        parts = first.spec.derive, second.spec.derive
+        if first.spec.source == second.spec.source and None in parts:
+            continue  # one value, twice; but hour and weekday of a time are two
         pair = _Pair(first, second)
         cells = pair.cells()
         number = int(np.count_nonzero(np.bincount(cells)))
