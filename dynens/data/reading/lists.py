@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.reading.reprs import unwrapped, unwrapped_column
 from dynens.data.reading.values import canonical_texts, is_number_type, plain
 
 _GAP = r"[ \t\n\f\r]*"  # \s is another class in Arrow than in Python
@@ -100,12 +101,13 @@ def unbracketed(text: str) -> str:
 
     So are several numbers in parentheses, as of a point. Other texts stay as they are.
     """
-    text = re.sub(_COORDINATES, r"\1", text)
+    text = re.sub(_COORDINATES, r"\1", unwrapped(text))
     return re.sub(_BRACKETS, "", text) if re.match(_BRACKETED, text) else text
 
 
 def unbracketed_column(texts: pa.Array) -> pa.Array:
     """`unbracketed` of every text."""
+    texts = unwrapped_column(texts)
     if pc.any(pc.match_substring_regex(texts, _COORDINATES)).as_py():
         texts = pc.replace_substring_regex(texts, _COORDINATES, r"\1")
     lists = pc.match_substring_regex(texts, _BRACKETED).fill_null(False)

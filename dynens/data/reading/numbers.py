@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.reading.reprs import unwrapped, unwrapped_column
 from dynens.data.reading.spelled import (
     TIMES,
     UNIT,
@@ -202,7 +203,7 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
 
 def _parse_strings(column: pa.Array, decimal: Decimal) -> tuple[pa.Array, int, str | None, int]:
     """Texts as doubles: (numbers, how many texts are none, the first of them, how many ranges)."""
-    column = pc.utf8_trim(column, characters=SPACE)
+    column = unwrapped_column(pc.utf8_trim(column, characters=SPACE))
     column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
     column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("inf"), column)
     try:
@@ -240,10 +241,9 @@ def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = No
         if unit is not None:
             text, factor = _without_unit(text, unit)
             text = text.strip(SPACE)
+        text = unwrapped(with_point(text) if decimal == "," else text)
         if text in _MISSING:
             return math.nan
-        if decimal == ",":
-            text = with_point(text)
         parsed = read_text(text, decimal)
         if parsed is None:
             raise DataError(f"field {field!r} is numeric but was given {one_line(value)}.")

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.reading.reprs import unwrapped
 from dynens.data.reading.values import canonical_texts, plain
 from dynens.errors import DataError
 
@@ -112,13 +113,13 @@ def _parsed(text: str) -> Any:
         if _SURROGATE in text.lower():
             json.dumps(value, ensure_ascii=False).encode()  # half a character is no text
     except (ValueError, RecursionError):
-        return _literal(text) if "'" in text else None
+        return _literal(text) if "'" in text or "(" in text else None
     return value
 
 
 def _literal(text: str) -> Any:
     try:
-        value = ast.literal_eval(text.strip())
+        value = ast.literal_eval(unwrapped(text.strip()))
         _written(value).encode()
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None

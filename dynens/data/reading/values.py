@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.reading.reprs import unwrapped, unwrapped_column
 from dynens.errors import DataError
 
 NULL_SPELLINGS = (
@@ -86,7 +87,7 @@ def _canonical_float(value: float | np.floating[Any]) -> str | None:
 
 
 def _canonical_text(text: str) -> str | None:
-    text = text.strip(SPACE)
+    text = unwrapped(text.strip(SPACE))
     if text in _MISSING:
         return None
     if text in TRUTH_WORDS:
@@ -181,7 +182,7 @@ def widen(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
 
 
 def _canonical_strings(values: pa.StringArray) -> pa.StringArray:
-    values = pc.utf8_trim(values, characters=SPACE)
+    values = unwrapped_column(pc.utf8_trim(values, characters=SPACE))
     values = pc.if_else(pc.is_in(values, _MISSING_ARRAY), pa.scalar(None, pa.string()), values)
     words = pc.index_in(values, pa.array(list(TRUTH_WORDS)))
     if words.null_count < len(words):

@@ -1,0 +1,40 @@
+"""Values as Python shows them inside lists: `np.int64(5)` is 5, `array([1., 2.])` is `[1., 2.]`."""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Of NumPy from version 2 on, of decimals, pandas' times and UUIDs: a type around one value.
+_SCALAR = (
+    r"\b(?:(?:np|numpy)\.[a-z]+[0-9]*_?|Decimal|Timestamp|UUID)"
+    r"""\(('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^()'"]*)\)"""
+)
+_TRUTH = r"\b(?:np|numpy)\.(True|False)_"
+_LIST = (
+    r"\b(?:array|tensor|deque|frozenset)"
+    r"\(([\[{][^()]*[\]}])(?:,[ \n]*[a-z_]+=[^()]*)?\)"
+)
+_STEPS = (_SCALAR, _TRUTH, _LIST)  # scalars first, as they stand inside arrays
+_COMPILED = tuple(re.compile(step, re.ASCII) for step in _STEPS)
+_FIND = "|".join(_STEPS)
+
+
+def unwrapped(text: str) -> str:
+    """The text with values instead of their types around them."""
+    if "(" not in text and "_" not in text:
+        return text
+    for step in _COMPILED:
+        text = step.sub(r"\1", text)
+    return text
+
+
+def unwrapped_column(texts: pa.StringArray) -> pa.StringArray:
+    """`unwrapped` of every text."""
+    if not pc.any(pc.match_substring_regex(texts, _FIND)).as_py():
+        return texts
+    for step in _STEPS:
+        texts = pc.replace_substring_regex(texts, step, r"\1")
+    return texts
