@@ -20,19 +20,22 @@ _WORDS |= {"trillion": 1e12, "lac": 1e5, "lakh": 1e5, "crore": 1e7, "cr": 1e7}
 _WORDS |= {"万": 1e4, "萬": 1e4, "亿": 1e8, "億": 1e8}
 _TIMES = _LETTERS | _WORDS | {"b": 1e9, "": 1.0}
 TIMES = r"(?:[kKMGT](?:i?B)?|B|(?i:" + "|".join(_WORDS) + r")s?\.?)"
-_DECORATED = re.compile(  # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k, ₹1,39,900, 1.2 Cr
+_NO_CENTS = r"[.,][-–—]{1,2}"  # 20.-
+# $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k, ₹1,39,900, 1.2 Cr, 39.47-, 2253,- €
+_DECORATED = re.compile(
     r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?P<money>" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
     r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}|"
-    r"[0-9]{1,3}(?:[\u00a0\u202f '’][0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?\s?"
-    rf"(?P<times>{TIMES})?\s?(?:%|{_CURRENCY})?(?P<close>\))?"
+    r"[0-9]{1,3}(?:[\u00a0\u202f '’][0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?"
+    rf"(?:{_NO_CENTS})?\s?(?P<times>{TIMES})?(?P<behind>[-−]?)\s?(?:%|{_CURRENCY})?"
+    r"(?P<after>[-−]?)(?P<close>\))?"
 )
 UNIT = r"[A-Za-zµ°][A-Za-zµ°²³/.]{0,11}[23]?"
 # 1.234.567,89 €
 _GAP = r"[ \x{a0}\x{202f}]?"  # \s is another class in Arrow than in Python
 _AROUND = _GAP + r"(?:%|" + _CURRENCY + r")?" + _GAP
 COMMA_NUMBER = (
-    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}\x{{202f}}][0-9]{{3}})+)(,[0-9]+)?"
-    rf"([eE][-+]?[0-9]+)?{_AROUND}( ?{UNIT})?$"
+    rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}\x{{202f}}][0-9]{{3}})+)"
+    rf"(,[0-9]+|{_NO_CENTS})?([eE][-+]?[0-9]+)?[-−]?{_AROUND}[-−]?( ?{UNIT})?$"
 )
 _COMMA_NUMBER = re.compile(COMMA_NUMBER.replace("\\x{a0}", "\u00a0").replace("\\x{202f}", "\u202f"))
 _CLOCK = re.compile(  # 1:02:03, 12:30, 0 days 00:51:25.5
@@ -87,8 +90,9 @@ def parse_number(text: str) -> float | None:
     """The number a text spells, or None.
 
     `true` is 1, `$1,200.50` and `1,200.50 USD` are 1200.5, `(5)` is -5, `45%` is 45, `1.2k` is
-    1200, `1.2B` and `1.2 billion` are 1.2e9, `1.5 Lac` and `1,50,000` are 150,000; times of the day
-    and durations (`1:02:03`, `1:02 PM`, `0 days 01:02:03`, `PT1H2M3S`, `2h 50m`) are seconds.
+    1200, `39.47-` is -39.47, `20.-` is 20, `1.2B` and `1.2 billion` are 1.2e9, `1.5 Lac` and
+    `1,50,000` are 150,000; times of the day and durations (`1:02:03`, `1:02 PM`,
+    `0 days 01:02:03`, `PT1H2M3S`, `2h 50m`) are seconds.
     """
     text = text.strip(SPACE)
     if _NUMBER.fullmatch(text):
@@ -161,7 +165,7 @@ def _times(parts: re.Match[str]) -> float:
 
 
 def _decorated(parts: re.Match[str]) -> float | None:
-    signs = parts["sign"] + parts["inner"]
+    signs = "".join(parts[place] for place in ("sign", "inner", "behind", "after"))
     if len(signs) > 1 or bool(parts["open"]) != bool(parts["close"]):
         return None
     if parts["times"] == "B" and not (parts["rest"] or parts["money"]):

@@ -131,3 +131,32 @@ def test_points_that_part_thousands(texts, is_found):
 def test_powers_of_ten_and_narrow_spaces(text, value):
     assert number(text, "f", ",") == to_numbers(pa.array([text]), ",").values[0] == value
     assert comma_columns(pa.table({"c": pa.array([text] * 60)})) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (["257,43-", "12,50", "1.234,50-", "3,20- EUR"], [-257.43, 12.5, -1234.5, -3.2]),
+        (["2.253,- €", "950,- €", "1.067.000,-- €"], [2253, 950, 1_067_000]),
+    ],
+)
+def test_minus_and_dashes_behind_numbers_with_commas(texts, values):
+    assert comma_columns(pa.table({"c": pa.array(texts * 60)})) == ["c"]
+    assert to_numbers(pa.array(texts), ",").values.tolist() == values
+    assert [number(text, "f", ",") for text in texts] == values
+
+
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_minus_behind_is_one_before(tmp_path, decimal):
+    values = np.random.default_rng(0).normal(0, 300, 400).round(2)
+    texts = [f"{abs(v):.2f}{'-' if v < 0 else ''}".replace(".", decimal) for v in values]
+    lines = [
+        f"{t};{int(v > 0)};{i % 3 % 2}" for i, (t, v) in enumerate(zip(texts, values, strict=True))
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["amount;z;y", *lines]))
+    data = prepare(dataset_from_files(path, label="y"), tmp_path / "o", seed=0)
+    assert data.schema.field("amount").kind == "numeric"
+    read = sorted(map(float, data.raw_test()["amount"].to_pylist()))
+    assert set(read) <= set(values.tolist())
+    assert read[0] < 0

@@ -62,6 +62,12 @@ from dynens.errors import DataError
         ("12:05 pm", 43_500),
         ("3:02:01 p.m.", 54_121),
         ("P1DT1.5S", 86401.5),
+        ("39.47-", -39.47),
+        ("1,234.50- EUR", -1234.5),
+        ("$12−", -12),
+        ("2253,- €", 2253),
+        ("CHF 20.–", 20),
+        ("3'117.-- kr-", -3117),
     ],
 )
 def test_numbers_as_people_write_them(text, value):
@@ -73,6 +79,9 @@ def test_numbers_as_people_write_them(text, value):
     "text",
     [
         "--5",
+        "-5-",
+        "5--",
+        "5- -",
         "5m",
         "5m 2h",
         "2h 3",
