@@ -51,9 +51,9 @@ class FieldSpec(FrozenConfig):
             They then have its ids, and how often they stand in both fields of a row is a feature.
         share: whether the share of its values that this other field has, too, is a feature as well.
         separator: of texts; None: white space; "": characters (no spaces); "/?&#": each of these;
-            "\\W": any punctuation and white space; "^": values are the first one to four
-            characters, "^9": nine more each; "^.": what stands before each of the first three dots,
-            and the whole; "\\,:": commas, weights behind colons are left out; "\\^": a caret.
+            "\\W": any punctuation and white space; "\\^": a caret; "^": values are the first one to
+            four characters, "^9": nine more each; "^.": what is before each of the first dots, and
+            the whole; "\\,:": commas, without weights behind colons; "\\d": numbers among words.
         fold_words: of multi-valued texts: capitals, and punctuation around a value, say nothing.
         max_len: values of a multi-valued field kept; None: chosen on the training rows.
         keep: which values stay when there are more than `max_len`.
@@ -78,7 +78,7 @@ class FieldSpec(FrozenConfig):
             (the history's categories), as the item tables and the training rows tell; nothing is
             read from a column, and what is kept of a list and has an id is said of those two.
         unit: of numbers given as texts, what may stand behind a number and a space (`km`); `m:ss`
-            where `3:45` is minutes and seconds, as beside `1:02:03`.
+            where `3:45` is minutes and seconds; `*` for any words (`Based on 2,253 reviews`).
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
 
@@ -104,7 +104,7 @@ class FieldSpec(FrozenConfig):
     length: int | None = Field(default=None, ge=1, le=65536)
     decimal: Decimal = "."
     sentinels: bool = True
-    unit: str | None = Field(default=None, pattern=r"^([a-zµ°][a-zµ°²³/.]*[23]?|m:ss)$")
+    unit: str | None = Field(default=None, pattern=r"^([a-zµ°][a-zµ°²³/.]*[23]?|m:ss|[*])$")
     crossed: tuple[str, str] | None = None
     through: tuple[str, str] | None = None
     why: str | None = None

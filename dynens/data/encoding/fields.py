@@ -21,6 +21,7 @@ from dynens.data.reading.numbers import number, to_numbers
 from dynens.data.reading.spelled import column_with_points, with_point
 from dynens.data.reading.times import seconds_of_values, time_part, to_seconds
 from dynens.data.reading.values import canonical, one_line
+from dynens.data.reading.worded import NUMBERS
 from dynens.errors import DataError
 from dynens.schema import Decimal, FieldSpec
 
@@ -269,7 +270,8 @@ class DenseVectorEncoder(FieldEncoder):
         if isinstance(value, np.ndarray):
             value = value.tolist()
         if isinstance(value, (list, tuple)):
-            return (self.spec.separator or " ").join(canonical(v) or "" for v in value)
+            between = " " if self.spec.separator in (None, NUMBERS) else self.spec.separator
+            return between.join(canonical(v) or "" for v in value)
         return canonical(value)
 
     def _write(

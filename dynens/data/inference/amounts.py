@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
 from dynens.data.reading.values import canonical_texts
+from dynens.data.reading.worded import WORDS
 from dynens.schema import FieldSpec
 
 EXACT = 2**53  # beyond, a float is not one integer
@@ -37,6 +38,7 @@ class NumberFacts:
         among_texts: whether most of the rows or of the different texts are numbers, or ranges of
             them (`3-5`), but not nearly all.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
+        ways: in how many words that come back the numbers stand; 0: alone.
     """
 
     unit: str | None = None
@@ -46,6 +48,7 @@ class NumberFacts:
     looks_hashed: bool = False
     among_texts: bool = False
     not_a_number: str | None = None
+    ways: int = 0
 
 
 def numbers_in(array: pa.Array) -> tuple[Numbers | None, str | None]:
@@ -145,6 +148,24 @@ def spelled_numbers(texts: pa.StringArray) -> NumberFacts | None:
     if np.isfinite(values).sum() < (1 - FEW_TEXTS) * len(values):
         return None
     return enough_numbers(values, unit)
+
+
+def numbers_among_words(
+    texts: pa.StringArray, codes: npt.NDArray[np.int32], ways: int
+) -> tuple[NumberFacts, npt.NDArray[np.float64]] | None:
+    """What texts of one number among words hold, and (B,) the number of each row.
+
+    Args:
+        texts: distinct ones.
+        codes: (B,) each row's text, -1 where missing.
+        ways: different words around the numbers.
+    """
+    values = np.append(to_numbers(texts, unit=WORDS).values, np.nan)[codes]
+    found = enough_numbers(values, WORDS)
+    if found is None:
+        return None
+    facts = number_facts(values[np.isfinite(values)], WORDS)
+    return replace(facts, looks_hashed=False, ways=ways), values
 
 
 def enough_numbers(values: npt.NDArray[np.float64], unit: str | None) -> NumberFacts | None:

@@ -51,10 +51,12 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         if fields[0].kind == "categorical" and len(fields) == 1 and profile.repeats < _REPEATS:
             return [vector]
         return [*fields, _beside(vector, "numbers")]
-    if not profile.numbers.among_texts or _is_id(profile):
+    if not (profile.numbers.among_texts or profile.has_sizes) or _is_id(profile):
         return fields
     if profile.repeats < _COMES_BACK:  # the texts among the numbers come back
         fields = [f.model_copy(update={"vocabulary": _WORDS}) for f in fields]
+    if profile.numbers.ways > 1 and all(f.kind != "multi_valued" for f in fields):
+        fields.append(_words_around(profile))
     return [*fields, _size(profile)]
 
 
@@ -129,6 +131,19 @@ def _word_fields(profile: ColumnProfile) -> list[FieldSpec]:
     return [_categorical(profile, why), _beside(bag, words)]
 
 
+def _words_around(profile: ColumnProfile) -> FieldSpec:
+    """What tells a rent by the week from one by the month."""
+    words = FieldSpec(
+        name=profile.name,
+        kind="multi_valued",
+        separator=PIECES,
+        fold_words=True,
+        vocabulary=_WORDS,
+        why="the different words around its numbers",
+    )
+    return _beside(words, "words")
+
+
 def _beside(spec: FieldSpec, what: str) -> FieldSpec:
     """The field as one of two of its column."""
     return spec.model_copy(update={"name": f"{spec.name}.{what}", "column": spec.name})
@@ -198,12 +213,13 @@ def _is_id(profile: ColumnProfile) -> bool:
 
 def _size(profile: ColumnProfile) -> FieldSpec:
     """The number itself, beside the category that its column is."""
+    among = profile.numbers.ways > 0
     return FieldSpec(
         name=f"{profile.name}.size",
         column=profile.name,
         kind="numeric",
         unit=profile.numbers.unit,
-        why="its size, beside its value",
+        why="the size of the number among its words" if among else "its size, beside its value",
     )
 
 

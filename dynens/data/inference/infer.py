@@ -305,6 +305,7 @@ class _Inference:
             self._exclude(profile.name, why, True)
         elif (
             profile.unique_share > 0.95
+            and profile.is_number
             and profile.numbers.is_integer
             and (profile.numbers.sequential or is_id_name(profile.name))
         ):
@@ -335,7 +336,7 @@ class _Inference:
 
     def _is_unique_text(self, profile: ColumnProfile) -> bool:
         return (
-            not profile.is_number
+            not (profile.is_number or profile.has_sizes)
             and not (profile.lists.length or profile.lists.ordered)
             and not profile.is_temporal
             and profile.texts.mean_words < TEXT_WORDS

@@ -13,6 +13,7 @@ from dynens.data.inference.roles import is_of_our_days, time_formats
 from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.times import to_seconds
 from dynens.data.reading.values import canonical_codes
+from dynens.data.reading.worded import WORDS
 from dynens.metrics import mean_ranks
 
 _ENOUGH_VALUES, _TOGETHER = 50, 0.01  # values with two rows and more; share of the rows
@@ -48,7 +49,8 @@ def why_passing(
         return "it is the time of the row once more, or its day or the like"
     if profile.is_temporal:
         return None
-    if (is_code or profile.is_number) and _tells_the_time(profile, column, seconds):
+    counts = profile.is_number or profile.has_sizes
+    if (is_code or counts) and _tells_the_time(profile, column, seconds):
         return "it goes on with the time of the row, so that no later row has such values"
     if (is_id or is_code) and passing_values(column, seconds):
         later = seconds > np.nanmedian(seconds)
@@ -66,7 +68,9 @@ def _tells_the_time(profile: ColumnProfile, column: pa.ChunkedArray, seconds: Fl
     """
     if profile.num_distinct < _ENOUGH_VALUES:
         return False
-    values = to_numbers(column).values if profile.is_number else _places(column)
+    values = _places(column)
+    if profile.is_number or profile.has_sizes:
+        values = to_numbers(column, unit=WORDS if profile.has_sizes else None).values
     is_known = np.isfinite(values) & np.isfinite(seconds)
     values, times = values[is_known], seconds[is_known]
     if len(values) < len(seconds) / 2 or len(np.unique(values)) < _AS_FINE * len(np.unique(times)):

@@ -23,6 +23,7 @@ from dynens.data.inference.amounts import (
     enough_numbers,
     mostly_numbers,
     number_facts,
+    numbers_among_words,
     numbers_in,
     spelled_numbers,
 )
@@ -44,11 +45,14 @@ from dynens.data.inference.separators import (
     share_of,
     sizes_tell,
 )
+from dynens.data.inference.worded import worded
+from dynens.data.names import is_id_name
 from dynens.data.reading.lists import (
     CHARACTERS,
     PIECES,
     spaced_column,
     split_lists,
+    takes_beginnings,
     unbracketed_column,
 )
 from dynens.data.reading.numbers import Numbers, to_numbers
@@ -142,8 +146,21 @@ class ColumnProfile:
     def numbers_rows(self) -> bool:
         """Whether integers take (nearly) every value of their range once, in whatever order."""
         rows = self.num_known * self.rows_per_sampled
-        integers = self.numbers.is_integer
+        integers = self.is_number and self.numbers.is_integer
         return integers and self.unique_share > 0.95 and self.numbers.span < 1.1 * rows
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether numbers among words are amounts: they tell the label, or hardly come back.
+
+        Those that number the rows, and ids, are none.
+        """
+        numbers, rows = self.numbers, self.num_known * self.rows_per_sampled
+        is_unique = self.unique_share > 0.95
+        if not numbers.ways or is_id_name(self.name) or (numbers.sequential and is_unique):
+            return False
+        is_numbering = is_unique and numbers.is_integer and numbers.span < 1.1 * rows
+        return self.label.size_tells or (self.repeats < 2.0 and not is_numbering)
 
     @property
     def tells_by_absence(self) -> bool:
@@ -154,7 +171,8 @@ class ColumnProfile:
     @property
     def may_number_rows(self) -> bool:
         """Whether integers hardly repeat, or only grow: the numbers of these rows or of others."""
-        return self.numbers.is_integer and (self.numbers.sequential or self.unique_share > 0.5)
+        integers = self.is_number and self.numbers.is_integer
+        return integers and (self.numbers.sequential or self.unique_share > 0.5)
 
     @property
     def missing_share(self) -> float:
@@ -183,7 +201,7 @@ def profile_column(
     label = LabelFacts()
     if labels is not None and seen.known.any():
         label = replace(
-            label_facts(seen.codes, seen.values, labels),
+            label_facts(seen.codes, seen.sizes if seen.values is None else seen.values, labels),
             auc_by_part=seen.auc_by_part,
             ruled_out=_in_words(never_positive(seen.codes, labels), seen.codes, array),
         )
@@ -210,6 +228,7 @@ class _Seen:
         known: (N,) which rows have one.
         codes: (N,) of the values.
         values: (N,) the numbers that they are, or None.
+        sizes: (N,) the numbers that stand in them among words, or None.
         auc_by_part: of texts.
     """
 
@@ -220,6 +239,7 @@ class _Seen:
     texts: TextFacts = field(default_factory=TextFacts)
     lists: ListFacts = field(default_factory=ListFacts)
     auc_by_part: float = 0.5
+    sizes: npt.NDArray[np.float64] | None = None
 
 
 def _look_at_numbers(
@@ -262,21 +282,29 @@ def _look_at_texts(
     known = codes >= 0
     if not pa.types.is_string(array.type):
         return _Seen(known, codes, numbers=numbers)
-    texts, lists, by_part = _text_facts(distinct), ListFacts(), 0.5
+    texts, lists, by_part, sizes = _text_facts(distinct), ListFacts(), 0.5, None
     if len(distinct):
         lists = list_facts(unbracketed_column(distinct.slice(0, _MAX_TEXTS)))
     is_list = lists.length is not None or lists.separator is not None
     if not is_list and (found := amounts or spelled_numbers(distinct)):
         numbers = replace(found, not_a_number=numbers.not_a_number)
-    if labels is not None and lists.length is None:
-        lists = replace(lists, ordered=ordered_numbers(distinct, text_codes, labels))
+    words = None if lists.length is not None or numbers.among_texts else worded(distinct)
+    if words is not None and words.numbers == 1 and not is_list:
+        in_words = numbers_among_words(distinct, text_codes, words.ways)
+        numbers, sizes = in_words or (numbers, None)
+    elif labels is not None and lists.length is None:
+        among = words is not None and words.numbers > 1
+        ordered = ordered_numbers(distinct, text_codes, labels, among_words=among)
+        lists = replace(lists, ordered=ordered)
     often = known.sum() / max(len(distinct), 1)
     if 0 < often < _FEW_ROWS and not is_list:
         parts = parts_separator(distinct, text_codes, labels, seldom_repeat=often < _SELDOM)
+        if sizes is not None and takes_beginnings(parts):
+            parts = None  # the first digits of the numbers
         texts = replace(texts, parts=parts)
         if parts is not None and labels is not None:
             by_part = part_auc(distinct, parts, text_codes, labels)
-    return _Seen(known, codes, None, numbers, texts, lists, by_part)
+    return _Seen(known, codes, None, numbers, texts, lists, by_part, sizes)
 
 
 def is_nested(kind: pa.DataType) -> bool:

@@ -16,6 +16,7 @@ from dynens.data.inference.amounts import are_lists, mostly_ranges
 from dynens.data.inference.evidence import Labels, auc_noise, halves, held_out_auc, ranges
 from dynens.data.reading.lists import CARET, split_lists, split_texts, without_weights
 from dynens.data.reading.numbers import to_numbers
+from dynens.data.reading.worded import NUMBERS
 
 TOKEN_COMES_BACK = 4.0
 """Times, in lists that few rows tell apart (each user's history)."""
@@ -64,21 +65,22 @@ def list_facts(texts: pa.StringArray) -> ListFacts:
 
 
 def ordered_numbers(
-    texts: pa.StringArray, codes: npt.NDArray[np.int32], labels: Labels
+    texts: pa.StringArray, codes: npt.NDArray[np.int32], labels: Labels, *, among_words: bool
 ) -> tuple[str | None, int] | None:
     """Separator and number of the few numbers that each text is, where the size of one tells.
 
-    As of `[2, 3]`, found useful by two of three, `126/83` and `2:1`: what stands first means
-    something else than what stands second.
+    As of `[2, 3]`, found useful by two of three, `126/83`, `2:1` and `5 yrs 7 mos`: what stands
+    first means something else than what stands second.
 
     Args:
         texts: distinct ones.
         codes: (B,) each row's text, -1 where missing.
         labels: (B,).
+        among_words: whether words stand around the numbers.
     """
-    if share_of(texts.slice(0, _FIRST), _FEW_NUMBERS) < _MOST:
-        return None
-    for separator in _BETWEEN_NUMBERS:
+    alone = share_of(texts.slice(0, _FIRST), _FEW_NUMBERS) >= _MOST
+    separators = _BETWEEN_NUMBERS if alone else (NUMBERS,) if among_words else ()
+    for separator in separators:
         values, lengths = split_lists(texts, separator)
         size = int(np.median(lengths))
         numbers = to_numbers(values)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dynens.data.reading.reprs import unwrapped, unwrapped_column
 from dynens.data.reading.values import canonical_texts, is_number_type, plain
+from dynens.data.reading.worded import NUMBERS, lists_of_numbers, split_numbers
 
 _GAP = r"[ \t\n\f\r]*"  # \s is another class in Arrow than in Python
 _BRACKETED = rf"(?s)^{_GAP}(\[.*\]|\{{.*\}}){_GAP}$"
@@ -132,6 +133,8 @@ def split_text(text: str, separator: str | None, *, fold: bool = False) -> list[
         for pattern, written in _BEFORE_DOTS:
             text = re.sub(pattern, written, text)
         values = text.removeprefix("\x1f").split("\x1f")
+    elif separator == NUMBERS:
+        values = split_numbers(text)
     elif weights := weights_of(separator):
         values = re.sub(weights[1], r"\1", text).split(weights[0])
     elif lengths := prefix_lengths(separator):
@@ -162,6 +165,8 @@ def split_texts(texts: pa.Array, separator: str) -> pa.Array:
         for pattern, written in _BEFORE_DOTS:
             texts = pc.replace_substring_regex(texts, pattern, written)
         return pc.split_pattern(pc.replace_substring_regex(texts, "^\x1f", ""), "\x1f")
+    if separator == NUMBERS:
+        return lists_of_numbers(texts)
     if lengths := prefix_lengths(separator):
         parts = pa.concat_arrays([pc.utf8_slice_codeunits(texts, 0, k) for k in lengths])
         order = np.arange(len(parts)).reshape(_LONGEST_PREFIX, -1).T.ravel()
@@ -183,7 +188,7 @@ def split_lists(
         separator: of texts; None: runs of white space; `CHARACTERS`: those, and every character
             of a script that leaves no space between words is a value; `ADDRESS`: each of its
             characters; `PREFIXES`, `DOTTED`: texts are not split, but their beginnings are the
-            values, and so are those of plain numbers.
+            values, and so are those of plain numbers; `NUMBERS`: the numbers among the words.
         fold: whether texts are read in lower case, without punctuation around their values; a value
             of nothing else becomes an empty text, which is missing.
     """

@@ -35,6 +35,7 @@ from dynens.data.reading.values import (
     plain,
     text_of_bytes,
 )
+from dynens.data.reading.worded import WORDS, lone_number, lone_numbers
 from dynens.errors import DataError
 from dynens.schema import Decimal
 
@@ -56,6 +57,8 @@ _RELATED = {  # to a unit, in which all of them are then read
     "l": {"cl": 1e-2, "ml": 1e-3},
 }
 _MOSTLY, _SHORT = 0.5, 3  # letters: `ms` is no two `m`
+_LETTERED = r"[1-9][0-9]*(?:\.[0-9]+)?([a-z])"
+_FEW, _NEARLY_ALL = 2, 0.95  # of the texts
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,15 @@ def unit_of(texts: pa.Array) -> str | None:
         if unit in units:
             units[unit] += sum(units[other] for other in related)
     unit, count = max(units.items(), key=lambda item: item[1], default=("", 0))
-    return unit if count > _MOSTLY * len(known) else None
+    return unit if count > _MOSTLY * len(known) else _letter(known)
+
+
+def _letter(texts: Sequence[str]) -> str | None:
+    """The one small letter right behind nearly all numbers (`1080p`): not that of a house then."""
+    counts = Counter(found[1] for text in set(texts) if (found := re.fullmatch(_LETTERED, text)))
+    letter, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    enough = count > _FEW and count > _NEARLY_ALL * len(set(texts))
+    return letter if enough else None
 
 
 def _are_minutes(texts: Sequence[str]) -> bool:
@@ -124,10 +135,14 @@ def _behind(unit: str) -> str:
     return rf"(?i) ?{unit.replace('.', '[.]')}{many}[.]?$"
 
 
-def _without_units(column: pa.Array, unit: str) -> tuple[pa.Array, npt.NDArray[np.float64]]:
+def _without_units(
+    column: pa.Array, unit: str, decimal: Decimal
+) -> tuple[pa.Array, npt.NDArray[np.float64]]:
     """(the texts without units, (B,) what their numbers are to be multiplied by)."""
     column = pc.utf8_trim(column, characters=SPACE)
     factors = np.ones(len(column))
+    if unit == WORDS:
+        return lone_numbers(column, decimal), factors
     if unit == MINUTES:
         return pc.replace_substring_regex(column, *_TO_MINUTES), factors
     amounts = pc.replace_substring_regex(column, _behind(unit), "")
@@ -138,8 +153,10 @@ def _without_units(column: pa.Array, unit: str) -> tuple[pa.Array, npt.NDArray[n
     return amounts, factors
 
 
-def _without_unit(text: str, unit: str) -> tuple[str, float]:
+def _without_unit(text: str, unit: str, decimal: Decimal) -> tuple[str, float]:
     """`_without_units` of one text."""
+    if unit == WORDS:
+        return lone_number(text, decimal), 1.0
     if unit == MINUTES:
         return re.sub(*_TO_MINUTES, text), 1.0
     for other, factor in _RELATED.get(unit, {}).items():
@@ -163,7 +180,7 @@ def to_numbers(
     unreadable, example, ranges, factors = 0, None, 0, None
     if pa.types.is_string(kind):
         if unit is not None:
-            column, factors = _without_units(column, unit)
+            column, factors = _without_units(column, unit, decimal)
         column = with_points(column) if decimal == "," else column
         column, unreadable, example, ranges = _parse_strings(column, decimal)
     elif pa.types.is_null(kind):
@@ -239,7 +256,7 @@ def number(value: Any, field: str, decimal: Decimal = ".", unit: str | None = No
     if isinstance(value, str):
         text, factor = value.strip(SPACE), 1.0
         if unit is not None:
-            text, factor = _without_unit(text, unit)
+            text, factor = _without_unit(text, unit, decimal)
             text = text.strip(SPACE)
         text = unwrapped(with_point(text) if decimal == "," else text)
         if text in _MISSING:

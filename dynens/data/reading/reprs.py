@@ -1,4 +1,4 @@
-"""Values as Python shows them inside lists: `np.int64(5)` is 5, `array([1., 2.])` is `[1., 2.]`."""
+"""Values as programs show them: `np.int64(5)` inside Python's lists is 5, Excel's `="5"` too."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ _LIST = (
     r"\b(?:array|tensor|deque|frozenset)"
     r"\(([\[{][^()]*[\]}])(?:,[ \n]*[a-z_]+=[^()]*)?\)"
 )
-_STEPS = (_SCALAR, _TRUTH, _LIST)  # scalars first, as they stand inside arrays
-_COMPILED = tuple(re.compile(step, re.ASCII) for step in _STEPS)
+_TEXT = r"""^="([^"]*)"$"""  # of Excel, which else would take it for a number
+_APOSTROPHE = r"^'([-+]?[0-9][0-9.,]*)$"
+# Scalars first, as they stand inside arrays.
+_STEPS = (_SCALAR, _TRUTH, _LIST, _TEXT, _APOSTROPHE)
+_COMPILED = tuple(re.compile(step.replace("$", r"\Z"), re.ASCII) for step in _STEPS)
 _FIND = "|".join(_STEPS)
 
 
 def unwrapped(text: str) -> str:
-    """The text with values instead of their types around them."""
-    if "(" not in text and "_" not in text:
+    """The text with values instead of the types, or Excel's marks, around them."""
+    if "(" not in text and "_" not in text and not text.startswith(("=", "'")):
         return text
     for step in _COMPILED:
         text = step.sub(r"\1", text)

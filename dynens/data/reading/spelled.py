@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from dynens.data.reading.values import SPACE, TRUTH_WORDS, plain
 from dynens.schema import Decimal
 
-_CURRENCY = (
+CURRENCY = (
     r"[$€£¥￥円元원₹₩₽₺₪฿₫₴₦]|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|BRL|RUB|AUD|CAD|CHF|SEK|NOK|DKK|PLN|CZK|HUF|"
     r"TRY|MXN|ZAR|SGD|HKD|TWD|THB|IDR|VND|MYR|PHP|AED|SAR|ILS|kr|zł|Rs\.?|R\$|US\$"
 )
@@ -23,16 +23,16 @@ TIMES = r"(?:[kKMGT](?:i?B)?|B|(?i:" + "|".join(_WORDS) + r")s?\.?)"
 _NO_CENTS = r"[.,][-–—]{1,2}"  # 20.-
 # $1,200.50, -12 EUR, (5.00), +45%, 3.5 MB, 1.2k, ₹1,39,900, 1.2 Cr, 39.47-, 2253,- €
 _DECORATED = re.compile(
-    r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?P<money>" + _CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
+    r"(?P<open>\()?(?P<sign>[-+−]?)\s?(?:(?P<money>" + CURRENCY + r")\s?)?(?P<inner>[-+−]?)"
     r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}|"
     r"[0-9]{1,3}(?:[\u00a0\u202f '’][0-9]{3})+|[0-9]+)(?P<rest>\.[0-9]+)?"
-    rf"(?:{_NO_CENTS})?\s?(?P<times>{TIMES})?(?P<behind>[-−]?)\s?(?:%|{_CURRENCY})?"
+    rf"(?:{_NO_CENTS})?\s?(?P<times>{TIMES})?(?P<behind>[-−]?)\s?(?:%|{CURRENCY})?"
     r"(?P<after>[-−]?)(?P<close>\))?"
 )
 UNIT = r"[A-Za-zµ°][A-Za-zµ°²³/.]{0,11}[23]?"
 # 1.234.567,89 €
 _GAP = r"[ \x{a0}\x{202f}]?"  # \s is another class in Arrow than in Python
-_AROUND = _GAP + r"(?:%|" + _CURRENCY + r")?" + _GAP
+_AROUND = _GAP + r"(?:%|" + CURRENCY + r")?" + _GAP
 COMMA_NUMBER = (
     rf"^[-+−]?{_AROUND}([0-9]+|[0-9]{{1,3}}([. \x{{a0}}\x{{202f}}][0-9]{{3}})+)"
     rf"(,[0-9]+|{_NO_CENTS})?([eE][-+]?[0-9]+)?[-−]?{_AROUND}[-−]?( ?{UNIT})?$"
