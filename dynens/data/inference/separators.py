@@ -23,6 +23,7 @@ TOKEN_COMES_BACK = 4.0
 _RARE_SEPARATORS = (CARET, "#", "~")  # between single words; in texts they are something else
 _SEPARATORS = ("|", ";", ",", *_RARE_SEPARATORS)  # which hardly stand in values
 _THOUSANDS, _MOST = r"^[^0-9]*[0-9]{1,3}(,[0-9]{3})+[^0-9]*$", 0.95
+_INTERVAL = r"^[\[(][-+.0-9eEinf]+, ?[-+.0-9eEinf]+[\])]$"
 _SPACED = 0.2  # share of values with a space from which on they are texts
 _SOME_LISTS = 0.2  # share of the texts that hold more values than one
 _FRACTION = r"[.][0-9]+(e-?[0-9]+)?\s*$"
@@ -79,8 +80,8 @@ def ordered_numbers(
         among_words: whether words stand around the numbers.
     """
     alone = share_of(texts.slice(0, _FIRST), _FEW_NUMBERS) >= _MOST
-    separators = _BETWEEN_NUMBERS if alone else (NUMBERS,) if among_words else ()
-    for separator in separators:
+    in_words = (NUMBERS,) if among_words else ()
+    for separator in (*_BETWEEN_NUMBERS, *in_words) if alone else in_words:
         values, lengths = split_lists(texts, separator)
         size = int(np.median(lengths))
         numbers = to_numbers(values)
@@ -146,16 +147,18 @@ def _separator(texts: pa.StringArray) -> str | None:
         num_tokens = pc.count_distinct(tokens).as_py()
         if separator in _RARE_SEPARATORS and share_of(tokens, r"\s") > _SPACED:
             continue
-        if separator == "," and (mostly_ranges(texts) or _are_thousands(texts)):
-            continue  # 40,000-60,000; #1,234
+        if separator == "," and _are_amounts(texts):
+            continue
         come_back = num_tokens < max(len(texts) / 2, len(tokens) / TOKEN_COMES_BACK)
         if share > _SOME_LISTS and come_back and _are_words(tokens):
             return separator
     return None
 
 
-def _are_thousands(texts: pa.StringArray) -> bool:
-    return share_of(texts, _THOUSANDS) > _MOST and not are_lists(texts)
+def _are_amounts(texts: pa.StringArray) -> bool:
+    """Whether commas part thousands, or the ends of intervals: 40,000-60,000; #1,234; [20,43)."""
+    thousands = share_of(texts, _THOUSANDS) > _MOST and not are_lists(texts)
+    return mostly_ranges(texts) or thousands or share_of(texts, _INTERVAL) > _MOST
 
 
 def _are_words(tokens: pa.StringArray) -> bool:

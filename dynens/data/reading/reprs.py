@@ -17,16 +17,21 @@ _LIST = (
     r"\b(?:array|tensor|deque|frozenset)"
     r"\(([\[{][^()]*[\]}])(?:,[ \n]*[a-z_]+=[^()]*)?\)"
 )
+# A sparse vector of Spark, whose places are a list then: (20,[1,4],[1.0,2.0]) is [1,4].
+_SPARSE = r"^\([0-9]+,(\[[0-9, ]*\]), ?\[[-+.,0-9eE ]*\]\)$"
 _TEXT = r"""^="([^"]*)"$"""  # of Excel, which else would take it for a number
 _APOSTROPHE = r"^'([-+]?[0-9][0-9.,]*)$"
 # Scalars first, as they stand inside arrays.
-_STEPS = (_SCALAR, _TRUTH, _LIST, _TEXT, _APOSTROPHE)
+_STEPS = (_SCALAR, _TRUTH, _LIST, _SPARSE, _TEXT, _APOSTROPHE)
 _COMPILED = tuple(re.compile(step.replace("$", r"\Z"), re.ASCII) for step in _STEPS)
 _FIND = "|".join(_STEPS)
 
 
 def unwrapped(text: str) -> str:
-    """The text with values instead of the types, or Excel's marks, around them."""
+    """The text with values instead of the types, or Excel's marks, around them.
+
+    Of Spark's sparse vectors only the places that hold something stay.
+    """
     if "(" not in text and "_" not in text and not text.startswith(("=", "'")):
         return text
     for step in _COMPILED:

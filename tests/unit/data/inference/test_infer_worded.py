@@ -86,6 +86,19 @@ def test_several_numbers_among_words_are_a_vector_where_one_tells(tmp_path, writ
     assert all(f.kind != "dense_vector" for f in untold)
 
 
+@pytest.mark.parametrize("written", ["[{},{})", "({}.5, {}.0]"])
+def test_intervals_are_categories_with_their_ends_beside_them(tmp_path, written):
+    rng = np.random.default_rng(0)
+    starts = rng.integers(1, 15, ROWS) * 10
+    ends = starts + rng.integers(1, 3, ROWS) * 100
+    texts = [written.format(*ends) for ends in zip(starts, ends, strict=True)]
+    label = (rng.random(ROWS) < starts / 150).astype(int)
+    whole, vector = fields_of(tmp_path, texts, label)
+    assert (whole.kind, vector.kind, vector.length) == ("categorical", "dense_vector", 2)
+    (alone,) = fields_of(tmp_path, texts, rng.permutation(label))
+    assert alone.kind == "categorical"
+
+
 def test_names_with_numbers_that_tell_nothing_and_numberings_have_no_size(tmp_path):
     numbers, label = rows()
     shuffled = np.random.default_rng(5).permutation(label)

@@ -35,6 +35,9 @@ ROWS = 1500
         ("[array([1, 2]), array([], dtype=float64)]", "[[1, 2], []]"),
         ("[Decimal('1.50'), Timestamp('2024-05-06 00:00:00')]", "['1.50', '2024-05-06 00:00:00']"),
         ("frozenset({np.str_('a'), 'b'})", "{'a', 'b'}"),
+        ("(20,[1,4],[1.0,-2e-05])", "[1,4]"),
+        ("(20,[],[])", "[]"),
+        ("(20,[1,4])", "(20,[1,4])"),
         ("Snp.int64(5) map(3) array of [1, 2] (1)", "Snp.int64(5) map(3) array of [1, 2] (1)"),
     ],
 )
@@ -99,3 +102,14 @@ def test_lists_of_numpy_are_inferred_as_plain_ones(tmp_path):
     kinds = {f.name: (f.kind, f.separator) for f in found[0]}
     assert kinds["h"] == kinds["w"] == ("multi_valued", ",")
     assert kinds["p"] == ("dense_vector", ",")
+
+
+def test_sparse_vectors_of_spark_are_lists_of_places(tmp_path):
+    rng = np.random.default_rng(0)
+    places = [sorted(rng.choice(30, size, replace=False)) for size in rng.integers(1, 6, ROWS)]
+    texts = [f"(30,[{','.join(map(str, p))}],[{','.join(['1.5'] * len(p))}])" for p in places]
+    label = [int(3 in p or 7 in p) ^ int(rng.random() < 0.1) for p in places]
+    pacsv.write_csv(pa.table({"v": texts, "y": label}), tmp_path / "t.csv")
+    (field,) = infer_schema(tmp_path / "t.csv", "y").dataset.features.fields
+    assert (field.kind, field.separator) == ("multi_valued", ",")
+    assert split_text(texts[0], ",") == [str(p) for p in places[0]]
