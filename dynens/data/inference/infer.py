@@ -23,13 +23,7 @@ from dynens.data.inference.leaks import find_leak, named_after_leaks
 from dynens.data.inference.passes import tied
 from dynens.data.inference.passing import why_passing
 from dynens.data.inference.profile import ColumnProfile, profile_column
-from dynens.data.inference.roles import (
-    Roles,
-    find_copies,
-    find_roles,
-    find_weight,
-    may_be_time,
-)
+from dynens.data.inference.roles import Roles, find_copies, find_roles, find_weight, may_be_time
 from dynens.data.inference.time_fields import (
     age_fields,
     date_fields,
@@ -37,6 +31,7 @@ from dynens.data.inference.time_fields import (
     row_time_field,
     row_time_fields,
     row_times,
+    with_times,
 )
 from dynens.data.names import NUMBERING, is_id_name, unused_name
 from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
@@ -54,7 +49,6 @@ from dynens.schema import (
     FeatureSchema,
     FieldSpec,
     SourceOptions,
-    TimeFormat,
 )
 
 SAMPLE_ROWS = 100_000
@@ -201,9 +195,14 @@ class _Inference:
                 + ("" if self._result.excluded else "the label is all it has")
                 + "."
             )
-        self._tie_fields(roles)
+        now = None
         if roles.timestamp is not None:
-            self._add_ages(roles.timestamp, roles.time_format)
+            name = self._unused(f"{roles.timestamp}.epoch_days")
+            now = row_time_field(name, roles.timestamp, roles.time_format)
+            self._fields = with_times(self._fields, now, self._sample, self._labels)
+        self._tie_fields(roles)
+        if now is not None:
+            self._add_ages(now)
         updated = features.model_copy(
             update={
                 **asdict(roles),
@@ -382,9 +381,8 @@ class _Inference:
                 date = self._fields[-1]
                 self._add_parts(date_fields(date, self._sample[date.source], self._labels))
 
-    def _add_ages(self, timestamp: str, time_format: TimeFormat) -> None:
+    def _add_ages(self, now: FieldSpec) -> None:
         """How long before the row its dates are."""
-        now = row_time_field(self._unused(f"{timestamp}.epoch_days"), timestamp, time_format)
         ages, warnings = age_fields(self._fields, now, self._sample, self._labels)
         self._result.warnings += warnings
         self._add_parts(ages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -115,13 +116,64 @@ def age_fields(
         sample: (joined) rows.
         labels: (N,) of these rows.
     """
+    found: list[tuple[float, FieldSpec]] = []
+    warnings: list[str] = []
+    for spec, age in _ages(fields, row_time, sample, labels):
+        if age.tells:
+            why = f"age at the time of the row, held-out AUC {age.auc:.3f}"
+            field = _scaled(_field(spec.source, "epoch_days", age.time_format, why))
+            update = {"name": f"{spec.source}.age", "entity": spec.entity}
+            update["apart_from"] = row_time.name
+            found.append((age.auc, field.model_copy(update=update)))
+        if age.auc >= LEAK_AUC:
+            warnings.append(
+                f"how long {spec.source} is before {row_time.source} nearly tells the label "
+                f"(held-out AUC {age.auc:.3f}); exclude it if it is only known afterwards"
+            )
+    strongest = sorted(found, key=lambda pair: -pair[0])[:_MAX_AGES]
+    return [field for _, field in strongest], warnings
+
+
+def with_times(
+    fields: Sequence[FieldSpec], row_time: FieldSpec, sample: pa.Table, labels: Labels
+) -> list[FieldSpec]:
+    """The fields, numbers that are times by themselves, as their ages tell, read as such.
+
+    Seconds, milliseconds and dates in texts are then one value, in every field of the column.
+    """
+    times = {spec.name: age for spec, age in _ages(fields, row_time, sample, labels) if age.tells}
+    return [
+        spec.model_copy(
+            update={
+                "derive": "epoch_days",
+                "time_format": times[spec.name].time_format,
+                "why": f"{spec.why}; they are times",
+            }
+        )
+        if spec.name in times and spec.derive is None
+        else spec
+        for spec in fields
+    ]
+
+
+@dataclass(frozen=True)
+class _Age:
+    """How a field's column is a date, and what its ages tell: the held-out AUC, beyond chance."""
+
+    time_format: TimeFormat
+    auc: float
+    tells: bool
+
+
+def _ages(
+    fields: Iterable[FieldSpec], row_time: FieldSpec, sample: pa.Table, labels: Labels
+) -> Iterator[tuple[FieldSpec, _Age]]:
+    """The fields that are dates, and the ages of these."""
+    if row_time.time_format == "count":
+        return  # of a unit that is not known: no date can be taken from it
     now = to_seconds(sample[row_time.source], row_time.time_format)
     noise = auc_noise(int((labels > 0).sum()))
     half = halves(len(labels))
-    found: list[tuple[float, FieldSpec]] = []
-    warnings: list[str] = []
-    if row_time.time_format == "count":
-        return [], []  # of a unit that is not known: no date can be taken from it
     for spec in fields:
         time_format = _format_of_time(spec, sample)
         if time_format is None:
@@ -130,19 +182,7 @@ def age_fields(
         if _go_together(age, now):
             continue  # the row's time in another guise, which never comes back
         strength = held_out_auc(ranges(age, _AGES), labels, half)
-        if strength > 0.5 + 2 * noise:
-            why = f"age at the time of the row, held-out AUC {strength:.3f}"
-            field = _scaled(_field(spec.source, "epoch_days", time_format, why))
-            update = {"name": f"{spec.source}.age", "entity": spec.entity}
-            update["apart_from"] = row_time.name
-            found.append((strength, field.model_copy(update=update)))
-        if strength >= LEAK_AUC:
-            warnings.append(
-                f"how long {spec.source} is before {row_time.source} nearly tells the label "
-                f"(held-out AUC {strength:.3f}); exclude it if it is only known afterwards"
-            )
-    strongest = sorted(found, key=lambda pair: -pair[0])[:_MAX_AGES]
-    return [field for _, field in strongest], warnings
+        yield spec, _Age(time_format, strength, strength > 0.5 + 2 * noise)
 
 
 def _go_together(age: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> bool:

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from dynens.data.inference.infer import infer_schema
+from dynens.data.inputs import InputFiles
 from dynens.data.prepare import prepare
 from dynens.layers.gaps import gaps
 from dynens.models.selection import select_features
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
+from tests.unit.data.encoded import same
 from tests.unit.layers.pairs import pairs_of
 
 ROWS, DAY_S = 4000, 86_400
@@ -157,3 +159,28 @@ def test_a_time_that_is_missing_is_that_of_the_middle_of_training(tmp_path):
 def test_what_only_apart_cannot_be(fields, message):
     with pytest.raises(ValueError, match=message):
         FeatureSchema(label=LabelRule(column="y"), fields=fields)
+
+
+def test_times_as_numbers_are_read_alike_in_any_unit_and_type(tmp_path):
+    now, published, clicks = log_of()
+    moments = as_dates(published)
+    table = pa.table({"at": as_dates(now), "seen_ms": moments.astype(np.int64) * 1000, "y": clicks})
+    pq.write_table(table, tmp_path / "t.parquet")
+    dataset = infer_schema(tmp_path / "t.parquet", "y").dataset
+    fields = {f.name: f for f in dataset.features.fields if f.source == "seen_ms"}
+    assert {*fields} == {"seen_ms", "seen_ms.age"}
+    assert {f.derive for f in fields.values()} == {"epoch_days"}
+    assert not fields["seen_ms"].only_apart
+    encoder = prepare(dataset, tmp_path / "out", seed=0).encoder
+    whole = encoder.encode_table(table)
+    numbers = as_unix(published)
+    for other in (numbers, numbers * 10**6, moments, [f"{m}Z" for m in moments]):
+        column = pa.array(other)
+        changed = table.set_column(1, "seen_ms", column)
+        pq.write_table(changed, tmp_path / "other.parquet")
+        files = InputFiles(str(tmp_path / "other.parquet"), dataset, encoder)
+        for _, rows in files.tables():
+            same(encoder.encode_table(rows), whole)
+        assert not files.warnings
+        values = {"at": table["at"].to_pylist(), "seen_ms": column.to_pylist()}
+        same(encoder.encode_columns(values), whole)
