@@ -2,7 +2,7 @@
 
 These are the layouts of `_DATES`, `_CLOCKS` and `_LOGS`, also as `_BEFORE_OFFSETS` and
 `_BEHIND_OFFSETS` make them of others (months of `_MONTH_NAMES`, weekdays in English), and months
-alone (2015-12, Dec-2015, 12/2015).
+alone (2015-12, Dec-2015, 12/2015), as quarters are by their first ones.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ def _of_year(text: re.Match[str]) -> str:
     return f"{found.date()} " if day and found.year == first.year else text[0]
 
 
+def _first_month(text: re.Match[str]) -> str:
+    """Of a quarter: 2020-10 of 2020Q4 or Q4 2020."""
+    year, quarter = text[1] or text[4], int(text[2] or text[3])
+    return f"{year}-{3 * quarter - 2:02}"
+
+
 _PATTERNS = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 _BEFORE_OFFSETS: _PATTERNS = (
     (r"(?<=\d)[- ](\d\d?)\.(\d\d)\.(\d\d)(?=\.\d|\s|$)", r" \1:\2:\3"),  # of Oracle, DB2
@@ -71,6 +77,7 @@ _BEHIND_OFFSETS: _PATTERNS = (
     (r"(?:오후|下午|午後) ?(\d\d?:[\d:]+)", r" \1 pm"),
     (r"^(\d{4})\. (\d\d?)\. (\d\d?)\.?(?=\s|$)", r"\1-\2-\3"),  # 2024. 5. 1. 10:00
     (r"^(\d{4})-(\d{3})[ T](?=\d\d?:\d\d)", _of_year),
+    (r"^(?:(\d{4})[- ]?Q([1-4])|Q([1-4])[- ]?(\d{4}))$", _first_month),
     (r"(?<=\d)(?:,| at|, at| à| um) (?=\d\d?[:h]\d\d)", " "),  # 5/3/2022, 17:30
     (r"(?<=\s)(\d\d?)h(\d\d)\b", r"\1:\2"),  # 17h30
     (r"(?<=\d)\s?([ap])\.?m\b\.?", r" \1m"),  # 5:30pm

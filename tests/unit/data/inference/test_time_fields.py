@@ -94,3 +94,16 @@ def test_dates_of_spreadsheets_and_browsers_are_dates(layout, time_format):
     assert find_timestamp(now, {"event_time": profile}) == ("event_time", time_format)
     if layout is None:
         assert decide(profile_column("price", column), column, is_key=False)[0].derive is None
+
+
+@pytest.mark.parametrize("layout", ["{}Q{}", "{}-Q{}", "Q{1} {0}"])
+def test_a_quarter_comes_back(layout):
+    rng = np.random.default_rng(0)
+    year, quarter = rng.integers(2018, 2024, 2000), rng.integers(1, 5, 2000)
+    column = pa.chunked_array([[layout.format(*q) for q in zip(year, quarter, strict=True)]])
+    labels = (rng.random(2000) < np.where(quarter == 4, 0.7, 0.3)).astype(float)
+    (date,) = decide(profile_column("period", column, labels), column, is_key=False)
+    assert date.derive == "epoch_days"
+    (month,) = date_fields(date, column, labels)
+    assert month.derive == "month"
+    np.testing.assert_array_equal(derived(column, month), 3 * quarter - 2)

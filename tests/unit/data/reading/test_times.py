@@ -201,6 +201,15 @@ def test_months_begin_with_their_first_day(text):
     assert text_format(pa.array([text, None])) == "auto"
 
 
+@pytest.mark.parametrize("text", ["2022Q2", "2022-Q2", "2022 q2", "Q2 2022", "Q2-2022"])
+def test_quarters_begin_with_their_first_month(text):
+    assert seconds_of(text) == datetime(2022, 4, 1, tzinfo=UTC).timestamp()
+    assert to_seconds(pa.array([text, "2022-05-01", None]))[0] == seconds_of(text)
+    assert text_format(pa.array([text, None])) == "auto"
+    assert np.isnan(seconds_of(text.replace("2022", "1234")))
+    assert np.isnan(seconds_of(text.upper().replace("Q2", "Q5")))
+
+
 @pytest.mark.parametrize(
     "text",
     [
