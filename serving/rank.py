@@ -128,7 +128,10 @@ _NUMBER = (int, float, type(None))
 
 
 def _check_entry(field: Field, entry: object, limits: LimitsConfig) -> None:
-    """A value, a list of values or a list of numbers, as the field's kind asks."""
+    """A value, a list of values or a list of numbers (or its text), as the field's kind asks."""
+    if field.kind == "dense_vector" and isinstance(entry, str):
+        _check_length(field.name, entry, limits)
+        return
     if not isinstance(entry, list):
         if field.kind == "dense_vector" and entry is not None:
             raise bad_request(f"context field {field.name!r} must be a list of numbers")

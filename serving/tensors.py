@@ -37,7 +37,7 @@ _ACCEPTED: dict[FieldKind, frozenset[str]] = {
     "categorical": frozenset({"BYTES", *FIXED_TYPES} - {"FP32"}),
     "multi_valued": frozenset({"BYTES", *FIXED_TYPES} - {"FP32"}),
     "numeric": frozenset({"BYTES", *FIXED_TYPES}),
-    "dense_vector": frozenset(NUMBER_TYPES),
+    "dense_vector": frozenset({"BYTES", *NUMBER_TYPES}),
 }
 _LENGTH_BYTES = 4
 MAX_WIDTH = 1000
@@ -79,8 +79,10 @@ class TensorSpec:
 
     @property
     def is_matrix(self) -> bool:
-        """False also for lists that come as one text per row, which the encoder splits."""
-        return self.field.kind in ("multi_valued", "dense_vector") and len(self.shape) == 2
+        """False also for lists and vectors of one text per row, which the encoder splits."""
+        kind, is_wide = self.field.kind, len(self.shape) == 2
+        is_text = self.datatype == "BYTES"
+        return is_wide and (kind == "multi_valued" or (kind == "dense_vector" and not is_text))
 
 
 def tensor_spec(field: Field, datatype: object, shape: object) -> TensorSpec:
@@ -111,14 +113,12 @@ def tensor_spec(field: Field, datatype: object, shape: object) -> TensorSpec:
             f"{MAX_WIDTH}"
         )
     spec = TensorSpec(field, datatype, tuple(shape))
-    needs_matrix = field.kind == "dense_vector" or (
-        field.kind == "multi_valued" and datatype != "BYTES"
-    )
-    if needs_matrix and len(shape) != 2:
+    if field.kind in ("multi_valued", "dense_vector") and datatype != "BYTES" and len(shape) != 2:
         raise bad_request(
             f"input {name!r} has shape {_quoted(shape)}; a {field.kind} field takes [N, L]"
         )
-    if field.kind in ("categorical", "numeric") and len(shape) == 2 and shape[1] != 1:
+    one_per_row = field.kind != "multi_valued" and not spec.is_matrix
+    if one_per_row and len(shape) == 2 and shape[1] != 1:
         raise bad_request(f"input {name!r} has shape {_quoted(shape)}; it must be [N] or [N, 1]")
     return spec
 

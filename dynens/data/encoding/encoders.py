@@ -133,7 +133,7 @@ class RowEncoder:
     def separators_of(self, column: str) -> tuple[str | None, ...]:
         """At which the fields that read a raw column split its texts into lists."""
         specs = (self.encoders[position].spec for position in self.positions_of(column))
-        return tuple(spec.separator for spec in specs if spec.kind == "multi_valued")
+        return tuple(s.separator for s in specs if s.kind in ("multi_valued", "dense_vector"))
 
     def columns_at(self, position: int) -> FieldColumns:
         """The columns of one encoder in encoded rows."""

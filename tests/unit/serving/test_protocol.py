@@ -7,8 +7,10 @@ import numpy as np
 import orjson
 import pytest
 
+from dynens.config.serving import LimitsConfig
 from serving.application import Application
 from serving.errors import RequestError
+from serving.rank import parse_rank
 from serving.tensors import (
     INTEGER_TYPES,
     MAX_WIDTH,
@@ -241,3 +243,31 @@ def test_integers_reach_to_the_ends_of_their_datatype(datatype: str) -> None:
     for beyond in (limits.min - 1, limits.max + 1):
         with pytest.raises(RequestError, match=f"from {limits.min} to {limits.max}"):
             column_from_json(spec, [0, 0, beyond], 10)
+
+
+@pytest.mark.parametrize("shape", [[2], [2, 1]])
+def test_vectors_may_be_texts_as_files_have_them(shape: list[int]) -> None:
+    spec = tensor_spec(Field("place", "dense_vector"), "BYTES", shape)
+    texts = ["52.6081,7.9039", ""]
+    assert column_from_json(spec, texts, 20) == texts
+    assert column_from_bytes(spec, memoryview(pack_texts(texts)), 20) == texts
+    with pytest.raises(RequestError, match="longer than 10"):
+        column_from_json(spec, texts, 10)
+    with pytest.raises(RequestError, match=r"\[N\] or \[N, 1\]"):
+        tensor_spec(spec.field, "BYTES", [2, 2])
+    with pytest.raises(RequestError, match=r"takes \[N, L\]"):
+        tensor_spec(spec.field, "FP32", [2])
+
+
+def test_vectors_of_a_context_may_be_texts() -> None:
+    fields, limits = {"place": Field("place", "dense_vector")}, LimitsConfig(max_string_chars=20)
+
+    def parsed(place: object) -> object:
+        body = orjson.dumps({"candidates": ["i1"], "context": {"place": place}})
+        return parse_rank(body, None, fields, limits).context["place"]
+
+    for place in ("52.6081,7.9039", [52.6081, 7.9039], None):
+        assert parsed(place) == place
+    for place in (5, ["a"], "5" * 21):
+        with pytest.raises(RequestError):
+            parsed(place)
