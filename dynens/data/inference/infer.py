@@ -393,7 +393,6 @@ class _Inference:
         """Buckets for the numbers that tell most of the label only."""
         strength = {f.name: self._strength.get(f.source, 0.5) for f in self._fields if f.buckets}
         weak = sorted(strength, key=lambda name: -strength[name])[_MAX_BUCKETED:]
-        self._fields = [
-            f.model_copy(update={"buckets": None}) if f.name in set(weak) else f
-            for f in self._fields
-        ]
+        for at, spec in enumerate(self._fields):
+            if spec.name in weak:
+                self._fields[at] = spec.model_copy(update={"buckets": None})
