@@ -340,7 +340,7 @@ class StudentLearner:
     def _space(self) -> RowSpace:
         data = self._data
         encoder = data.encoder
-        units = units_of(data.schema.fields, encoder.field_columns())
+        units = units_of(data.schema.fields, encoder.field_columns(), encoder.dates)
         missing = EncodedBatch(*encoder.empty(1))
         return row_space(data.layout, units, data.id_frequency, missing, encoder.write_made)
 

@@ -22,6 +22,7 @@ from dynens.batch import (
     field_offsets,
 )
 from dynens.config.distill import AugmentationConfig
+from dynens.data.reading.split_dates import NO_DATES
 from dynens.distill.weakness import Weights, drawn
 from dynens.schema import FieldSpec
 
@@ -61,7 +62,9 @@ class RowSpace:
 
 
 def units_of(
-    fields: Iterable[FieldSpec], columns: Mapping[str, tuple[slice, slice]]
+    fields: Iterable[FieldSpec],
+    columns: Mapping[str, tuple[slice, slice]],
+    dates: Mapping[str, Sequence[str]] = NO_DATES,
 ) -> tuple[Unit, ...]:
     """One unit for every raw column, with all fields that read it: a number and its category, or
     the hour and the weekday of a time, must not contradict each other.
@@ -69,10 +72,12 @@ def units_of(
     Args:
         fields: of the schema.
         columns: name of a field → its (dense, ids) columns in encoded rows.
+        dates: name of a date → the raw columns that hold its parts, which belong to it.
     """
+    date_of = {part: date for date, parts in dates.items() for part in parts}
     readers: dict[str, list[FieldSpec]] = {}
     for spec in fields:
-        readers.setdefault(spec.source, []).append(spec)
+        readers.setdefault(date_of.get(spec.source, spec.source), []).append(spec)
     units = []
     for source, specs in readers.items():
         dense, ids = (

@@ -70,6 +70,14 @@ def test_fields_of_one_raw_column_change_together() -> None:
         assert not np.array_equal(made.ids[:, 0], made.ids[:, 1]), kind
 
 
+def test_the_parts_of_a_date_change_with_it() -> None:
+    fields = [FieldSpec(name=n) for n in ("year", "month", "day", "shop")]
+    fields.append(FieldSpec(name="on.weekday", column="on", derive="weekday"))
+    columns = {spec.name: (slice(0, 0), slice(i, i + 1)) for i, spec in enumerate(fields)}
+    found = units_of(fields, columns, {"on": ("year", "month", "day")})
+    assert [(u.name, u.ids.tolist()) for u in found] == [("on", [0, 1, 2, 4]), ("shop", [3])]
+
+
 @pytest.mark.parametrize(("rounds", "masked"), [(1, 1 / 2), (2, 3 / 4), (3, 7 / 8)])
 def test_a_row_goes_through_as_many_policies_as_there_are_rounds(
     rounds: int, masked: float
