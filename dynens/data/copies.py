@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynens.data.reading.values import plain
-from dynens.data.splits import random_bits
+from dynens.data.splits import SPLITS, TEST, TRAIN, VALID, random_bits
 from dynens.data.staging import staged_chunks
 
 Hashes = npt.NDArray[np.uint64]
@@ -35,15 +35,30 @@ def copies_in(files: Sequence[Path]) -> Hashes | None:
     return hashes if is_rule else None
 
 
-def of_copies(copies: Hashes) -> list[str]:
-    """A warning of rows that repeat others."""
-    share = 1 - len(np.unique(copies)) / len(copies)
-    if share < _TOLD:
-        return []
-    return [
-        f"{share:.0%} of the rows repeat another in every column that is read; copies stay in one "
-        "part, but they still count in training: remove them if they are one event"
-    ]
+def of_copies(copies: Hashes, given: npt.NDArray[np.int8]) -> list[str]:
+    """Warnings of rows that repeat others, within what is cut and between files.
+
+    Args:
+        copies: (N,) of `copies_in`.
+        given: (N,) the part each row's file was given as.
+    """
+    cut = copies[given == TRAIN]
+    share = 1 - len(np.unique(cut)) / max(len(cut), 1)
+    warnings = []
+    if share >= _TOLD:
+        warnings.append(
+            f"{share:.0%} of the rows repeat another in every column that is read; copies stay in "
+            "one part, but each counts in training: remove them if they are one event"
+        )
+    for part in (VALID, TEST):
+        rows = copies[given == part]
+        share = np.isin(rows, cut).mean() if len(rows) else 0.0
+        if share >= _TOLD:
+            warnings.append(
+                f"{share:.0%} of the {SPLITS[part]} rows stand among the training rows, too, where "
+                "models learn their labels; remove them there"
+            )
+    return warnings
 
 
 def _hash_rows(table: pa.Table) -> Hashes:

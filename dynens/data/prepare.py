@@ -172,7 +172,7 @@ class _Preparation:
         self.copies = None
         if self.split_by == "random":
             self.copies = copies_in([part.path for part in parts])
-            self.warnings += [] if self.copies is None else of_copies(self.copies)
+            self.warnings += [] if self.copies is None else of_copies(self.copies, rows.given)
         cut = partial(
             split_rows,
             self.dataset.split,

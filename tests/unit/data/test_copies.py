@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.copies import _hash_rows, copies_in
+from dynens.data.copies import _hash_rows, copies_in, of_copies
 from dynens.data.prepare import prepare
 from dynens.data.splits import TRAIN, split_rows
 from dynens.rules import LabelRule
@@ -59,6 +59,15 @@ def test_copies_are_in_one_part_and_told_of(tmp_path: Path) -> None:
     parts, warnings, _ = prepared(again(table, list(range(0, 600, 4))), tmp_path / "a")
     assert all(len(of_value) == 1 for of_value in parts.values())
     assert [w for w in warnings if w.startswith("20% of the rows repeat another")]
+
+
+def test_test_rows_that_train_are_told_of() -> None:
+    rows = np.arange(300, dtype=np.uint64)
+    given = np.repeat(np.array([0, 2], np.int8), [200, 100])
+    assert of_copies(rows, given) == []
+    rows[200:230] = rows[:30]
+    (warning,) = of_copies(rows, given)
+    assert warning.startswith("30% of the test rows stand among the training rows")
 
 
 def test_a_table_of_few_distinct_rows_is_cut_row_by_row(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_values_that_do_not_come_back_are_told(tmp_path, by, columns):
 
 
 def test_a_file_that_spells_values_otherwise_is_told(tmp_path):
-    towns = {"town": np.array(["BONN"] * 940 + ["Bonn"] * 60)}
+    towns = {"town": np.array(["BONN"] * 940 + ["Bonn"] * 60), "at": np.arange(1000)}
     ((share, text),) = told(tmp_path, SplitConfig(by="random"), towns)
     assert share == "94% of the test rows"
     assert text.startswith("town that no training row has, or one alone; are values spelled alike")
