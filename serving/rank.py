@@ -77,7 +77,7 @@ def _user(given: list[object], limits: LimitsConfig) -> str | int | float | None
         if isinstance(user, bool) or not isinstance(user, (str, int, float)):
             raise bad_request("'user_id' must be a string or a number")
         _check_length("user_id", user, limits)
-        if canonical(user) != canonical(given[0]):
+        if user != given[0] and canonical(user) != canonical(given[0]):
             raise bad_request("the request names two users; name one, in one place")
     return given[0] if given else None  # type: ignore[return-value]
 
