@@ -97,6 +97,7 @@ def test_raw_samples_go_at_every_depth() -> None:
 # Only the full form has them: minutes of steps, and data that not every machine has.
 FULL_ONLY = {"peer_accuracy", "routing", "training_speed", "epoch_scaling", "faults", "soak"}
 FULL_ONLY |= {
+    "distillation-demo",
     "out_of_fold",
     "stacking",
     "serving-kuairand",
