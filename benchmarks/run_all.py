@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import soft_labels
-from benchmarks.student_variants import FIRST_STUDENTS, SHORT, WEIGHED
+from benchmarks.student_variants import SHORT, WEIGHED
 
 OUT = Path("benchmarks/out")
 RUNS = Path("runs/bench")
@@ -83,11 +83,7 @@ def steps(short: bool) -> list[Step]:
         # Many students: of a quarter of the users, since each is trained three times.
         accuracy([SAMPLE], ["1"], name="accuracy-sample"),
         step("distillation", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),
-        step(
-            "distillation-demo",
-            *(run_of(SAMPLE), "--seeds", "1", "--jobs", "2", *FIRST_STUDENTS, "--only", *WEIGHED),
-            module="distillation",
-        ),
+        step("distillation-demo", run_of(SAMPLE), *WEIGHED, module="distillation"),
         step("out_of_fold", run_of(SAMPLE), "--seeds", *seeds, "--jobs", "2"),
         step("stacking", run_of(SAMPLE), "--seeds", *seeds),
         *(step(name, run) for name in SERVING),

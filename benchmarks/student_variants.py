@@ -118,18 +118,12 @@ VARIANTS: dict[str, list[str]] = {
     "no embedding l2": ["student.optimizer.embedding_l2=0"],
 }
 SHORT = (CONFIGURED, "labels only", "no made-up rows")
-# How much soft labels weigh, with a pool that knows more than the labels.
+# How much soft labels weigh, with a pool that knows more than the labels; first students alone.
 WEIGHED = (
-    CONFIGURED,
-    "no made-up rows",
-    "temperature 2",
-    "temperature 4",
-    "temperature 5 to 1",
-    "alpha 1",
-    "alpha 0.5 to 1",
-    "hard labels first",
+    *("--seeds", "1", "--jobs", "2", "--set", "distill.faithful.below=0", "--only", CONFIGURED),
+    *("no made-up rows", "temperature 2", "temperature 4", "temperature 5 to 1"),
+    *("alpha 1", "alpha 0.5 to 1", "hard labels first"),
 )
-FIRST_STUDENTS = ("--set", "distill.faithful.below=0")
 # Whose graphs are shown beside one another.
 COMPRESSED = (
     CONFIGURED,
