@@ -23,6 +23,7 @@ Hashes = npt.NDArray[np.uint64]
 _FEWEST_DISTINCT = 0.5
 _TOLD = 0.01
 _MISSING = np.uint64(0x9E3779B97F4A7C15)
+_WHOLE = {32: pa.int32(), 64: pa.int64()}
 
 
 def copies_in(files: Sequence[Path]) -> Hashes | None:
@@ -72,6 +73,8 @@ def _hash_rows(table: pa.Table) -> Hashes:
 
 def _hash_values(column: pa.Array) -> Hashes:
     """(B,) 64 bits of each value, the same for the same value in any chunk."""
+    if pa.types.is_temporal(column.type) and column.type.bit_width in _WHOLE:
+        column = column.view(_WHOLE[column.type.bit_width])  # Python knows no nanoseconds
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
         known = column.is_valid().to_numpy(zero_copy_only=False)

@@ -104,6 +104,18 @@ def test_rows_are_told_apart_by_every_column_and_alike_in_every_chunk() -> None:
         assert (_hash_rows(other) != whole)[known].all(), name
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("ns"), pa.timestamp("s"), pa.date32(), pa.date64(), pa.time64("ns")]
+)
+def test_times_of_every_resolution_are_told_apart(kind: pa.DataType) -> None:
+    """Python knows no nanoseconds, and no year beyond 9999."""
+    width = pa.int32() if kind.bit_width == 32 else pa.int64()
+    numbers = pa.array([1_000_000_001, 1_000_000_002, None, 1_000_000_001], width)
+    first, second, missing, again = _hash_rows(pa.table({"at": numbers.view(kind)}))
+    assert first == again
+    assert len({first, second, missing}) == 3
+
+
 def test_without_copies_there_is_nothing_to_keep_together(tmp_path: Path) -> None:
     path = tmp_path / "t.arrow"
     table = rows_of(50)
