@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dynens.batch import FloatArray
 from dynens.config.base import validate
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig, OptimizerConfig
@@ -112,6 +113,31 @@ def test_a_row_is_drawn_to_what_the_others_said_of_it() -> None:
     assert answers.own[index].tolist() == pytest.approx([0.1, 0.3])
 
 
+class TurnsBoard(LocalBoard):
+    """Two peers train an epoch each in turns, with a random state of their own: repeatable."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.turn = 0
+        self.passed = threading.Condition()
+
+    def wait_for_turn(self, peer: int) -> None:
+        with self.passed:
+            assert self.passed.wait_for(lambda: self.turn == peer, timeout=60)
+
+    def pass_turn(self, peer: int) -> None:
+        with self.passed:
+            self.turn = 1 - peer
+            self.passed.notify_all()
+
+    def publish(self, peer: int, epoch: float, answers: FloatArray) -> None:
+        super().publish(peer, epoch, answers)
+        state = torch.get_rng_state()
+        self.pass_turn(peer)
+        self.wait_for_turn(peer)
+        torch.set_rng_state(state)
+
+
 def train_both(weight: float) -> float:
     """Two students of different seeds train beside each other; how far apart their logits end."""
     settings = {
@@ -122,10 +148,11 @@ def train_both(weight: float) -> float:
     distill = validate(DistillConfig, settings, "test")
     options = OptimizerConfig(batch_size=64, learning_rate=0.01, max_epochs=5, patience=9)
     config = LearnerConfig(embedding_dim=4, hidden_units=(8,), optimizer=options)
-    board = LocalBoard(2)
+    board = TurnsBoard(2)
     learners = [DNNLearner(config, TABLE.layout, TABLE.stats, seed) for seed in range(2)]
 
     def train(peer: int) -> None:
+        board.wait_for_turn(peer)
         teaching = Teaching(
             np.zeros(len(TABLE.train), np.float32), peers=Exchange(board, peer, staleness=0)
         )
@@ -134,6 +161,7 @@ def train_both(weight: float) -> float:
             TABLE.train,
             TABLE.valid,
         )
+        board.pass_turn(peer)
 
     threads = [in_thread(lambda peer=peer: train(peer)) for peer in range(2)]  # type: ignore[misc]
     for thread in threads:
