@@ -163,7 +163,7 @@ class Application:
         if progress.by_header:
             gate.admit(progress, engine)
         body = await self._read(headers, receive, progress, model)
-        with gate.holding(progress):
+        with gate.holding(progress, engine):
             request, rows = await self._understand(codec, body, headers, model, progress)
             scores = await self._score(model, rows, progress, receive)
         scored_s = engine.clock()

@@ -25,7 +25,7 @@ class Progress:
     """One request on its way: when it came, when its answer is due, and whether a header says so.
 
     Without the header a parameter in the body may still change it. The queue hears of a request
-    once, when its budget is final.
+    once, when its budget is final or it is turned away.
     """
 
     arrival_s: float
@@ -63,9 +63,7 @@ class Gate:
     def admit(self, progress: Progress, engine: Engine) -> None:
         """Raise RequestError unless the request is worth the work; its budget is known by now."""
         now, budget_s = engine.clock(), progress.budget_ms / 1e3
-        if not progress.is_observed:
-            progress.is_observed = True
-            self.queue.observe(progress.queued_s, budget_s, now)
+        self._observe(progress, now)
         cheapest_s = engine.student_cost.seconds(1, now) + self.reply_cost.seconds(1, now)
         others = self.in_flight - progress.is_held
         verdict = admit(others, self._max_queued, progress.deadline_s - now, cheapest_s)
@@ -87,9 +85,10 @@ class Gate:
             self._uploads -= 1
 
     @contextmanager
-    def holding(self, progress: Progress) -> Iterator[None]:
+    def holding(self, progress: Progress, engine: Engine) -> Iterator[None]:
         """From a request's last byte until its scores are there."""
         if self.in_flight >= self._max_queued:
+            self._observe(progress, engine.clock())
             raise shed("full", _WHY[Verdict.FULL])
         self.in_flight += 1
         progress.is_held = True
@@ -97,6 +96,11 @@ class Gate:
             yield
         finally:
             self.in_flight -= 1
+
+    def _observe(self, progress: Progress, now_s: float) -> None:
+        if not progress.is_observed:
+            progress.is_observed = True
+            self.queue.observe(progress.queued_s, progress.budget_ms / 1e3, now_s)
 
 
 def shed(reason: str, message: str) -> RequestError:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynens.data.reading.values import plain
 from dynens.data.splits import SPLITS, TEST, TRAIN, VALID, random_bits
@@ -81,6 +82,8 @@ def _hash_values(column: pa.Array) -> Hashes:
         wide = pa.float64() if pa.types.is_floating(kind) else pa.int64()
         bits = column.cast(wide, safe=False).fill_null(0).to_numpy(zero_copy_only=False)
         return np.where(known, bits.view(np.uint64), _MISSING)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _hash_lists(column)
     if pa.types.is_nested(kind):
         column = pa.array(map(repr, column.to_pylist()), pa.string())
     encoded = column.dictionary_encode()
@@ -88,3 +91,19 @@ def _hash_values(column: pa.Array) -> Hashes:
     digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
     bits = np.append(np.frombuffer(digests, np.uint64), _MISSING)
     return np.asarray(bits[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
+
+
+def _hash_lists(column: pa.Array) -> Hashes:
+    """(B,) of each list's values in their order."""
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = lengths.astype(np.int64)
+    values, row = _hash_values(plain(column.flatten())), np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.cumsum(lengths) - lengths
+    place = np.arange(len(values)) - starts[row]
+    placed = random_bits(values.view(np.int64), np.uint64(1)) ^ place.astype(np.uint64)
+    bits = random_bits(placed.view(np.int64), np.uint64(2))
+    totals = np.concatenate([np.zeros(1, np.uint64), np.cumsum(bits)])  # beyond 64 bits they wrap
+    sums = totals[starts + lengths] - totals[starts]
+    hashes = random_bits((sums ^ lengths.astype(np.uint64)).view(np.int64), np.uint64(3))
+    known = column.is_valid().to_numpy(zero_copy_only=False)
+    return np.where(known, hashes, _MISSING)

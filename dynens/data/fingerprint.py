@@ -10,7 +10,7 @@ from dynens.errors import DataError
 from dynens.schema import DatasetConfig
 
 # Of the encoded data.
-FORMAT = 3
+FORMAT = 4
 _HASH_BYTES = 8 << 20
 
 

@@ -22,6 +22,7 @@ _MANY, _FEW, _FEW_ROWS = (0.8, 0.1, 0.1), (0.7, 0.15, 0.15), 10_000
 _LATE = 0.9  # of the training rows, than which later parts are later
 # With a single row of a class, any model that ranks this one first has an AUC of 1.
 _LEAST_OF_A_CLASS = 2
+_LARGE, _COMMON = 0.01, 0.05  # of the rows, for one row and its copies
 _STREAM = 8191  # keeps the cuts apart from tables that were drawn with the same seed
 Codes = npt.NDArray[np.int8]
 Labels = npt.NDArray[np.float32]
@@ -72,8 +73,8 @@ def split_rows(
             assert groups is not None
             codes[rows] = _by_group(groups[rows], shares, seed)
         else:
-            drawn = _at_random(labels[rows], shares, seed, split.stratify)
-            codes[rows] = drawn if copies is None else drawn[first_alike(copies[rows])]
+            alike = np.arange(len(rows)) if copies is None else _together(copies[rows])
+            codes[rows] = _at_random(labels[rows], alike, shares, seed, split.stratify)
     _check(codes, labels, how)
     if train_on_valid:
         codes[codes == VALID] = TRAIN
@@ -204,19 +205,44 @@ def _by_group(groups: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], se
     return np.searchsorted(cuts, order[members], side="right").astype(np.int8)
 
 
-def _at_random(labels: Labels, shares: npt.NDArray[np.float64], seed: int, stratify: bool) -> Codes:
+def _at_random(
+    labels: Labels,
+    alike: npt.NDArray[np.int64],
+    shares: npt.NDArray[np.float64],
+    seed: int,
+    stratify: bool,
+) -> Codes:
+    """(N,) parts, drawn for the first of alike rows and taken over by the rest of them.
+
+    What has many rows goes to train: a part of the others should not be one row many times.
+    """
     codes = np.zeros(len(labels), np.int8)
     rng = np.random.default_rng((seed, _STREAM))
-    strata = [labels > 0, labels <= 0] if stratify else [np.ones(len(labels), bool)]
+    sizes = np.bincount(alike, minlength=len(labels))
+    firsts = np.flatnonzero(sizes)
+    strata = [labels[firsts] > 0, labels[firsts] <= 0] if stratify else [np.s_[:]]
     for stratum in strata:
-        rows = rng.permutation(np.flatnonzero(stratum))
-        first, second = np.round(np.cumsum(shares)[:2] * len(rows)).astype(int)
+        rows = rng.permutation(firsts[stratum])
+        rows = rows[np.argsort(sizes[rows] <= _LARGE * sizes[rows].sum(), kind="stable")]
+        ends = np.cumsum(sizes[rows])
+        wanted = np.round(np.cumsum(shares)[:2] * sizes[rows].sum())
+        first, second = np.searchsorted(ends - sizes[rows] / 2, wanted)
         if len(rows) >= 3:  # a rare class still reaches every part
             second = min(second, len(rows) - 1) if shares[TEST] else second
             first = min(first, second - 1) if shares[VALID] else first
         codes[rows[first:second]] = VALID
         codes[rows[second:]] = TEST
-    return codes
+    return codes[alike]
+
+
+def _together(copies: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """(N,) the first of each row's copies; of one that much of the table is, the row itself.
+
+    Such a row, all defaults perhaps, is many impressions alike, as future ones will be.
+    """
+    alike = first_alike(copies)
+    common = np.bincount(alike)[alike] > _COMMON * len(copies)
+    return np.where(common, np.arange(len(copies)), alike)
 
 
 def first_alike(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -271,7 +271,7 @@ class DenseVectorEncoder(FieldEncoder):
             value = value.tolist()
         if isinstance(value, (list, tuple)):
             between = " " if self.spec.separator in (None, NUMBERS) else self.spec.separator
-            return between.join(canonical(v) or "" for v in value)
+            return between.join(_spelled_out(v) or "" for v in value)
         return canonical(value)
 
     def _write(
@@ -377,3 +377,10 @@ def unfit(
 
 def _refusal(spec: FieldSpec, rule: str, value: Any) -> DataError:
     return DataError(f"field {spec.source!r} {rule} but was given {one_line(value)}.")
+
+
+def _spelled_out(value: Any) -> str | None:
+    """A number among those of a text: 1e-05 would be two."""
+    if isinstance(value, float) and math.isfinite(value):
+        return np.format_float_positional(value, trim="-")
+    return canonical(value)

@@ -48,7 +48,7 @@ def inputs_of(
         if known is not None and known.kind != kind:
             kind = _common_kind({known.kind, kind}, spec.source in texts)
         inputs[spec.source] = InputField(spec.source, kind, spec.entity)
-    for name in dates.keys() & inputs.keys():
+    for name in [name for name in dates if name in inputs]:
         whole = inputs.pop(name)
         for part in dates[name]:
             inputs.setdefault(part, InputField(part, "categorical", whole.entity))

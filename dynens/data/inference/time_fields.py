@@ -22,6 +22,7 @@ _YEAR_S = 365 * _DAY_S
 _ROW_PARTS: dict[TimePart, int] = {"hour": _DAY_S, "weekday": 7 * _DAY_S}
 """With the seconds after which they come back."""
 _NEARLY = 0.9
+_AHEAD_S, _FEW_AHEAD = 3 * _YEAR_S, 0.01
 _AGES, _MAX_AGES = 20, 8
 _MIN_KNOWN = 0.5
 _THE_SAME = 0.99  # correlation
@@ -181,6 +182,8 @@ def _ages(
         age = now - to_seconds(sample[spec.source], time_format)
         if _go_together(age, now):
             continue  # the row's time in another guise, which never comes back
+        if spec.derive is None and _lie_far_ahead(age):
+            continue  # prices and populations in billions
         strength = held_out_auc(ranges(age, _AGES), labels, half)
         yield spec, _Age(time_format, strength, strength > 0.5 + 2 * noise)
 
@@ -192,6 +195,11 @@ def _go_together(age: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> 
     if not len(age) or now.std() == 0 or age.std() == 0:
         return False
     return bool(np.corrcoef(age, now)[0, 1] > _THE_SAME)
+
+
+def _lie_far_ahead(age: npt.NDArray[np.float64]) -> bool:
+    """Whether many dates are years later than their rows."""
+    return bool((age[np.isfinite(age)] < -_AHEAD_S).mean() > _FEW_AHEAD)
 
 
 def row_time_field(name: str, column: str, time_format: TimeFormat) -> FieldSpec:

@@ -58,6 +58,7 @@ _RELATED = {  # to a unit, in which all of them are then read
 }
 _MOSTLY, _SHORT = 0.5, 3  # letters: `ms` is no two `m`
 _LETTERED = r"[1-9][0-9]*(?:\.[0-9]+)?([a-z])"
+_PLAIN_NUMBER = r"[-+]?[0-9.,]+"
 _FEW, _NEARLY_ALL = 2, 0.95  # of the texts
 
 
@@ -105,11 +106,19 @@ def unit_of(texts: pa.Array) -> str | None:
 
 
 def _letter(texts: Sequence[str]) -> str | None:
-    """The one small letter right behind nearly all numbers (`1080p`): not that of a house then."""
-    counts = Counter(found[1] for text in set(texts) if (found := re.fullmatch(_LETTERED, text)))
+    """The one small letter right behind nearly all numbers (`1080p`): not that of a house then.
+
+    It is none where it is a size (`5k`) or a duration (`3h`, `45m` beside others) itself.
+    """
+    known = set(texts)
+    counts = Counter(found[1] for text in known if (found := re.fullmatch(_LETTERED, text)))
     letter, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
-    enough = count > _FEW and count > _NEARLY_ALL * len(set(texts))
-    return letter if enough else None
+    if not (count > _FEW and count > _NEARLY_ALL * len(known)):
+        return None
+    sized = any(
+        read_text(text) is not None and not re.fullmatch(_PLAIN_NUMBER, text) for text in known
+    )
+    return None if sized else letter
 
 
 def _are_minutes(texts: Sequence[str]) -> bool:

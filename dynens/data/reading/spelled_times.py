@@ -7,6 +7,7 @@ alone (2015-12, Dec-2015, 12/2015), as quarters are by their first ones.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -23,7 +24,7 @@ OFFSET = re.compile(rf"(?i)({_CLOCK})\s?([-+](?:0\d|1[0-4])(?::?\d\d)?|UTC|GMT|{
 _PLACE = r"[A-Z][a-z]+(?:/[A-Z][A-Za-z_+-]*[0-9]*)+"  # Europe/Berlin
 _IN_PLACE = re.compile(rf"(?i)({_CLOCK}) ({_PLACE})$")
 _COMMENT = r"(?:\s*\([^()]*\))?"  # what browsers write behind an offset
-_DOTNET = re.compile(r"\\?/Date\((-?\d+)([-+]\d{4})?\)\\?/")
+_DOTNET = re.compile(r"\\?/Date\((-?\d{1,14})([-+]\d{4})?\)\\?/")
 AWAY = re.compile(
     rf"(?i)[.:]{_CLOCK[1:]}\s?(?:(?:GMT|UTC)?[-+](?:0?[1-9]|1\d|00:?[1-9])[\d:]*{_COMMENT}|{_NAMED}"
     rf"|{_PLACE}){_YEAR}|/Date\(-?\d+[-+]\d"
@@ -52,8 +53,11 @@ _MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%b-%Y", "%b %Y"]
 
 def _of_year(text: re.Match[str]) -> str:
     """2024-122 as a day of a month."""
-    first, day = datetime(int(text[1]), 1, 1), int(text[2])
-    found = first + timedelta(days=day - 1)
+    try:
+        first, day = datetime(int(text[1]), 1, 1), int(text[2])
+        found = first + timedelta(days=day - 1)
+    except (ValueError, OverflowError):  # of no year, or beyond the last
+        return text[0]
     return f"{found.date()} " if day and found.year == first.year else text[0]
 
 
@@ -123,6 +127,9 @@ def spelled_seconds(text: str, layouts: list[str], *, local: bool = False) -> fl
         return _seconds(datetime.fromisoformat(text), None, local)
     except ValueError:
         pass
+    if not _VERSION.fullmatch(text):  # most texts of a column are as the last one was
+        with contextlib.suppress(ValueError, OverflowError):
+            return _seconds(datetime.strptime(text, layouts[0]), None, local)
     for pattern, written in _EARLY:
         text = pattern.sub(written, text)
     try:

@@ -31,6 +31,24 @@ def test_a_full_queue_sheds_with_retry_after(engine: Engine) -> None:
     assert (first.status, after.status) == (200, 200)
 
 
+def test_what_a_full_queue_turns_away_is_heard_of(engine: Engine) -> None:
+    """Or the wait would be thought short just where most are turned away."""
+    app = make(engine, max_queued=1, threshold=float("-inf"))
+    heard: list[float] = []
+    app._gate.queue.observe = lambda queued_s, *_: heard.append(queued_s)  # type: ignore[method-assign]
+
+    async def go() -> list[int]:
+        await app._scheduler.turns.acquire(0.0, 1.0)
+        bodies = [b'{"candidates":["i1"]}'] * 3
+        tasks = [asyncio.create_task(request(app, "POST", RANK, body)) for body in bodies]
+        await asyncio.sleep(0.05)
+        app._scheduler.turns.release()
+        return sorted(answer.status for answer in await asyncio.gather(*tasks))
+
+    assert asyncio.run(go()) == [200, 503, 503]
+    assert len(heard) == 3
+
+
 def test_uploads_that_stall_do_not_close_the_queue(engine: Engine) -> None:
     app = make(engine, max_queued=1)
 

@@ -6,6 +6,7 @@ from dynens.batch import MISSING, OUT_OF_VOCABULARY, PADDING
 from dynens.data.encoding import fields
 from dynens.data.encoding.encoders import RowEncoder
 from dynens.data.encoding.entities import RawEntity
+from dynens.data.encoding.raw_inputs import inputs_of
 from dynens.data.reading.times import seconds_of_values
 from dynens.errors import BundleError, DataError
 from dynens.schema import FieldSpec, VocabularyPolicy
@@ -242,6 +243,23 @@ def test_dense_vectors():
     np.testing.assert_allclose(encoder.encode_table(table).dense, [[-1, 0], [1, 0], [0, 0]])
     same(encoder.encode_columns(columns_of(table)), encoder.encode_table(table))
     same(encoder.encode_columns({"v": ["1,2", "3,2", None]}), encoder.encode_table(table))
+
+
+def test_small_numbers_of_a_list_are_those_of_its_text():
+    """A vector of numbers among words: 1e-05 would be two of them."""
+    table = pa.table({"v": ["5 a, 0.00001 b", "7 a, -2 b", "1 a, 3 b"] * 9})
+    spec = FieldSpec(name="v", kind="dense_vector", length=2, separator="\\d")
+    encoder = fit([spec, FieldSpec(name="words", column="v", kind="multi_valued")], table)
+    lists = encoder.encode_columns({"v": [[5.0, 0.00001], [7, -2.0], [1.0, 3.0]] * 9})
+    np.testing.assert_array_equal(lists.dense, encoder.encode_table(table).dense)
+
+
+def test_dates_in_parts_are_read_in_their_order():
+    dates = {name: (f"{name}_y", f"{name}_m", f"{name}_d") for name in "cab"}
+    table = pa.table({name: ["2024-05-01", "2024-05-02"] for name in "abc"})
+    encoder = fit([FieldSpec(name=n, kind="numeric", derive="epoch_days") for n in "abc"], table)
+    inputs = inputs_of(encoder.encoders, (), dates)
+    assert [field.name for field in inputs] == [part for parts in dates.values() for part in parts]
 
 
 def test_joins_by_key_equal_joined_columns(joined):

@@ -184,3 +184,15 @@ def test_times_as_numbers_are_read_alike_in_any_unit_and_type(tmp_path):
         assert not files.warnings
         values = {"at": table["at"].to_pylist(), "seen_ms": column.to_pylist()}
         same(encoder.encode_columns(values), whole)
+
+
+@pytest.mark.parametrize(("low", "high"), [(7e8, 4e9), (1e9, 4e9)])
+def test_numbers_in_billions_are_no_times(tmp_path, low, high):
+    rng = np.random.default_rng(0)
+    now, _, _ = log_of()
+    cents = rng.integers(int(low), int(high), ROWS)
+    clicks = rng.random(ROWS) < np.where(cents > 2e9, 0.6, 0.2)
+    table = pa.table({"at": as_dates(now), "cents": cents, "y": clicks.astype(int)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    fields = infer_schema(tmp_path / "t.parquet", "y").dataset.features.fields
+    assert [(f.name, f.derive) for f in fields if f.source == "cents"] == [("cents", None)]

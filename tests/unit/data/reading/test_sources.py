@@ -228,12 +228,16 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv.zip", b"PK\x03\x04\x00", "is a zip archive or an Excel workbook"),
         ("t.csv", bytes(range(256)), "zero bytes"),
         ("t.jsonl", b'{"a": 1, "y": 0}\n', "is JSON, which is not read; convert it to Parquet"),
-        ("t.ndjson.gz", gzip.compress(b'{"a": 1}\n'), "ndjson.gz is JSON, which is not read"),
+        (
+            "t.ndjson.gz",
+            gzip.compress(b'{"a": 1}\n', mtime=0),
+            "ndjson.gz is JSON, which is not read",
+        ),
         ("t.csv", b"\xff\xfe" + b"\x00\xd8" * 9, "cannot be read"),
         ("t.csv", GOOD.replace(b"\n", b"\r"), "end lines with a line feed"),
         (
             "t.csv.gz",
-            gzip.compress(np.random.default_rng(0).bytes(9999).hex().encode())[:99],
+            gzip.compress(np.random.default_rng(0).bytes(9999).hex().encode(), mtime=0)[:99],
             "trunc",
         ),
         ("t.csv.gz", GOOD, "cannot be read"),

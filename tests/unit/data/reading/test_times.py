@@ -226,6 +226,9 @@ def test_quarters_begin_with_their_first_month(text):
         "2022-05-03 17:30:00 Middle/Earth",
         "2022-366 17:30",
         "/Date(1)",
+        f"/Date({'9' * 400})/",
+        "0000-123 10:00",
+        "9999-999 10:00",
         "2 10.15.20",
     ],
 )

@@ -98,6 +98,11 @@ def test_columns_are_read_as_single_texts_are(texts, decimal):
         (["12a", "12b", "14a"], None),
         (["012p", "720p", "480p"], None),
         (["1p", "1p", "2p"], None),
+        ([*(f"{i}k" for i in range(1, 60)), "2M"], None),  # sizes
+        ([*(f"{i}k" for i in range(1, 60)), "500"], None),
+        ([*(f"{i}h" for i in range(1, 60)), "1h 30m"], None),  # and durations
+        ([*(f"{i}m" for i in range(1, 60)), "1h"], None),
+        ([*(f"{i}p" for i in range(1, 60)), "500", "1,080"], "p"),
     ],
 )
 def test_a_letter_behind_all_numbers_is_their_unit(texts, unit):
