@@ -26,8 +26,9 @@ from dynens.data.reading.spelled import (
     with_points,
 )
 from dynens.data.reading.values import (
+    INFINITE_SPELLINGS,
     MISSING_SPELLINGS,
-    NON_FINITE_SPELLINGS,
+    NAN_SPELLINGS,
     NULL_SPELLINGS,
     PER_SECOND,
     SPACE,
@@ -42,7 +43,7 @@ from dynens.schema import Decimal
 MAX_UNREADABLE_SHARE = 0.01  # of a column's values, beyond which it is not what it was taken for
 _MISSING = frozenset(MISSING_SPELLINGS)
 _NULL_ARRAY = pa.array(NULL_SPELLINGS)
-_NON_FINITE_ARRAY = pa.array(NON_FINITE_SPELLINGS)
+_NON_FINITE = {"nan": pa.array(NAN_SPELLINGS), "inf": pa.array(INFINITE_SPELLINGS)}
 _MEASURED = re.compile(rf"(?P<amount>.*[0-9)](?: ?{TIMES}(?= ))?)(?P<gap> *)(?P<unit>{UNIT})")
 # Behind these the amount alone would be another number.
 _NO_UNITS = frozenset({"dozen", "am", "pm"})
@@ -231,7 +232,8 @@ def _parse_strings(column: pa.Array, decimal: Decimal) -> tuple[pa.Array, int, s
     """Texts as doubles: (numbers, how many texts are none, the first of them, how many ranges)."""
     column = unwrapped_column(pc.utf8_trim(column, characters=SPACE))
     column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
-    column = pc.if_else(pc.is_in(column, _NON_FINITE_ARRAY), pa.scalar("inf"), column)
+    for text, spellings in _NON_FINITE.items():
+        column = pc.if_else(pc.is_in(column, spellings), pa.scalar(text), column)
     try:
         return column.cast(pa.float64()), 0, None, 0
     except pa.ArrowInvalid:
@@ -242,12 +244,13 @@ def _parse_strings(column: pa.Array, decimal: Decimal) -> tuple[pa.Array, int, s
     numbers = np.full(len(texts) + 1, np.nan)
     is_range, is_none = np.zeros((2, len(texts) + 1), bool)
     for i, text in enumerate(texts):
-        read = math.inf if text == "inf" else parse_number(text)
+        read = float(text) if text in _NON_FINITE else parse_number(text)
         if read is None:
             read = parse_range(text, decimal)
             is_range[i], is_none[i] = read is not None, read is None
         numbers[i] = math.nan if read is None else read
-    array = pa.array(numbers[codes], from_pandas=True)
+    no_numbers = np.append(is_none[:-1], True)
+    array = pa.array(numbers[codes], mask=no_numbers[codes])
     example = texts[is_none.argmax()] if is_none.any() else None
     return array, int(counts[is_none].sum()), example, int(counts[is_range].sum())
 

@@ -27,11 +27,11 @@ NULL_SPELLINGS = (
     *("?", "\\N", "-", "--", "na", "n.a.", "unknown", "Unknown", "UNKNOWN", "missing", "Missing"),
     *("#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
 )
-NON_FINITE_SPELLINGS = (
-    *("nan", "NaN", "NAN", "-nan", "inf", "-inf", "Inf", "-Inf", "Infinity", "-Infinity"),
-    *("infinity", "-infinity", "+inf"),
+NAN_SPELLINGS = ("nan", "NaN", "NAN", "-nan")
+INFINITE_SPELLINGS = (
+    *("inf", "-inf", "+inf", "Inf", "-Inf", "Infinity", "-Infinity", "infinity", "-infinity"),
 )
-MISSING_SPELLINGS = NULL_SPELLINGS + NON_FINITE_SPELLINGS
+MISSING_SPELLINGS = NULL_SPELLINGS + NAN_SPELLINGS + INFINITE_SPELLINGS
 _MISSING = frozenset(MISSING_SPELLINGS)
 _MISSING_ARRAY = pa.array(MISSING_SPELLINGS)
 SPACE = " \t\r\n\x0b\x0c"

@@ -270,7 +270,7 @@ def test_infinite_numbers_are_counted(data, tmp_path):
 
 
 def test_infinite_numbers_are_told_of_training_rows_too(tmp_path):
-    infinite = ["inf"] * 3 + ["1.5", "2.5"] * 198 + ["3"]
+    infinite = ["inf"] * 3 + ["nan"] * 2 + ["1.5", "2.5"] * 197 + ["3"]
     pacsv.write_csv(pa.table(columns(x=infinite)), tmp_path / "train.csv")
     prepared = prepare(
         dataset_from_files(tmp_path / "train.csv", label="y"), tmp_path / "prepared", seed=0
