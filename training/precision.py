@@ -8,7 +8,7 @@ import ray
 
 from dynens.config.learner import LearnerConfig, Precision
 from dynens.config.run import RunConfig
-from dynens.models.defaults import resolve_precision
+from dynens.models.defaults import cpu_may_have_bf16, resolve_precision
 from dynens.run import RunDirectory, read_json, write_json
 
 PRECISION_JSON = "precision.json"
@@ -17,12 +17,15 @@ PRECISION_JSON = "precision.json"
 def settle_precision(run: RunDirectory, config: RunConfig) -> RunConfig:
     """The configuration with every "auto" of the kind replaced.
 
-    What a worker finds before anything is trained is kept in the run, so that neither its other
-    workers nor a process that resumes it find something else.
+    What is found before anything is trained, by a worker where it takes a measurement, is kept in
+    the run, so that neither its workers nor a process that resumes it find something else.
     """
     path = run.root / PRECISION_JSON
     if not path.exists():
-        write_json(path, ray.get(_measured.remote(config)))
+        # Where the instructions lack, no worker need import torch before the first stage begins.
+        is_known = config.ray.address is None and not cpu_may_have_bf16()
+        found = precisions(config) if is_known else ray.get(_measured.remote(config))
+        write_json(path, found)
     settled = read_json(path)
     learners = {
         name: with_precision(learner, settled["learners"].get(name, "auto"))
@@ -42,5 +45,10 @@ def with_precision(config: LearnerConfig, precision: Precision) -> LearnerConfig
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def _measured(config: RunConfig) -> dict[str, Any]:
+    return precisions(config)
+
+
+def precisions(config: RunConfig) -> dict[str, Any]:
+    """What "auto" is on this machine for every learner and the student."""
     learners = {name: resolve_precision(learner) for name, learner in config.learners.items()}
     return {"learners": learners, "student": resolve_precision(config.student)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
 
 from dynens.batch import FeatureLayout, num_flat_rows
 from dynens.config.learner import (
@@ -132,9 +134,21 @@ def resolve_precision(config: LearnerConfig) -> Precision:
     given = config.optimizer.precision
     if given != "auto" or not config.is_neural:
         return given
+    if not cpu_may_have_bf16():
+        return "fp32"
     from dynens.models.optim import bf16_is_fast  # here, as above
 
     return "bf16" if resolve_device(config) == "cpu" and bf16_is_fast() else "fp32"
+
+
+@functools.cache
+def cpu_may_have_bf16() -> bool:
+    """Whether this machine's CPU has instructions for bfloat16; True where it does not tell."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return "avx512_bf16" in told or "amx_tile" in told or "flags" not in told
 
 
 def resolve_trees(trees: TreesConfig, num_rows: int) -> TreesConfig:

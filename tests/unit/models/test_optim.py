@@ -110,6 +110,7 @@ def test_a_resolved_configuration_says_in_which_arithmetic_it_trains(
     monkeypatch: pytest.MonkeyPatch, model: str, device: str, given: str, settled: str
 ) -> None:
     monkeypatch.setattr(optim, "bf16_is_fast", lambda: True)
+    monkeypatch.setattr(defaults, "cpu_may_have_bf16", lambda: True)
     monkeypatch.setattr(defaults, "resolve_device", lambda _: device)
     settings = {"model": model, "optimizer": {"precision": given}}
     config = validate(LearnerConfig, settings, "test")
