@@ -134,7 +134,7 @@ def resolve_precision(config: LearnerConfig) -> Precision:
     given = config.optimizer.precision
     if given != "auto" or not config.is_neural:
         return given
-    if not cpu_may_have_bf16():
+    if config.device != "cuda" and not cpu_may_have_bf16():  # a GPU that is not there is told of
         return "fp32"
     from dynens.models.optim import bf16_is_fast  # here, as above
 

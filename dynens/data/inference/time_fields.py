@@ -199,7 +199,7 @@ def _go_together(age: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> 
 
 def _lie_far_ahead(age: npt.NDArray[np.float64]) -> bool:
     """Whether many dates are years later than their rows."""
-    return bool((age[np.isfinite(age)] < -_AHEAD_S).mean() > _FEW_AHEAD)
+    return bool((age < -_AHEAD_S).sum() > _FEW_AHEAD * np.isfinite(age).sum())
 
 
 def row_time_field(name: str, column: str, time_format: TimeFormat) -> FieldSpec:

@@ -4,9 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from dynens.config.base import validate
 from dynens.config.run import RunConfig
+from dynens.errors import ConfigError
 from dynens.models import defaults, optim
 from dynens.run import RunDirectory
 from training import precision
@@ -58,3 +60,21 @@ def test_no_worker_is_asked_where_the_processor_cannot(
     found = {name: c.optimizer.precision for name, c in settled.learners.items()}
     assert found == {"a": "fp32", "b": "fp32", "c": "auto"}
     assert settled.student.optimizer.precision == "fp32"
+
+
+def test_a_gpu_that_is_not_there_is_told_of_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its own words, although a worker finds it out."""
+    failure = RayTaskError("_measured", "a traceback", ConfigError("torch finds no CUDA GPU"))
+
+    def fails(_: object) -> None:
+        raise failure.as_instanceof_cause()
+
+    monkeypatch.setattr(precision, "_measured", SimpleNamespace(remote=lambda config: None))
+    monkeypatch.setattr(precision.ray, "get", fails)
+    student = on_the_cpu().student.model_copy(update={"device": "cuda"})
+    config = on_the_cpu().model_copy(update={"student": student})
+    with pytest.raises(ConfigError) as error:
+        settle_precision(RunDirectory(tmp_path), config)
+    assert str(error.value) == "torch finds no CUDA GPU"
