@@ -1,13 +1,21 @@
 """A small table with users and items, and one finished run that several tests look at."""
 
+import contextlib
+import io
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pytest
+import ray
+
+from dynens.cli import main
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -28,14 +36,39 @@ ray: {num_cpus: 2}
 """
 
 
-def dynens(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would."""
-    return subprocess.run(
+@pytest.fixture(scope="package", autouse=True)
+def cluster() -> Iterator[None]:
+    """One Ray for the commands of this folder: its workers import torch once."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def dynens(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process."""
+    given = ["dynens", *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", given),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(given, code, out.getvalue(), err.getvalue())
+
+
+def start(*arguments: object, folder: Path = ROOT) -> subprocess.Popen[str]:
+    """Start the command line as a user would, with a Ray of its own."""
+    return subprocess.Popen(
         [sys.executable, "-m", "dynens.cli", *map(str, arguments)],
-        capture_output=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
-        cwd=ROOT,
     )
 
 
@@ -61,7 +94,7 @@ def clicks(num_rows: int, seed: int = 0) -> pa.Table:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `clicks.csv` and the fast configuration `fast.yaml`."""
     folder = tmp_path_factory.mktemp("pipeline")
@@ -70,20 +103,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(workplace: Path) -> Path:
     """A finished run on the table."""
     out = workplace / "run"
-    done = dynens(
-        "fit",
-        "--train",
-        workplace / "clicks.csv",
-        "--label",
-        "bought",
-        "--config",
-        workplace / "fast.yaml",
-        "--out",
-        out,
-    )
-    assert done.returncode == 0, done.stderr
+    table = ("--train", workplace / "clicks.csv", "--label", "bought")
+    process = start("fit", *table, "--config", workplace / "fast.yaml", "--out", out)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     return out

@@ -1,6 +1,6 @@
 """Tables nobody prepared go through `fit`, evaluation and the engine, or end in one sentence."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
-import ray
 import yaml
 
 from dynens.config.base import validate
@@ -135,14 +134,6 @@ LEARNABLE = {
     "huge_numbers_and_infinities": 0.68,  # the numbers themselves have .73 on these 225 rows
     "lists_in_parquet": 0.6,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One Ray for all tables."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 def write(table: pa.Table, folder: Path) -> Path:

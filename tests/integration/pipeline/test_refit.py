@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import pytest
 from dynens.data.prepared import open_prepared
 from dynens.engine import Engine
 from dynens.run import RunDirectory
-from tests.integration.pipeline.conftest import ROOT, dynens
+from tests.integration.pipeline.conftest import dynens, start
 from tests.integration.pipeline.test_resume import wait_for
 
 NUM_ROWS, NUM_ITEMS = 6000, 60
@@ -43,13 +41,7 @@ def refitted(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "fast.yaml").write_bytes((workplace / "fast.yaml").read_bytes())
     out = folder / "run"
     arguments = ["--set", "router.hard_fraction=0.2", "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dynens.cli", *FIT, *arguments],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(*FIT, *arguments, folder=folder)
     marks = [out / "learners" / name / "stage.json" for name in ("dnn", "dcnv2", "trees")]
     wait_for(lambda: any(mark.exists() for mark in marks), process)
     process.send_signal(signal.SIGKILL)

@@ -4,7 +4,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,25 +12,20 @@ import onnx
 import psutil
 import pytest
 
-from tests.integration.pipeline.conftest import ROOT, dynens
+from tests.integration.pipeline.conftest import dynens, start
 
 DEADLINE_S = 240
 # Sums of floats may differ in their last bits between processes, and one row may change route.
 SAME_AUC = 5e-4
 
 
-def start(workplace: Path, out: Path) -> subprocess.Popen[bytes]:
-    arguments = ["fit", "--train", str(workplace / "clicks.csv"), "--label", "bought"]
-    arguments += ["--config", str(workplace / "fast.yaml"), "--out", str(out)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "dynens.cli", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def fit(workplace: Path, out: Path) -> list[object]:
+    """The arguments of a run on the small table."""
+    table = ["--train", workplace / "clicks.csv", "--label", "bought"]
+    return ["fit", *table, "--config", workplace / "fast.yaml", "--out", out]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Until `condition` holds; the run must still be going on then."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
@@ -50,25 +44,14 @@ def figures(run: Path) -> dict[str, float]:
 
 def test_a_killed_run_resumes_without_repeating_stages(workplace: Path, finished: Path) -> None:
     out = workplace / "killed"
-    process = start(workplace, out)
+    process = start(*fit(workplace, out))
     marks = [out / "learners" / name / "stage.json" for name in ("dnn", "dcnv2", "trees")]
     wait_for(lambda: any(mark.exists() for mark in marks), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done_before = {mark: mark.read_bytes() for mark in marks if mark.exists()}
     assert not (out / "bundle").exists()
-    resumed = dynens(
-        "fit",
-        "--train",
-        workplace / "clicks.csv",
-        "--label",
-        "bought",
-        "--config",
-        workplace / "fast.yaml",
-        "--out",
-        out,
-        "--resume",
-    )
+    resumed = dynens(*fit(workplace, out), "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "already done" in resumed.stdout
     for mark, content in done_before.items():
@@ -78,7 +61,7 @@ def test_a_killed_run_resumes_without_repeating_stages(workplace: Path, finished
 
 def test_a_killed_worker_is_started_again(workplace: Path, finished: Path) -> None:
     out = workplace / "worker"
-    process = start(workplace, out)
+    process = start(*fit(workplace, out))
     victims: list[psutil.Process] = []
 
     def worker_runs() -> bool:
@@ -100,9 +83,7 @@ def test_a_killed_worker_is_started_again(workplace: Path, finished: Path) -> No
 
 def test_a_time_limit_ends_trainings_and_a_run_goes_on_without_it(workplace: Path) -> None:
     out = workplace / "limited"
-    arguments = ["--train", workplace / "clicks.csv", "--label", "bought", "--out", out]
-    arguments += ["--config", workplace / "fast.yaml"]
-    limited = dynens("fit", *arguments, "--set", "time_limit_min=0.01")
+    limited = dynens(*fit(workplace, out), "--set", "time_limit_min=0.01")
     assert limited.returncode == 0, limited.stderr
     for name in ("learner dnn", "learner trees", "baseline", "student"):
         (line,) = (line for line in limited.stdout.splitlines() if f"] {name}:" in line)
@@ -112,7 +93,7 @@ def test_a_time_limit_ends_trainings_and_a_run_goes_on_without_it(workplace: Pat
         in (out / "report/report.html").read_text()
     )
     shutil.rmtree(out / "student")
-    resumed = dynens("fit", *arguments, "--resume")
+    resumed = dynens(*fit(workplace, out), "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("already done") >= 4
     assert "cut by" not in resumed.stdout

@@ -118,28 +118,6 @@ def test_a_new_bundle_takes_over_under_load_and_can_be_taken_back(
     assert _swaps(two_replicas) == {"done": 4}  # in each replica, there and back
 
 
-def test_one_replica_changes_its_bundle_within_a_short_budget(
-    own_run: Path, tmp_path: Path
-) -> None:
-    """Nobody else could answer for it while it loads."""
-    other = tmp_path / "other"
-    shutil.copytree(own_run, other)
-    write_toy_bundle(other, seed=9, hidden=(64,))
-    with server(own_run, tmp_path / "log") as up:
-        (before,) = up.replicas()
-        with clients(up.port, 1, budget_ms=200, pause_s=0.2) as threads:
-            time.sleep(1)
-            send_command(up.port, {"command": "swap", "bundle": str(other)})
-            time.sleep(1)
-            send_command(up.port, {"command": "rollback"})
-            time.sleep(1)
-        assert set(total(threads)) == {200}
-        assert len(threads[0].versions) == 3
-        (after,) = up.replicas()
-        assert after.pid == before.pid
-        assert _swaps(up) == {"done": 2}
-
-
 def _swaps(up: ServerProcess) -> dict[str, int]:
     text = get(f"{up.url}/metrics").decode()
     found = re.findall(r'dynens_bundle_swaps_total\{outcome="(\w+)"\} (\d+)', text)
@@ -195,19 +173,33 @@ def test_a_killed_replica_is_replaced_and_no_request_is_lost_silently(
     assert statuses[502] + statuses[503] < 0.05 * statuses[200]
 
 
-def test_nobody_waits_for_a_replica_that_starts_or_hangs(own_run: Path, tmp_path: Path) -> None:
-    """Without another one HAProxy says so, in words, a second after the budget at the latest."""
-    port = free_port()
+def test_the_counts_of_the_killed_replica_are_kept(two_replicas: ServerProcess) -> None:
+    text = get(f"{two_replicas.url}/metrics").decode()
+    counted = re.search(r'dynens_requests_total\{status="200"\} (\d+)', text)
+    assert counted is not None
+    assert int(counted[1]) > 500
+
+
+@pytest.fixture(scope="module")
+def one_replica(own_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Its clients were there before it: without another replica HAProxy answers them in words."""
+    port, log = free_port(), tmp_path_factory.mktemp("one") / "log"
     with (
         clients(port, 4, budget_ms=200, pause_s=0.1) as threads,
-        server(own_run, tmp_path / "log", port=port) as up,
+        server(own_run, log, port=port) as up,
     ):
-        assert set(total(threads)) <= {0, 200, 503, 504}  # 0: nobody listens yet
-        assert total(threads)[503] > 0
+        statuses = total(threads)
         for thread in threads:
-            thread.statuses.clear()
-            thread.slowest_s = 0.0
-        (only,) = up.replicas()
+            thread.halt.set()
+        assert set(statuses) <= {0, 200, 503, 504}  # 0: nobody listens yet
+        assert statuses[503] > 0
+        yield up
+
+
+def test_nobody_waits_for_a_replica_that_hangs(one_replica: ServerProcess) -> None:
+    """Whoever sent it a request hears of it a second after the budget at the latest."""
+    (only,) = one_replica.replicas()
+    with clients(one_replica.port, 4, budget_ms=200, pause_s=0.1) as threads:
         only.suspend()
         time.sleep(4)
         assert total(threads)[503] + total(threads)[504] > 4
@@ -220,39 +212,52 @@ def test_nobody_waits_for_a_replica_that_starts_or_hangs(own_run: Path, tmp_path
         assert max(thread.slowest_s for thread in threads) < 2.5
 
 
-def test_the_counts_of_the_killed_replica_are_kept(two_replicas: ServerProcess) -> None:
-    text = get(f"{two_replicas.url}/metrics").decode()
-    counted = re.search(r'dynens_requests_total\{status="200"\} (\d+)', text)
-    assert counted is not None
-    assert int(counted[1]) > 500
+def test_one_replica_changes_its_bundle_within_a_short_budget(
+    one_replica: ServerProcess, own_run: Path, tmp_path: Path
+) -> None:
+    """Nobody else could answer for it while it loads."""
+    other = tmp_path / "other"
+    shutil.copytree(own_run, other)
+    write_toy_bundle(other, seed=9, hidden=(64,))
+    (before,) = one_replica.replicas()
+    with clients(one_replica.port, 1, budget_ms=200, pause_s=0.2) as threads:
+        time.sleep(1)
+        send_command(one_replica.port, {"command": "swap", "bundle": str(other)})
+        time.sleep(1)
+        send_command(one_replica.port, {"command": "rollback"})
+        time.sleep(1)
+    assert set(total(threads)) == {200}
+    assert len(threads[0].versions) == 3
+    (after,) = one_replica.replicas()
+    assert after.pid == before.pid
+    assert _swaps(one_replica) == {"done": 2}
 
 
-def test_sigterm_drains_and_leaves_nothing(own_run: Path, tmp_path: Path) -> None:
-    with server(own_run, tmp_path / "log", latency_budget_ms=60_000) as up:
-        family = up.descendants()
-        folders = {Path(p).parts[2] for p in re.findall(r"/tmp/dynens-\w+", _cmdlines(family))}
-        slow = _half_a_request(up.port)
-        time.sleep(0.3)
-        stopping = threading.Thread(target=up.stop)
-        stopping.start()
-        time.sleep(0.3)
-        slow.sendall(BODY[10:])  # the rest of what was accepted before the signal
-        answer = slow.recv(65536).decode()
-        slow.close()
-        stopping.join(timeout=60)
-        assert answer.startswith("HTTP/1.1 200"), answer
-        assert up.process.returncode == 0
-        gone, alive = psutil.wait_procs(family, timeout=5)
-        assert alive == []
-        assert len(gone) > 5
-        assert folders
-        assert not any((Path("/tmp") / folder).exists() for folder in folders)
+def test_sigterm_drains_and_leaves_nothing(one_replica: ServerProcess) -> None:
+    family = one_replica.descendants()
+    folders = {Path(p).parts[2] for p in re.findall(r"/tmp/dynens-\w+", _cmdlines(family))}
+    slow = _half_a_request(one_replica.port)
+    time.sleep(0.3)
+    stopping = threading.Thread(target=one_replica.stop)
+    stopping.start()
+    time.sleep(0.3)
+    slow.sendall(BODY[10:])  # the rest of what was accepted before the signal
+    answer = slow.recv(65536).decode()
+    slow.close()
+    stopping.join(timeout=60)
+    assert answer.startswith("HTTP/1.1 200"), answer
+    assert one_replica.process.returncode == 0
+    gone, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    assert len(gone) > 5
+    assert folders
+    assert not any((Path("/tmp") / folder).exists() for folder in folders)
 
 
 def _half_a_request(port: int) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port), timeout=30)
-    head = f"POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n"
-    client.sendall(head.encode() + BODY[:10])
+    head = "POST /v1/rank HTTP/1.1\r\nhost: x\r\nx-latency-budget-ms: 60000\r\n"
+    client.sendall(f"{head}content-length: {len(BODY)}\r\n\r\n".encode() + BODY[:10])
     return client
 
 

@@ -68,15 +68,44 @@ CONTEXT_TABLES = {
 OF_PAIRS = {name for name, model in MODELS.items() if issubclass(model, PairLearner)}
 
 
-def models_on(tables: Mapping[str, TinyTable]) -> pytest.MarkDecorator:
+def models_on(tables: Mapping[str, TinyTable]) -> list[tuple[str, str]]:
     """Every model on every table; but on those without two fields of one value none of these."""
-    pairs = [
+    return [
         (model, name)
         for model in FORMS
         for name, table in sorted(tables.items())
         if model not in OF_PAIRS or table.layout.largest_pair() is not None
     ]
-    return pytest.mark.parametrize(("model", "table_name"), pairs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A model that was fitted and exported once for several tests."""
+
+    model: str
+    table: TinyTable
+    learner: BaseLearner
+    path: Path
+
+
+@pytest.fixture(scope="module", params=models_on(TABLES), ids="-".join)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    model, name = request.param
+    return _export(model, TABLES[name], tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module", params=models_on(CONTEXT_TABLES), ids="-".join)
+def of_two_sides(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    model, name = request.param
+    return _export(model, CONTEXT_TABLES[name], tmp_path_factory.mktemp("context"))
+
+
+def _export(model: str, table: TinyTable, folder: Path) -> Exported:
+    learner = fitted(model, table)
+    learner.export_onnx(folder / "m.onnx")
+    return Exported(model, table, learner, folder / "m.onnx")
 
 
 def fitted(model: str, table: TinyTable, seed: int = 1, **updates: object) -> BaseLearner:
@@ -106,32 +135,25 @@ def run_onnx(path: Path, batch: EncodedBatch) -> np.ndarray:
     return np.asarray(logit)
 
 
-@models_on(TABLES)
-def test_logits_have_one_finite_float_per_row(model: str, table_name: str) -> None:
-    table = TABLES[table_name]
-    logits = fitted(model, table).predict_logits(table.valid)
-    assert logits.shape == (len(table.valid),)
+def test_logits_have_one_finite_float_per_row(exported: Exported) -> None:
+    valid = exported.table.valid
+    logits = exported.learner.predict_logits(valid)
+    assert logits.shape == (len(valid),)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
 
 
-@models_on(TABLES)
-def test_exported_onnx_equals_eager(model: str, table_name: str, tmp_path: Path) -> None:
-    table = TABLES[table_name]
-    learner = fitted(model, table)
-    learner.export_onnx(tmp_path / "m.onnx")
-    onnx_logits = run_onnx(tmp_path / "m.onnx", table.valid)
-    assert onnx_logits.shape == (len(table.valid),)
-    np.testing.assert_allclose(onnx_logits, learner.predict_logits(table.valid), atol=1e-5)
+def test_exported_onnx_equals_eager(exported: Exported) -> None:
+    valid = exported.table.valid
+    onnx_logits = run_onnx(exported.path, valid)
+    assert onnx_logits.shape == (len(valid),)
+    np.testing.assert_allclose(onnx_logits, exported.learner.predict_logits(valid), atol=1e-5)
 
 
-@models_on(CONTEXT_TABLES)
-def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path: Path) -> None:
-    table = CONTEXT_TABLES[table_name]
+def test_shared_context_changes_no_answer(of_two_sides: Exported) -> None:
+    table, learner = of_two_sides.table, of_two_sides.learner
     layout = table.layout
-    learner = fitted(model, table)
-    learner.export_onnx(tmp_path / "m.onnx")
-    session = ort.InferenceSession(str(tmp_path / "m.onnx"))
+    session = ort.InferenceSession(str(of_two_sides.path))
     shared = EncodedBatch(table.valid.dense.copy(), table.valid.ids.copy())
     shared.dense[:, : layout.context_dense] = shared.dense[0, : layout.context_dense]
     shared.ids[:, : layout.context_ids_width] = shared.ids[0, : layout.context_ids_width]
@@ -150,7 +172,7 @@ def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path:
 
     # A layer norm over nearly equal components makes eager masknet itself inexact (5e-5 against
     # float64).
-    atol = 1e-4 if model == "masknet" else 1e-5
+    atol = 1e-4 if of_two_sides.model == "masknet" else 1e-5
     once, each = logits(shared, 1), logits(shared, count)
     np.testing.assert_allclose(once, each, atol=1e-5)
     np.testing.assert_allclose(once, learner.predict_logits(shared), atol=atol)
@@ -159,22 +181,19 @@ def test_shared_context_changes_no_answer(model: str, table_name: str, tmp_path:
     )
 
 
-@models_on(CONTEXT_TABLES)
 def test_what_depends_on_the_item_alone_can_be_looked_up(
-    model: str, table_name: str, tmp_path: Path
+    of_two_sides: Exported, tmp_path: Path
 ) -> None:
-    table = CONTEXT_TABLES[table_name]
-    layout = table.layout
-    fitted(model, table).export_onnx(tmp_path / "m.onnx")
+    table, layout = of_two_sides.table, of_two_sides.table.layout
     items = EncodedBatch(
         table.valid.dense[:, layout.context_dense :], table.valid.ids[:, layout.context_ids_width :]
     )
-    ranking = rank_graph(onnx.load(str(tmp_path / "m.onnx")), layout, items)
+    ranking = rank_graph(onnx.load(str(of_two_sides.path)), layout, items)
     read = {i.name for i in ranking.graph.input}
     assert "items" in read
     assert read <= {"items", "context_dense", "context_ids"}
     onnx.save(ranking, str(tmp_path / "ranking.onnx"))
-    graph = Graph(tmp_path / "m.onnx", tmp_path / "ranking.onnx", ("logit",), EngineConfig())
+    graph = Graph(of_two_sides.path, tmp_path / "ranking.onnx", ("logit",), EngineConfig())
     seen = []
     for row, count in ((0, 1), (1, 40), (2, 7)):
         chosen = np.random.default_rng(row).integers(0, len(items), count).astype(np.int32)
