@@ -15,6 +15,7 @@ from dynens.data.reading.lists import ADDRESS, DOTTED, prefixes_after, split_tex
 from dynens.data.reading.values import canonical_texts
 
 _MAX_TEXTS = 20_000
+_FIRST = 100
 _OFTEN = 5
 _OFTEN_SHARE, _SOME_SHARE = 0.4, 0.1  # of all parts; half of those of e-mail addresses are names
 _PLACES = 3
@@ -30,13 +31,22 @@ def may_be_code(name: str, array: pa.Array) -> bool:
     """Whether numbers are codes of equally many digits, by zeros in front or the column's name."""
     if not (pa.types.is_string(array.type) or pa.types.is_integer(array.type)):
         return False
+    # Most numbers are told from codes by a few.
+    if not (_same_digits(array.slice(0, _FIRST)) and _same_digits(array)):
+        return False
     texts = canonical_texts(array).drop_null()
-    if pc.count_distinct(pc.utf8_length(texts)).as_py() != 1:
-        return False
-    if not pc.all(pc.match_substring_regex(texts, _DIGITS)).as_py():
-        return False
     has_zeros = bool(pc.any(pc.starts_with(texts, "0")).as_py())
     return has_zeros or POSTAL.fullmatch(name.lower()) is not None
+
+
+def _same_digits(array: pa.Array) -> bool:
+    """Whether all values are numbers of equally many digits, five or more."""
+    texts = canonical_texts(array).drop_null()
+    if len(texts) == 0:
+        return True
+    return bool(pc.all(pc.match_substring_regex(texts, _DIGITS)).as_py()) and (
+        pc.count_distinct(pc.utf8_length(texts)).as_py() == 1
+    )
 
 
 def parts_separator(

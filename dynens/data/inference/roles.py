@@ -13,7 +13,13 @@ import pyarrow as pa
 from dynens.data.inference.profile import ColumnProfile
 from dynens.data.names import DATE, DAYS, ITEMS, MOMENT, REQUEST, TIME, USERS, WEIGHT, plain_name
 from dynens.data.reading.numbers import to_numbers
-from dynens.data.reading.times import NUMBER_FORMATS, are_excel_days, text_format, to_seconds
+from dynens.data.reading.times import (
+    NUMBER_FORMATS,
+    are_excel_days,
+    read_once,
+    text_format,
+    to_seconds,
+)
 from dynens.schema import FeatureSchema, TimeFormat
 
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
@@ -71,11 +77,12 @@ def find_timestamp(
             continue
         if not (named or dated or counted) and profile.num_distinct < 10:
             continue
+        column = read_once(sample[name])
         # A count of rows goes up too, but always by the same.
-        if not (named or dated or counted) and profile.is_number and _even_steps(sample[name]):
+        if not (named or dated or counted) and profile.is_number and _even_steps(column):
             continue
         for time_format in time_formats(sample[name], profile):
-            seconds = to_seconds(sample[name], time_format)
+            seconds = to_seconds(column, time_format)
             ordered = _in_order(seconds)
             if not is_of_our_days(seconds) and not (
                 named and ordered and _from_a_start(seconds, time_format)
@@ -134,7 +141,7 @@ def _counts_on(column: pa.ChunkedArray, profile: ColumnProfile) -> bool:
     return _in_order(numbers) and not (steps.min() < 0 < steps.max())
 
 
-def _even_steps(column: pa.ChunkedArray) -> bool:
+def _even_steps(column: pa.Array) -> bool:
     """Whether numbers go on by one and the same step."""
     numbers = to_numbers(column).values
     steps = np.diff(numbers[np.isfinite(numbers)])

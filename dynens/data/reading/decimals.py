@@ -19,6 +19,7 @@ _THOUSAND = r"^\D*[1-9][0-9]{0,2}(\.[0-9]{3})+\D*$"  # 1.158, which a point may 
 _HUNDREDS = r"^\D*([1-9][0-9]{0,2}|0)\D*$"
 _POINT = r"^[^.,]*[0-9]\.[0-9]{1,2}[^.,0-9]*$"  # 12.5, no thousand
 _BOTH = 0.05  # of the texts, where some have points and some commas
+_COMMA_OR_POINTS = r",|\..*\."
 _MIN_KNOWN, _MIN_PARTED = 20, 50
 
 
@@ -68,13 +69,13 @@ def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
         if not _is_text(sample.schema.field(name).type):
             continue
         column = plain(sample[name])
-        if not pc.any(pc.match_substring_regex(column, "[.,]")).as_py():
+        if _has_thousands(column.drop_null()):  # canonical texts drop zeros
+            found.append(name)
+            continue
+        if not pc.any(pc.match_substring_regex(column, _COMMA_OR_POINTS)).as_py():
             continue
         texts = canonical_texts(column).drop_null()
         if len(texts) < _MIN_KNOWN:
-            continue
-        if _has_thousands(column.drop_null()):  # canonical texts drop zeros
-            found.append(name)
             continue
         numbers = pc.match_substring_regex(texts, COMMA_NUMBER)
         commas, unclear, exact, millions = (
@@ -98,7 +99,7 @@ def _has_thousands(column: pa.Array) -> bool:
     Of decimals some would be other than three, or three behind every number.
     """
     parted, below = (
-        pc.sum(pc.match_substring_regex(column, pattern)).as_py()
+        pc.sum(pc.match_substring_regex(column, pattern)).as_py() or 0
         for pattern in (_THOUSAND, _HUNDREDS)
     )
     return bool(parted >= _MIN_PARTED and below > 0 and parted + below == len(column))

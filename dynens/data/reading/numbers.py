@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -60,6 +61,7 @@ _RELATED = {  # to a unit, in which all of them are then read
 _MOSTLY, _SHORT = 0.5, 3  # letters: `ms` is no two `m`
 _LETTERED = r"[1-9][0-9]*(?:\.[0-9]+)?([a-z])"
 _PLAIN_NUMBER = r"[-+]?[0-9.,]+"
+_MONEY, _MARKS = r"^[$€£]?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)([.][0-9]+)?$", "[$€£,]"
 _FEW, _NEARLY_ALL = 2, 0.95  # of the texts
 
 
@@ -230,10 +232,15 @@ def _cast_to_double(column: pa.Array) -> pa.Array:
 
 def _parse_strings(column: pa.Array, decimal: Decimal) -> tuple[pa.Array, int, str | None, int]:
     """Texts as doubles: (numbers, how many texts are none, the first of them, how many ranges)."""
-    column = unwrapped_column(pc.utf8_trim(column, characters=SPACE))
+    column = pc.utf8_trim(column, characters=SPACE)
+    with contextlib.suppress(pa.ArrowInvalid):  # what most columns of numbers are soonest read by
+        return column.cast(pa.float64()), 0, None, 0
+    column = unwrapped_column(column)
     column = pc.if_else(pc.is_in(column, _NULL_ARRAY), pa.scalar(None, pa.string()), column)
     for text, spellings in _NON_FINITE.items():
         column = pc.if_else(pc.is_in(column, spellings), pa.scalar(text), column)
+    if pc.all(pc.match_substring_regex(column, _MONEY)).as_py():
+        column = pc.replace_substring_regex(column, _MARKS, "")
     try:
         return column.cast(pa.float64()), 0, None, 0
     except pa.ArrowInvalid:

@@ -61,12 +61,22 @@ def to_seconds(
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         seconds = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         return to_numbers(seconds).values / 1e6
-    if pa.types.is_string(kind):
-        numbers = to_numbers(column)
-        if numbers.is_plain:
-            return _from_numbers(numbers.values, time_format)
+    numbers = read_once(column)
+    if pa.types.is_string(numbers.type):
         return _from_texts(column, time_format, local)
-    return _from_numbers(to_numbers(column).values, time_format)
+    return _from_numbers(to_numbers(numbers).values, time_format)
+
+
+def read_once(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The numbers that all texts of a column are, or the column: to be tried as times of any kind.
+
+    Most other texts are told from numbers by the first few, and reading all takes long.
+    """
+    column = plain(column)
+    if pa.types.is_string(column.type) and to_numbers(column.slice(0, _FIRST)).is_plain:
+        numbers = to_numbers(column)
+        return pa.array(numbers.values) if numbers.is_plain else column
+    return column
 
 
 def has_offsets(column: pa.Array | pa.ChunkedArray) -> bool:

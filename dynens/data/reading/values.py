@@ -38,6 +38,8 @@ SPACE = " \t\r\n\x0b\x0c"
 TRUTH_WORDS = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
 _LONG_FRACTION = 8  # digits: fewer are no float32 written as a double
+_MANY_DIGITS = rf"\.[0-9]{{{_LONG_FRACTION},}}\z"
+_SPELLED_ALIKE = (1e-4, 1e10)  # sizes of numbers with a fraction that Arrow writes as Python does
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -190,20 +192,45 @@ def _canonical_strings(values: pa.StringArray) -> pa.StringArray:
     odd = rf"^-?[0-9]+\.([0-9]*0|[0-9]{{{_LONG_FRACTION},}})\z"
     padded = pc.match_substring_regex(values, odd).fill_null(False)
     if pc.any(padded).as_py():
-        texts = [_canonical_text(v) for v in values.filter(padded).to_pylist()]
-        values = pc.replace_with_mask(values, padded, pa.array(texts, pa.string()))
+        values = pc.replace_with_mask(values, padded, _shortened(values.filter(padded)))
     return values
 
 
+def _shortened(decimals: pa.StringArray) -> pa.StringArray:
+    """`_canonical_text` of texts that end in zeros or have many digits."""
+    texts = pc.utf8_rtrim(pc.utf8_rtrim(decimals, "0"), ".")
+    texts = pc.if_else(pc.equal(texts, "-0"), "0", texts)
+    are_long = pc.match_substring_regex(texts, _MANY_DIGITS)
+    numbers = pc.if_else(are_long, texts, "0.5").cast(pa.float64()).to_numpy()
+    may_be_single = are_long.to_numpy(zero_copy_only=False) & (_singles(numbers) == numbers)
+    if may_be_single.any():
+        mask = pa.array(may_be_single)
+        short = [_canonical_text(text) for text in texts.filter(mask).to_pylist()]
+        texts = pc.replace_with_mask(texts, mask, pa.array(short, pa.string()))
+    return texts
+
+
 def _canonical_floats(values: pa.Array) -> pa.StringArray:
-    numbers = values.to_numpy(zero_copy_only=False)
-    if numbers.dtype == np.float16:
-        numbers = numbers.astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        whole = np.isfinite(numbers) & (np.abs(numbers) < 2**53) & (numbers == np.trunc(numbers))
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    singles, size = _singles(numbers), np.abs(numbers)
+    whole = (size < 2**53) & (numbers == np.trunc(numbers))
+    integers = pa.array(np.where(whole, numbers, 0.0).astype(np.int64)).cast(pa.string())
     if whole.all():
-        return pa.array(numbers.astype(np.int64)).cast(pa.string())
-    return pa.array([_canonical_float(v) for v in numbers], pa.string())
+        return integers
+    texts = pa.array(numbers).cast(pa.string())
+    are_short = pc.and_(singles == numbers, pc.match_substring_regex(texts, _MANY_DIGITS))
+    texts = pc.if_else(are_short, pa.array(singles).cast(pa.string()), texts)
+    texts = pc.if_else(whole, integers, texts)
+    low, high = _SPELLED_ALIKE
+    others = ~(whole | (low <= size) & (size < high))
+    spelled = [_canonical_float(number) for number in numbers[others]]
+    return pc.replace_with_mask(texts, others, pa.array(spelled, pa.string()))
+
+
+def _singles(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """The nearest float32 of each."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32)
 
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:

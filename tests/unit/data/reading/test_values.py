@@ -101,6 +101,20 @@ def test_floats_read_alike_alone_and_in_a_column(values):
     assert decoded(pa.array(values, pa.float64())) == [canonical(v) for v in values]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_of_every_size_read_alike_alone_and_in_a_column(dtype):
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=4000) * 10.0 ** rng.integers(-9, 19, 4000)
+    edges = [1e-4, np.nextafter(1e-4, 0), 1e10, np.nextafter(1e10, 0), 2.0**53, 65535.99609375]
+    with np.errstate(over="ignore"):
+        numbers = np.concatenate([numbers, np.round(numbers, 3), edges]).astype(dtype)
+    alone = [canonical(v) for v in numbers]
+    assert decoded(pa.array(numbers)) == alone
+    if dtype != np.float16:
+        texts = [None if v is None else repr(float(v)) for v in alone]
+        assert decoded(pa.array(texts, pa.string())) == [canonical(v) for v in texts]
+
+
 @pytest.mark.parametrize(
     "array",
     [
@@ -118,6 +132,18 @@ def test_storage_does_not_matter(array):
 def test_numbers_read_alike_alone_and_in_a_column(values):
     alone = [number(v, "f") for v in values]
     np.testing.assert_array_equal(to_numbers(pa.array(values, pa.string())).values, alone)
+
+
+@pytest.mark.parametrize("others", [[], ["12 EUR"], ["no number"], ["nan", ""]])
+def test_money_reads_alike_alone_and_in_a_column(others):
+    texts = ["$1,234.50", "€5", "£1,000,000", "12", " $7 ", "1,234", "$1234.5", "0.25", *others]
+    numbers = to_numbers(pa.array(texts))
+    known = [text for text in texts if text != "no number"]
+    assert numbers.values[: len(known)].tolist() == pytest.approx(
+        [number(text, "f") for text in known], nan_ok=True
+    )
+    assert numbers.values[:8].tolist() == [1234.5, 5, 1e6, 12, 7, 1234, 1234.5, 0.25]
+    assert numbers.num_unreadable == len(texts) - len(known)
 
 
 SINGLES = st.floats(width=32).filter(lambda value: "e" not in str(value))
