@@ -1,4 +1,4 @@
-"""Ray, for the tests of one file."""
+"""One Ray for the tests of this folder."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 import ray
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package", autouse=True)
 def cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield

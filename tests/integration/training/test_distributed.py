@@ -54,7 +54,6 @@ def fit(data: PreparedData, out: Path, sharding: Sharding, config: LearnerConfig
     )
 
 
-@pytest.mark.usefixtures("cluster")
 def test_two_workers_train_as_one(data: PreparedData, single: FitReport, tmp_path: Path) -> None:
     report = fit(data, tmp_path, "table_wise", CONFIG)
     one = [point.valid_auc for point in single.curve]
@@ -68,7 +67,6 @@ def test_two_workers_train_as_one(data: PreparedData, single: FitReport, tmp_pat
     assert reached == pytest.approx(report.best_auc, abs=1e-5)
 
 
-@pytest.mark.usefixtures("cluster")
 def test_killed_worker_continues_from_its_checkpoint(data: PreparedData, tmp_path: Path) -> None:
     killed = threading.Event()
     stop = threading.Event()

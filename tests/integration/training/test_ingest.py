@@ -17,8 +17,6 @@ from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec
 from tests.unit.data.tables import mixed_table
 from training.ingest import prepare_on_ray
 
-pytestmark = pytest.mark.usefixtures("cluster")
-
 
 def files(folder: Path) -> DatasetConfig:
     for i in range(5):

@@ -18,8 +18,8 @@ from training.peers import train_peers
 EPOCHS = 4
 
 
-def config_of(cores: int) -> RunConfig:
-    settings = {"ray": {"num_cpus": cores}, "distill": {"peers": {"count": 2, "staleness": 1}}}
+def config_of(count: int) -> RunConfig:
+    settings = {"ray": {"num_cpus": 2}, "distill": {"peers": {"count": count, "staleness": 1}}}
     return validate(RunConfig, settings, "test")
 
 
@@ -49,8 +49,8 @@ def test_peers_meet_and_one_that_dies_comes_back(tmp_path: Path) -> None:
 
 
 def test_every_peer_needs_a_core(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"peers.count is 2 but Ray has 1 cores.* lower it"):
-        train_peers(config_of(1), train, tmp_path)
+    with pytest.raises(ConfigError, match=r"peers.count is 3 but Ray has 2 cores.* lower it"):
+        train_peers(config_of(3), train, tmp_path)
 
 
 def fail(exchange: Exchange, folder: Path) -> FitReport:
