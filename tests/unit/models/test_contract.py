@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,18 @@ CONTEXT_TABLES = {
     "both sides mixed": tiny_table(num_dense=3, num_fields=5, multi_valued=True, context=(1, 3)),
     "no dense": tiny_table(num_dense=0, context=(0, 1)),
     "context dense": tiny_table(num_fields=2, context=(2, 0)),
-    "candidates dense": tiny_table(num_fields=2, context=(1, 2)),
-    "dense of candidates alone": tiny_table(context=(0, 1)),
     "no sparse": tiny_table(num_fields=0, num_dense=3, context=(2, 0)),
     "shared values": tiny_table(num_fields=4, multi_valued=True, shared=3, context=(1, 2)),
+    "a product of both sides": tiny_table(vectors=3, context=(4, 1)),
+    "apart and shared": tiny_table(
+        num_dense=3, num_fields=4, shared=3, context=(1, 2), apart=((1, 0), (2, 1))
+    ),
+}
+
+# On which side of a request derived inputs stand is the same code's for all networks.
+SIDES = {
+    "candidates dense": tiny_table(num_fields=2, context=(1, 2)),
+    "dense of candidates alone": tiny_table(context=(0, 1)),
     "shared values of the context": tiny_table(num_fields=4, shared=0, context=(1, 2)),
     "apart on both sides": tiny_table(num_dense=4, context=(2, 1), apart=((2, 1), (1, 0), (3, 2))),
     "apart in the context": tiny_table(num_dense=3, context=(2, 1), apart=((0, 1),)),
@@ -57,22 +65,20 @@ CONTEXT_TABLES = {
     "only apart and no other dense": tiny_table(
         num_dense=2, context=(1, 1), apart=((1, 0),), only_apart=(0, 1)
     ),
-    "a product of both sides": tiny_table(vectors=3, context=(4, 1)),
     "a product of the context": tiny_table(vectors=3, context=(8, 1)),
     "a product of the candidates": tiny_table(vectors=3, context=(0, 1)),
-    "apart and shared": tiny_table(
-        num_dense=3, num_fields=4, shared=3, context=(1, 2), apart=((1, 0), (2, 1))
-    ),
 }
 
 OF_PAIRS = {name for name, model in MODELS.items() if issubclass(model, PairLearner)}
 
 
-def models_on(tables: Mapping[str, TinyTable]) -> list[tuple[str, str]]:
+def models_on(
+    tables: Mapping[str, TinyTable], models: Sequence[str] = FORMS
+) -> list[tuple[str, str]]:
     """Every model on every table; but on those without two fields of one value none of these."""
     return [
         (model, name)
-        for model in FORMS
+        for model in models
         for name, table in sorted(tables.items())
         if model not in OF_PAIRS or table.layout.largest_pair() is not None
     ]
@@ -94,12 +100,16 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return _export(model, TABLES[name], tmp_path_factory.mktemp("plain"))
 
 
-@pytest.fixture(scope="module", params=models_on(CONTEXT_TABLES), ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=models_on(CONTEXT_TABLES) + models_on(SIDES, ("dnn", "dcnv2", "ipnn *6", "xgboost")),
+    ids="-".join,
+)
 def of_two_sides(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
     model, name = request.param
-    return _export(model, CONTEXT_TABLES[name], tmp_path_factory.mktemp("context"))
+    return _export(model, (CONTEXT_TABLES | SIDES)[name], tmp_path_factory.mktemp("context"))
 
 
 def _export(model: str, table: TinyTable, folder: Path) -> Exported:

@@ -31,14 +31,13 @@ BLEND = Blend({"student": 1.3}, -0.2)
 EVERYTHING = tiny_table(
     num_dense=3, num_fields=4, multi_valued=True, shared=3, context=(1, 2), apart=((1, 0), (2, 1))
 )
-NO_GRAPH, PARTS_OF_OTHERS = {"xgboost", "autorec", "bmf"}, {"lr", "fm", "dnn"}
+NO_GRAPH, PARTS_OF_OTHERS = {"xgboost", "autorec", "bmf"}, {"lr", "fm", "dnn", "ipnn"}
 CASES = {
     **{
         f"{name} of everything": (name, EVERYTHING)
         for name in sorted({*MODELS} - NO_GRAPH - PARTS_OF_OTHERS)
     },
-    "a product": ("ipnn *6", EVERYTHING),
-    "branches": ("ipnn x3", EVERYTHING),
+    "branches with a product": ("ipnn x3 *6", EVERYTHING),
     **{f"ipnn, {name}": ("ipnn", TABLES[name]) for name in ("no dense", "no sparse", "one field")},
     "ipnn, no dense context": ("ipnn", CONTEXT_TABLES["no dense"]),
 }
