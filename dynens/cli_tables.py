@@ -48,9 +48,12 @@ def schema_infer(
 ) -> None:
     """Write a dataset.yaml for a table, with reasons for every field."""
     from dynens.data.inference.infer import infer_schema
+    from dynens.data.reading.sources import expand
     from dynens.run import write_text
 
     _refuse_empty(file=file, label=label)
+    if out is not None and out.exists() and any(out.samefile(path) for path in expand([file])):
+        raise BadInputError(f"--out {out} is the table to look at; choose another file.")
     inferred = infer_schema(file, label)
     for warning in inferred.warnings:
         warn(warning)

@@ -56,6 +56,8 @@ def predict_file(
         DataError: the source cannot be read, or is no table like the run's.
         BundleError: the run is unfinished.
     """
+    if out.is_dir():
+        raise BadInputError(f"--out {out} is a folder; name a file that ends in .csv or .parquet.")
     if out.suffix not in FORMATS:
         raise BadInputError(f"--out {out} ends in {out.suffix!r}; use .csv or .parquet.")
     if os.path.exists(out) and any(out.samefile(path) for path in expand([source])):

@@ -12,7 +12,7 @@ from dynens.errors import SchemaError
 
 _RULE = re.compile(
     r"\s*(?:(?:`(?P<quoted>[^`]+)`|(?P<column>[^<>=!\s][^<>=!]*?))\s*)?"
-    r"(?P<op>>=|<=|==|!=|>|<|=)\s*(?P<value>[^=\s].*?)\s*"
+    r"(?P<op>>=|<=|==|!=|>|<|=(?![<>]))\s*(?P<value>[^=\s].*?)\s*"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -81,6 +82,21 @@ def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any
                 f"--set {setting!r}: the value is not YAML; write key=1, key=text or key=[1, 2]."
             ) from e
     return result
+
+
+def validate_overridden(
+    config_class: type[Config], data: dict[str, Any], overrides: list[str], origin: str
+) -> Config:
+    """`validate` of `data` with `a.b=c` settings laid over.
+
+    A mistake is theirs, and not the origin's, where there is none without them.
+    """
+    result = apply_overrides(data, overrides)
+    if overrides:
+        with contextlib.suppress(ConfigError):
+            validate(config_class, data, origin)
+            origin = "--set"
+    return validate(config_class, result, origin)
 
 
 def validate(config_class: type[Config], data: dict[str, Any], origin: str) -> Config:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dynens.batch import FeatureLayout
-from dynens.config.base import FrozenConfig, apply_overrides, load_yaml, merged, validate
+from dynens.config.base import FrozenConfig, load_yaml, merged, validate_overridden
 from dynens.config.distill import DistillConfig
 from dynens.config.learner import LearnerConfig
 from dynens.config.pool import default_learners, default_student, why_unsuited
@@ -391,5 +391,4 @@ def load_run_config(
     if given is not None:
         data = merged({k: v for k, v in given.items() if k != "learners" or k not in data}, data)
     data.setdefault("learners", {n: c.model_dump() for n, c in default_learners().items()})
-    data = apply_overrides(data, settings)
-    return validate(RunConfig, data, str(path) if path else "settings")
+    return validate_overridden(RunConfig, data, settings, str(path) if path else "settings")

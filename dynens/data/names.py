@@ -37,7 +37,7 @@ TIME = re.compile(  # of the row, whatever order rows stand in
 )
 REQUEST = re.compile(
     r"(impression|impr|request|req|search|srch|auction|slate|display|serp|session|page_?view)"
-    r"[_\-. ]?(id|key|no)"
+    r"[_\-. ]?(id|key|no)|qid"
 )
 WEIGHT = re.compile(
     r"(sampl(e|ing)|row|case|instance|example|observation|importance|ipw|inverse[_ ]propensity)"

@@ -125,15 +125,16 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
     gain = metrics["paired"].get("static_ensemble_minus_baseline")
     if gain is not None and gain["low"] <= 0 < gain["value"]:
         sentences.append(
-            f"The ensemble's gain over one model, {gain['value']:+.4f} AUC with a 95 % interval of "
-            f"[{gain['low']:+.4f}, {gain['high']:+.4f}], is within noise on these rows; more test "
-            "rows would tell, and until then the student is the cheap choice."
+            f"The ensemble's gain over one model trained on labels alone, {gain['value']:+.4f} AUC "
+            f"with a 95 % interval of [{gain['low']:+.4f}, {gain['high']:+.4f}], is within noise "
+            "on these rows; more of them would tell, and until then the student is the cheap "
+            "choice."
         )
     elif kept is not None and not math.isnan(kept):
         sentences.append(
-            f"The dynamic system keeps {share(kept)} of the ensemble's gain over one model at "
-            f"{relative_cost(dynamic, static)}, sending {dynamic['hard_fraction']:.1%} of rows to "
-            "it."
+            f"The dynamic system keeps {share(kept)} of the ensemble's gain over one model trained "
+            f"on the labels alone at {relative_cost(dynamic, static)}, sending "
+            f"{dynamic['hard_fraction']:.1%} of rows to it."
         )
     else:
         sentences.append(

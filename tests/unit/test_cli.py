@@ -158,6 +158,16 @@ def test_a_schema_that_cannot_be_written(ran: Ran, tmp_path: Path) -> None:
     assert f"dynens: {out} cannot be written (File exists); choose another --out.\n" in said
 
 
+def test_a_schema_does_not_replace_its_table(ran: Ran, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n" + "1,0\n2,1\n" * 50)
+    before = table.read_bytes()
+    code, said = ran("schema", "infer", f"{tmp_path}/*.csv", "--label", "y", "--out", str(table))
+    assert code == 2
+    assert "is the table to look at; choose another file." in said
+    assert table.read_bytes() == before
+
+
 def test_the_package_runs_as_a_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dynens", "--help"])
     with pytest.raises(SystemExit) as caught:

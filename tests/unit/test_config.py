@@ -29,6 +29,16 @@ def test_settings_are_laid_over_nested_keys_as_yaml_values() -> None:
     assert config.seed == 7
 
 
+def test_a_mistake_is_said_to_be_where_it_is(tmp_path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match=r"^--set: unknown key 'distill.alfa'"):
+        load_run_config(path, ["distill.alfa=3"])
+    path.write_text("distill: {alfa: 3}\n")
+    with pytest.raises(ConfigError, match=r"run.yaml: unknown key 'distill.alfa'"):
+        load_run_config(path, ["seed=2"])
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

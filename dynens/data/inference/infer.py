@@ -34,7 +34,7 @@ from dynens.data.inference.time_fields import (
     with_times,
 )
 from dynens.data.names import NUMBERING, is_id_name, unused_name
-from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, with_commas
+from dynens.data.reading.decimals import comma_columns, fields_with_commas, points_in, settled
 from dynens.data.reading.labels import LabelReader
 from dynens.data.reading.layouts import with_layout
 from dynens.data.reading.lists import prefix_lengths
@@ -126,7 +126,7 @@ def infer_fields(
         DataError: the label is absent or not binary, or no column is usable.
     """
     reader = LabelReader(config.features.label)
-    commas = with_commas(sample.column_names, config.source)
+    config, commas = settled(config, sample)
     commas += comma_columns(sample.drop_columns(commas), cents=True)
     sample = points_in(sample, commas)
     try:

@@ -32,7 +32,10 @@ class InferredSchema:
             commas: the column that shows that decimals stand behind commas.
         """
         if commas is not None:
-            text = f"numbers are read with decimal commas, as {commas} has them (source.decimal)"
+            where = "(source.decimal)"
+            if self.dataset.source.decimal == ".":
+                where = "but for columns that can only have points (each field's decimal)"
+            text = f"numbers are read with decimal commas, as {commas} has them {where}"
             self.warnings.append(text)
         joined = [name for entity in self.dataset.entities for name in entity.files]
         self.warnings += told_names([*files, *joined], self.dataset.source)

@@ -20,6 +20,7 @@ from dynens.data.reading.times import (
     text_format,
     to_seconds,
 )
+from dynens.data.reading.values import canonical_texts, plain
 from dynens.schema import FeatureSchema, TimeFormat
 
 _EARLIEST_S, _LATEST_S = 6e8, 4.2e9  # 1989 to 2103
@@ -188,12 +189,21 @@ def find_copies(sample: pa.Table, profiles: Mapping[str, ColumnProfile]) -> dict
     for name, profile in profiles.items():
         key = profile.num_known, profile.num_distinct, profile.label.auc_by_value
         first = alike.setdefault(key, [])
-        original = next((other for other in first if sample[other].equals(sample[name])), None)
+        original = next((other for other in first if _same(sample[other], sample[name])), None)
         if original is None:
             first.append(name)
         else:
             copies[name] = original
     return copies
+
+
+def _same(column: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Whether two columns say the same, however it is written: 5, 5.0 and "5" are one value."""
+    if column.type == other.type and column.equals(other):
+        return True
+    if pa.types.is_nested(column.type) or pa.types.is_nested(other.type):
+        return False
+    return bool(canonical_texts(plain(column)).equals(canonical_texts(plain(other))))
 
 
 def _in_order(seconds: npt.NDArray[np.float64]) -> bool:

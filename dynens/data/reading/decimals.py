@@ -7,6 +7,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.reading.numbers import to_numbers
 from dynens.data.reading.spelled import COMMA_NUMBER, with_points
 from dynens.data.reading.values import canonical_texts, plain
 from dynens.schema import DatasetConfig, SourceOptions
@@ -20,7 +21,8 @@ _HUNDREDS = r"^\D*([1-9][0-9]{0,2}|0)\D*$"
 _POINT = r"^[^.,]*[0-9]\.[0-9]{1,2}[^.,0-9]*$"  # 12.5, no thousand
 _BOTH = 0.05  # of the texts, where some have points and some commas
 _COMMA_OR_POINTS = r",|\..*\."
-_MIN_KNOWN, _MIN_PARTED = 20, 50
+_NO_THOUSAND = r"^[^.,]*[0-9]\.([0-9]{1,2}|[0-9]{4,})[^.,0-9]*$|^[^.,0-9]*0\.[0-9]"
+_MIN_KNOWN, _MIN_PARTED, _FIRST = 20, 50, 50
 
 
 def points_in(table: pa.Table, columns: Collection[str]) -> pa.Table:
@@ -54,6 +56,36 @@ def fields_with_commas(config: DatasetConfig) -> DatasetConfig:
         for f in features.fields
     )
     return config.model_copy(update={"features": features.model_copy(update={"fields": fields})})
+
+
+def settled(config: DatasetConfig, sample: pa.Table) -> tuple[DatasetConfig, list[str]]:
+    """(`config`, the columns whose decimals are behind commas), of a file that has such columns.
+
+    Where others can only have points, and nothing but fields has commas, each field says its own.
+    """
+    commas = with_commas(sample.column_names, config.source)
+    points = [name for name in commas if _has_points(sample[name])]
+    outcomes = [name for name in config.features.outcome_columns() if name in commas]
+    if not points or comma_columns(sample.select(outcomes)):
+        return config, commas
+    source = config.source.model_copy(update={"decimal": "."})
+    return config.model_copy(update={"source": source}), [n for n in commas if n not in points]
+
+
+def _has_points(column: pa.ChunkedArray) -> bool:
+    """Whether texts are numbers whose decimals, if any, are behind points."""
+    if not _is_text(column.type):
+        return False
+    texts = plain(column).drop_null()
+    if not to_numbers(texts.slice(0, _FIRST)).is_plain or not to_numbers(texts).is_plain:
+        return False
+    if _has_thousands(texts, ","):
+        return True
+    commas, points = (
+        pc.sum(pc.match_substring_regex(texts, pattern)).as_py() or 0
+        for pattern in (",", _NO_THOUSAND)
+    )
+    return commas == 0 and points > _BOTH * len(texts)
 
 
 def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
@@ -93,14 +125,15 @@ def comma_columns(sample: pa.Table, *, cents: bool = False) -> list[str]:
     return found
 
 
-def _has_thousands(column: pa.Array) -> bool:
-    """Whether a point parts thousands: three digits stand behind each, none in what is below 1000.
+def _has_thousands(column: pa.Array, mark: str = ".") -> bool:
+    """Whether a point, or another mark, parts thousands.
 
-    Of decimals some would be other than three, or three behind every number.
+    Three digits stand behind each then, and there is none in what is below 1000. Of decimals some
+    would be other than three, or three behind every number.
     """
     parted, below = (
         pc.sum(pc.match_substring_regex(column, pattern)).as_py() or 0
-        for pattern in (_THOUSAND, _HUNDREDS)
+        for pattern in (_THOUSAND.replace(r"\.", f"[{mark}]"), _HUNDREDS)
     )
     return bool(parted >= _MIN_PARTED and below > 0 and parted + below == len(column))
 

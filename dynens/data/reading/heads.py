@@ -192,6 +192,8 @@ def _found(path: Path, head: re.Pattern[bytes]) -> re.Match[bytes]:
             f"{path} is a zip archive or an Excel workbook; unpack it or save it as CSV, which may "
             "be compressed as .gz or .zst."
         )
+    if start.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path} is compressed, which its name does not say; add .gz to it.")
     if b"\x00" in start:
         raise DataError(f"{path} is not a text table (it holds zero bytes); give CSV or Parquet.")
     assert found is not None  # it may be empty

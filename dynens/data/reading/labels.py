@@ -48,7 +48,7 @@ _NEGATIVE_WORDS = ("0", "-1", "no", "n", "f", "negative", "neg", "none", "noclic
 # Codes of rows that are left out, and of those that have no label.
 DROPPED, NO_LABEL = -1, -2
 _MAX_DISTINCT = 1000
-_FEW_TEXTS = 20
+_FEW_TEXTS, _SHOWN = 20, 12
 _MAYBE_THOUSANDS = r"[0-9],[0-9]{3}([^0-9]|$)"
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -353,8 +353,12 @@ def _dividing(values: Sequence[tuple[float, int, str]]) -> str:
 
 def no_label_column(table: str, label: str, names: Sequence[str]) -> str:
     """What to tell the user where none of a table's columns is called like the label."""
-    known = ", ".join(names[:12])
+    known = ", ".join(names[:_SHOWN])
+    if len(names) > _SHOWN:
+        known += f" and {len(names) - _SHOWN} more"
     text = f"{table} has no label column {label!r}; "
+    if re.search("[<>=]", label):
+        return f"{text}nor is that a rule, which is written as 'rating >= 4'."
     alike = difflib.get_close_matches(label.lower(), [name.lower() for name in names], 1)
     if alike:
         meant = next(name for name in names if name.lower() == alike[0])

@@ -226,14 +226,26 @@ def test_dates_have_no_hour(tmp_path):
     assert "event_date.hour" not in [f.name for f in features.fields]
 
 
-def test_the_requests_of_rows_are_no_feature(tmp_path):
+@pytest.mark.parametrize("name", ["impression_id", "qid"])
+def test_the_requests_of_rows_are_no_feature(tmp_path, name):
     rng = np.random.default_rng(0)
-    table = {"impression_id": np.arange(ROWS) // 8, "x": rng.random(ROWS)}
+    table = {name: np.arange(ROWS) // 8, "x": rng.random(ROWS)}
     table["click"] = rng.integers(0, 2, ROWS)
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     features = infer_schema(tmp_path / "t.parquet", "click").dataset.features
-    assert features.request_id == "impression_id"
+    assert features.request_id == name
     assert [f.name for f in features.fields] == ["x"]
+
+
+@pytest.mark.parametrize("write", [pq.write_table, pacsv.write_csv])
+def test_the_same_values_in_another_type_are_a_copy(tmp_path, write):
+    days = np.random.default_rng(0).integers(0, 99, ROWS)
+    table = {"days": days, "days_f": days.astype(float), "text": days.astype(str)}
+    table |= {"later": np.append(days[:-1], 100), "y": days > 50}
+    path = tmp_path / ("t.csv" if write is pacsv.write_csv else "t.parquet")
+    write(pa.table(table), path)
+    fields = infer_schema(path, "y").dataset.features.fields
+    assert {f.source for f in fields} == {"days", "later"}
 
 
 def test_rows_sorted_by_another_date_keep_the_time_of_the_event(tmp_path):

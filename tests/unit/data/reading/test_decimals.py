@@ -11,6 +11,7 @@ from dynens.data.prepare import prepare
 from dynens.data.reading.decimals import comma_columns, points_in
 from dynens.data.reading.numbers import number, to_numbers
 from dynens.data.reading.sources import iter_tables
+from dynens.schema import load_dataset
 
 
 def test_numbers_get_points_and_other_texts_stay():
@@ -68,6 +69,25 @@ def test_a_semicolon_file_is_read_with_its_commas(tmp_path):
     other.write_text("price;y\n50,25;1\n")
     points = data.encoder.encode_columns({"price": [50.25]})
     np.testing.assert_array_equal(data.encode_file(str(other)).dense, points.dense)
+
+
+@pytest.mark.parametrize("points", ["1,234", "0.25"])
+def test_a_column_that_can_only_have_points_keeps_them(tmp_path, points):
+    rng = np.random.default_rng(0)
+    share = [f"{v:.1f} %".replace(".", ",") for v in rng.random(400) * 100]
+    other = [f"{v:,}" if "," in points else f"{v / 1000:.2f}" for v in rng.integers(1, 3000, 400)]
+    lines = [
+        f"{a}\t{b}\t{c}" for a, b, c in zip(share, other, rng.integers(0, 2, 400), strict=True)
+    ]
+    (tmp_path / "t.tsv").write_text("\n".join(["share\tother\ty", *lines]))
+    inferred = infer_schema(tmp_path / "t.tsv", "y")
+    decimals = {f.source: f.decimal for f in inferred.dataset.features.fields}
+    assert decimals == {"share": ",", "other": "."}
+    assert any("but for columns that can only have points" in w for w in inferred.warnings)
+    (tmp_path / "t.yaml").write_text(inferred.to_yaml())
+    data = prepare(load_dataset(tmp_path / "t.yaml"), tmp_path / "prepared", seed=0)
+    at = {e.spec.name: e.spec.decimal for e in data.encoder.encoders}
+    assert (at["share"], at["other"]) == (",", ".")
 
 
 def test_only_numbers_lose_their_commas_in_files_and_requests_alike(tmp_path):

@@ -164,10 +164,17 @@ def test_no_label_column():
         (["a", "b"], "no label column 'y'; its columns are a, b; name one of them"),
         (["a", "Y"], "did you mean 'Y'"),
         (["39", "DE", "x"], "are 39, DE, x; name one of them, or, if it has no header, name its"),
+        ([f"c{i}" for i in range(15)], "c10, c11 and 3 more; name one of them"),
         (["a y b"], "its one column is 'a y b'; separate values by commas"),
     ):
         with pytest.raises(DataError, match=says):
             LabelReader(LabelRule(column="y")).read(pa.table({name: [1] for name in names}))
+
+
+def test_a_rule_that_is_none_is_called_so():
+    for rule in ("y => 4", "y >= "):
+        with pytest.raises(DataError, match=f"no label column '{rule}'; nor is that a rule"):
+            LabelReader(LabelRule(column=rule)).read(pa.table({"y": [1, 5]}))
 
 
 def test_the_rule_proposed_fits_the_values():
