@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dynens.data.reading.row_hashes import random_bits
 from dynens.data.reading.times import seconds_of
 from dynens.errors import DataError
 from dynens.metrics import informative_rows
@@ -139,19 +140,6 @@ def select_mask(num_rows: int, share: float, seed: int) -> npt.NDArray[np.bool_]
     key = hashlib.blake2b(f"select-{seed}".encode(), digest_size=8).digest()
     bits = random_bits(np.arange(num_rows), np.frombuffer(key, dtype=np.uint64)[0])
     return np.asarray((bits >> np.uint64(11)).astype(np.float64) / 2**53 < share)
-
-
-def random_bits(row_numbers: npt.NDArray[np.int64], salt: np.uint64) -> npt.NDArray[np.uint64]:
-    """(B,) 64 bits of each row, by its number alone.
-
-    References:
-        Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014
-        (SplitMix64).
-    """
-    x = row_numbers.astype(np.uint64) + salt
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def _follow(times: npt.NDArray[np.float64], given: Codes) -> bool:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from dynens.batch import PADDING, FeatureLayout, FloatArray, IntArray, field_offsets, num_flat_rows
 from dynens.data.encoding.fields import BUCKET_SUFFIX
-from dynens.data.splits import random_bits
+from dynens.data.reading.row_hashes import random_bits
 from dynens.errors import BundleError
 
 SMOOTHING = 20.0

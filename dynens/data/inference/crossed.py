@@ -32,6 +32,7 @@ from dynens.data.inference.drafts import Draft, Sample
 from dynens.data.inference.evidence import Labels, halves, ranges
 from dynens.data.names import unused_name
 from dynens.data.reading.numbers import to_numbers
+from dynens.data.reading.row_hashes import copies_among
 from dynens.data.reading.values import canonical_codes
 from dynens.metrics import sigmoid
 from dynens.schema import FieldSpec, VocabularyPolicy
@@ -103,7 +104,7 @@ def crossed_fields(draft: Draft, sample: Sample) -> Draft:
         return draft
     result, half = list(draft.fields), sample.later
     if half is None:
-        half = halves(len(labels))
+        half = _halves(table)
     model = _single_fields(draft.fields, sides, table, labels)
     pairs = _telling(sides[:_MAX_FIELDS], model.rest, half, sample.distance)
     while pairs and len(result) < len(draft.fields) + _MAX_FOUND:
@@ -118,6 +119,14 @@ def crossed_fields(draft: Draft, sample: Sample) -> Draft:
         model.add(pair.cells(), _CELL_RIDGE)
         model.fit(_MORE_ROUNDS)
     return draft.then(result)
+
+
+def _halves(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """(N,) which rows are of the first half: copies, which would agree with themselves, of one."""
+    copies = copies_among([table])
+    if copies is None:
+        return halves(table.num_rows)
+    return (copies & np.uint64(1)).astype(bool)
 
 
 def _single_fields(

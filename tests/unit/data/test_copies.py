@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynens.data.copies import _hash_rows, copies_in, of_copies
+from dynens.data.copies import copies_in, of_copies
 from dynens.data.prepare import prepare
+from dynens.data.reading.row_hashes import hash_rows
 from dynens.data.splits import TRAIN, split_rows
 from dynens.rules import LabelRule
 from dynens.schema import DatasetConfig, FeatureSchema, FieldSpec, SplitConfig
@@ -118,23 +119,23 @@ def test_lists_are_told_apart_by_their_order_length_and_missing_values() -> None
     values = [[1, 2], [2, 1], [1, 2, 0], [], None, [None], [0], [1], [12]]
     for kind in (pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.string())):
         column = pa.array(values, pa.list_(pa.int64())).cast(kind)
-        hashes = _hash_rows(pa.table({"v": column}))
+        hashes = hash_rows(pa.table({"v": column}))
         assert len(np.unique(hashes)) == len(values)
-        apart = [_hash_rows(pa.table({"v": column.slice(i, 1)}))[0] for i in range(len(values))]
+        apart = [hash_rows(pa.table({"v": column.slice(i, 1)}))[0] for i in range(len(values))]
         assert np.array_equal(hashes, apart)
 
 
 def test_rows_are_told_apart_by_every_column_and_alike_in_every_chunk() -> None:
     table = rows_of(300)
-    whole = _hash_rows(table)
+    whole = hash_rows(table)
     assert len(np.unique(whole)) == 300
-    bits = [_hash_rows(table.slice(i, 1).combine_chunks()) for i in range(300)]
+    bits = [hash_rows(table.slice(i, 1).combine_chunks()) for i in range(300)]
     assert np.array_equal(whole, np.concatenate(bits))
     for name in table.column_names:
         at = table.column_names.index(name)
         other = table.set_column(at, name, pa.nulls(300, table[name].type))
         known = table[name].is_valid().to_numpy()
-        assert (_hash_rows(other) != whole)[known].all(), name
+        assert (hash_rows(other) != whole)[known].all(), name
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_times_of_every_resolution_are_told_apart(kind: pa.DataType) -> None:
     """Python knows no nanoseconds, and no year beyond 9999."""
     width = pa.int32() if kind.bit_width == 32 else pa.int64()
     numbers = pa.array([1_000_000_001, 1_000_000_002, None, 1_000_000_001], width)
-    first, second, missing, again = _hash_rows(pa.table({"at": numbers.view(kind)}))
+    first, second, missing, again = hash_rows(pa.table({"at": numbers.view(kind)}))
     assert first == again
     assert len({first, second, missing}) == 3
 

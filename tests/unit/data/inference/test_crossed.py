@@ -59,6 +59,18 @@ def test_ends_that_tell_each_for_itself_are_no_route(tmp_path, seed):
     assert not crossed_in(tmp_path / "t.parquet")
 
 
+def test_copies_of_rows_do_not_agree_with_themselves(tmp_path):
+    rng = np.random.default_rng(0)
+    minute, shop = rng.integers(0, 900, ROWS), rng.integers(0, 3, ROWS)
+    x = rng.normal(size=ROWS)
+    logit = x + rng.normal(0, 0.7, 900)[minute] + rng.normal(0, 0.7, 3)[shop]
+    click = rng.random(ROWS) < 1 / (1 + np.exp(-logit))
+    table = pa.table({"minute": minute.astype(str), "shop": shop.astype(str), "x": x, "y": click})
+    rows = rng.permutation(np.append(np.arange(ROWS), np.arange(ROWS // 2)))
+    pq.write_table(table.take(rows), tmp_path / "t.parquet")
+    assert not crossed_in(tmp_path / "t.parquet")
+
+
 def test_pairs_of_a_users_and_an_items_category_are_found_in_their_tables(tmp_path):
     rng = np.random.default_rng(0)
     job, kind = rng.integers(0, 8, 300), rng.integers(0, 12, 200)
