@@ -206,7 +206,9 @@ def _same(column: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
         return False
     pair = plain(column), plain(other)
     first, second = (canonical_texts(values.slice(0, _FIRST)) for values in pair)
-    return first.equals(second) and canonical_texts(pair[0]).equals(canonical_texts(pair[1]))
+    if not first.equals(second):
+        return False
+    return bool(canonical_texts(pair[0]).equals(canonical_texts(pair[1])))
 
 
 def _in_order(seconds: npt.NDArray[np.float64]) -> bool:
