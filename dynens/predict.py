@@ -56,7 +56,7 @@ def predict_file(
         DataError: the source cannot be read, or is no table like the run's.
         BundleError: the run is unfinished.
     """
-    if out.is_dir():
+    if os.path.isdir(out):
         raise BadInputError(f"--out {out} is a folder; name a file that ends in .csv or .parquet.")
     if out.suffix not in FORMATS:
         raise BadInputError(f"--out {out} ends in {out.suffix!r}; use .csv or .parquet.")
