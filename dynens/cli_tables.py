@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,7 @@ def schema_infer(
     from dynens.run import write_text
 
     _refuse_empty(file=file, label=label)
-    if out is not None and out.exists() and any(out.samefile(path) for path in expand([file])):
+    if out is not None and os.path.realpath(out) in map(os.path.realpath, expand([file])):
         raise BadInputError(f"--out {out} is the table to look at; choose another file.")
     inferred = infer_schema(file, label)
     for warning in inferred.warnings:

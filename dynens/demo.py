@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -85,7 +86,7 @@ def run_demo(*, full: bool, out: Path, console: Console) -> None:
 
 
 def _clear(out: Path) -> None:
-    if not out.exists():
+    if not os.path.exists(out):
         return
     run = RunDirectory(out)
     if not (run.config.is_file() and run.environment.is_file()):

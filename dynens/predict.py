@@ -60,7 +60,7 @@ def predict_file(
         raise BadInputError(f"--out {out} is a folder; name a file that ends in .csv or .parquet.")
     if out.suffix not in FORMATS:
         raise BadInputError(f"--out {out} ends in {out.suffix!r}; use .csv or .parquet.")
-    if os.path.exists(out) and any(out.samefile(path) for path in expand([source])):
+    if os.path.realpath(out) in map(os.path.realpath, expand([source])):
         raise BadInputError(f"--out {out} is the table to score; choose another file.")
     engine = Engine.load(run.root)
     files = InputFiles(source, open_prepared(run.data).dataset, engine.encoder)

@@ -65,7 +65,7 @@ def export_device(run: RunDirectory, name: str, out: Path, num_rows: int) -> dic
         raise BadInputError(
             f"--out {out} ends in {out.suffix!r}; files for {name} end in {form.suffix}."
         )
-    if out.is_dir() and any(out.iterdir()) and not (out / "Manifest.json").is_file():
+    if os.path.isdir(out) and any(out.iterdir()) and not (out / "Manifest.json").is_file():
         raise BadInputError(f"--out {out} is a folder, and no package; choose another --out.")
     bundle = load_bundle(run.root, verify=False)
     student = device_student(run)

@@ -1,5 +1,6 @@
 """The command line: exit codes, and the one line that a stopped command leaves."""
 
+import re
 import runpy
 import signal
 import sys
@@ -156,6 +157,19 @@ def test_a_schema_that_cannot_be_written(ran: Ran, tmp_path: Path) -> None:
     code, said = ran("schema", "infer", str(table), "--label", "y", "--out", str(out))
     assert code == 2
     assert f"dynens: {out} cannot be written (File exists); choose another --out.\n" in said
+
+
+@pytest.mark.parametrize(
+    "command", ["schema infer {table} --label y", "fit --train {table} --label y", "demo"]
+)
+def test_an_out_whose_name_is_too_long_is_one_sentence(
+    ran: Ran, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "t.csv").write_text("a,y\n" + "1,0\n2,1\n" * 50)
+    words = command.format(table=tmp_path / "t.csv").split()
+    code, said = ran(*words, "--out", str(tmp_path / ("x" * 300)))
+    assert code == 2
+    assert re.search(r"dynens: \S+ cannot be written \(File name too long\); choose another", said)
 
 
 def test_a_schema_does_not_replace_its_table(ran: Ran, tmp_path: Path) -> None:
