@@ -43,7 +43,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_quick_start_works_as_written(tmp_path: Path) -> None:
     table = tmp_path / "data/synthetic"
     table.mkdir(parents=True)
-    write(SyntheticConfig(num_rows=6000, num_users=300, num_items=100), table)
+    write(SyntheticConfig(num_rows=2000, num_users=100, num_items=50), table)
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/dynens").symlink_to(Path(sys.executable).parent / "dynens")
     port = free_port()
