@@ -66,7 +66,9 @@ def reuse_stages(run: RunDirectory, config: RunConfig, other: Path) -> set[str]:
     source = both.held_out
     _, old = read_settings(source.read_config(), str(source.config))
     if not (source.data / DONE).is_file():
-        raise BadInputError(f"{other} has finished no stage; give --data or --train instead.")
+        raise BadInputError(
+            f"{other} holds no prepared data, where stages begin; give --data or --train instead."
+        )
     if old.seed != config.seed:
         raise BadInputError(
             f"seed is {config.seed} but {old.seed} in {other}, which decides on everything; give "

@@ -233,8 +233,9 @@ def open_prepared(directory: Path) -> PreparedData:
         return PreparedData(directory, manifest)
     except (OSError, ValueError, KeyError) as e:
         raise BundleError(
-            f"{directory} holds no prepared data ({e}); remove it and make it again with "
-            "`dynens fit … --resume`."
+            f"{directory} holds no prepared data ({e}); copy its prepared.json from where the run "
+            "was trained, all that predictions need of it, or remove the folder and make it again "
+            "with `dynens fit … --resume`."
         ) from e
 
 

@@ -21,6 +21,7 @@ BLOCK_BYTES = 8 << 20
 _SNIFF_BYTES = 64 << 10
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): ?([^\n]*)")
 _JSON = re.compile(r"\.(json|jsonl|ndjson)(\.|$)")
+_OBJECT = re.compile(r'\[?\s*\{\s*("[^"]*"\s*:.*)?|\[')  # how a file of JSON begins
 _BOM = b"\xef\xbb\xbf"
 _BOMS_16 = (b"\xff\xfe", b"\xfe\xff")
 _QUOTED = r'(?<![^,;\t|\n])"(?:[^"]|"")*+"'  # quotes enclose where they open a value
@@ -143,7 +144,8 @@ def head_of(path: Path, options: SourceOptions) -> Head:
     found = _found(path, _HEAD[options.quoting])
     line = found["line"].rstrip(b"\r")
     text = decoded(line)
-    if text[:1] in ("{", "[") and _JSON.search(path.name.lower()):
+    is_named = text[:1] in ("{", "[") and _JSON.search(path.name.lower())
+    if is_named or _OBJECT.fullmatch(text.strip()):
         raise DataError(
             f"{path} is JSON, which is not read; convert it to Parquet, lines of objects with "
             "pyarrow.json.read_json and pyarrow.parquet.write_table, or to CSV."

@@ -228,6 +228,8 @@ GOOD = b"a,b,y\n" + b"1,2,0\n" * 50
         ("t.csv.zip", b"PK\x03\x04\x00", "is a zip archive or an Excel workbook"),
         ("t.csv", bytes(range(256)), "zero bytes"),
         ("t.jsonl", b'{"a": 1, "y": 0}\n', "is JSON, which is not read; convert it to Parquet"),
+        ("t.csv", b'{"a": 1, "y": 0}\n{"a": 1}\n', "t.csv is JSON, which is not read"),
+        ("t.csv", b'[\n  {\n    "a": 1\n  }\n]\n', "t.csv is JSON, which is not read"),
         (
             "t.ndjson.gz",
             gzip.compress(b'{"a": 1}\n', mtime=0),
