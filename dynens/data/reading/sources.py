@@ -49,6 +49,7 @@ from dynens.schema import DEFAULT_SOURCE, SourceOptions
 CHUNK_ROWS = 131_072
 _COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
 _TYPED = (".parquet", ".pq")
+_TABLES = (*_TYPED, ".csv", ".tsv", ".txt", ".arrow", ".feather", *_COMPRESSED)
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -102,13 +103,13 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _pattern_for(folder: Path) -> str:
-    """A pattern for the tables of a folder: the ending of the first file in it, or below."""
+    """A pattern for the tables of a folder: the ending of its first table, or file, or below."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] not in "._")
         endings = [Path(n).suffix for n in sorted(names) if n[0] not in "._" and Path(n).suffix]
         if endings:
             below = "" if Path(parent) == folder else "**/"
-            return f"{folder}/{below}*{endings[0]}"
+            return f"{folder}/{below}*{min(endings, key=lambda one: one not in _TABLES)}"
     return f"{folder}/*.csv"
 
 

@@ -304,7 +304,7 @@ def test_truncated_gzip_of_a_long_file(tmp_path):
 
 
 def test_the_pattern_for_a_folder_fits_its_files(tmp_path):
-    for name in ("_SUCCESS", ".part-0.crc", "part-0.csv"):
+    for name in ("_SUCCESS", ".part-0.crc", "README.md", "model.pkl", "part-0.csv"):
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"such as .*/\*\.csv\.$"):
         expand([str(tmp_path)])
