@@ -78,7 +78,8 @@ class FieldSpec(FrozenConfig):
             (the history's categories), as the item tables and the training rows tell; nothing is
             read from a column, and what is kept of a list and has an id is said of those two.
         unit: of numbers given as texts, what may stand behind a number and a space (`km`); `m:ss`
-            where `3:45` is minutes and seconds; `*` for any words (`Based on 2,253 reviews`).
+            where `3:45` is minutes and seconds; `dhms` for lengths of time in several units (`45m`,
+            `2d 3h`, `3 weeks ago`); `*` for any words (`Based on 2,253 reviews`).
         why: the evidence for this choice (written by `schema infer`, ignored otherwise).
     """
 

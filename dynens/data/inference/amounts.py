@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynens.data.reading.numbers import Numbers, to_numbers, unit_of
+from dynens.data.reading.spelled import CURRENCY
 from dynens.data.reading.values import canonical_texts
 from dynens.data.reading.worded import WORDS
 from dynens.schema import FieldSpec
@@ -22,6 +25,7 @@ FEW_TEXTS = 0.2
 _MIN_KNOWN = 20
 _MIN_NUMBERS = 10  # fewer are categories and no more
 _UNIT_ROWS = 2000
+_CURRENCY, _SELDOM = re.compile(CURRENCY), 0.01
 _THREES, _NEARLY = r"^[0-9]{3}([, ][0-9]{3})*$", 0.95
 
 
@@ -39,6 +43,7 @@ class NumberFacts:
             them (`3-5`), but not nearly all.
         not_a_number: one of the few texts (at most a fifth) in a column of numbers, or None.
         ways: in how many words that come back the numbers stand; 0: alone.
+        currencies: the different ones that they are amounts of.
     """
 
     unit: str | None = None
@@ -49,6 +54,7 @@ class NumberFacts:
     among_texts: bool = False
     not_a_number: str | None = None
     ways: int = 0
+    currencies: tuple[str, ...] = ()
 
 
 def numbers_in(array: pa.Array) -> tuple[Numbers | None, str | None]:
@@ -115,6 +121,25 @@ def number_facts(values: npt.NDArray[np.float64], unit: str | None) -> NumberFac
         span=float(span),
         looks_hashed=is_integer and bool(values.max() > EXACT or strewn),
     )
+
+
+def currencies_in(array: pa.Array) -> tuple[str, ...]:
+    """The currencies of a column of amounts, those in a hundredth of the first texts and more."""
+    if not pa.types.is_string(array.type):
+        return ()
+    texts = array.slice(0, _UNIT_ROWS).drop_null().to_pylist()
+    found = Counter(mark[0] for text in texts if (mark := _CURRENCY.search(text)))
+    return tuple(sorted(mark for mark, count in found.items() if count > _SELDOM * len(texts)))
+
+
+def told_currencies(columns: Mapping[str, NumberFacts]) -> list[str]:
+    """What is wrong with columns of amounts in several currencies."""
+    return [
+        f"{name} has amounts in several currencies ({', '.join(facts.currencies)}), which are read "
+        "as if they were one; convert them to one"
+        for name, facts in columns.items()
+        if len(facts.currencies) > 1
+    ]
 
 
 def inexact_ids(table: pa.Table, fields: Iterable[FieldSpec]) -> list[str]:

@@ -44,7 +44,9 @@ def decide(profile: ColumnProfile, column: pa.ChunkedArray, is_key: bool) -> lis
         return [_categorical(profile, "identifies a user or item")]
     if profile.is_number and profile.num_distinct > 2:
         parts = profile.texts.parts is not None and profile.num_distinct > 200
-        return [*_number_fields(profile), *([_beside(_parts(profile), "parts")] if parts else [])]
+        fields = _number_fields(profile)
+        fields += [_beside(_parts(profile), "parts")] if parts else []
+        return [*fields, *([_words_around(profile)] if len(profile.numbers.currencies) > 1 else [])]
     fields = _text_fields(profile)
     if profile.lists.ordered is not None:
         vector = _ordered_field(profile, *profile.lists.ordered)
@@ -65,7 +67,10 @@ def _text_fields(profile: ColumnProfile) -> list[FieldSpec]:
         why = f"values are lists of few tokens, separated by {profile.lists.separator!r}"
         if weights := weights_of(profile.lists.separator):
             why = f"values are lists of few tokens between {weights[0]!r}, without their weights"
-        return [_tokens_field(profile.name, profile.lists.separator, why)]
+        tokens = _tokens_field(profile.name, profile.lists.separator, why)
+        if not profile.lists.of_phrases:
+            return [tokens]
+        return [tokens, _beside(_bag(profile), _kind_of_words(profile))]
     shared = profile.texts.shares_words and not profile.texts.unspaced
     words, enough = (_SHARED_WORDS, _SHARING_TEXTS) if shared else (_QUERY_WORDS, 200)
     if profile.texts.mean_words >= words and profile.num_distinct > enough:
@@ -112,11 +117,23 @@ def _tokens_field(name: str, separator: str, why: str) -> FieldSpec:
 
 def _word_fields(profile: ColumnProfile) -> list[FieldSpec]:
     """Bags of words; texts that come back (titles, paths) or are short: categories, too."""
-    words = "characters" if profile.texts.unspaced else "words"
+    bag = _bag(profile)
+    if profile.repeats < _COMES_BACK and profile.texts.mean_words >= TEXT_WORDS:
+        return [bag]
+    why = "texts that come back" if profile.repeats >= _COMES_BACK else "short texts"
+    return [_categorical(profile, why), _beside(bag, _kind_of_words(profile))]
+
+
+def _kind_of_words(profile: ColumnProfile) -> str:
+    return "characters" if profile.texts.unspaced else "words"
+
+
+def _bag(profile: ColumnProfile) -> FieldSpec:
+    words = _kind_of_words(profile)
     pieces = PIECES if profile.texts.has_pieces else None
     max_len = _text_length(profile.texts.mean_words)
     kept = "" if max_len is None else f", the first {max_len} of each"
-    bag = FieldSpec(
+    return FieldSpec(
         name=profile.name,
         kind="multi_valued",
         separator=CHARACTERS if profile.texts.unspaced else pieces,
@@ -125,10 +142,6 @@ def _word_fields(profile: ColumnProfile) -> list[FieldSpec]:
         vocabulary=_WORDS,
         why=f"free text, {profile.texts.mean_words:.0f} {words} on average: a bag of {words}{kept}",
     )
-    if profile.repeats < _COMES_BACK and profile.texts.mean_words >= TEXT_WORDS:
-        return [bag]
-    why = "texts that come back" if profile.repeats >= _COMES_BACK else "short texts"
-    return [_categorical(profile, why), _beside(bag, words)]
 
 
 def _words_around(profile: ColumnProfile) -> FieldSpec:

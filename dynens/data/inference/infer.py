@@ -14,7 +14,7 @@ import pyarrow as pa
 from dynens.data.agreement import check_types
 from dynens.data.columns import check_roles, unusable_type
 from dynens.data.encoding.entities import RawEntity
-from dynens.data.inference.amounts import inexact_ids, told_inexact
+from dynens.data.inference.amounts import inexact_ids, told_currencies, told_inexact
 from dynens.data.inference.decide import TEXT_WORDS, decide
 from dynens.data.inference.drafts import Draft, Sample
 from dynens.data.inference.evidence import Labels
@@ -185,6 +185,8 @@ class _Inference:
         used, outcome = [f.source for f in self._fields], features.label.column
         self._result.warnings += named_after_leaks(profiles, used, outcome)
         self._result.warnings += map(told_inexact, inexact_ids(self._sample, self._fields))
+        amounts = {name: one.numbers for name, one in profiles.items() if name in used}
+        self._result.warnings += told_currencies(amounts)
         self._limit_buckets()
         if roles.timestamp is None:
             self._result.warnings += maybe_row_times(self._fields)

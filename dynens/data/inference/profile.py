@@ -20,6 +20,7 @@ from dynens.data.inference.amounts import (
     EXACT,
     FEW_TEXTS,
     NumberFacts,
+    currencies_in,
     enough_numbers,
     mostly_numbers,
     number_facts,
@@ -258,7 +259,7 @@ def _look_at_numbers(
     else:
         codes = np.full(len(array), -1, np.int64)
         codes[known] = np.unique(values[known], return_inverse=True)[1]
-    facts = number_facts(values[known], unit)
+    facts = replace(number_facts(values[known], unit), currencies=currencies_in(array))
     return _Seen(known, codes, values, facts, TextFacts(parts=parts))
 
 

@@ -49,6 +49,7 @@ class ListFacts:
         of_floats: whether they hold floating-point numbers.
         separator: one that splits texts into the numbers of vectors, or into a much smaller set of
             tokens, or None.
+        of_phrases: whether most of these tokens are several words (`kids socks, black (size L)`).
         ordered: separator and number of the few numbers that each is, where the size of the first,
             say, tells the label.
     """
@@ -56,13 +57,17 @@ class ListFacts:
     length: int | None = None
     of_floats: bool = False
     separator: str | None = None
+    of_phrases: bool = False
     ordered: tuple[str | None, int] | None = None
 
 
 def list_facts(texts: pa.StringArray) -> ListFacts:
     """What lists or vectors texts are, without brackets."""
-    vector = _vector_facts(texts)
-    return vector or ListFacts(separator=_weights_separator(texts) or _separator(texts))
+    if (vector := _vector_facts(texts)) is not None:
+        return vector
+    if (separator := _weights_separator(texts)) is not None:
+        return ListFacts(separator=separator)
+    return _tokens_facts(texts)
 
 
 def ordered_numbers(
@@ -70,7 +75,7 @@ def ordered_numbers(
 ) -> tuple[str | None, int] | None:
     """Separator and number of the few numbers that each text is, where the size of one tells.
 
-    As of `[2, 3]`, found useful by two of three, `126/83`, `2:1` and `5 yrs 7 mos`: what stands
+    As of `[2, 3]`, found useful by two of three, `126/83`, `2:1` and `40 (120%)`: what stands
     first means something else than what stands second.
 
     Args:
@@ -138,21 +143,21 @@ def _weights_separator(texts: pa.StringArray) -> str | None:
     return None
 
 
-def _separator(texts: pa.StringArray) -> str | None:
-    """The separator that splits texts into a much smaller set of tokens."""
+def _tokens_facts(texts: pa.StringArray) -> ListFacts:
+    """The separator that splits texts into a much smaller set of tokens, and what these are."""
     for separator in _SEPARATORS:
         parts = split_texts(texts, separator)
         share = float(np.mean(pc.list_value_length(parts).to_numpy(zero_copy_only=False) > 1))
         tokens = pc.utf8_trim_whitespace(parts.flatten())
-        num_tokens = pc.count_distinct(tokens).as_py()
-        if separator in _RARE_SEPARATORS and share_of(tokens, r"\s") > _SPACED:
+        num_tokens, spaced = pc.count_distinct(tokens).as_py(), share_of(tokens, r"\s")
+        if separator in _RARE_SEPARATORS and spaced > _SPACED:
             continue
         if separator == "," and _are_amounts(texts):
             continue
         come_back = num_tokens < max(len(texts) / 2, len(tokens) / TOKEN_COMES_BACK)
         if share > _SOME_LISTS and come_back and _are_words(tokens):
-            return separator
-    return None
+            return ListFacts(separator=separator, of_phrases=spaced > 0.5)
+    return ListFacts()
 
 
 def _are_amounts(texts: pa.StringArray) -> bool:

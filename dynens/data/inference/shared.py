@@ -34,6 +34,7 @@ _MIN_DISTINCT = 10  # two of fewer values are found as a pair of categories (`cr
 _MIN_NAMES = 5  # the same names mean the same, which tells with fewer rows than such a pair does
 _MIN_LISTED = 3
 _MIN_MEETINGS = 20  # rows
+_USUAL = 0.5  # of the rows
 _MIN_OVERLAP = 0.2
 _MAX_PAIRS = 1000
 _CERTAIN = 5.0  # standard errors
@@ -231,7 +232,8 @@ def _fewest(a: Values, b: Values) -> int:
 
 def meeting_of(a: Values, b: Values, labels: Labels, users: Codes) -> Meeting | None:
     """What rows in which two fields meet tell of the label, or None where that is nothing."""
-    taker, owner = (a, b) if a.is_list and not b.is_list else (b, a)
+    sides = (a, b) if a.is_list and not b.is_list else (b, a)
+    taker, owner = (_without_usual(side, len(labels)) for side in sides)
     meets = _num_common(taker, owner, len(labels)) > 0
     num_meets = int(meets.sum())
     if not _MIN_MEETINGS <= num_meets <= len(labels) - _MIN_MEETINGS:
@@ -247,7 +249,17 @@ def meeting_of(a: Values, b: Values, labels: Labels, users: Codes) -> Meeting | 
         return None
     rates = (float(labels[meets].mean()), float(labels[~meets].mean()))
     auc = 0.5 + abs(float(meets[labels > 0].mean() - meets[labels <= 0].mean())) / 2
-    return Meeting(taker, owner, error, rates, auc)
+    return Meeting(*sides, error, rates, auc)
+
+
+def _without_usual(values: Values, num_rows: int) -> Values:
+    """Words without those that most texts have (`for`), which would meet in every row."""
+    if not values.spec.fold_words:
+        return values
+    size = 1 + int(values.codes.max(initial=0))
+    once = np.unique(values.rows * size + values.codes) % size
+    kept = np.bincount(once, minlength=size)[values.codes] <= _USUAL * num_rows
+    return replace(values, codes=values.codes[kept], rows=values.rows[kept])
 
 
 def _num_common(taker: Values, owner: Values, num_rows: int) -> Codes:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynens.data.reading.lengths import LENGTHS, all_in_seconds, are_lengths, in_seconds
 from dynens.data.reading.reprs import unwrapped, unwrapped_column
 from dynens.data.reading.spelled import (
     TIMES,
@@ -95,11 +96,14 @@ def unit_of(texts: pa.Array) -> str | None:
     """The unit that most of a column's texts have behind a number (`km` of `1,582 km`), or None.
 
     Lower case, of one or many without the s. `MINUTES` where texts have one colon or two (`3:45`,
-    `1:02:03`), and too many hours for a day if those with one had any.
+    `1:02:03`), and too many hours for a day if those with one had any; `LENGTHS` where texts are
+    lengths of time in several units (`45m`, `2d 3h`).
     """
     known = texts.drop_null().to_pylist()
     if _are_minutes(known):
         return MINUTES
+    if are_lengths(known) and any(read_text(text) is None for text in set(known)):
+        return LENGTHS
     units = Counter(unit for text in known if (unit := _unit(text.strip(SPACE))))
     for unit, related in _RELATED.items():
         if unit in units:
@@ -157,6 +161,8 @@ def _without_units(
         return lone_numbers(column, decimal), factors
     if unit == MINUTES:
         return pc.replace_substring_regex(column, *_TO_MINUTES), factors
+    if unit == LENGTHS:
+        return all_in_seconds(column), factors
     amounts = pc.replace_substring_regex(column, _behind(unit), "")
     for other, factor in _RELATED.get(unit, {}).items():
         found = pc.match_substring_regex(column, _behind(other)).fill_null(False)
@@ -171,6 +177,8 @@ def _without_unit(text: str, unit: str, decimal: Decimal) -> tuple[str, float]:
         return lone_number(text, decimal), 1.0
     if unit == MINUTES:
         return re.sub(*_TO_MINUTES, text), 1.0
+    if unit == LENGTHS:
+        return in_seconds(text), 1.0
     for other, factor in _RELATED.get(unit, {}).items():
         if re.search(_behind(other), text):
             return re.sub(_behind(other), "", text), factor

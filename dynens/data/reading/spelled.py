@@ -58,6 +58,7 @@ _LONGEST_RANGE = 60  # characters
 _RANGE = re.compile(  # 3-5, $40,000 – $60,000, 40-60k
     r"(?P<low>[^-–—]*[0-9][^-–—]*?)\s?(?:[-–—]|\bto\b)\s?(?P<high>[^-–—]*[0-9][^-–—]*)"
 )
+_UNIT_OF_TIME = re.compile(r"(?<=[0-9])(?:h| ?hrs?| ?min)$")
 _PARTS_S = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 _NUMBER = re.compile(r"[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -131,7 +132,9 @@ def parse_range(text: str, decimal: Decimal = ".") -> float | None:
     parts = _RANGE.fullmatch(text)
     if parts is None:
         return None
-    low, high = _end(parts["low"], decimal), _end(parts["high"], decimal)
+    unit = _UNIT_OF_TIME.search(parts["high"])  # 25-35 min
+    lower = parts["low"] + (unit[0] if unit and parts["low"][-1].isdigit() else "")
+    low, high = _end(lower, decimal), _end(parts["high"], decimal)
     if low is None or high is None:
         return None
     shared = _DECORATED.fullmatch(parts["high"].strip(SPACE))

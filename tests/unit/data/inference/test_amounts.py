@@ -64,3 +64,17 @@ def test_few_numbers_among_texts_are_not_warned_of(tmp_path):
     (field,), warnings = fields_of(tmp_path, texts)
     assert field.kind == "categorical"
     assert not warnings
+
+
+def test_amounts_in_several_currencies_warn_and_say_which(tmp_path):
+    rng = np.random.default_rng(0)
+    amounts = rng.integers(100, 90_000, ROWS) / 100
+    marks = rng.choice(["EUR", "USD", "JPY"], ROWS, p=[0.6, 0.399, 0.001])
+    texts = [f"{mark} {amount:,.2f}" for mark, amount in zip(marks, amounts, strict=True)]
+    (size, words), warnings = fields_of(tmp_path, texts)
+    assert (size.kind, words.kind, words.name) == ("numeric", "multi_valued", "c.words")
+    (told,) = (warning for warning in warnings if "currencies" in warning)
+    assert "c has amounts in several currencies (EUR, USD), which are read as if" in told
+    (alone,), warnings = fields_of(tmp_path, [f"EUR {amount:,.2f}" for amount in amounts])
+    assert alone.kind == "numeric"
+    assert not warnings

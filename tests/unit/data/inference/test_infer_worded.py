@@ -73,7 +73,7 @@ def test_words_that_change_what_a_number_means_stay_visible(tmp_path):
 
 @pytest.mark.parametrize(
     "written",
-    ["{0} of {1}", "{0} ({1}%)", "{0}'{1}\"", "{0} yrs {1} mos", "{0}.5° N, {1}.25° W"],
+    ["{0} of {1}", "{0} ({1}%)", "{0}'{1}\"", "{0} rooms {1} beds", "{0}.5° N, {1}.25° W"],
 )
 def test_several_numbers_among_words_are_a_vector_where_one_tells(tmp_path, written):
     numbers, label = rows()

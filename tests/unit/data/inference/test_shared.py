@@ -217,6 +217,20 @@ def test_words_of_a_query_and_a_title_meet(tmp_path):
     )
 
 
+def test_words_of_titles_with_commas_meet(tmp_path):
+    rng = np.random.default_rng(0)
+    brand, kind, size, asked = rng.integers(0, 6, (4, ROWS))
+    titles = [f"Brand{b} kind{k}, size {s}" for b, k, s in zip(brand, kind, size, strict=True)]
+    sizes = rng.integers(0, 6, ROWS)
+    queries = [f"cheap KIND{a} size {s}" for a, s in zip(asked, sizes, strict=True)]
+    clicks = rng.random(ROWS) < np.where(asked == kind, 0.6, 0.2)
+    table = {"query": queries, "title": titles, "click": clicks.astype(int)}
+    found = inferred(pa.table(table), tmp_path).dataset.features
+    assert (found.field("title").kind, found.field("title").separator) == ("multi_valued", ",")
+    sides = {"query.words", "title.words"}  # though `size` is in both of every row
+    assert [{f.name, f.vocabulary_of} for f in found.fields if f.vocabulary_of] == [sides]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_words_that_tell_by_themselves_do_not_meet(tmp_path, seed):
     assert shared(searches(seed, "words"), tmp_path) == {}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynens.data.reading.lengths import LENGTHS
 from dynens.data.reading.lists import split_lists, split_text
 from dynens.data.reading.numbers import number, to_numbers, unit_of
 from dynens.data.reading.worded import NUMBERS, WORDS
@@ -101,7 +102,7 @@ def test_columns_are_read_as_single_texts_are(texts, decimal):
         ([*(f"{i}k" for i in range(1, 60)), "2M"], None),  # sizes
         ([*(f"{i}k" for i in range(1, 60)), "500"], None),
         ([*(f"{i}h" for i in range(1, 60)), "1h 30m"], None),  # and durations
-        ([*(f"{i}m" for i in range(1, 60)), "1h"], None),
+        ([*(f"{i}m" for i in range(1, 60)), "1h"], LENGTHS),
         ([*(f"{i}p" for i in range(1, 60)), "500", "1,080"], "p"),
     ],
 )
