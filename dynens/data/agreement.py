@@ -61,8 +61,12 @@ def unified_schema(
         if name not in types and not any(entity.has(name) for entity in entities):
             is_key = any(entity.key == name for entity in entities)
             remedy = f"; if one is that key, name it as key, and {name!r} as key_in_table"
-            known = schemas[files[0]].names
-            raise nowhere(name, purpose, files[0].name, known, remedy if is_key else "")
+            known = [
+                *schemas[files[0]].names,
+                *(n for e in entities for n in e.columns.column_names),
+            ]
+            where = f"{files[0].name} with its tables" if entities else files[0].name
+            raise nowhere(name, purpose, where, known, remedy if is_key else "")
     roles = {n for n, use in needed.items() if use in ("the label", "the label rule", *ROLES)}
     labelled = [file for file in schemas if file not in unlabelled]
     others = [file for file in schemas if file in unlabelled]

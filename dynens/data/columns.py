@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,9 +55,11 @@ def check_roles(config: DatasetConfig, sample: pa.Table) -> None:
 def nowhere(
     name: str, purpose: str, file: str, known: Sequence[str], remedy: str = ""
 ) -> SchemaError:
-    """The error that a column is asked for which the `known` ones of a file do not hold."""
+    """The error that a column is asked for which the `known` ones of the files do not hold."""
+    alike = difflib.get_close_matches(name, known, 1, cutoff=0.7)
+    meant = f" (did you mean {alike[0]!r}?)" if alike else ""
     return SchemaError(
-        f"the schema asks for column {name!r} ({purpose}), which no file has; {file} has "
+        f"the schema asks for column {name!r} ({purpose}), which no file has{meant}; {file} has "
         f"{', '.join(known[:20])}{remedy}."
     )
 

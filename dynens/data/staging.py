@@ -23,7 +23,7 @@ from dynens.data.reading.numbers import MAX_UNREADABLE_SHARE, to_numbers
 from dynens.data.reading.sources import iter_tables
 from dynens.data.reading.stacking import conformed
 from dynens.data.reading.times import to_seconds, unreadable_times
-from dynens.data.reading.values import canonical_codes, plain
+from dynens.data.reading.values import canonical_codes, one_line, plain
 from dynens.data.splits import TRAIN, UNLABELLED
 from dynens.errors import DataError
 from dynens.schema import DatasetConfig, FeatureSchema
@@ -31,7 +31,11 @@ from dynens.schema import DatasetConfig, FeatureSchema
 
 @dataclass
 class Report:
-    """What was found on the way and dealt with: shown to the user, kept with the data."""
+    """What was found on the way and dealt with: shown to the user, kept with the data.
+
+    Columns are named with how many of their values count as missing, and why; `examples` has the
+    first one that could not be read.
+    """
 
     rows_read: int = 0
     rows_without_label: int = 0
@@ -40,6 +44,7 @@ class Report:
     infinite: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
     untimed: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -50,7 +55,13 @@ class Report:
             self.infinite + other.infinite,
             self.unreadable + other.unreadable,
             self.untimed + other.untimed,
+            other.examples | self.examples,
         )
+
+    def note(self, name: str, example: str | None) -> None:
+        """Keep the first value of a column that could not be read."""
+        if example is not None:
+            self.examples.setdefault(name, example)
 
     def warnings(self) -> list[str]:
         """What counts as missing though the file holds something."""
@@ -60,11 +71,15 @@ class Report:
             ("infinite", self.infinite),
         )
         return [
-            f"{name}: {count} values that are {kind} count as missing"
+            f"{name}: {count} values that are {kind}{self._such(name, kind)} count as missing"
             for kind, counts in kinds
             for name, count in counts.items()
             if count
         ]
+
+    def _such(self, name: str, kind: str) -> str:
+        example = None if kind == "infinite" else self.examples.get(name)
+        return "" if example is None else f" (such as {one_line(example)})"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -225,7 +240,6 @@ class _Stager:
         self._reader = LabelReader(features.label)
         self._report = Report()
         self._arrays: dict[str, list[npt.NDArray[Any]]] = {}
-        self._examples: dict[str, str | None] = {}
 
     def add(self, table: pa.Table) -> None:
         features = self._features
@@ -260,7 +274,7 @@ class _Stager:
         for name, time_format in self._times.items():
             count, example = unreadable_times(table[name], to_seconds(table[name], time_format))
             self._report.untimed[name] += count
-            self._examples[name] = self._examples.get(name) or example
+            self._report.note(name, example)
         if len(codes):
             self._writer.write_table(table.combine_chunks())
 
@@ -293,7 +307,7 @@ class _Stager:
         self._report.non_finite[name] += numbers.num_non_finite
         self._report.infinite[name] += numbers.num_infinite
         self._report.unreadable[name] += numbers.num_unreadable
-        self._examples[name] = self._examples.get(name) or numbers.example
+        self._report.note(name, numbers.example)
         return pa.array(numbers.values, from_pandas=True)
 
     def close(self) -> None:
@@ -323,10 +337,10 @@ class _Stager:
     def _refuse(self, kind: str, values: str, unreadable: Counter[str]) -> None:
         for name, count in unreadable.items():
             if count > MAX_UNREADABLE_SHARE * self._report.rows_read:
+                such = self._report.examples[name]
                 raise DataError(
                     f"{self._file}: {kind} column {name!r} holds {count} values that are no "
-                    f"{values} (such as {self._examples[name]!r}); declare it categorical or "
-                    "correct the file."
+                    f"{values} (such as {such!r}); declare it categorical or correct the file."
                 )
 
 

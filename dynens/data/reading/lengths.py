@@ -35,19 +35,31 @@ _WORDS_S = {"just now": 0, "now": 0, "today": 0, "yesterday": _DAY_S}
 _ONE = r"([0-9]+(?:\.[0-9]+)?|\ban?(?= )) ?([a-z]+)\.?"
 _PART = re.compile(_ONE)
 _WHOLE = re.compile(rf"-?{_ONE}(?:(?:,? and |, ?| ?){_ONE})*(?: ago)?")
+_RANGE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?[-–—] ?(?=[0-9])")
 _NEARLY_ALL = 0.95
 
 
 def length_s(text: str) -> float | None:
-    """Seconds of a length of time (a month has 30 days, a year 365), or None."""
-    text = text.strip().lower()
+    """Seconds of a length of time, or None.
+
+    A month has 30 days and a year 365; a range (`25-35 min`) is its middle.
+    """
+    read = _read(text.strip().lower())
+    return None if read is None else read[0]
+
+
+def _read(text: str) -> tuple[float, set[str]] | None:
+    """(seconds, the units that it names)."""
     if text in _WORDS_S:
-        return float(_WORDS_S[text])
-    parts = _parts(text)
-    if parts is None:
+        return float(_WORDS_S[text]), set()
+    low = _RANGE.match(text)
+    parts = _parts(text[low.end() :] if low else text)
+    if parts is None or (low and len(parts) > 1):
         return None
     seconds = sum(number * _UNITS_S[unit] for number, unit in parts)
-    return -seconds if text[0] == "-" else seconds
+    if low:
+        seconds = (float(low[1]) * _UNITS_S[parts[0][1]] + seconds) / 2
+    return -seconds if text[0] == "-" else seconds, {unit for _, unit in parts}
 
 
 def _parts(text: str) -> list[tuple[float, str]] | None:
@@ -69,14 +81,13 @@ def are_lengths(texts: Sequence[str]) -> bool:
 
     Not where `m` may be months: beside years (`2y`, `6m`).
     """
-    known = [text.strip().lower() for text in set(texts)]
-    parts = [_parts(text) for text in known]
-    num_lengths = sum(found is not None for found in parts) + len(_WORDS_S.keys() & known)
-    units = {unit for found in parts if found for _, unit in found}
-    sizes = {_UNITS_S[unit] for unit in units}
+    known = {text.strip().lower() for text in texts}
+    read = [one for one in map(_read, known) if one is not None]
+    units = {unit for _, named in read for unit in named}
     if "m" in units and units & {"y", "yr", "year"}:
         return False
-    return len(sizes) > 1 and num_lengths >= _NEARLY_ALL * len(known)
+    sizes = {_UNITS_S[unit] for unit in units}
+    return len(sizes) > 1 and len(read) >= _NEARLY_ALL * len(known)
 
 
 def in_seconds(text: str) -> str:

@@ -81,7 +81,7 @@ def test_what_was_left_out_or_unreadable_is_kept_for_the_user(tmp_path):
     config = dataset_from_files(written(tmp_path, pa.table(columns), "log.csv"), label="click")
     warnings = prepare(config, tmp_path / "o", seed=0).report["warnings"]
     assert any(w.startswith("request is left out") for w in warnings)
-    assert "price: 1 values that are no numbers count as missing" in warnings
+    assert "price: 1 values that are no numbers (such as 'oops') count as missing" in warnings
 
 
 def test_reuse_and_change(dataset, tmp_path):

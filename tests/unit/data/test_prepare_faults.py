@@ -35,7 +35,10 @@ def test_nothing_is_left_behind_by_bad_input(tmp_path):
     fields = (FieldSpec(name="colour"),)
     features = FeatureSchema(label=LabelRule(column="click"), fields=fields)
     config = DatasetConfig(files=(str(path),), features=features)
-    refused(config, tmp_path, SchemaError, "column 'colour' (field 'colour'), which no file has")
+    refused(config, tmp_path, SchemaError, "column 'colour' (field 'colour'), which no file has;")
+    features = FeatureSchema(label=LabelRule(column="click"), fields=(FieldSpec(name="prices"),))
+    config = DatasetConfig(files=(str(path),), features=features)
+    refused(config, tmp_path, SchemaError, "which no file has (did you mean 'price'?); log.")
     written(tmp_path, mixed_table(600).slice(0, 3))
     refused(dataset_from_files(path, label="click"), tmp_path, DataError, "part")
 

@@ -28,6 +28,9 @@ from dynens.errors import DataError
         ("just now", 0),
         ("yesterday", 86_400),
         ("2 hrs", 7200),
+        ("25-35 min", 1800),
+        ("1–2 days", 129_600),
+        ("1-2d 3h", None),
         ("45ms", None),
         ("12A", None),
         ("3", None),
@@ -45,6 +48,7 @@ def test_a_length_is_its_seconds(text, seconds):
     [
         (["45m", "2d 3h", "5h 10m", "3h", None], LENGTHS),
         (["3 days ago", "5 minutes ago", "just now"], LENGTHS),
+        (["25-35 min", "2-4 hours", "2 hours"], LENGTHS),
         (["2 yrs 7 mos", "11 mos", "1 yr"], LENGTHS),
         (["5 days", "1 day", "20 days"], "day"),  # whose numbers say it all
         (["3h", "2h 50m", "5 min"], None),  # which are durations by themselves
