@@ -145,7 +145,7 @@ def head_of(path: Path, options: SourceOptions) -> Head:
     line = found["line"].rstrip(b"\r")
     text = decoded(line)
     is_named = text[:1] in ("{", "[") and _JSON.search(path.name.lower())
-    if is_named or _OBJECT.fullmatch(text.strip()):
+    if is_named or (options.header and _OBJECT.fullmatch(text.strip())):
         raise DataError(
             f"{path} is JSON, which is not read; convert it to Parquet, lines of objects with "
             "pyarrow.json.read_json and pyarrow.parquet.write_table, or to CSV."

@@ -142,6 +142,8 @@ def test_without_header(tmp_path):
     path.write_text("1\t2\n0\t\n")
     options = SourceOptions(header=False, columns=("y", "a"), quoting=False)
     assert read_table([str(path)], options)["a"].to_pylist() == ["2", None]
+    (tmp_path / "o.tsv").write_text('{"os": "ios"}\t0\n{"os": "web"}\t1\n')
+    assert read_table([str(tmp_path / "o.tsv")], options)["y"][1].as_py() == '{"os": "web"}'
 
 
 def test_libsvm_lists_and_numbers(tmp_path):
