@@ -163,10 +163,10 @@ class RankCodec(Codec[RankRequest]):
         report["bundle_version"] = model.version
         encoder = model.engine.encoder
         missing = model.told_fields
+        if request.user is None or encoder.count_strangers("user", [request.user]):
+            missing |= model.user_fields
         if request.user is None and model.user_key in model.fields:
             missing |= {model.user_key}
-        elif request.user is not None and encoder.count_strangers("user", [request.user]):
-            missing |= model.user_fields
         missing -= request.context.keys()
         if missing:
             report["missing_fields"] = ",".join(sorted(missing))

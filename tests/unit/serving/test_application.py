@@ -117,7 +117,7 @@ def test_ranking_says_what_no_table_and_no_context_tells(app: Application) -> No
     del body["context"]
     assert call(app, "POST", RANK, body).json()["missing_fields"] == "hour"
     del body["user_id"]
-    assert call(app, "POST", RANK, body).json()["missing_fields"] == "hour,user_id"
+    assert call(app, "POST", RANK, body).json()["missing_fields"] == "age,hour,town,user_id"
 
 
 def test_ranking_says_which_keys_no_table_has(app: Application) -> None:
