@@ -102,13 +102,13 @@ def test_a_new_bundle_takes_over_under_load_and_can_be_taken_back(
     second = load_bundle(write_toy_bundle(other, seed=9, hidden=(64,))).version
     before = {p.pid for p in two_replicas.replicas()}
     with clients(two_replicas.port) as threads:
-        time.sleep(1)
+        _until_all_are_answered(threads)
         answer = send_command(two_replicas.port, {"command": "swap", "bundle": str(other)})
         assert answer == {"bundle_version": second, "previous": first}
-        time.sleep(1)
+        _until_all_are_answered(threads)
         answer = send_command(two_replicas.port, {"command": "rollback"})
         assert answer == {"bundle_version": first, "previous": second}
-        time.sleep(1)
+        _until_all_are_answered(threads)
     assert set(total(threads)) == {200}
     for thread in threads:
         assert thread.versions[0] == first
@@ -116,6 +116,15 @@ def test_a_new_bundle_takes_over_under_load_and_can_be_taken_back(
         assert second in thread.versions
     assert {p.pid for p in two_replicas.replicas()} == before
     assert _swaps(two_replicas) == {"done": 4}  # in each replica, there and back
+
+
+def _until_all_are_answered(threads: list[Client], more: int = 20) -> None:
+    """Wait until every client has `more` answers than now."""
+    wanted = [sum(thread.statuses.values()) + more for thread in threads]
+    give_up = time.monotonic() + 30
+    while any(sum(t.statuses.values()) < n for t, n in zip(threads, wanted, strict=True)):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
 
 
 def _swaps(up: ServerProcess) -> dict[str, int]:
